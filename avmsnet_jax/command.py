@@ -1,0 +1,115 @@
+"""What every command shares: flags in, one call, and one clear line for a user's mistake."""
+
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from avmsnet_jax import config as config_lib
+from avmsnet_jax.errors import UserError
+
+
+def run(main: Callable[[Any], None], *, takes_config: bool = False, positional: str = "") -> None:
+    """Parses the command line, calls `main`, and exits: 0 on success, 2 with one line for a user's mistake.
+
+    Args:
+      main: called with the `Config` (`takes_config`) or else with the list of positional arguments.
+      takes_config: the command has `--config=FILE` and `--config.section.field=value`.
+      positional: what positional arguments are called in the help; empty = the command takes none.
+    """
+    program = sys.argv[0].rsplit("/", 1)[-1]
+    module = sys.modules["__main__"]
+    try:
+        if any(argument in ("--help", "-h", "--helpfull", "-help") for argument in sys.argv[1:]):
+            print(_help(module, program, takes_config, positional))
+            sys.exit(0)
+        main(_parse(sys.argv, takes_config, positional))
+    except UserError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _parse(argv: Sequence[str], takes_config: bool, positional: str) -> Any:
+    path, rest = _take_config_path(argv) if takes_config else (None, list(argv))
+    config = None
+    if takes_config:
+        if not path:
+            raise UserError("no configuration given; add --config=configs/NAME.py (--help lists the fields)")
+        config = config_lib.load_file(path)
+        _check_override_names(rest)
+        config_flags.DEFINE_config_dataclass("config", config, sys_argv=rest)
+    try:
+        left = flags.FLAGS(rest)[1:]
+    except flags.Error as error:
+        raise UserError(_plain(str(error))) from None
+    if left and not positional:
+        raise UserError(f"unexpected argument {left[0]!r}; options begin with -- (--help lists them)")
+    if config is None:
+        return left
+    config.validate()
+    return config
+
+
+def _take_config_path(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """Splits `--config=FILE` or `--config FILE` off, wherever it stands among the overrides."""
+    path, rest, arguments = "", [], iter(argv)
+    for argument in arguments:
+        if argument in ("--config", "-config"):
+            path = next(arguments, "")
+        elif argument.startswith(("--config=", "-config=")):
+            path = argument.split("=", 1)[1]
+        else:
+            rest.append(argument)
+    return path, rest
+
+
+def _check_override_names(argv: Sequence[str]) -> None:
+    known = config_lib.fields()
+    for argument in argv:
+        match = re.match(r"--?(no)?config\.([^=]*)", argument)
+        if not match or argument == "--":
+            continue
+        negated, name = match.groups()
+        if name not in known:
+            raise config_lib.unknown_field(name)
+        if negated and known[name].type is not bool:
+            raise UserError(f"--noconfig.{name}: only true-or-false fields can be switched off that way")
+
+
+def _plain(message: str) -> str:
+    """absl's complaint about a flag, in the words of the configuration."""
+    match = re.match(r"flag --config\.([\w.]+)=(.*?): ", message, re.DOTALL)
+    if match and match[1] in config_lib.fields():
+        name, value = match.groups()
+        expected = config_lib.type_name(config_lib.fields()[name].type)
+        return f"--config.{name}={value}: it must be {expected}"
+    return message.removeprefix("FATAL Flags parsing error:") + " (--help lists all options)"
+
+
+def _help(module: Any, program: str, takes_config: bool, positional: str) -> str:
+    options = " ".join(filter(None, [positional, "--config=FILE [--config.section.field=value ...]" * takes_config]))
+    parts = [(module.__doc__ or "").strip(), "", f"usage: python {program} {options} [options]", ""]
+    own = flags.FLAGS.get_flags_for_module(module)
+    if takes_config:
+        parts.append(_entry("--config", "configuration file; those in configs/ come with the project"))
+    for flag in sorted(own, key=lambda flag: flag.name):
+        default = "" if flag.default is None else f" (default: {flag.default_as_str})"
+        parts.append(_entry(f"--{'[no]' if flag.boolean else ''}{flag.name}", flag.help + default))
+    if takes_config:
+        parts += ["", "configuration fields (defaults are those of the code; the file may set others):"]
+        for name, field in config_lib.fields().items():
+            unit = field.metadata["unit"]
+            facts = f"default: {field.default!r}" + (f", in {unit}" if unit else "")
+            parts.append(_entry(f"--config.{name}", f"{field.metadata['meaning']} ({facts})"))
+    return "\n".join(parts)
+
+
+def _entry(name: str, text: str) -> str:
+    return f"  {name}\n" + textwrap.fill(text, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)

@@ -1,0 +1,281 @@
+"""The typed configuration tree: every field with its default, unit and reason.
+
+A configuration file (`configs/*.py`) defines `get_config() -> Config`. Any field can be changed on
+the command line as `--config.section.field=value`; `avmsnet_jax.command` does the parsing. Fields
+are ordinary annotated dataclass fields, so that an editor, mypy and `ml_collections.config_flags`
+all see the same types.
+"""
+
+import dataclasses
+import difflib
+import json
+import math
+import types
+import typing
+from typing import Any
+
+from avmsnet_jax.errors import UserError
+
+DEPTHS = (10, 18, 34, 50, 101, 152, 200)
+
+
+def _field(default: Any, meaning: str, unit: str = "") -> Any:
+    metadata = {"meaning": meaning, "unit": unit}
+    if dataclasses.is_dataclass(default):
+        return dataclasses.field(default_factory=default, metadata=metadata)  # type: ignore[arg-type]
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+# unsafe_hash: jit caches on the network's static attributes, of which its configuration is one.
+# AVMSNet keeps a private copy, so that a later change to the caller's object cannot reach the cache.
+@dataclasses.dataclass(unsafe_hash=True)
+class ModelConfig:
+    """What network to build. The defaults are the published A/V-MSNet at depth 50."""
+
+    depth: int = _field(50, "3D-ResNet depth: 10, 18, 34 (basic blocks), 50, 101, 152 or 200 (bottlenecks)", "layers")
+    shortcut: str = _field("B", "where a block changes shape: A = subsample and zero-pad, B = 1x1x1 convolution and BN")
+    audiovisual: bool = _field(
+        True, "listen as well as look; False leaves SoundNet and ALM out and feeds zeros to the fusion"
+    )
+    dam4: bool = _field(
+        False, "apply the framework figure's fourth attention module to layer3's output (released weights do not)"
+    )
+    frames: int = _field(16, "clip length, a multiple of 8", "frames")
+    frame_size: int = _field(112, "height and width of a frame, a multiple of 16", "pixels")
+    trunk_width: int = _field(
+        64, "channels of the stem and planes of layer1; layer2 has twice, layer3 four times as many", "channels"
+    )
+    soundnet_width: int = _field(16, "channels of SoundNet's first layer; its last has 64 times as many", "channels")
+    alm_width: int = _field(128, "size of the two vectors that ALM's bilinear form relates", "channels")
+    alm_channels: int = _field(64, "maps that ALM gives to the fusion", "channels")
+    adjust_width: int = _field(512, "channels of the adjust and the fusion convolution", "channels")
+    head_width: int = _field(4096, "width of the two hidden linear layers", "units")
+    dtype: str = _field(
+        "float32", "what activations are computed in: float32 or bfloat16; parameters and BN statistics stay float32"
+    )
+
+    def __post_init__(self) -> None:
+        self.validate()
+
+    def validate(self) -> None:
+        """Raises UserError where the fields describe no network."""
+        _choice("model.depth", self.depth, DEPTHS)
+        _choice("model.shortcut", self.shortcut, ("A", "B"))
+        _choice("model.dtype", self.dtype, ("float32", "bfloat16"))
+        for name, divisor in (("frames", 8), ("frame_size", 16)):
+            value = getattr(self, name)
+            if value <= 0 or value % divisor:
+                raise UserError(f"model.{name} is {value}; it must be a positive multiple of {divisor}")
+        for name in ("trunk_width", "soundnet_width", "alm_width", "alm_channels", "adjust_width", "head_width"):
+            _at_least(f"model.{name}", getattr(self, name), 1)
+
+    @property
+    def audio_samples(self) -> int:
+        """Samples of the sound buffer: the longest excerpt a clip can have, at 22,050 Hz and 10 frames a second."""
+        return 2205 * self.frames
+
+
+@dataclasses.dataclass
+class DataConfig:
+    """Which records to read, and how."""
+
+    dir: str = _field("", "prepared records: the --output of prepare_data.py", "directory")
+    train_split: str = _field("train", "split that training reads")
+    flip: bool = _field(True, "mirror a whole training clip left-right with probability 0.5")
+    threads: int = _field(4, "threads that read and decode records ahead of the training step", "threads")
+
+
+@dataclasses.dataclass
+class OptimizerConfig:
+    """How parameters are updated."""
+
+    name: str = _field("sgd", "sgd (the published recipe, PyTorch's semantics) or adamw")
+    learning_rate: float = _field(0.01, "base learning rate; the groups of training.md take fixed fractions of it")
+    momentum: float = _field(0.9, "sgd: share of the momentum buffer that is kept")
+    dampening: float = _field(0.9, "sgd: share of a new gradient kept out of the momentum buffer (PyTorch's dampening)")
+    weight_decay: float = _field(1e-5, "L2 decay; on kernels and BN parameters of the groups that decay")
+    decay_factor: float = _field(0.1, "what the learning rate is multiplied by at 50% and at 75% of the epochs")
+
+
+@dataclasses.dataclass
+class TrainConfig:
+    """How long to train, on how much at once, and what to leave behind."""
+
+    epochs: int = _field(60, "passes over the training split", "epochs")
+    batch_size: int = _field(128, "clips in one step over all devices", "clips")
+    loss: str = _field(
+        "bce", "bce = cross-entropy on the logit; double_sigmoid = the released code's loss, for reproduction"
+    )
+    seed: int = _field(0, "seed of initialisation, shuffling and flips")
+    checkpoint_every_epochs: int = _field(20, "epochs between checkpoints; the last epoch always leaves one", "epochs")
+    keep_checkpoints: int = _field(3, "newest checkpoints kept", "checkpoints")
+    log_every_steps: int = _field(10, "steps between lines in metrics.jsonl", "steps")
+
+
+@dataclasses.dataclass
+class InitConfig:
+    """Where the first weights come from."""
+
+    checkpoint: str = _field(
+        "", "checkpoint to start from: convert_weights.py's --output or an earlier run; empty = random", "directory"
+    )
+
+
+@dataclasses.dataclass
+class MeshConfig:
+    """How devices are arranged."""
+
+    data: int = _field(-1, "devices that share a batch; -1 = all there are", "devices")
+
+
+@dataclasses.dataclass
+class EvalConfig:
+    """How a checkpoint is scored."""
+
+    batch_size: int = _field(16, "clips scored at once over all devices", "clips")
+    threshold: float = _field(0.5, "a clip with at least this score counts as a key moment", "probability")
+
+
+@dataclasses.dataclass
+class Config:
+    """The whole tree. Sections: model, data, optimizer, train, init, mesh, eval."""
+
+    model: ModelConfig = _field(ModelConfig, "the network")
+    data: DataConfig = _field(DataConfig, "the records")
+    optimizer: OptimizerConfig = _field(OptimizerConfig, "the optimiser")
+    train: TrainConfig = _field(TrainConfig, "the training run")
+    init: InitConfig = _field(InitConfig, "the first weights")
+    mesh: MeshConfig = _field(MeshConfig, "the devices")
+    eval: EvalConfig = _field(EvalConfig, "the evaluation")
+
+    def validate(self) -> None:
+        """Raises UserError for the first field whose value makes no sense."""
+        self.model.validate()
+        _choice("optimizer.name", self.optimizer.name, ("sgd", "adamw"))
+        _choice("train.loss", self.train.loss, ("bce", "double_sigmoid"))
+        for name in ("epochs", "batch_size", "checkpoint_every_epochs", "keep_checkpoints", "log_every_steps"):
+            _at_least(f"train.{name}", getattr(self.train, name), 1)
+        _at_least("eval.batch_size", self.eval.batch_size, 1)
+        _at_least("data.threads", self.data.threads, 1)
+        for name in ("learning_rate", "weight_decay", "momentum", "dampening"):
+            value = getattr(self.optimizer, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise UserError(f"optimizer.{name} is {value}; it must be a finite number of at least 0")
+        if self.mesh.data == 0 or self.mesh.data < -1:
+            raise UserError(f"mesh.data is {self.mesh.data}; give a number of devices, or -1 for all")
+
+
+def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    if value not in allowed:
+        raise UserError(f"{name} is {value!r}; choose one of {', '.join(map(str, allowed))}")
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise UserError(f"{name} is {value}; it must be at least {least}")
+
+
+def fields(config: Any = Config, prefix: str = "") -> dict[str, dataclasses.Field[Any]]:
+    """Every leaf field of the tree by its dotted name, `{"model.depth": Field, ...}`."""
+    found: dict[str, dataclasses.Field[Any]] = {}
+    for field in dataclasses.fields(config):
+        if dataclasses.is_dataclass(field.type):
+            found.update(fields(field.type, f"{prefix}{field.name}."))
+        else:
+            found[prefix + field.name] = field
+    return found
+
+
+def unknown_field(name: str) -> UserError:
+    """The error for a field that does not exist, with the nearest names that do."""
+    names = list(fields())
+    leaves = {full.rsplit(".", 1)[-1]: full for full in names}
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    near += [leaves[leaf] for leaf in difflib.get_close_matches(name.rsplit(".", 1)[-1], list(leaves), n=3, cutoff=0.6)]
+    near = list(dict.fromkeys(near))[:3]
+    offer = (
+        f"did you mean {' or '.join(near)}?"
+        if near
+        else f"sections are {', '.join(f.name for f in dataclasses.fields(Config))}"
+    )
+    return UserError(f"no configuration field named {name}; {offer} (--help lists all)")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The tree as nested plain dictionaries, ready for JSON."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(cls: type, values: dict[str, Any], source: str, prefix: str = "") -> Any:
+    """Rebuilds `cls` (Config or a section) from `to_dict`'s output.
+
+    Args:
+      cls: the dataclass to build.
+      values: nested dictionaries; fields that are absent keep their defaults.
+      source: the file the values came from, named in errors.
+
+    Raises:
+      UserError: an unknown field, or a value of the wrong type.
+    """
+    if not isinstance(values, dict):
+        raise UserError(f"{source}: {prefix.rstrip('.') or 'the configuration'} is not an object of fields")
+    known = {field.name: field for field in dataclasses.fields(cls)}
+    built: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise UserError(f"{source}: {unknown_field(prefix + name)}")
+        expected: Any = known[name].type
+        if dataclasses.is_dataclass(expected):
+            built[name] = from_dict(typing.cast(type, expected), value, source, f"{prefix}{name}.")
+        else:
+            if expected is float and type(value) is int:
+                value = float(value)
+            if type(value) is not expected:
+                raise UserError(f"{source}: {prefix}{name} is {value!r}; it must be {type_name(expected)}")
+            built[name] = value
+    return cls(**built)
+
+
+def check_types(config: Config) -> None:
+    """Raises UserError where a configuration file assigned a value of another type than the field's."""
+    from_dict(Config, to_dict(config), "configuration file")
+
+
+def type_name(expected: Any) -> str:
+    """How a field's type is called in a message to the user."""
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    return names.get(expected, str(expected))
+
+
+def dumps(config: Any) -> str:
+    """The tree as indented JSON, with a newline at the end."""
+    return json.dumps(to_dict(config), indent=2) + "\n"
+
+
+def load_file(path: str) -> Config:
+    """Runs a configuration file and returns its checked tree.
+
+    Raises:
+      UserError: the file is missing, is not Python, defines no `get_config`, or returns something else.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            source = file.read()
+    except OSError as error:
+        raise UserError(
+            f"cannot read the configuration {path}: {error.strerror}; see configs/ for those that come with the project"
+        ) from None
+    module = types.ModuleType("configuration")
+    module.__file__ = path
+    try:
+        exec(compile(source, path, "exec"), module.__dict__)  # a configuration is the user's own program
+        config = module.get_config()
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"the configuration {path} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(config, Config):
+        raise UserError(f"{path}: get_config() must return an avmsnet_jax.config.Config, not {type(config).__name__}")
+    check_types(config)
+    config.validate()
+    return config

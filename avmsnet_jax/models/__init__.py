@@ -1,0 +1,1 @@
+"""The network, as pure modules: no files, no flags, no devices."""

@@ -1,0 +1,159 @@
+"""A/V-MSNet: what is seen and what is heard, to how much the moment matters."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from avmsnet_jax.config import ModelConfig
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.models import init
+from avmsnet_jax.models.alm import ALM
+from avmsnet_jax.models.batch_norm import BatchNorm
+from avmsnet_jax.models.conv3d import Conv3d
+from avmsnet_jax.models.dam import DAM
+from avmsnet_jax.models.resnet3d import ResNet3D, expansion, max_pool
+from avmsnet_jax.models.soundnet import FEATURES, SoundNet
+
+ACTIVITYNET_MEAN = (114.7748, 107.7354, 99.4750)  # RGB, of 0-255
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """What a forward pass offers. Under `jit`, what is not used is not computed.
+
+    Attributes:
+      logits: (B,) float32.
+      attention: one (B, h, w) float32 map for each DAM applied; each sums to 1.
+      localization: (B, h, w, alm_channels) float32, the ALM tensor; its norm over channels is the
+        sound-localization map. Zeros in the visual-only network.
+      features: (B, C) float32, layer3 averaged over time and space; C = 1024 at depth 50.
+      activations: every stage by name, in the compute dtype, for study and for comparing implementations.
+    """
+
+    logits: jax.Array
+    attention: tuple[jax.Array, ...]
+    localization: jax.Array
+    features: jax.Array
+    activations: dict[str, jax.Array]
+
+    @property
+    def scores(self) -> jax.Array:
+        """(B,) float32 in 0-1: the importance of each clip."""
+        return jax.nn.sigmoid(self.logits)
+
+
+class AVMSNet(nnx.Module):
+    """The whole network.
+
+    Example:
+      model = AVMSNet(ModelConfig(depth=18), rngs=nnx.Rngs(0))
+      model.eval()
+      out = model(video, audio)   # (B, 16, 112, 112, 3) uint8, (B, 35280) float32 in +-256
+      out.scores                  # (B,)
+
+    The visual-only network (`audiovisual=False`) holds SoundNet and ALM too, without evaluating them, so
+    that every checkpoint fits every variant.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        config.validate()
+        self.config = config = dataclasses.replace(config)
+        dtype, width = config.dtype, config.trunk_width
+        channels = expansion(config.depth)
+        layer1, layer2, layer3 = (width * factor * channels for factor in (1, 2, 4))
+        self.trunk = ResNet3D(config.depth, config.shortcut, width, dtype=dtype, rngs=rngs)
+        attended = (width, layer1, layer2) + ((layer3,) if config.dam4 else ())
+        self.dams = nnx.List(DAM(c, dtype=dtype, rngs=rngs) for c in attended)
+        self.soundnet = SoundNet(config.soundnet_width, dtype=dtype, rngs=rngs)
+        sound = FEATURES * config.soundnet_width
+        self.alm = ALM(layer3, sound, config.alm_width, config.alm_channels, dtype=dtype, rngs=rngs)
+        self.adjust = Conv3d(layer3, config.adjust_width, (1, 1, 1), (2, 1, 1), use_bias=True, dtype=dtype, rngs=rngs)
+        self.adjust_bn = BatchNorm(config.adjust_width)
+        self.fusion = nnx.Conv(
+            config.adjust_width + config.alm_channels,
+            config.adjust_width,
+            (3, 3),
+            padding=1,
+            dtype=dtype,
+            kernel_init=init.conv2d,
+            rngs=rngs,
+        )
+        self.fusion_bn = BatchNorm(config.adjust_width)
+        steps = -(-config.frames // 16)  # what eightfold pooling in the trunk and adjust's stride of 2 leave of time
+        flat = config.adjust_width * steps * (config.frame_size // 16) ** 2
+
+        def linear(size: int, out: int) -> nnx.Linear:
+            return nnx.Linear(size, out, dtype=dtype, kernel_init=init.kaiming_fan_out, rngs=rngs)
+
+        self.fc1 = linear(flat, config.head_width)
+        self.fc1_bn = BatchNorm(config.head_width)
+        self.fc2 = linear(config.head_width, config.head_width)
+        self.fc2_bn = BatchNorm(config.head_width)
+        self.fc3 = linear(config.head_width, 1)
+
+    def __call__(self, video: jax.Array, audio: jax.Array | None = None) -> Output:
+        """Scores clips.
+
+        Args:
+          video: (B, frames, frame_size, frame_size, 3) RGB, uint8 or float in 0-255.
+          audio: (B, samples) float32 in +-256, 35280 samples for 16 frames; the visual-only network needs none.
+
+        Returns:
+          An `Output`.
+
+        Raises:
+          UserError: a shape that this network was not built for.
+        """
+        config = self.config
+        expected = (config.frames, config.frame_size, config.frame_size, 3)
+        if video.ndim != 5 or video.shape[1:] != expected:
+            raise UserError(
+                f"video has shape {video.shape}; this network takes (clips, {', '.join(map(str, expected))})"
+            )
+        seen: dict[str, jax.Array] = {}
+        attention = []
+
+        def attend(index: int, x: jax.Array) -> jax.Array:
+            x, a = self.dams[index](x)
+            attention.append(a)
+            return x
+
+        x = (jnp.asarray(video, jnp.float32) - jnp.array(ACTIVITYNET_MEAN)).astype(config.dtype)
+        seen["stem"] = x = self.trunk.stem(x)
+        x = max_pool(attend(0, x))
+        seen["layer1"] = x = self.trunk.stage(0, x)
+        seen["layer2"] = x = self.trunk.stage(1, attend(1, x))
+        seen["layer3"] = x = self.trunk.stage(2, attend(2, x))
+        if config.dam4:
+            x = attend(3, x)
+
+        middle = x.shape[1] // 2
+        places = (x[:, max(middle - 1, 0)] + x[:, middle]) / 2
+        if config.audiovisual:
+            if audio is None:
+                raise UserError("this network listens: give it audio (clips, samples) beside the video")
+            seen["soundnet"] = sound = self.soundnet(audio)
+            localization = self.alm(places, sound)
+        else:
+            localization = jnp.zeros((*places.shape[:3], config.alm_channels), config.dtype)
+
+        seen["adjust"] = adjusted = self.adjust_bn(self.adjust(x))
+        batch, steps, height, width, _ = adjusted.shape
+        heard = jnp.broadcast_to(localization[:, None], (batch, steps, *localization.shape[1:]))
+        joined = jnp.concatenate([adjusted, heard.astype(adjusted.dtype)], axis=-1)
+        fused = self.fusion_bn(self.fusion(joined.reshape(batch * steps, height, width, -1)))
+        seen["fusion"] = fused = fused.reshape(batch, steps, height, width, -1)
+
+        flat = fused.transpose(0, 4, 1, 2, 3).reshape(batch, -1)  # C, (T,) H, W: the order of the published weights
+        seen["fc1"] = flat = nnx.relu(self.fc1_bn(self.fc1(flat)))
+        seen["fc2"] = flat = nnx.relu(self.fc2_bn(self.fc2(flat)))
+        return Output(
+            logits=self.fc3(flat)[:, 0].astype(jnp.float32),
+            attention=tuple(attention),
+            localization=localization.astype(jnp.float32),
+            features=jnp.mean(x.astype(jnp.float32), axis=(1, 2, 3)),
+            activations=seen,
+        )

@@ -1,0 +1,150 @@
+"""One 3-D convolution: one parameter layout, several execution forms that give the same numbers."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from avmsnet_jax.models import init
+
+Triple = tuple[int, int, int]
+FORMS = ("direct", "fold", "taps", "shift", "im2col", "pointwise")
+
+
+def _pad(x: jax.Array, padding: Triple) -> jax.Array:
+    return jnp.pad(x, ((0, 0), *((p, p) for p in padding), (0, 0)))
+
+
+def _conv2d(frames: jax.Array, kernel: jax.Array, stride: Sequence[int], padding: Sequence[int]) -> jax.Array:
+    return lax.conv_general_dilated(
+        frames, kernel, tuple(stride), [(p, p) for p in padding], dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def _temporal_taps(x: jax.Array, kernel_size: int, stride: int, padding: int) -> list[jax.Array]:
+    """The input of each temporal tap, `kernel_size` arrays (B, T_out, H, W, C)."""
+    x = _pad(x, (padding, 0, 0))
+    span = (x.shape[1] - kernel_size) // stride * stride + 1
+    return [x[:, tap : tap + span : stride] for tap in range(kernel_size)]
+
+
+def _direct(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple) -> jax.Array:
+    return lax.conv_general_dilated(
+        x, kernel, stride, [(p, p) for p in padding], dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
+    )
+
+
+def _fold(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple) -> jax.Array:
+    """Temporal taps folded into channels, then one 2-D convolution over B*T frames."""
+    depth, height, width, channels, out = kernel.shape
+    stacked = jnp.concatenate(_temporal_taps(x, depth, stride[0], padding[0]), axis=-1)
+    folded = kernel.transpose(1, 2, 0, 3, 4).reshape(height, width, depth * channels, out)
+    y = _conv2d(stacked.reshape(-1, *stacked.shape[2:]), folded, stride[1:], padding[1:])
+    return y.reshape(*stacked.shape[:2], *y.shape[1:])
+
+
+def _taps(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple) -> jax.Array:
+    """One 2-D convolution for each temporal tap, summed."""
+    taps = _temporal_taps(x, kernel.shape[0], stride[0], padding[0])
+    y = sum(_conv2d(tap.reshape(-1, *tap.shape[2:]), kernel[t], stride[1:], padding[1:]) for t, tap in enumerate(taps))
+    return y.reshape(*taps[0].shape[:2], *y.shape[1:])
+
+
+def _shift(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple) -> jax.Array:
+    """One 2-D convolution to (taps x out) channels of every frame, then shifted adds along time."""
+    depth, height, width, channels, out = kernel.shape
+    batch, time = x.shape[:2]
+    spread = kernel.transpose(1, 2, 3, 0, 4).reshape(height, width, channels, depth * out)
+    y = _conv2d(x.reshape(-1, *x.shape[2:]), spread, stride[1:], padding[1:])
+    y = y.reshape(batch, time, *y.shape[1:3], depth, out)
+    taps = _temporal_taps(y.reshape(batch, time, y.shape[2], y.shape[3], depth * out), depth, stride[0], padding[0])
+    return sum(tap[..., t * out : (t + 1) * out] for t, tap in enumerate(taps))
+
+
+def _im2col(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple) -> jax.Array:
+    """Every tap's input side by side, then one matrix product."""
+    size = kernel.shape[:3]
+    x = _pad(x, padding)
+    spans = [(n - k) // s * s + 1 for n, k, s in zip(x.shape[1:4], size, stride, strict=True)]
+    columns = [
+        x[:, t : t + spans[0] : stride[0], i : i + spans[1] : stride[1], j : j + spans[2] : stride[2]]
+        for t in range(size[0])
+        for i in range(size[1])
+        for j in range(size[2])
+    ]
+    return jnp.concatenate(columns, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def _pointwise(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple) -> jax.Array:
+    """1x1x1: drop what the stride skips first, then one matrix product."""
+    if kernel.shape[:3] != (1, 1, 1) or any(padding):
+        raise ValueError("the pointwise form is for unpadded 1x1x1 kernels")
+    return x[:, :: stride[0], :: stride[1], :: stride[2]] @ kernel[0, 0, 0]
+
+
+_APPLY = {
+    "direct": _direct,
+    "fold": _fold,
+    "taps": _taps,
+    "shift": _shift,
+    "im2col": _im2col,
+    "pointwise": _pointwise,
+}
+
+
+def choose_form(backend: str, shape: Sequence[int], kernel_size: Triple, stride: Triple) -> str:
+    """The fastest form for an input (B, T, H, W, C) on a backend ("cpu", "gpu", "tpu")."""
+    if kernel_size == (1, 1, 1):
+        return "pointwise"
+    if backend != "cpu":
+        return "direct"
+    if shape[2] * shape[3] <= 196:
+        return "im2col"
+    return "fold"
+
+
+def conv3d(
+    x: jax.Array, kernel: jax.Array, stride: Triple = (1, 1, 1), padding: Triple = (0, 0, 0), form: str = ""
+) -> jax.Array:
+    """Cross-correlation of `x` (B, T, H, W, C) with `kernel` (D, H, W, C, O), zero padding on both sides.
+
+    Args:
+      x: input; the result has its dtype.
+      kernel: filter taps.
+      stride: step along T, H, W.
+      padding: zeros added at each end of T, H, W.
+      form: one of `FORMS`; empty = the one `choose_form` gives for this backend and shape.
+
+    Returns:
+      (B, T', H', W', O) with T' = (T + 2p - D) // s + 1, and so on.
+    """
+    size = kernel.shape[:3]
+    form = form or choose_form(jax.default_backend(), x.shape, size, stride)
+    return _APPLY[form](x, kernel, stride, padding)
+
+
+class Conv3d(nnx.Module):
+    """A 3-D convolution with one kernel layout (D, H, W, in, out), whatever form runs it."""
+
+    def __init__(
+        self,
+        channels: int,
+        out: int,
+        kernel_size: Triple,
+        stride: Triple = (1, 1, 1),
+        padding: Triple = (0, 0, 0),
+        *,
+        use_bias: bool = False,
+        dtype: str = "float32",
+        rngs: nnx.Rngs,
+    ):
+        self.kernel = nnx.Param(init.kaiming_fan_out(rngs.params(), (*kernel_size, channels, out)))
+        self.bias = nnx.Param(jnp.zeros((out,), jnp.float32)) if use_bias else None
+        self.stride, self.padding, self.dtype = stride, padding, dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Convolves `x` (B, T, H, W, in) to (B, T', H', W', out) in the compute dtype."""
+        y = conv3d(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.stride, self.padding)
+        return y if self.bias is None else y + self.bias[...].astype(self.dtype)

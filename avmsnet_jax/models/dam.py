@@ -1,0 +1,22 @@
+"""The attention module that A/V-MSNet puts on the stem, layer1 and layer2 (and, in its figure, on layer3)."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from avmsnet_jax.models import init
+
+
+class DAM(nnx.Module):
+    """Where to look: mean over time -> conv 3x3 to 16 channels -> conv 1x1 -> softmax over space."""
+
+    def __init__(self, channels: int, *, dtype: str, rngs: nnx.Rngs):
+        self.conv = nnx.Conv(channels, 16, (3, 3), padding=1, dtype=dtype, kernel_init=init.conv2d, rngs=rngs)
+        self.score = nnx.Conv(16, 1, (1, 1), dtype=dtype, kernel_init=init.conv2d, rngs=rngs)
+        self.score.bias[...] = jnp.full((1,), -6.0)
+
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Takes `x` (B, T, H, W, C); returns `x * (1 + a)` and the attention `a` (B, H, W) float32, which sums to 1."""
+        score = self.score(self.conv(jnp.mean(x, axis=1)))[..., 0].astype(jnp.float32)
+        attention = jax.nn.softmax(score, axis=(1, 2))
+        return x * (1 + attention)[:, None, :, :, None].astype(x.dtype), attention
