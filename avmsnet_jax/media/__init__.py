@@ -1,0 +1,1 @@
+"""Films to frames and waveforms, and back."""
