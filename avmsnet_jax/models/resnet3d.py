@@ -79,7 +79,7 @@ def max_pool(x: jax.Array) -> jax.Array:
     """3x3x3 maximum, stride 2, one cell of padding: (B, T, H, W, C) to half of T, H and W."""
     return lax.reduce_window(
         x,
-        jnp.asarray(-jnp.inf, x.dtype),
+        -jnp.inf,  # a Python number: JAX differentiates this only where it can read the initial value
         lax.max,
         (1, 3, 3, 3, 1),
         (1, 2, 2, 2, 1),
