@@ -1,0 +1,169 @@
+"""Which frames and which samples make a clip: the arithmetic of training.md, "Clips".
+
+Frames are counted from 1. What is published is for clips of 16 frames, one every 25; other lengths
+keep its form: of n frames, n/2 - 1 come before the centre and n/2 after it.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from avmsnet_jax.media.audio import SAMPLE_RATE
+
+SAMPLES_PER_FRAME = SAMPLE_RATE // 10  # the sound buffer is made for films of 10 frames a second and more
+SOUNDNET_RANGE = 256  # SoundNet was trained on waveforms in ±256
+
+
+class Frame(Protocol):
+    """A frame that is converted to RGB only when it is asked for."""
+
+    @property
+    def number(self) -> int:
+        """1 for the first frame of the film."""
+
+    def rgb(self) -> np.ndarray:
+        """(H, W, 3) uint8."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """What the network sees and hears of one moment.
+
+    Attributes:
+      frame: number of the frame whose label is the clip's.
+      time_s: when that frame is shown, seconds from the first.
+      clip: (frames, size, size, 3) uint8 RGB.
+      sound: (2205 * frames,) float32 in ±256, windowed and centred; zeros where nothing is heard.
+      has_sound: False where there is no audio track, or it has ended.
+    """
+
+    frame: int
+    time_s: float
+    clip: np.ndarray
+    sound: np.ndarray
+    has_sound: bool
+
+
+def centres(n_frames: int, frames: int = 16, spacing: int = 25) -> list[int]:
+    """The centres spacing, 2 * spacing, ... whose clips lie wholly in a film of `n_frames`."""
+    return list(range(first_centre(frames, spacing), n_frames - frames // 2 + 1, spacing))
+
+
+def frame_list(centre: int, frames: int = 16) -> range:
+    """The frames of a clip: centre-7 ... centre+8 for 16 of them."""
+    return range(centre - frames // 2 + 1, centre + frames // 2 + 1)
+
+
+def first_centre(frames: int = 16, spacing: int = 25) -> int:
+    """The first multiple of `spacing` whose clip does not begin before frame 1."""
+    return -(-(frames // 2) // spacing) * spacing
+
+
+def label_frame(centre: int) -> int:
+    """The frame whose label is the clip's: centre + 0.5, rounded half to even (25 -> 26, 50 -> 50)."""
+    return round(centre + 0.5)
+
+
+def frame_time(frame: int, fps: float) -> float:
+    """Seconds from the film's first frame to frame number `frame`."""
+    return (frame - 1) / fps
+
+
+def excerpt_bounds(
+    centre: int, fps: float, n_samples: int, frames: int = 16, sample_rate: int = SAMPLE_RATE
+) -> tuple[int, int]:
+    """The samples heard with a clip, as the half-open slice `[start, stop)` of the waveform.
+
+    Frame f covers samples int(max(0, (f-1)/fps·Fs - Fs/(2 fps))) to int(min(n, (f-1)/fps·Fs + Fs/(2 fps))),
+    both included; a clip covers what is from its first frame's first to its last frame's last.
+
+    Args:
+      centre: centre of the clip, a frame number.
+      fps: frames a second.
+      n_samples: n, samples of the whole waveform.
+      frames: frames of a clip.
+      sample_rate: Fs, Hz.
+    """
+    first, last = frame_list(centre, frames)[0], frame_list(centre, frames)[-1]
+    start = int(max(0, (first - 1) / fps * sample_rate - sample_rate / (2 * fps)))
+    end = int(min(n_samples, (last - 1) / fps * sample_rate + sample_rate / (2 * fps)))
+    return min(start, n_samples), min(end + 1, n_samples)
+
+
+def sound_buffer(excerpt: np.ndarray, size: int) -> np.ndarray:
+    """Windows an excerpt and centres it in the buffer that SoundNet takes.
+
+    Args:
+      excerpt: (L,) float32 in ±1. It is multiplied by a symmetric Hann window of its own length.
+      size: samples of the buffer. Of an excerpt that is longer, which a film of fewer than 10 frames a
+        second (or, by a sample, of 10) gives, the middle is kept.
+
+    Returns:
+      (size,) float32 in ±256, zero around the excerpt.
+    """
+    windowed = (excerpt * (SOUNDNET_RANGE * np.hanning(len(excerpt)))).astype(np.float32)
+    offset = size // 2 - len(windowed) // 2
+    buffer = np.zeros(size, np.float32)
+    kept = windowed[max(-offset, 0) :][: size - max(offset, 0)]
+    buffer[max(offset, 0) : max(offset, 0) + len(kept)] = kept
+    return buffer
+
+
+def resize(picture: np.ndarray, size: int) -> np.ndarray:
+    """(H, W, 3) uint8 to (size, size, 3): to 320x240 with Pillow's bicubic filter, then with its bilinear."""
+    image = Image.fromarray(np.ascontiguousarray(picture))
+    image = image.resize((320, 240), Image.Resampling.BICUBIC)
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def cut(
+    film: Iterable[Frame],
+    waveform: np.ndarray | None,
+    fps: float | Fraction,
+    *,
+    frames: int = 16,
+    frame_size: int = 112,
+    spacing: int = 25,
+) -> Iterator[Clip]:
+    """Cuts a film into clips as its frames come by; no more than one clip's frames are held.
+
+    Args:
+      film: every frame from number 1 on, in order.
+      waveform: (N,) float32 in ±1 at 22,050 Hz that starts with frame 1, or None for a silent film.
+      fps: frames a second.
+      frames: frames of a clip.
+      frame_size: height and width of a clip's frames, pixels.
+      spacing: frames from one centre to the next.
+
+    Yields:
+      the clips whose frames all exist, by ascending centre.
+    """
+    fps = float(fps)
+    half = frames // 2
+    first = first_centre(frames, spacing)
+    recent: collections.deque[np.ndarray] = collections.deque(maxlen=frames)
+    for frame in film:
+        latest = (frame.number + half - 1) // spacing * spacing  # of the clips that have begun
+        if latest < max(first, frame.number - half):
+            continue  # between two clips
+        recent.append(resize(frame.rgb(), frame_size))
+        centre = frame.number - half
+        if centre < first or centre % spacing:
+            continue
+        excerpt = np.zeros(0, np.float32)
+        if waveform is not None:
+            start, stop = excerpt_bounds(centre, fps, len(waveform), frames)
+            excerpt = waveform[start:stop]
+        labelled = label_frame(centre)
+        yield Clip(
+            frame=labelled,
+            time_s=frame_time(labelled, fps),
+            clip=np.stack(recent),
+            sound=sound_buffer(excerpt, SAMPLES_PER_FRAME * frames),
+            has_sound=len(excerpt) > 0,
+        )

@@ -1,0 +1,75 @@
+"""The sound of a film, or of a wav file, as one mono waveform."""
+
+import os
+
+import av
+import numpy as np
+import soxr
+
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.media.video import open_film, picture_stream
+
+SAMPLE_RATE = 22050  # Hz: SoundNet's
+
+# Containers round time stamps (Matroska to a millisecond); only what is clearly missing is filled with silence.
+_GAP_S = 0.02
+
+
+def read_waveform(path: str | os.PathLike[str], sample_rate: int = SAMPLE_RATE) -> np.ndarray | None:
+    """Decodes the sound of a film or of a sound file.
+
+    Channels are mixed down to one (for two, their mean; for more, FFmpeg's matrix), then resampled with
+    soxr at the quality that `librosa.resample` uses by default. The stream is resampled as it is
+    decoded, so that nothing at the file's own rate is held.
+
+    Args:
+      path: any container and sample format that FFmpeg reads.
+      sample_rate: Hz wanted.
+
+    Returns:
+      (N,) float32 in ±1 whose first sample is heard with the film's first frame (of a sound file: the
+      first sample), or None where there is no audio track.
+
+    Raises:
+      UserError: the file is missing or broken.
+    """
+    with open_film(path) as container:
+        stream = container.streams.best("audio")
+        if not isinstance(stream, av.AudioStream):
+            return None
+        rate = stream.rate
+        resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
+        mixer = av.AudioResampler(format="fltp", layout="mono", rate=rate)
+        origin = _first_frame_time(path)
+        heard = 0  # samples at the file's rate, from the origin on
+        pieces = []
+        for frame in container.decode(stream):
+            if origin is None:
+                origin = frame.time or 0.0
+            wanted = heard if frame.time is None else round((frame.time - origin) * rate)
+            early = max(heard - wanted, 0) if heard == 0 else 0
+            if heard == 0 or wanted - heard > _GAP_S * rate:
+                silence = np.zeros(max(wanted - heard, 0), np.float32)
+                pieces.append(resampler.resample_chunk(silence))
+                heard += len(silence)
+            sound = _mono(mixer, frame, path)[early:]
+            pieces.append(resampler.resample_chunk(sound))
+            heard += len(sound)
+        pieces.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+        return np.concatenate(pieces) if heard else None
+
+
+def _first_frame_time(path: str | os.PathLike[str]) -> float | None:
+    """When the picture starts on the container's clock, None without a picture."""
+    with open_film(path) as container:
+        stream = picture_stream(container)
+        first = next(container.decode(stream), None) if stream else None
+        return first.time if first else None
+
+
+def _mono(mixer: av.AudioResampler, frame: av.AudioFrame, path: str | os.PathLike[str]) -> np.ndarray:
+    try:
+        mixed = mixer.resample(frame)
+    except ValueError:
+        raise UserError(f"{path} changes its audio format midway; convert it again with ffmpeg") from None
+    return np.concatenate([np.zeros(0, np.float32), *(part.to_ndarray()[0] for part in mixed)])
