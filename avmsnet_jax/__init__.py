@@ -1,7 +1,21 @@
 """A/V-MSNet in JAX/Flax: watch a film, listen to it, score its moments, cut the summary."""
 
+from typing import TYPE_CHECKING, Any
+
 from avmsnet_jax.config import Config, ModelConfig
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.models.avmsnet import AVMSNet, Output
 
-__all__ = ["AVMSNet", "Config", "ModelConfig", "Output", "UserError"]
+if TYPE_CHECKING:
+    from avmsnet_jax.weights.checkpoint import load, save
+
+__all__ = ["AVMSNet", "Config", "ModelConfig", "Output", "UserError", "load", "save"]
+
+
+def __getattr__(name: str) -> Any:
+    # Orbax takes seconds to import: only those who load or save wait for it.
+    if name in ("load", "save"):
+        from avmsnet_jax.weights import checkpoint
+
+        return getattr(checkpoint, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""Weights: the bijection between published names and ours, safe readers, Orbax checkpoints, export."""

@@ -1,0 +1,228 @@
+"""Checkpoints on disk: an Orbax directory that holds the parameters and the configuration they belong to.
+
+A saved directory, and each step of a training run, has the items
+
+  model        nested dictionaries of the parameters and BN statistics, float32, keyed by their path in the network
+  config       the `ModelConfig` as JSON
+  passengers   optional: tensors of a converted file that the network does not use, by their published names
+
+Training adds items of its own (optimiser, data position), which nothing here reads.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from flax import nnx, traverse_util
+
+from avmsnet_jax import config as config_lib
+from avmsnet_jax.config import ModelConfig
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.models.avmsnet import AVMSNet
+from avmsnet_jax.weights import names
+from avmsnet_jax.weights.staging import staged
+
+MODEL, CONFIG, PASSENGERS = "model", "config", "passengers"
+_OURS = {MODEL, CONFIG, PASSENGERS}
+
+Tree = dict[str, Any]
+
+
+def model_tree(model: AVMSNet) -> Tree:
+    """The parameters and BN statistics of `model` as nested dictionaries of its own float32 arrays.
+
+    Keys are text all the way down (`tree["trunk"]["stages"]["0"]...`), so that Orbax gives back what it was given.
+    """
+    flat = {names.path(key): leaf[...] for key, leaf in nnx.to_flat_state(names.parameters(model))}
+    return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def set_model_tree(model: AVMSNet, tree: Tree, source: str = "the weights") -> None:
+    """Gives `model` the arrays of `tree`, the counterpart of `model_tree`.
+
+    Arrays go where those they replace are (device and sharding), or to the default device in a model of shapes.
+
+    Args:
+      model: the network to fill; left as it was when an error is raised.
+      tree: nested dictionaries of float32 arrays (NumPy or JAX).
+      source: what the tree came from, named in errors.
+
+    Raises:
+      UserError: arrays are missing, too many, or of another shape or dtype; one line names the first and the count.
+    """
+    state = nnx.to_flat_state(names.parameters(model))
+    flat = traverse_util.flatten_dict(tree, sep="/")
+    expected = {names.path(key): leaf.get_value() for key, leaf in state}
+    wrong = [f"{name} is missing" for name in expected if name not in flat]
+    wrong += [f"{name} is not in the network" for name in flat if name not in expected]
+    for name, ours in expected.items():
+        given = flat.get(name)
+        if given is not None and (given.shape, given.dtype) != (ours.shape, ours.dtype):
+            wrong.append(f"{name} is {given.dtype}{list(given.shape)}, not {ours.dtype}{list(ours.shape)}")
+    if wrong:
+        raise UserError(f"{source}: not the weights of this network (depth {model.config.depth}): {few(wrong)}")
+    filled = []
+    for key, leaf in state:
+        ours = leaf.get_value()
+        sharding = ours.sharding if isinstance(ours, jax.Array) else None
+        filled.append((key, leaf.replace(jax.device_put(flat[names.path(key)], sharding))))
+    nnx.update(model, nnx.from_flat_state(filled))
+
+
+def build(config: ModelConfig, tree: Tree, source: str = "the weights") -> AVMSNet:
+    """The network of `config` with the arrays of `tree`, ready for inference; nothing is initialised first."""
+    model = names.abstract_model(config)
+    set_model_tree(model, tree, source)
+    model.eval()
+    return model
+
+
+def save(model: AVMSNet, directory: str | os.PathLike[str]) -> None:
+    """Writes `model` and its configuration to `directory`, whole or not at all.
+
+    A directory that an earlier `save` or a conversion made is replaced; anything else that is not empty is not touched,
+    a training run's step included.
+
+    Raises:
+      UserError: `directory` holds something else, or cannot be written.
+    """
+    target = Path(directory).absolute()
+    if _taken(target) and not _replaceable(target):
+        raise UserError(f"{directory} exists and is not a saved model; choose another directory or remove it")
+    write(target, model.config, model_tree(model))
+
+
+def load(directory: str | os.PathLike[str]) -> AVMSNet:
+    """The network saved in `directory`, ready for inference (`eval()` is set), on the default device.
+
+    Args:
+      directory: what `save` or `convert_weights.py` wrote, or a training run: its working directory, its
+        `checkpoints` (the latest step is taken), or one step. Any number of devices may have written it.
+
+    Raises:
+      UserError: there is no checkpoint, or it is damaged.
+    """
+    config, tree = restore(directory)
+    return build(config, tree, str(directory))
+
+
+def restore(directory: str | os.PathLike[str]) -> tuple[ModelConfig, Tree]:
+    """The configuration and the parameters (nested dictionaries of NumPy float32) that `load` would build from."""
+    found = find(directory)
+    return _read_config(found), _read_arrays(found, MODEL)
+
+
+def restore_passengers(directory: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Tensors that the network does not use, as the converted file had them, by published name; often none."""
+    found = find(directory)
+    return _read_arrays(found, PASSENGERS) if (found / PASSENGERS).is_dir() else {}
+
+
+def find(directory: str | os.PathLike[str]) -> Path:
+    """The checkpoint that `directory` stands for: itself, its latest step, or that of its `checkpoints`.
+
+    Raises:
+      UserError: there is none.
+    """
+    top = Path(directory).absolute()
+    if not top.is_dir():
+        raise UserError(
+            f"no checkpoint at {directory}: no such directory; give one that convert_weights.py or train.py left"
+        )
+    for place in (top, top / "checkpoints"):
+        if (place / MODEL).is_dir() and (place / CONFIG).is_dir():
+            return place
+        if not place.is_dir():
+            continue
+        steps = [step for step in place.iterdir() if re.fullmatch(r"\d+", step.name) and (step / MODEL).is_dir()]
+        if steps:
+            return max(steps, key=lambda step: int(step.name))
+    raise UserError(f"no checkpoint in {directory}; give a directory that convert_weights.py or train.py left")
+
+
+def write(
+    directory: Path,
+    config: ModelConfig,
+    tree: Tree,
+    passengers: dict[str, np.ndarray] | None = None,
+    documents: dict[str, str] | None = None,
+) -> None:
+    """Writes a checkpoint, whole or not at all, replacing what was at `directory`.
+
+    Args:
+      directory: absolute path.
+      config: the network's configuration.
+      tree: as from `model_tree`.
+      passengers: tensors that ride along, by published name.
+      documents: text files to lay beside the items, by name.
+    """
+    items: dict[str, Any] = {
+        MODEL: ocp.args.PyTreeSave(jax.tree.map(np.asarray, tree)),
+        CONFIG: ocp.args.JsonSave(config_lib.to_dict(config)),
+    }
+    if passengers:
+        items[PASSENGERS] = ocp.args.PyTreeSave(passengers)
+    with staged(directory) as stage:
+        try:
+            with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+                checkpointer.save(stage, args=ocp.args.Composite(**items))
+        except ValueError as error:  # what tensorstore makes of a full or failing disk
+            raise UserError(f"cannot write {directory}: {brief(error)}") from error
+        for name, text in (documents or {}).items():
+            (stage / name).write_text(text, encoding="utf-8")
+
+
+def few(things: list[str]) -> str:
+    """The first three of `things` and how many more there are, for one line."""
+    more = f" and {len(things) - 3} more" if len(things) > 3 else ""
+    return "; ".join(thing if len(thing) <= 120 else thing[:117] + "..." for thing in things[:3]) + more
+
+
+def brief(error: BaseException) -> str:
+    """What a library's error says, short enough for one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+def _taken(target: Path) -> bool:
+    return target.exists() and not (target.is_dir() and not any(target.iterdir()))
+
+
+def _replaceable(target: Path) -> bool:
+    """True for a directory that holds a saved model and no item of training's."""
+    if not ((target / MODEL).is_dir() and (target / CONFIG).is_dir()):
+        return False
+    return all(entry.name in _OURS or not entry.is_dir() for entry in target.iterdir())
+
+
+def _read_config(checkpoint: Path) -> ModelConfig:
+    source = checkpoint / CONFIG / "metadata"
+    try:
+        values = json.loads(source.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(checkpoint, error) from error
+    return config_lib.from_dict(ModelConfig, values, str(source), "model.")
+
+
+def _read_arrays(checkpoint: Path, item: str) -> Tree:
+    """An item's arrays as NumPy, whatever devices they were on."""
+    place = epath.Path(checkpoint / item)
+    handler = ocp.PyTreeCheckpointHandler()
+    try:
+        metadata = handler.metadata(place).tree
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), metadata)
+        return handler.restore(place, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+    except Exception as error:  # Orbax and tensorstore raise many kinds; all mean that this item cannot be read
+        raise _damaged(checkpoint, error) from error
+    finally:
+        handler.close()
+
+
+def _damaged(checkpoint: Path, error: BaseException) -> UserError:
+    return UserError(f"the checkpoint {checkpoint} is damaged ({brief(error)}); convert or train it again")

@@ -1,0 +1,390 @@
+"""From weight files to a checkpoint: what kind of file, what network, and an account of every key."""
+
+import dataclasses
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import nnx, traverse_util
+
+from avmsnet_jax import config as config_lib
+from avmsnet_jax.config import ModelConfig
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.models.avmsnet import AVMSNet
+from avmsnet_jax.models.resnet3d import BLOCKS
+from avmsnet_jax.weights import checkpoint as checkpoint_lib
+from avmsnet_jax.weights import names
+from avmsnet_jax.weights.checkpoint import few
+from avmsnet_jax.weights.read import WeightFile, read
+
+REPORT = "report.json"
+
+# SoundNet's own names for what PyTorch calls weight, bias, and so on; its axes are (k, 1, in, out).
+_NPY_LEAVES = {"weights": "weight", "biases": "bias", "gamma": "weight", "beta": "bias"}
+_NPY_LEAVES |= {"mean": "running_mean", "var": "running_var"}
+_NPY_LAYOUT = "k1io->oi1k"
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of weight file.
+
+    Attributes:
+      meaning: what it is, for people.
+      brings: the parts of `names.PARTS` that are taken from it.
+      optional: those of them that files of the kind may lack.
+      spare: prefixes of names beyond the published network that files of the kind are known to hold, and why they
+        are not used; the empty prefix stands for any name.
+    """
+
+    meaning: str
+    brings: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    spare: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+_ALL = ("trunk", "attention", "sound", "localization", "head")
+KINDS = {
+    "audiovisual": Kind("A/V-MSNet", _ALL),
+    "visual": Kind("A/V-MSNet without its audio branch", ("trunk", "attention", "head")),
+    "kinetics": Kind(
+        "Kinetics 3D-ResNet",
+        ("trunk",),
+        spare={
+            "layer4.": "the 3D-ResNet's last stage, which A/V-MSNet does without",
+            "fc.": "the classifier of Kinetics' actions",
+        },
+    ),
+    "soundnet": Kind("SoundNet-8", ("sound",), spare={"conv8": "SoundNet's object and scene classifiers"}),
+    "stavis": Kind(
+        "STAViS",
+        ("trunk", "attention", "sound"),
+        optional=("sound",),
+        spare={"": "STAViS's own: only its trunk, attention modules and SoundNet carry over"},
+    ),
+}
+
+
+@dataclasses.dataclass
+class Source:
+    """A weight file, recognised. `tensors` and `keys` (the file's own names) are by published name."""
+
+    file: WeightFile
+    kind: str
+    tensors: dict[str, np.ndarray]
+    keys: dict[str, str]
+
+    def spare(self, name: str) -> str:
+        """Why a tensor that is not of the published network is in this kind of file; empty if it should not be."""
+        return next((why for prefix, why in KINDS[self.kind].spare.items() if name.startswith(prefix)), "")
+
+    def brings(self, name: str) -> bool:
+        """True if this kind of file is where a tensor of that published name is taken from."""
+        return names.part(name) in (*KINDS[self.kind].brings, "unused")
+
+
+def convert(paths: Sequence[str], output: str, *, visual_only: bool = False) -> dict[str, Any]:
+    """Lays weight files over one another, in order, and writes the network that they make as a checkpoint.
+
+    Depth, shortcut and variant are read off the files: the network listens unless a file of the whole network lacks
+    the audio branch and no other file brings SoundNet. Widths are the published ones, or else those of the tensors.
+    What no file brings keeps its seeded initialisation, provided that files of these kinds are known to lack it.
+
+    Args:
+      paths: weight files, see `read.read`; a later one replaces what an earlier one brought.
+      output: a directory that does not exist or is empty; `avmsnet_jax.load` reads it. The account of every key on both
+        sides lies in it as `report.json`.
+      visual_only: do not listen, whatever the files hold.
+
+    Returns:
+      The account, as in `report.json`; `summary` turns it into a few lines.
+
+    Raises:
+      UserError: a file that `read.read` refuses or that is of no known kind, names or shapes that do not belong to the
+        network, parts that are missing without reason, files of different networks, or an output that is taken.
+    """
+    target = Path(output).absolute()
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise UserError(f"--output {output} exists and is not empty; choose another directory or remove it")
+    sources = [recognise(read(path)) for path in paths]
+    config = infer(sources, visual_only)
+    flat, passengers, report = _overlay(sources, config)
+    checkpoint_lib.write(
+        target,
+        config,
+        traverse_util.unflatten_dict(flat, sep="/"),
+        passengers,
+        {REPORT: json.dumps(report, indent=1) + "\n"},
+    )
+    return report
+
+
+def recognise(file: WeightFile) -> Source:
+    """Tells the kind of a file by its names, and gives its tensors their published names.
+
+    Raises:
+      UserError: the file is of no known kind.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    keys: dict[str, str] = {}
+    for key, array in file.tensors.items():
+        if file.format == "SoundNet .npy":
+            name, array = _from_npy(file, key, array)
+        else:
+            name = key.removeprefix("module.")
+        if name in tensors:
+            raise UserError(f"{file.path} holds {name} twice, with and without 'module.'; fetch it again")
+        tensors[name], keys[name] = array, key
+    parts = {names.part(name) for name in tensors}
+    if {"trunk", "attention"} <= parts and any(name.startswith("fusion3.") for name in tensors):
+        kind = "stavis"
+    elif {"sound", "localization"} & parts and {"trunk", "attention", "head"} & parts:
+        kind = "audiovisual"
+    elif {"attention", "head"} & parts:
+        kind = "visual"
+    elif "trunk" in parts:
+        kind = "kinetics"
+    elif "sound" in parts:
+        kind = "soundnet"
+    else:
+        raise UserError(
+            f"{file.path} holds none of the weights of A/V-MSNet, a Kinetics 3D-ResNet, SoundNet or STAViS; "
+            f"its tensors are called {few(list(keys.values()))}"
+        )
+    return Source(file, kind, tensors, keys)
+
+
+def _from_npy(file: WeightFile, key: str, array: np.ndarray) -> tuple[str, np.ndarray]:
+    """The published name of a tensor of sound8.npy, `conv2.gamma` -> `soundnet8.5.weight`, in PyTorch's layout."""
+    layer, leaf = key.split(".", 1)
+    match = re.fullmatch(r"conv([1-7])", layer)
+    if not match or leaf not in _NPY_LEAVES:
+        return key, array
+    index = names.SOUNDNET_INDEX[int(match[1]) - 1]
+    if leaf == "weights":
+        if array.ndim != 4 or array.shape[1] != 1:
+            raise UserError(f"{file.path}: {key} has shape {list(array.shape)}, not [taps, 1, in, out]; fetch it again")
+        array = names.relayout(array, _NPY_LAYOUT)
+    return f"soundnet8.{index if leaf in ('weights', 'biases') else index + 1}.{_NPY_LEAVES[leaf]}", array
+
+
+# --- which network -------------------------------------------------------------------------------
+
+
+def infer(sources: Sequence[Source], visual_only: bool) -> ModelConfig:
+    """The configuration of the network that the files make.
+
+    Raises:
+      UserError: a file fits no depth, the files are of different networks, or shapes fit neither the published widths
+        nor any others; one line names the first few tensors and their number.
+    """
+    told = ""
+    depth, shortcut = 50, "B"
+    for source in sources:
+        if not any(names.part(name) == "trunk" for name in source.tensors):
+            continue
+        found = _depth(source), "B" if any(".downsample." in name for name in source.tensors) else "A"
+        if told and found != (depth, shortcut):
+            raise UserError(
+                f"{source.file.path} is of depth {found[0]}, shortcut {found[1]}, but {told} of depth {depth}, "
+                f"shortcut {shortcut}; lay only files of one network over one another"
+            )
+        (depth, shortcut), told = found, source.file.path
+    brought = {names.part(name) for source in sources for name in source.tensors if source.brings(name)}
+    deaf = "sound" not in brought and any(source.kind == "visual" for source in sources)
+    config = ModelConfig(depth=depth, shortcut=shortcut, audiovisual=not (deaf or visual_only))
+    wrong = _misshaped(sources, config)
+    if wrong:
+        other = _measured(sources, config)
+        if other is None or _misshaped(sources, other):
+            raise UserError(f"{'; '.join(sorted({path for path, _ in wrong}))}: {few([what for _, what in wrong])}")
+        config = other
+    return config
+
+
+def _depth(source: Source) -> int:
+    """Depth by the number of blocks, and by the third convolution that only bottlenecks have."""
+    blocks: list[set[int]] = [set(), set(), set()]
+    for name in source.tensors:
+        match = re.match(r"layer([1-3])\.(\d{1,3})\.", name)
+        if match:
+            blocks[int(match[1]) - 1].add(int(match[2]))
+    counts = tuple(len(stage) for stage in blocks)
+    bottleneck = any(re.match(r"layer[1-3]\.\d+\.conv3\.", name) for name in source.tensors)
+    depths = [depth for depth, plan in BLOCKS.items() if plan == counts and (depth >= 50) == bottleneck]
+    if not depths:
+        raise UserError(
+            f"{source.file.path} holds {counts} {'bottleneck' if bottleneck else 'basic'} blocks in layer1 to layer3, "
+            f"which is no 3D-ResNet of depth {', '.join(map(str, BLOCKS))}; part is missing or it is another network"
+        )
+    claimed = re.fullmatch(r"\D*?(\d+)\D*", source.file.arch)
+    if claimed and int(claimed[1]) != depths[0]:
+        raise UserError(
+            f"{source.file.path} says that it is {source.file.arch!r}, but its tensors are of depth {depths[0]}; "
+            "fetch it again"
+        )
+    return depths[0]
+
+
+def _measured(sources: Sequence[Source], config: ModelConfig) -> ModelConfig | None:
+    """`config` with the widths that the tensors have; None where they make no sense."""
+    shapes = {n: array.shape for source in sources for n, array in source.tensors.items() if source.brings(n)}
+    measures = {
+        "trunk_width": "conv1.weight",
+        "soundnet_width": "soundnet8.0.weight",
+        "alm_width": "fusion4.affine_rgb.weight",
+        "alm_channels": "fusion4.w_a_rgb.weight",
+        "adjust_width": "downsamplelayer.weight",
+        "head_width": "fc1.0.weight",
+    }
+    widths: dict[str, Any] = {field: shapes[name][0] for field, name in measures.items() if shapes.get(name)}
+    try:
+        config = dataclasses.replace(config, **widths)
+        if len(shapes.get("fc1.0.weight", ())) == 2:
+            places = shapes["fc1.0.weight"][1] / config.adjust_width
+            config = dataclasses.replace(config, frame_size=16 * math.isqrt(int(places)))
+    except UserError:
+        return None
+    return config
+
+
+def _misshaped(sources: Sequence[Source], config: ModelConfig) -> list[tuple[str, str]]:
+    """Tensors that have not the shape the network needs: pairs of file and complaint."""
+    table = names.published(config)
+    return [
+        (source.file.path, f"{source.keys[name]} has shape {list(array.shape)}, not {list(table[name].shape)}")
+        for source in sources
+        for name, array in source.tensors.items()
+        # What STAViS never shares with A/V-MSNet may have any shape.
+        if name in table and source.brings(name) and not (source.kind == "stavis" and table[name].unused)
+        if array.shape != table[name].shape
+    ]
+
+
+# --- every key -----------------------------------------------------------------------------------
+
+
+def _overlay(
+    sources: Sequence[Source], config: ModelConfig
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any]]:
+    """Parameters by our paths, passengers by their names, and the account of every key on both sides."""
+    table = names.published(config)
+    flat: dict[str, np.ndarray] = {}
+    passengers: dict[str, np.ndarray] = {}
+    origin: dict[str, tuple[str, dict[str, str]]] = {}  # published name -> file, and its key's entry in the account
+    foreign: dict[str, list[str]] = {}
+    accounts = []
+    for source in sources:
+        path = source.file.path
+        account: dict[str, dict[str, str]] = {}
+        for name, array in source.tensors.items():
+            key = source.keys[name]
+            tensor = table.get(name)
+            if tensor and tensor.parameter and source.brings(name):
+                values, note = _float32(path, key, array)
+                flat[tensor.parameter] = names.relayout(values, tensor.layout)
+                account[key] = {"status": "used", "parameter": tensor.parameter} | note
+            elif tensor and tensor.unused and source.brings(name):
+                passengers[name] = array
+                account[key] = {"status": "unused", "reason": tensor.unused}
+            elif reason := source.spare(name):
+                if tensor is None:  # a published name is kept free for the published network's own tensor
+                    passengers[name] = array
+                account[key] = {"status": "unused", "reason": reason}
+            else:
+                foreign.setdefault(path, []).append(key)
+                continue
+            if name in origin:
+                origin[name][1].update(status="replaced", by=path)
+            origin[name] = path, account[key]
+        account |= {key: {"status": "unused", "reason": why} for key, why in source.file.other.items()}
+        accounts.append(
+            {"file": path, "format": source.file.format, "kind": KINDS[source.kind].meaning, "keys": account}
+        )
+    if foreign:
+        path, keys = next(iter(foreign.items()))
+        kind = next(KINDS[source.kind].meaning for source in sources if source.file.path == path)
+        raise UserError(f"{path}: not names of a {kind} of depth {config.depth}: {few(keys)}")
+    _check_missing(sources, table, flat)
+
+    missing = [tensor.parameter for tensor in table.values() if tensor.parameter and tensor.parameter not in flat]
+    if missing:
+        model = AVMSNet(config, rngs=nnx.Rngs(0))
+        initial = traverse_util.flatten_dict(checkpoint_lib.model_tree(model), sep="/")
+        flat |= {parameter: np.asarray(initial[parameter]) for parameter in missing}
+    network = {}
+    for name, tensor in table.items():
+        entry = {"parameter": tensor.parameter} if tensor.parameter else {"unused": tensor.unused}
+        if name in origin:
+            entry["from"] = origin[name][0]
+        elif tensor.parameter:
+            entry |= {"from": "initialisation", "reason": "no such file as these holds it"}
+        else:
+            entry |= {"from": "nowhere", "reason": "no file holds it; an export writes zeros"}
+        network[name] = entry
+    report = {"config": config_lib.to_dict(config), "sources": accounts, "network": network}
+    return flat, passengers, report
+
+
+def _check_missing(sources: Sequence[Source], table: dict[str, names.Tensor], flat: dict[str, np.ndarray]) -> None:
+    """Raises UserError for parameters that no file brings although files of its kind should."""
+    for source in sources:
+        kind = KINDS[source.kind]
+        brought = {names.part(name) for name in source.tensors}
+        due = {part for part in kind.brings if part not in kind.optional or part in brought}
+        missing = [n for n, t in table.items() if t.parameter and t.parameter not in flat and names.part(n) in due]
+        if missing:
+            raise UserError(
+                f"{source.file.path} is a file of {kind.meaning} weights, but lacks {few(missing)}; fetch it again"
+            )
+
+
+def _float32(path: str, key: str, array: np.ndarray) -> tuple[np.ndarray, dict[str, str]]:
+    """A parameter's values as float32, with a note for the account where they were not."""
+    if array.dtype == np.float32:
+        return array, {}
+    if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
+        raise UserError(f"{path}: {key} holds {array.dtype}, not floating-point numbers; fetch it again")
+    try:
+        with np.errstate(over="raise"):
+            return array.astype(np.float32), {"converted": f"{array.dtype} to float32"}
+    except FloatingPointError:
+        raise UserError(f"{path}: {key} holds {array.dtype} numbers too large for float32") from None
+
+
+def summary(report: dict[str, Any]) -> str:
+    """The account in a few lines for people: what became of the keys of each file, by reason."""
+    lines = []
+    for source in report["sources"]:
+        keys = source["keys"].values()
+        lines.append(f"{source['file']}: {source['kind']} weights ({source['format']}), {len(keys)} keys")
+        groups = Counter(_verdict(key) for key in keys)
+        lines += [f"  {count:5d}  {verdict}" for verdict, count in groups.items()]
+    config = report["config"]
+    variant = "audiovisual" if config["audiovisual"] else "visual-only"
+    origins = Counter(entry["from"] for entry in report["network"].values() if "parameter" in entry)
+    lines.append(f"network: depth {config['depth']}, shortcut {config['shortcut']}, {variant}")
+    published = ModelConfig()
+    widths = [name for name in config if name.endswith(("_width", "_channels", "_size"))]
+    unusual = [f"{name} {config[name]}" for name in widths if config[name] != getattr(published, name)]
+    if unusual:
+        lines.append(f"  widths other than the published ones: {', '.join(unusual)}")
+    for origin, count in origins.items():
+        where = (
+            "kept at initialisation: no file of these kinds holds them"
+            if origin == "initialisation"
+            else f"from {origin}"
+        )
+        lines.append(f"  {count:5d}  {where}")
+    return "\n".join(lines)
+
+
+def _verdict(key: dict[str, str]) -> str:
+    if key["status"] == "used":
+        return "used" + (f", converted from {key['converted']}" if "converted" in key else "")
+    return f"replaced by {key['by']}" if key["status"] == "replaced" else f"unused: {key['reason']}"

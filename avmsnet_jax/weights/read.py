@@ -1,0 +1,317 @@
+"""Reading weight files of any kind, safely: no code that a file carries is ever run.
+
+A file is told by its first bytes, not by its name. What the reader returns are the file's own names and arrays.
+"""
+
+import ast
+import dataclasses
+import io
+import pickle
+import re
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.weights.checkpoint import brief, few
+
+# The dtypes that a weight file may hold, with the name of PyTorch's storage for each.
+STORAGES = {
+    "float32": "FloatStorage",
+    "float64": "DoubleStorage",
+    "float16": "HalfStorage",
+    "bfloat16": "BFloat16Storage",
+    "int64": "LongStorage",
+    "int32": "IntStorage",
+    "int16": "ShortStorage",
+    "int8": "CharStorage",
+    "uint8": "ByteStorage",
+    "bool": "BoolStorage",
+}
+
+
+@dataclasses.dataclass
+class WeightFile:
+    """What a file holds.
+
+    Attributes:
+      path: as the user gave it.
+      format: how it is written, for people.
+      tensors: arrays of a dtype in `STORAGES` by the file's own names; sound8.npy's are called `conv1.weights`.
+      other: what else is in the file, by name, with the reason why it is no weight.
+      arch: the `arch` entry of a published checkpoint, `resnet-50`; empty if there is none.
+    """
+
+    path: str
+    format: str
+    tensors: dict[str, np.ndarray]
+    other: dict[str, str] = dataclasses.field(default_factory=dict)
+    arch: str = ""
+
+
+def read(path: str) -> WeightFile:
+    """Reads a `.pth`/`.pt` (zip or legacy), SoundNet's `.npy` or a `.safetensors` file.
+
+    Raises:
+      UserError: the file is missing, empty, cut, foreign, carries code, or holds something other than plain tensors.
+    """
+    place = Path(path)
+    if place.is_dir():
+        raise UserError(
+            f"{path} is a directory; --source takes a weight file (a checkpoint directory needs no conversion)"
+        )
+    try:
+        with place.open("rb") as file:
+            start = file.read(16)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; check the path") from error
+    if not start:
+        raise UserError(f"{path} is empty; fetch it again")
+    if start.startswith(b"\x93NUMPY"):
+        found = _read_npy(path, place.read_bytes())
+    elif start.startswith((b"PK\x03\x04", b"\x80")):
+        found = _read_torch(path, is_zip=start.startswith(b"PK"))
+    elif start[8:9] == b"{":
+        found = _read_safetensors(path, place.read_bytes())
+    else:
+        raise UserError(f"{path} is not a weight file; give a .pth, .pt, .safetensors or SoundNet's sound8.npy")
+    if not found.tensors:
+        raise UserError(f"{path} holds no tensors; give a file of weights")
+    odd = [ascii(name) for name in found.tensors if not re.fullmatch(r"[\w.-]{1,200}", name, re.ASCII)]
+    if odd:
+        raise UserError(f"{path} is not a file of network weights: its tensors are called {few(odd)}")
+    return found
+
+
+def _damaged(path: str, what: str) -> UserError:
+    return UserError(f"{path} is cut short or damaged ({what}); fetch it again")
+
+
+def _code(path: str, name: str) -> UserError:
+    return UserError(f"{path} carries code ({name}), which was not run; ask for a file that holds tensors only")
+
+
+def _read_safetensors(path: str, data: bytes) -> WeightFile:
+    import safetensors
+
+    try:
+        entries = safetensors.deserialize(data)
+    except safetensors.SafetensorError as error:
+        raise _damaged(path, brief(error)) from error
+    dtypes = {"F32": "float32", "F64": "float64", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"}
+    dtypes |= {"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8"}
+    tensors = {}
+    for name, entry in entries:
+        if entry["dtype"] not in dtypes:
+            raise UserError(f"{path}: {name} has dtype {entry['dtype']}; give a file of plain floats and integers")
+        dtype = _dtype(dtypes[entry["dtype"]])
+        tensors[name] = np.frombuffer(entry["data"], dtype).reshape(entry["shape"])
+    return WeightFile(path, "safetensors", tensors)
+
+
+def _dtype(name: str) -> np.dtype:
+    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
+
+
+# --- PyTorch -------------------------------------------------------------------------------------
+
+
+class _Ignored:
+    """Stands for NumPy's classes in a checkpoint (`best_prec` as a NumPy number), and does nothing."""
+
+    def __init__(self, *_: Any):
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+_NUMPY_NAMES = [
+    f"numpy{module}.{name}"
+    for module, named in {
+        "": ("dtype", "ndarray"),
+        ".core.multiarray": ("scalar", "_reconstruct"),
+        "._core.multiarray": ("scalar", "_reconstruct"),
+    }.items()
+    for name in named
+]
+
+
+def _read_torch(path: str, is_zip: bool) -> WeightFile:
+    if is_zip:
+        _check_zip(path)
+    try:
+        import torch
+    except ImportError:
+        raise UserError(
+            f"reading {path} takes PyTorch, which is not installed: pip install 'avmsnet_jax[convert]' "
+            "(or torch==2.13.0), or hand in the weights as .safetensors"
+        ) from None
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals([(_Ignored, name) for name in _NUMPY_NAMES]):
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged or hostile file can make the reader raise anything
+        named = re.search(r"GLOBAL ([\w.]+)|unrecognized function (.{1,60})", str(error))
+        if named:
+            raise _code(path, named[1] or named[2]) from error
+        reason = str(error).split("Please file an issue")[0].removeprefix("Weights only load failed.")
+        reason = reason.rsplit("WeightsUnpickler error:", 1)[-1]
+        raise _damaged(path, brief(ValueError(reason))) from error
+    found = WeightFile(path, "zip .pth" if is_zip else "legacy .pth", {})
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, not a state dict; save model.state_dict() instead")
+    state = content
+    if isinstance(content.get("state_dict"), dict):
+        state = content["state_dict"]
+        found.other = {str(name): "training state, not weights" for name in content if name != "state_dict"}
+        if isinstance(content.get("arch"), str):
+            found.arch = content["arch"]
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise UserError(
+                f"{path} is not a state dict: its entry {ascii(name)[:80]} is a {type(value).__name__}, not a tensor"
+            )
+        try:
+            found.tensors[name] = _from_torch(torch, value)
+        except Exception as error:  # exotic tensors refuse in as many ways as there are kinds
+            raise UserError(f"{path}: {ascii(name)[:80]} is not a plain dense tensor ({brief(error)})") from error
+    return found
+
+
+def _from_torch(torch: Any, tensor: Any) -> np.ndarray:
+    """The tensor as an array that shares its memory, every bit kept."""
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        raise ValueError(f"{str(tensor.layout).removeprefix('torch.')} on {tensor.device}, or quantised")
+    name = str(tensor.dtype).removeprefix("torch.")
+    if name not in STORAGES:
+        raise ValueError(f"dtype {name}")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise ValueError("it claims more elements than the file holds")
+    tensor = tensor.detach()
+    if name == "bfloat16":
+        return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()
+
+
+def _check_zip(path: str) -> None:
+    """Refuses what is no archive of torch.save's before torch sees it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
+        raise _damaged(path, brief(error)) from error
+    if any("/code/" in entry.filename for entry in entries):
+        raise _code(path, "a TorchScript program")
+    if not any(entry.filename.endswith("/data.pkl") for entry in entries):
+        raise UserError(f"{path} is a zip archive without PyTorch weights; give a .pth that torch.save wrote")
+    stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+    # torch.save stores its records plainly: anything that unpacks to more than the file's size was made to.
+    if not stored or sum(entry.file_size for entry in entries) > Path(path).stat().st_size:
+        raise UserError(f"{path} unpacks to more than it holds, which torch.save's files never do; fetch it again")
+
+
+# --- sound8.npy ----------------------------------------------------------------------------------
+
+
+class _Dtype:
+    """What a pickle says of a NumPy dtype, without NumPy acting on it."""
+
+    def __init__(self, code: Any, *_: Any):
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = state[1]
+
+
+class _Array:
+    """What a pickle says of a NumPy array, without NumPy acting on it."""
+
+    def __init__(self, *_: Any):
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def items(self) -> Any:
+        """The contents of an array of objects."""
+        return self.state[4]
+
+    def numpy(self) -> np.ndarray:
+        """The array of numbers. Raises ValueError where the description is inconsistent."""
+        _, shape, dtype, fortran, raw = self.state
+        order = dtype.order if dtype.order in ("<", ">") else "="
+        if not re.fullmatch(r"[fiub][1248]", dtype.code):
+            raise ValueError(f"dtype {dtype.code!r}")
+        data = raw.encode("latin1") if isinstance(raw, str) else raw  # Python 2 wrote bytes as text
+        flat = np.frombuffer(data, np.dtype(order + dtype.code))
+        array = flat.reshape(shape, order="F" if fortran else "C")
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise ValueError(f"encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+# The pure-Python unpickler: the C one makes room for any memo index that a hostile file names.
+class _NumpyOnly(pickle._Unpickler):
+    """Unpickles dictionaries, lists, text, numbers and NumPy arrays; anything else is refused unseen."""
+
+    _ALLOWED = {
+        ("numpy", "ndarray"): _Array,
+        ("numpy", "dtype"): _Dtype,
+        ("numpy.core.multiarray", "_reconstruct"): _Array,
+        ("numpy._core.multiarray", "_reconstruct"): _Array,
+        ("_codecs", "encode"): _encode,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._ALLOWED:
+            raise _CarriesCodeError(f"{module}.{name}")
+        return self._ALLOWED[module, name]
+
+
+class _CarriesCodeError(Exception):
+    pass
+
+
+def _read_npy(path: str, data: bytes) -> WeightFile:
+    """sound8.npy: a dictionary, pickled in Python 2, of `conv1` ... `conv8_2` to dictionaries of arrays."""
+    foreign = f"{path} is not SoundNet's sound8.npy, a dictionary conv1 ... conv7 of weights; no other .npy is known"
+    try:
+        major = data[6]
+        size_bytes = 2 if major == 1 else 4
+        end = 8 + size_bytes + int.from_bytes(data[8 : 8 + size_bytes], "little")
+        if end > min(len(data), 65536):
+            raise ValueError("its header is cut")
+        header = ast.literal_eval(data[8 + size_bytes : end].decode("latin1").strip())
+        plain = header["descr"] not in ("|O", "O") or header["shape"] != ()
+    except Exception as error:
+        raise _damaged(path, brief(error)) from error
+    if plain:
+        raise UserError(foreign)
+    try:
+        content = _NumpyOnly(io.BytesIO(data[end:]), encoding="latin1").load()
+        layers = content.items()[0] if isinstance(content, _Array) else content
+    except _CarriesCodeError as error:
+        raise _code(path, brief(error)) from error
+    except Exception as error:  # a damaged pickle can fail in any of its opcodes
+        raise _damaged(path, brief(error)) from error
+    tensors: dict[str, np.ndarray] = {}
+    if not isinstance(layers, dict) or "conv1" not in layers:
+        raise UserError(foreign)
+    for layer, arrays in layers.items():
+        if not isinstance(arrays, dict):
+            raise UserError(f"{foreign} (its entry {ascii(layer)[:80]} is no dictionary)")
+        for name, array in arrays.items():
+            try:
+                tensors[f"{layer}.{name}"] = array.numpy()
+            except Exception as error:
+                raise _damaged(path, f"{ascii(layer)[:80]} {ascii(name)[:80]}: {brief(error)}") from error
+    return WeightFile(path, "SoundNet .npy", tensors)
