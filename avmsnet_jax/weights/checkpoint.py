@@ -112,6 +112,27 @@ def load(directory: str | os.PathLike[str]) -> AVMSNet:
     return build(config, tree, str(directory))
 
 
+def initialise(model: AVMSNet, directory: str | os.PathLike[str]) -> None:
+    """Gives `model` the weights of a checkpoint whose variant may differ, to start training from.
+
+    Depth, shortcut and widths must agree. A fourth attention module (`dam4`) that only one of the two has stays as
+    it is in `model`, or is left out.
+
+    Args:
+      model: the network to fill, where its arrays are; its configuration and mode stay.
+      directory: anything that `load` takes.
+
+    Raises:
+      UserError: there is no checkpoint, it is damaged, or it is of another network.
+    """
+    config, tree = restore(directory)
+    if config.dam4 != model.config.dam4:
+        fourth = model_tree(model)["dams"].get("3")
+        tree["dams"] = {index: dam for index, dam in tree["dams"].items() if index != "3"}
+        tree["dams"] |= {"3": fourth} if fourth else {}
+    set_model_tree(model, tree, str(directory))
+
+
 def restore(directory: str | os.PathLike[str]) -> tuple[ModelConfig, Tree]:
     """The configuration and the parameters (nested dictionaries of NumPy float32) that `load` would build from."""
     found = find(directory)

@@ -293,9 +293,10 @@ def _overlay(
                 passengers[name] = array
                 account[key] = {"status": "unused", "reason": tensor.unused}
             elif reason := source.spare(name):
-                if tensor is None:  # a published name is kept free for the published network's own tensor
-                    passengers[name] = array
                 account[key] = {"status": "unused", "reason": reason}
+                if tensor is not None:  # another network's tensor, whose name means something else in ours
+                    continue
+                passengers[name] = array
             else:
                 foreign.setdefault(path, []).append(key)
                 continue

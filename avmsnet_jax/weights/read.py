@@ -19,6 +19,9 @@ import numpy as np
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.weights.checkpoint import brief, few
 
+# What torch.save wrote before PyTorch 1.6 begins with, after the pickle's mark: a pickled magic number.
+_LEGACY = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+
 # The dtypes that a weight file may hold, with the name of PyTorch's storage for each.
 STORAGES = {
     "float32": "FloatStorage",
@@ -73,8 +76,16 @@ def read(path: str) -> WeightFile:
         raise UserError(f"{path} is empty; fetch it again")
     if start.startswith(b"\x93NUMPY"):
         found = _read_npy(path, place.read_bytes())
-    elif start.startswith((b"PK\x03\x04", b"\x80")):
-        found = _read_torch(path, is_zip=start.startswith(b"PK"))
+    elif start.startswith(b"PK\x03\x04"):
+        _check_zip(path)
+        found = _read_torch(path, "zip .pth")
+    elif start.startswith(_LEGACY, 2):
+        found = _read_torch(path, "legacy .pth")
+    elif start.startswith(b"\x80"):
+        raise UserError(
+            f"{path} is a Python pickle, not a file of torch.save's; pickles can carry code, so it was not opened: "
+            "save the weights with torch.save or as .safetensors"
+        )
     elif start[8:9] == b"{":
         found = _read_safetensors(path, place.read_bytes())
     else:
@@ -92,7 +103,9 @@ def _damaged(path: str, what: str) -> UserError:
 
 
 def _code(path: str, name: str) -> UserError:
-    return UserError(f"{path} carries code ({name}), which was not run; ask for a file that holds tensors only")
+    return UserError(
+        f"{path} carries code ({name}), which was not run; ask for a file that holds only tensors, a state dict"
+    )
 
 
 def _read_safetensors(path: str, data: bytes) -> WeightFile:
@@ -141,9 +154,7 @@ _NUMPY_NAMES = [
 ]
 
 
-def _read_torch(path: str, is_zip: bool) -> WeightFile:
-    if is_zip:
-        _check_zip(path)
+def _read_torch(path: str, form: str) -> WeightFile:
     try:
         import torch
     except ImportError:
@@ -159,10 +170,10 @@ def _read_torch(path: str, is_zip: bool) -> WeightFile:
         named = re.search(r"GLOBAL ([\w.]+)|unrecognized function (.{1,60})", str(error))
         if named:
             raise _code(path, named[1] or named[2]) from error
-        reason = str(error).split("Please file an issue")[0].removeprefix("Weights only load failed.")
-        reason = reason.rsplit("WeightsUnpickler error:", 1)[-1]
+        # PyTorch puts a page of advice before its reason.
+        reason = str(error).rsplit("WeightsUnpickler error:", 1)[-1].split("Check the documentation")[0]
         raise _damaged(path, brief(ValueError(reason))) from error
-    found = WeightFile(path, "zip .pth" if is_zip else "legacy .pth", {})
+    found = WeightFile(path, form, {})
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a state dict; save model.state_dict() instead")
     state = content
@@ -174,7 +185,7 @@ def _read_torch(path: str, is_zip: bool) -> WeightFile:
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise UserError(
-                f"{path} is not a state dict: its entry {ascii(name)[:80]} is a {type(value).__name__}, not a tensor"
+                f"{path} is no state dict (tensors by name): its entry {ascii(name)[:80]} is a {type(value).__name__}"
             )
         try:
             found.tensors[name] = _from_torch(torch, value)
@@ -186,7 +197,7 @@ def _read_torch(path: str, is_zip: bool) -> WeightFile:
 def _from_torch(torch: Any, tensor: Any) -> np.ndarray:
     """The tensor as an array that shares its memory, every bit kept."""
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-        raise ValueError(f"{str(tensor.layout).removeprefix('torch.')} on {tensor.device}, or quantised")
+        raise ValueError("sparse, quantised or without data")
     name = str(tensor.dtype).removeprefix("torch.")
     if name not in STORAGES:
         raise ValueError(f"dtype {name}")
@@ -213,6 +224,13 @@ def _check_zip(path: str) -> None:
     # torch.save stores its records plainly: anything that unpacks to more than the file's size was made to.
     if not stored or sum(entry.file_size for entry in entries) > Path(path).stat().st_size:
         raise UserError(f"{path} unpacks to more than it holds, which torch.save's files never do; fetch it again")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()  # torch.load does not look at the checksums
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+        raise _damaged(path, brief(error)) from error
+    if wrong:
+        raise _damaged(path, f"checksum of {ascii(wrong)[:80]}")
 
 
 # --- sound8.npy ----------------------------------------------------------------------------------
