@@ -15,9 +15,9 @@ from absl import flags
 from avmsnet_jax import command
 from avmsnet_jax.errors import UserError
 
-DATASET = flags.DEFINE_string("dataset", "", "what --source holds: movies or movie50")
-SOURCE = flags.DEFINE_string("source", "", "folder of the collection")
-OUTPUT = flags.DEFINE_string("output", "", "folder to create, later --config.data.dir")
+DATASET = flags.DEFINE_string("dataset", None, "what --source holds: movies or movie50")
+SOURCE = flags.DEFINE_string("source", None, "folder of the collection")
+OUTPUT = flags.DEFINE_string("output", None, "folder to create, later --config.data.dir")
 FRAMES = flags.DEFINE_integer("frames", 16, "frames of a clip, a multiple of 8; --config.model.frames must agree")
 FRAME_SIZE = flags.DEFINE_integer(
     "frame_size", 112, "height and width of a frame in pixels, a multiple of 16; --config.model.frame_size must agree"
@@ -28,19 +28,17 @@ TEST_FRACTION = flags.DEFINE_float("test_fraction", 0.3, "movies: share of the t
 
 def main(_: list[str]) -> None:
     """Prepares, and says in one line what there is now."""
-    for flag in (DATASET, SOURCE, OUTPUT):
-        if not flag.value:
-            raise UserError(f"--{flag.name} is missing (--help lists all options)")
-    if DATASET.value in ("tvsum", "summe"):
-        raise UserError(f"--dataset {DATASET.value} is not available yet; choose movies or movie50")
-    if DATASET.value not in ("movies", "movie50"):
-        raise UserError(f"--dataset is {DATASET.value!r}; choose movies or movie50")
+    dataset, source, output = map(_required, (DATASET, SOURCE, OUTPUT))
+    if dataset in ("tvsum", "summe"):
+        raise UserError(f"--dataset {dataset} is not available yet; choose movies or movie50")
+    if dataset not in ("movies", "movie50"):
+        raise UserError(f"--dataset is {dataset!r}; choose movies or movie50")
     from avmsnet_jax.data.prepare import prepare  # seconds to import: not for --help or a wrong flag
 
     manifest = prepare(
-        DATASET.value,
-        SOURCE.value,
-        OUTPUT.value,
+        dataset,
+        source,
+        output,
         frames=FRAMES.value,
         frame_size=FRAME_SIZE.value,
         spacing=SPACING.value,
@@ -52,7 +50,13 @@ def main(_: list[str]) -> None:
         for name, split in manifest["splits"].items()
     )
     skipped = f"; {len(manifest['skipped'])} skipped, see manifest.json" if manifest["skipped"] else ""
-    print(f"{OUTPUT.value}: {splits}{skipped}")
+    print(f"{output}: {splits}{skipped}")
+
+
+def _required(flag: flags.FlagHolder[str | None]) -> str:
+    if not flag.value:
+        raise UserError(f"--{flag.name} is missing (--help lists all options)")
+    return flag.value
 
 
 if __name__ == "__main__":

@@ -58,6 +58,10 @@ class Records:
             "fps": np.float64(record["fps"]),
         }
 
+    def __iter__(self) -> Iterator[Record]:
+        """Every record, in the order of the films and of time."""
+        return (self[index] for index in range(len(self)))
+
     def __repr__(self) -> str:
         """Grain logs and compares sources by this."""
         return f"Records({str(self.directory)!r}, {self.split!r}, {len(self)} clips)"

@@ -18,9 +18,8 @@ _GAP_S = 0.02
 def read_waveform(path: str | os.PathLike[str], sample_rate: int = SAMPLE_RATE) -> np.ndarray | None:
     """Decodes the sound of a film or of a sound file.
 
-    Channels are mixed down to one (for two, their mean; for more, FFmpeg's matrix), then resampled with
-    soxr at the quality that `librosa.resample` uses by default. The stream is resampled as it is
-    decoded, so that nothing at the file's own rate is held.
+    Channels are averaged, which cannot clip, then resampled as `librosa.resample` does by default, with
+    soxr at high quality; but as the stream is decoded, so that nothing at the file's own rate is held.
 
     Args:
       path: any container and sample format that FFmpeg reads.
@@ -39,7 +38,7 @@ def read_waveform(path: str | os.PathLike[str], sample_rate: int = SAMPLE_RATE) 
             return None
         rate = stream.rate
         resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
-        mixer = av.AudioResampler(format="fltp", layout="mono", rate=rate)
+        converter = av.AudioResampler(format="fltp", rate=rate)
         origin = _first_frame_time(path)
         heard = 0  # samples at the file's rate, from the origin on
         pieces = []
@@ -52,7 +51,7 @@ def read_waveform(path: str | os.PathLike[str], sample_rate: int = SAMPLE_RATE) 
                 silence = np.zeros(max(wanted - heard, 0), np.float32)
                 pieces.append(resampler.resample_chunk(silence))
                 heard += len(silence)
-            sound = _mono(mixer, frame, path)[early:]
+            sound = _mono(converter, frame, path)[early:]
             pieces.append(resampler.resample_chunk(sound))
             heard += len(sound)
         pieces.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
@@ -67,9 +66,9 @@ def _first_frame_time(path: str | os.PathLike[str]) -> float | None:
         return first.time if first else None
 
 
-def _mono(mixer: av.AudioResampler, frame: av.AudioFrame, path: str | os.PathLike[str]) -> np.ndarray:
+def _mono(converter: av.AudioResampler, frame: av.AudioFrame, path: str | os.PathLike[str]) -> np.ndarray:
     try:
-        mixed = mixer.resample(frame)
+        planar = converter.resample(frame)
     except ValueError:
         raise UserError(f"{path} changes its audio format midway; convert it again with ffmpeg") from None
-    return np.concatenate([np.zeros(0, np.float32), *(part.to_ndarray()[0] for part in mixed)])
+    return np.concatenate([np.zeros(0, np.float32), *(part.to_ndarray().mean(axis=0) for part in planar)])
