@@ -80,8 +80,10 @@ def open_split(directory: str | os.PathLike[str], split: str, model: ModelConfig
     """
     import tensorflow_datasets as tfds  # seconds to import, and only records need it
 
+    if not os.fspath(directory):
+        raise UserError("no records given; set --config.data.dir to the --output of prepare_data.py")
     directory = Path(directory)
-    if not os.fspath(directory) or not directory.is_dir():
+    if not directory.is_dir():
         raise UserError(f"there is no folder of records {directory}; prepare one with prepare_data.py --output")
     try:
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))

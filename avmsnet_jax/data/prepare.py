@@ -61,6 +61,8 @@ def prepare(
         raise UserError(f"--test_fraction is {test_fraction}; it must be at least 0 and less than 1")
     if not source.is_dir():
         raise UserError(f"there is no folder {source}; --source must be the folder of the collection")
+    if not any(source.iterdir()):
+        raise UserError(f"nothing in {source} could be prepared (it is empty)")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output} exists already; remove it, or choose another --output")
     partial = output.absolute().with_name(f".{output.absolute().name}.partial")

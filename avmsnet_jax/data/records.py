@@ -146,7 +146,7 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
                 facts = f"{sum(done.clips.values())} clips, {sum(done.positives.values())} key"
                 tqdm.write(f"[{number}/{len(videos)}] {video.name}: {facts}", file=sys.stderr)
         if not self.prepared:
-            reasons = "; ".join(f"{item.video}: {item.reason}" for item in self.skipped[:3]) or "it is empty"
+            reasons = "; ".join(f"{item.video}: {item.reason}" for item in self.skipped[:3]) or "no film is in it"
             raise UserError(f"nothing in {source} could be prepared ({reasons})")
         self.info.set_splits(
             tfds.core.SplitDict([self._pack(split) for split in SPLITS if any(p.clips[split] for p in self.prepared)])

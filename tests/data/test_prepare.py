@@ -1,0 +1,330 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io.wavfile
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from avmsnet_jax.data.pipeline import open_split
+from avmsnet_jax.data.prepare import prepare
+from avmsnet_jax.data.records import Movies
+from avmsnet_jax.data.sources import movies
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.media.audio import read_waveform
+from avmsnet_jax.media.video import read_frames, read_info
+from tests.media.films import encode, number_of, numbered
+
+
+def folder_of(films: Path, target: Path, *names: str) -> Path:
+    """A new folder with some of the films."""
+    target.mkdir(parents=True)
+    for name in names:
+        for file in films.glob(f"{name}.*"):
+            shutil.copy(file, target)
+    return target
+
+
+def files_of(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def clips_of(directory: Path, split: str) -> list[tuple[str, int, int]]:
+    """(video, frame, label) of every record."""
+    return [(str(r["video"]), int(r["frame"]), int(r["label"])) for r in open_split(directory, split)]
+
+
+def publish(film: Path, root: Path, split: str, labels: dict[int, int]) -> None:
+    """Writes a film as the published layout, frames lossless."""
+    name = film.stem
+    for kind in ("video_frames", "video_audio", "annotations"):
+        (root / kind / "Movie50" / name).mkdir(parents=True)
+    (root / "fold_lists").mkdir(exist_ok=True)
+    count = 0
+    for frame in read_frames(film):
+        count = frame.number
+        Image.fromarray(frame.rgb()).save(root / "video_frames" / "Movie50" / name / f"{count}.jpg", "PNG")
+    waveform = read_waveform(film)
+    if waveform is not None:
+        scipy.io.wavfile.write(root / "video_audio" / "Movie50" / name / f"{name}.wav", 22050, waveform)
+    rows = "".join(f"{frame},{label}\n" for frame, label in labels.items())
+    (root / "annotations" / "Movie50" / name / f"{name}.csv").write_text(rows)
+    for each in ("train", "test"):
+        with open(root / "fold_lists" / f"Movie50_list_{each}_fps.txt", "a") as file:
+            file.write(f"{name} {count} {float(read_info(film).fps)!r}\n" if each == split else "")
+
+
+def test_a_clip_is_key_if_its_label_frame_lies_in_a_key_shot(films, tmp_path):
+    manifest = prepare("movies", films, tmp_path / "records")
+    # a: frames 26, 50, 76, 100 are at 1.0, 1.96, 3.0 and 3.96 s, and the shot is [1, 3).
+    # c: frames 26 and 50 are at 2.5 and 4.9 s, and the shots are [0, 2) and [4, 4.9).
+    assert clips_of(tmp_path / "records", "train") == [
+        *[("a", 26, 1), ("a", 50, 1), ("a", 76, 0), ("a", 100, 0)],
+        *[("b", 26, 0), ("b", 50, 0), ("b", 76, 0)],
+    ]
+    assert clips_of(tmp_path / "records", "test") == [("c", 26, 0), ("c", 50, 0)]
+    assert manifest["splits"] == {
+        "train": {"videos": 2, "clips": 7, "positives": 2},
+        "test": {"videos": 1, "clips": 2, "positives": 0},
+    }
+    assert [(v["video"], v["frames"], v["has_sound"]) for v in manifest["videos"]] == [
+        ("a", 110, True),
+        ("b", 90, False),
+        ("c", 60, True),
+    ]
+    assert json.loads((tmp_path / "records" / "manifest.json").read_text()) == manifest
+
+
+def test_a_record_holds_what_the_film_shows(films, tmp_path):
+    prepare("movies", films, tmp_path / "records")
+    records = open_split(tmp_path / "records", "train")
+    waveform = read_waveform(films / "a.mkv")
+    record = records[1]
+    assert [number_of(picture) for picture in record["clip"]] == list(range(43, 59))
+    assert record["clip"].shape == (16, 112, 112, 3)
+    start, stop = int(42 / 25 * 22050 - 441), int(57 / 25 * 22050 + 441) + 1
+    middle = 256 * np.hanning(stop - start) * waveform[start:stop]
+    offset = 17640 - (stop - start) // 2
+    np.testing.assert_allclose(record["sound"][offset : offset + stop - start], middle, atol=1e-4)
+    assert np.count_nonzero(record["sound"]) <= stop - start
+    assert (record["time_s"], record["fps"], record["has_sound"]) == (49 / 25, 25, True)
+    assert not records[4]["has_sound"]
+    assert not records[4]["sound"].any()
+    assert records[4]["time_s"] == 25 / float(read_info(films / "b.mkv").fps)
+
+
+def test_folders_train_and_test_decide(films, tmp_path):
+    folder_of(films, tmp_path / "source" / "train", "c")
+    folder_of(films, tmp_path / "source" / "test", "a", "b")
+    shutil.copy(films / "a.mkv", tmp_path / "source")
+    manifest = prepare("movies", tmp_path / "source", tmp_path / "records")
+    assert {name for name, _, _ in clips_of(tmp_path / "records", "train")} == {"c"}
+    assert {name for name, _, _ in clips_of(tmp_path / "records", "test")} == {"a", "b"}
+    assert [skipped["video"] for skipped in manifest["skipped"]] == ["a.mkv"]
+
+
+def test_the_end_of_a_single_film_is_for_testing(films, tmp_path):
+    source = folder_of(films, tmp_path / "source", "a")  # 4.4 s
+    prepare("movies", source, tmp_path / "records")
+    assert [frame for _, frame, _ in clips_of(tmp_path / "records", "train")] == [26, 50, 76]  # 3.0 s
+    assert [frame for _, frame, _ in clips_of(tmp_path / "records", "test")] == [100]  # 3.96 s; 70% is 3.08 s
+    prepare("movies", source, tmp_path / "half", test_fraction=0.5)
+    assert [frame for _, frame, _ in clips_of(tmp_path / "half", "test")] == [76, 100]
+    prepare("movies", source, tmp_path / "none", test_fraction=0)
+    assert len(open_split(tmp_path / "none", "train")) == 4
+    with pytest.raises(UserError, match="no split 'test'; it has train"):
+        open_split(tmp_path / "none", "test")
+
+
+def test_the_published_layout_gives_the_same_records(films, tmp_path):
+    prepare("movies", films, tmp_path / "from_films")
+    for name, split in (("a", "train"), ("b", "train"), ("c", "test")):
+        info = read_info(films / f"{name}.mkv")
+        shots = movies.read_key_shots(films / f"{name}.keyshots.csv")
+        times = {frame: (frame - 1) / float(info.fps) for frame in range(1, 111)}
+        labels = {frame: int(any(start <= t < end for start, end in shots)) for frame, t in times.items()}
+        publish(films / f"{name}.mkv", tmp_path / "layout", split, labels)
+    prepare("movie50", tmp_path / "layout", tmp_path / "from_layout")
+    for split in ("train", "test"):
+        ours, theirs = open_split(tmp_path / "from_films", split), open_split(tmp_path / "from_layout", split)
+        assert len(ours) == len(theirs)
+        for a, b in zip(ours, theirs, strict=True):
+            assert a.keys() == b.keys()
+            for field in a:
+                np.testing.assert_array_equal(a[field], b[field], err_msg=field)
+
+
+def test_what_is_missing_from_the_published_layout(films, tmp_path):
+    for name in ("a", "c"):
+        publish(films / f"{name}.mkv", tmp_path / "whole", "train", {26: 1})
+    frames, labels = Path("video_frames/Movie50"), Path("annotations/Movie50/c/c.csv")
+    for what, path, reason in (
+        ("frame", frames / "c" / "33.jpg", "there is no frame .*33.jpg"),
+        ("broken", frames / "c" / "33.jpg", "cannot read the frame .*33.jpg"),
+        ("folder", frames / "c", "no folder of frames .*c"),
+        ("labels", labels, "cannot read the labels .*c.csv"),
+    ):
+        root = tmp_path / what
+        shutil.copytree(tmp_path / "whole", root)
+        if what == "broken":
+            (root / path).write_bytes(b"no picture")
+        else:
+            shutil.rmtree(root / path) if (root / path).is_dir() else (root / path).unlink()
+        manifest = prepare("movie50", root, tmp_path / f"{what}_records")
+        assert [video["video"] for video in manifest["videos"]] == ["a"]
+        (skipped,) = manifest["skipped"]
+        assert skipped["video"] == "c"
+        with pytest.raises(UserError, match=reason):
+            raise UserError(skipped["reason"])
+        assert {name for name, _, _ in clips_of(tmp_path / f"{what}_records", "train")} == {"a"}
+    shutil.rmtree(tmp_path / "whole" / "video_audio")
+    manifest = prepare("movie50", tmp_path / "whole", tmp_path / "silent")
+    assert [video["has_sound"] for video in manifest["videos"]] == [False, False]
+    assert clips_of(tmp_path / "silent", "train") == [
+        *[("a", 26, 1), ("a", 50, 0), ("a", 76, 0), ("a", 100, 0)],
+        *[("c", 26, 1), ("c", 50, 0)],
+    ]
+
+
+@pytest.mark.parametrize("row", ["x,1", "26", "26,2", "26,1,1", "frame,label"])
+def test_a_row_that_is_no_label_is_named(films, tmp_path, row):
+    publish(films / "c.mkv", tmp_path / "layout", "train", {26: 1})
+    with open(tmp_path / "layout/annotations/Movie50/c/c.csv", "a") as file:
+        file.write(row + "\n")
+    with pytest.raises(UserError, match=r"c\.csv, line 2"):
+        prepare("movie50", tmp_path / "layout", tmp_path / "records")
+
+
+def test_fold_lists(films, tmp_path):
+    with pytest.raises(UserError, match=r"cannot read the fold list .*must be the folder that holds video_frames"):
+        prepare("movie50", films, tmp_path / "records")
+    film = tmp_path / "a film.mkv"
+    shutil.copy(films / "c.mkv", film)
+    publish(film, tmp_path / "layout", "test", {26: 1})
+    prepare("movie50", tmp_path / "layout", tmp_path / "records")
+    assert clips_of(tmp_path / "records", "test") == [("a film", 26, 1), ("a film", 50, 0)]
+    (tmp_path / "layout/fold_lists/Movie50_list_train_fps.txt").write_text("c sixty 25\n")
+    with pytest.raises(UserError, match=r"Movie50_list_train_fps\.txt, line 1: 'c sixty 25'"):
+        prepare("movie50", tmp_path / "layout", tmp_path / "again")
+
+
+def test_one_bad_film_does_not_stop_the_others(films, tmp_path):
+    source = folder_of(films, tmp_path / "source", "a", "c")
+    (source / "broken.mp4").write_text("no film")
+    (source / "broken.keyshots.csv").write_text("start_s,end_s\n")
+    shutil.copy(films / "b.mkv", source / "unlabelled.mkv")
+    shutil.copy(films / "b.mkv", source / "badly.mkv")
+    (source / "badly.keyshots.csv").write_text("start_s,end_s\n3,1\n")
+    (source / "alone.keyshots.csv").write_text("start_s,end_s\n")
+    encode(source / "short.mkv", [numbered(1)] * 20)
+    (source / "short.keyshots.csv").write_text("start_s,end_s\n")
+    encode(source / "deaf.wav", sound=np.zeros((1, 1000), np.float32))
+    (source / "deaf.keyshots.csv").write_text("start_s,end_s\n")
+    (source / ".hidden").write_text("")
+    manifest = prepare("movies", source, tmp_path / "records")
+    assert [video["video"] for video in manifest["videos"]] == ["a", "c"]
+    reasons = {skipped["video"]: skipped["reason"] for skipped in manifest["skipped"]}
+    for video, reason in {
+        "broken.mp4": "cannot read",
+        "unlabelled.mkv": "write unlabelled.keyshots.csv",
+        "badly.mkv": "line 2",
+        "alone.keyshots.csv": "no film",
+        "short": "20 frames hold no clip; the first one needs frames up to 33",
+        "deaf.wav": "no picture",
+    }.items():
+        assert reason in reasons.pop(video)
+    assert not reasons
+
+
+def test_a_film_that_breaks_midway_leaves_no_clips(films, tmp_path, monkeypatch):
+    source = folder_of(films, tmp_path / "source", "a", "c")
+
+    def breaks(path):
+        for frame in read_frames(path):
+            if path.stem == "a" and frame.number == 80:
+                raise UserError("a.mkv: broken from here on")
+            yield frame
+
+    monkeypatch.setattr(movies.video, "read_frames", breaks)
+    manifest = prepare("movies", source, tmp_path / "records")
+    assert manifest["skipped"] == [{"video": "a", "reason": "a.mkv: broken from here on"}]
+    assert clips_of(tmp_path / "records", "test") == [("c", 26, 0), ("c", 50, 0)]
+    assert not [name for name in files_of(tmp_path / "records") if "staged" in name]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_what_is_not_finished_leaves_nothing(films, tmp_path, monkeypatch, error):
+    source = folder_of(films, tmp_path / "source", "a", "c")
+
+    def breaks(path):
+        yield from read_frames(path)
+        raise error
+
+    monkeypatch.setattr(movies.video, "read_frames", breaks)
+    with pytest.raises(error):
+        prepare("movies", source, tmp_path / "new" / "records")
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_nothing_to_prepare_says_why(films, tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    with pytest.raises(UserError, match=r"nothing in .*source could be prepared \(it is empty\)"):
+        prepare("movies", source, tmp_path / "records")
+    shutil.copy(films / "a.mkv", source)
+    with pytest.raises(UserError, match=r"write a\.keyshots\.csv"):
+        prepare("movies", source, tmp_path / "records")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+
+
+def test_arguments_that_make_no_sense(films, tmp_path):
+    output = tmp_path / "records"
+    for settings, reason in (
+        ({"frames": 12}, "multiple of 8"),
+        ({"frame_size": 100}, "multiple of 16"),
+        ({"spacing": 0}, "--spacing is 0"),
+        ({"test_fraction": 1.0}, "--test_fraction is 1.0"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            prepare("movies", films, output, **settings)
+    with pytest.raises(UserError, match=r"there is no folder .*nowhere"):
+        prepare("movies", tmp_path / "nowhere", output)
+    output.mkdir()
+    (output / "precious").write_text("mine")
+    with pytest.raises(UserError, match="records exists already; remove it, or choose another --output"):
+        prepare("movies", films, output)
+    assert files_of(tmp_path) == {"records/precious": b"mine"}
+
+
+def test_the_same_films_give_the_same_bytes(films, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()  # an empty folder is no obstacle
+        prepare("movies", films, tmp_path / name, frames=8, frame_size=32, spacing=10)
+    assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
+
+
+def test_records_are_spread_over_shards_in_order(films, tmp_path, monkeypatch):
+    prepare("movies", films, tmp_path / "one", frames=8, frame_size=32, spacing=5)
+    monkeypatch.setattr("avmsnet_jax.data.records._SHARD_BYTES", 150_000)
+    prepare("movies", films, tmp_path / "many", frames=8, frame_size=32, spacing=5)
+    shards = [name for name in files_of(tmp_path / "many") if "-train.array_record" in name]
+    assert len(shards) > 2
+    ours, theirs = open_split(tmp_path / "one", "train"), open_split(tmp_path / "many", "train")
+    for a, b in zip(ours, theirs, strict=True):
+        for field in a:
+            np.testing.assert_array_equal(a[field], b[field])
+
+
+def test_tfds_users_load_it_by_name(films, tmp_path):
+    builder = tfds.builder("movies", data_dir=tmp_path, file_format="array_record")
+    assert isinstance(builder, Movies)
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=films))
+    again = tfds.builder("movies", data_dir=tmp_path, file_format="array_record")
+    assert again.info.splits["train"].num_examples == 7
+    assert again.as_data_source("test")[0]["video"] == b"c"
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, root / "prepare_data.py", *arguments]
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120)
+
+
+def test_the_command(films, tmp_path):
+    output = tmp_path / "records"
+    done = run("--dataset=movies", f"--source={films}", f"--output={output}", "--frames=8", "--frame_size=32")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{output}: train: 7 clips of 2 films, 28.6% key, test: 2 clips of 1 film, 0.0% key\n"
+    assert done.stderr.splitlines() == ["[1/3] a: 4 clips, 2 key", "[2/3] b: 3 clips, 0 key", "[3/3] c: 2 clips, 0 key"]
+    assert open_split(output, "train")[0]["clip"].shape == (8, 32, 32, 3)
+
+
+def test_the_command_explains_a_mistake_in_one_line(tmp_path):
+    done = run("--dataset=tvsum", f"--source={tmp_path}", f"--output={tmp_path / 'records'}")
+    assert done.returncode == 2
+    assert done.stderr == "prepare_data.py: --dataset tvsum is not available yet; choose movies or movie50\n"
+    assert done.stdout == ""
