@@ -1,0 +1,139 @@
+"""What happens in a toy movie: which event is seen, which is heard, and when."""
+
+import dataclasses
+from collections.abc import Callable, Hashable, Sequence
+
+import numpy as np
+
+FPS = 25
+EVENT_SECONDS = 0.82  # long enough to fill a clip's 16 frames, short enough to stay out of the next clip's
+BEATS = (-0.17, 0.17)  # when the ball lands and the square flashes: seconds from the middle of the event
+JITTER = 0.05  # seconds by which the middle of an event may miss its slot's
+
+OWN_SOUND = {"ball": "boing", "square": "chirp"}
+
+# Of all slots. What is seen alone, and what is heard alone, is a key event in 20 of 50 cases: a model that only
+# looks, or only listens, cannot do better than F = 2 * 0.4 / 1.4 = 0.57, and 0.33 is what calling all key gives.
+SHARES = {"key": 0.2, "sight": 0.2, "sound": 0.2, "mismatch": 0.1, "nothing": 0.3}
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """Something seen, something heard, or both at once.
+
+    Attributes:
+      time: middle of the event, seconds from the start of the film.
+      sight: "ball", "square", or None.
+      sound: "boing", "chirp", or None.
+    """
+
+    time: float
+    sight: str | None
+    sound: str | None
+
+    @property
+    def key(self) -> bool:
+        """The sound is the one that belongs to what is seen."""
+        return self.sight is not None and OWN_SOUND[self.sight] == self.sound
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """(start, end) in seconds."""
+        return self.time - EVENT_SECONDS / 2, self.time + EVENT_SECONDS / 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Script:
+    """A toy movie before it is rendered; the same script always gives the same film.
+
+    Attributes:
+      seconds: length of the film.
+      events: in order of time. Slot k is the second around time k, where the clip with centre frame 25 k lies.
+      cuts: times at which a new shot begins, the first one (0) left out.
+      seed: of everything that does not matter: landscapes, weather, passers-by, noise.
+    """
+
+    seconds: int
+    events: tuple[Event, ...]
+    cuts: tuple[float, ...]
+    seed: int
+
+    @property
+    def key_shots(self) -> list[tuple[float, float]]:
+        """(start, end) in seconds of the key events."""
+        return [event.span for event in self.events if event.key]
+
+    def slots(self) -> list[Event]:
+        """What each of the `seconds - 1` clips of the film holds; where nothing, an event without sight and sound."""
+        held = {round(event.time): event for event in self.events}
+        return [held.get(k, Event(k, None, None)) for k in range(1, self.seconds)]
+
+
+def write_script(seconds: int, seed: int) -> Script:
+    """Fills the slots of a film.
+
+    The kinds of `SHARES` are dealt, not drawn, so that every film has nearly the same number of each.
+
+    Args:
+      seconds: length of the film; it gets `seconds - 1` slots, one for each clip.
+      seed: films of one seed are the same.
+    """
+    rng = np.random.default_rng(seed)
+    count = seconds - 1
+    edges = np.rint(np.cumsum(list(SHARES.values())) * count).astype(int)
+    sizes = np.diff(edges, prepend=0)
+    hand = []
+    for kind, size in zip(SHARES, sizes, strict=True):
+        sights = rng.permutation([list(OWN_SOUND)[i % 2] for i in range(size)])
+        hand += [_event(kind, str(sight)) for sight in sights]
+    events = []
+    for k, card in enumerate(rng.permutation(len(hand)), start=1):
+        time = k + rng.uniform(-JITTER, JITTER)
+        sight, sound = hand[card]
+        if sight or sound:
+            events.append(Event(round(time, 3), sight, sound))
+    cuts, cut = [], 0.5
+    while (cut := cut + int(rng.integers(4, 9))) < seconds - 3:
+        cuts.append(cut)  # between two slots: no clip has a cut in it
+    return Script(seconds, tuple(events), tuple(cuts), seed)
+
+
+def _event(kind: str, sight: str) -> tuple[str | None, str | None]:
+    """(sight, sound) of an event of a kind."""
+    own = OWN_SOUND[sight]
+    other = next(sound for sound in OWN_SOUND.values() if sound != own)
+    pairs: dict[str, tuple[str | None, str | None]] = {
+        "key": (sight, own),
+        "sight": (sight, None),
+        "sound": (None, own),
+        "mismatch": (sight, other),
+        "nothing": (None, None),
+    }
+    return pairs[kind]
+
+
+def ceiling(scripts: Sequence[Script], observe: Callable[[Event], Hashable]) -> float:
+    """The highest F that any model can have which knows nothing of a slot but `observe(event)`.
+
+    F grows with the hits and falls with the false alarms, so the best rule calls key all slots whose observation is
+    key often enough: it is enough to try the observations in order of how often they are.
+
+    Args:
+      scripts: the films.
+      observe: what is known; `lambda event: event.sight` for a model that cannot hear.
+
+    Returns:
+      2 hits / (called + keys), at the best rule.
+    """
+    slots = [slot for script in scripts for slot in script.slots()]
+    counts: dict[Hashable, list[int]] = {}
+    for slot in slots:
+        seen = counts.setdefault(observe(slot), [0, 0])
+        seen[0] += slot.key
+        seen[1] += 1
+    keys = sum(slot.key for slot in slots)
+    best, hits, called = 0.0, 0, 0
+    for hit, size in sorted(counts.values(), key=lambda c: c[0] / c[1], reverse=True):
+        hits, called = hits + hit, called + size
+        best = max(best, 2 * hits / (called + keys))
+    return best
