@@ -60,20 +60,19 @@ def test_the_seed_alone_decides(train):
     assert names(first[0]) != names(run(seed=1)[0])
 
 
-@pytest.mark.parametrize("batch_size", [3, 5, 19])
-def test_processes_share_an_epoch(train, batch_size):
+# 38 clips: among four processes two have ten and two have nine, which would be two batches of five, or one.
+@pytest.mark.parametrize(("batch_size", "process_count"), [(3, 2), (19, 2), (5, 4)])
+def test_processes_share_an_epoch(train, batch_size, process_count):
+    settings = {"batch_size": batch_size, "process_count": process_count}
     streams = [
-        [
-            names(b)
-            for b in train_batches(train, batch_size=batch_size, seed=0, epochs=2, process_index=p, process_count=2)
-        ]
-        for p in range(2)
+        [names(batch) for batch in train_batches(train, seed=0, epochs=2, process_index=index, **settings)]
+        for index in range(process_count)
     ]
-    steps = steps_per_epoch(train, batch_size=batch_size, process_count=2)
-    assert [len(stream) for stream in streams] == [2 * steps] * 2
+    steps = steps_per_epoch(train, **settings)
+    assert [len(stream) for stream in streams] == [2 * steps] * process_count
     for epoch in range(2):
         seen = [name for stream in streams for batch in stream[epoch * steps :][:steps] for name in batch]
-        assert len(seen) == len(set(seen)) == 2 * batch_size * steps
+        assert len(seen) == len(set(seen)) == process_count * batch_size * steps
 
 
 def test_a_restored_iterator_gives_exactly_the_next_batch(train):
