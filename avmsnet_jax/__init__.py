@@ -2,9 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-from avmsnet_jax.config import Config, ModelConfig
-from avmsnet_jax.errors import UserError
-from avmsnet_jax.models.avmsnet import AVMSNet, Output
+from avmsnet_jax import xla_cpu
+
+xla_cpu.keep_convolutions_on_eigen()  # before the imports below, which may start JAX
+
+from avmsnet_jax.config import Config, ModelConfig  # noqa: E402
+from avmsnet_jax.errors import UserError  # noqa: E402
+from avmsnet_jax.models.avmsnet import AVMSNet, Output  # noqa: E402
 
 if TYPE_CHECKING:
     from avmsnet_jax.weights.checkpoint import load, save

@@ -38,21 +38,22 @@ def run(main: Callable[[Any], None], *, takes_config: bool = False, positional: 
 
 def _parse(argv: Sequence[str], takes_config: bool, positional: str) -> Any:
     path, rest = _take_config_path(argv) if takes_config else (None, list(argv))
-    config = None
+    holder = None
     if takes_config:
         if not path:
             raise UserError("no configuration given; add --config=configs/NAME.py (--help lists the fields)")
         config = config_lib.load_file(path)
         _check_override_names(rest)
-        config_flags.DEFINE_config_dataclass("config", config, sys_argv=rest)
+        holder = config_flags.DEFINE_config_dataclass("config", config, sys_argv=rest)
     try:
         left = flags.FLAGS(rest)[1:]
     except flags.Error as error:
         raise UserError(_plain(str(error))) from None
     if left and not positional:
         raise UserError(f"unexpected argument {left[0]!r}; options begin with -- (--help lists them)")
-    if config is None:
+    if holder is None:
         return left
+    config = holder.value  # with the overrides; the library works on a copy of what it was given
     config.validate()
     return config
 

@@ -26,18 +26,62 @@ class BatchNorm(nnx.Module):
         self.use_running_average = False  # what nnx.Module.eval() and .train() set
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalises `x` (..., channels); the result has the dtype of `x`."""
+        """Normalises `x` (B, ..., channels); the result has the dtype of `x`."""
+        scale, bias = self.scale[...], self.bias[...]
         if self.use_running_average:
-            mean, var = self.mean[...], self.var[...]
-        else:
-            axes = tuple(range(x.ndim - 1))
-            wide = x.astype(jnp.float32)
-            mean = jnp.mean(wide, axes)
-            # Two passes, as E[x^2] - E[x]^2 loses all digits where the mean is large against the spread.
-            var = jnp.mean(jnp.square(wide - mean), axes)
-            count = x.size // x.shape[-1]
-            unbiased = var * (count / max(count - 1, 1))
-            self.mean[...] = (1 - MOMENTUM) * self.mean[...] + MOMENTUM * jax.lax.stop_gradient(mean)
-            self.var[...] = (1 - MOMENTUM) * self.var[...] + MOMENTUM * jax.lax.stop_gradient(unbiased)
-        gain = self.scale[...] * jax.lax.rsqrt(var + EPSILON)
-        return (x.astype(jnp.float32) * gain + (self.bias[...] - mean * gain)).astype(x.dtype)
+            gain = scale * jax.lax.rsqrt(self.var[...] + EPSILON)
+            return (x.astype(jnp.float32) * gain + (bias - self.mean[...] * gain)).astype(x.dtype)
+        y, mean, var = normalise(x.astype(jnp.float32), scale, bias)
+        count = x.size // x.shape[-1]
+        unbiased = var * (count / max(count - 1, 1))
+        self.mean[...] = (1 - MOMENTUM) * self.mean[...] + MOMENTUM * mean
+        self.var[...] = (1 - MOMENTUM) * self.var[...] + MOMENTUM * unbiased
+        return y.astype(x.dtype)
+
+
+@jax.custom_vjp
+def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Normalises `x` (B, ..., C) float32 by its own statistics.
+
+    The gradient is written out (Ioffe and Szegedy 2015, section 3), which takes half the passes over `x` that
+    differentiating the formula does.
+
+    Returns:
+      the normalised x times `scale` plus `bias`; the mean (C,); the biased variance (C,). The statistics are for the
+      running averages: no gradient flows through them.
+    """
+    mean = _channel_mean(x)
+    # Two passes, as E[x^2] - E[x]^2 loses all digits where the mean is large against the spread.
+    var = _channel_mean(jnp.square(x - mean))
+    gain = scale * jax.lax.rsqrt(var + EPSILON)
+    return (x - mean) * gain + bias, mean, var
+
+
+def _forward(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple:
+    y, mean, var = normalise(x, scale, bias)
+    return (y, mean, var), (x, scale, mean, var)
+
+
+def _backward(residuals: tuple, cotangents: tuple) -> tuple:
+    x, scale, mean, var = residuals
+    dy = cotangents[0]
+    inverse = jax.lax.rsqrt(var + EPSILON)
+    normalised = (x - mean) * inverse
+    mean_dy, mean_product = _channel_mean(dy), _channel_mean(dy * normalised)
+    count = x.size // x.shape[-1]
+    dx = scale * inverse * (dy - mean_dy - normalised * mean_product)
+    return dx, mean_product * count, mean_dy * count
+
+
+normalise.defvjp(_forward, _backward)
+
+
+def _channel_mean(x: jax.Array) -> jax.Array:
+    """The mean of `x` (B, ..., C) float32 for each channel, (C,)."""
+    if jax.default_backend() != "cpu":
+        return jnp.mean(x, tuple(range(x.ndim - 1)))
+    # XLA on CPU reduces leading axes with strided scalar code; as a product with ones it takes a sixth of the time.
+    # Clip by clip first: one running float32 sum over a whole batch would lose digits.
+    clips = x.reshape(x.shape[0], -1, x.shape[-1])
+    ones = jnp.full((clips.shape[1],), 1 / clips.shape[1], x.dtype)
+    return jnp.mean(jnp.einsum("n,bnc->bc", ones, clips), axis=0)

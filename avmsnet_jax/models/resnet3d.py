@@ -76,15 +76,19 @@ class Block(nnx.Module):
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """3x3x3 maximum, stride 2, one cell of padding: (B, T, H, W, C) to half of T, H and W."""
-    return lax.reduce_window(
-        x,
-        -jnp.inf,  # a Python number: JAX differentiates this only where it can read the initial value
-        lax.max,
-        (1, 3, 3, 3, 1),
-        (1, 2, 2, 2, 1),
-        ((0, 0), (1, 1), (1, 1), (1, 1), (0, 0)),
-    )
+    """3x3x3 maximum, stride 2, one cell of padding: (B, T, H, W, C), sizes even, to half of T, H and W.
+
+    Axis by axis, and as maxima of slices: `reduce_window` takes twice as long on CPU and its gradient four times.
+    Where two equal values are the largest they share the gradient; after ReLU that is almost always at zero, where
+    none passes.
+    """
+    for axis in (1, 2, 3):
+        even, odd = (x[(slice(None),) * axis + (slice(start, None, 2),)] for start in (0, 1))
+        before = [(0, 0)] * x.ndim
+        before[axis] = (1, 0)
+        last = lax.slice_in_dim(jnp.pad(odd, before, constant_values=-jnp.inf), 0, odd.shape[axis], axis=axis)
+        x = jnp.maximum(jnp.maximum(even, odd), last)
+    return x
 
 
 class ResNet3D(nnx.Module):

@@ -1,0 +1,80 @@
+"""A training run on disk: network, optimiser, step and data position saved as one item, so that none can lead."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from flax import nnx
+
+from avmsnet_jax import config as config_lib
+from avmsnet_jax.config import Config
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.training.step import TrainState
+from avmsnet_jax.weights import checkpoint
+
+TRAINING, POSITION = "training", "position"
+
+
+class Checkpoints:
+    """The checkpoints of a run, `directory/<step>/`. What `avmsnet_jax.load` reads of one are `model` and `config`."""
+
+    def __init__(self, directory: Path, config: Config):
+        self.directory = directory
+        self._config = config
+        self._manager = ocp.CheckpointManager(
+            directory.absolute(),
+            options=ocp.CheckpointManagerOptions(max_to_keep=config.train.keep_checkpoints),
+            item_names=(checkpoint.MODEL, checkpoint.CONFIG, TRAINING, POSITION),
+        )
+
+    def save(self, graphdef: Any, state: TrainState, position: dict[str, Any]) -> None:
+        """Starts to save `state` and the data iterator's `position`; training goes on meanwhile."""
+        model = nnx.merge(graphdef, state.params, state.stats)
+        self._manager.save(
+            int(state.step),
+            args=ocp.args.Composite(
+                **{
+                    checkpoint.MODEL: ocp.args.PyTreeSave(checkpoint.model_tree(model)),
+                    checkpoint.CONFIG: ocp.args.JsonSave(config_lib.to_dict(self._config.model)),
+                    TRAINING: ocp.args.StandardSave(_numbered((state.step, state.opt_state))),
+                    POSITION: ocp.args.JsonSave(position),
+                }
+            ),
+        )
+
+    def restore(self, graphdef: Any, state: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+        """The latest checkpoint with the structure and placement of `state`, and the data position; None if there is none."""
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        place = self.directory / str(step)
+        _, tree = checkpoint.restore(place)
+        model = nnx.merge(graphdef, state.params, state.stats)
+        checkpoint.set_model_tree(model, tree, str(place))
+        _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+        rest = (state.step, state.opt_state)
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _numbered(rest))
+        try:
+            found = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    **{TRAINING: ocp.args.StandardRestore(abstract), POSITION: ocp.args.JsonRestore()}
+                ),
+            )
+        except (ValueError, KeyError, OSError) as error:
+            raise UserError(
+                f"cannot resume from {place}: {checkpoint.brief(error)}; give another --workdir to start anew"
+            ) from error
+        count, opt_state = jax.tree.unflatten(jax.tree.structure(rest), list(found[TRAINING].values()))
+        return TrainState(count, params, stats, opt_state), found[POSITION]
+
+    def close(self) -> None:
+        """Waits for the last save to be on disk."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def _numbered(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by number: Orbax then needs to know neither NNX nor Optax."""
+    return {f"{index:05d}": leaf for index, leaf in enumerate(jax.tree.leaves(tree))}

@@ -1,0 +1,162 @@
+"""The training run."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import jax
+import numpy as np
+from flax import nnx
+from tqdm import tqdm
+
+from avmsnet_jax import config as config_lib
+from avmsnet_jax.config import Config
+from avmsnet_jax.data import pipeline
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.models.avmsnet import AVMSNet
+from avmsnet_jax.training import mesh as mesh_lib
+from avmsnet_jax.training.checkpoints import Checkpoints
+from avmsnet_jax.training.optimizer import learning_rates, make_optimizer
+from avmsnet_jax.training.step import LOSSES, TrainState, make_step, split
+from avmsnet_jax.weights import checkpoint
+
+
+def train(config: Config, workdir: Path) -> None:
+    """Trains the configured network on prepared records, or goes on where `workdir` left off.
+
+    Leaves `config.json` (what was configured), `metrics.jsonl` (a line every `train.log_every_steps` steps) and
+    `checkpoints/<step>/` in `workdir`.
+
+    Raises:
+      UserError: the records, the first weights or the configuration do not fit.
+    """
+    records = pipeline.open_split(config.data.dir, config.data.train_split, config.model)
+    steps_per_epoch = pipeline.steps_per_epoch(records, batch_size=config.train.batch_size)
+    mesh = mesh_lib.make_mesh(config.mesh)
+    mesh_lib.check_divides(mesh, config.train.batch_size, "train.batch_size")
+    _check_same_network(config, workdir)
+
+    model = AVMSNet(config.model, rngs=nnx.Rngs(config.train.seed))
+    if config.init.checkpoint:
+        checkpoint.initialise(model, config.init.checkpoint)
+    optimizer = make_optimizer(config, steps_per_epoch)
+    graphdef, state = split(model, optimizer)
+    state = jax.device_put(state, mesh_lib.replicated(mesh))
+    batches = pipeline.train_batches(
+        records,
+        batch_size=config.train.batch_size,
+        seed=config.train.seed,
+        epochs=config.train.epochs,
+        flip=config.data.flip,
+        threads=config.data.threads,
+    )
+
+    workdir.mkdir(parents=True, exist_ok=True)
+    checkpoints = Checkpoints(workdir / "checkpoints", config)
+    resumed = checkpoints.restore(graphdef, state)
+    if resumed:
+        state, position = resumed
+        batches.set_state(position)
+    (workdir / "config.json").write_text(config_lib.dumps(config), encoding="utf-8")
+    first, last = int(state.step), config.train.epochs * steps_per_epoch
+    say = f"{workdir}: {len(records)} clips, {steps_per_epoch} steps an epoch, {mesh.shape['data']} devices"
+    print(say + (f"; resuming at step {first} of {last}" if first else f"; {last} steps"), flush=True)
+
+    step = make_step(graphdef, optimizer, LOSSES[config.train.loss])
+    placed = _ahead(batches, mesh)
+    with open(workdir / "metrics.jsonl", "a", encoding="utf-8") as file:
+        log = _Log(file, config, steps_per_epoch, first, last)
+        for count in range(first + 1, last + 1):
+            waiting = time.perf_counter()
+            batch, position = next(placed)
+            log.waited += time.perf_counter() - waiting
+            state, loss = step(state, batch)
+            log.add(count, loss)
+            epoch, ends = divmod(count, steps_per_epoch)
+            if count == last or (not ends and not epoch % config.train.checkpoint_every_epochs):
+                checkpoints.save(graphdef, state, position)
+        log.close()
+    checkpoints.close()
+    print(f"{workdir}: trained to step {last}; checkpoints in {workdir / 'checkpoints'}", flush=True)
+
+
+def _check_same_network(config: Config, workdir: Path) -> None:
+    """Raises UserError where a run in `workdir` was of another network."""
+    path = workdir / "config.json"
+    if not path.exists():
+        return
+    try:
+        before = config_lib.from_dict(Config, json.loads(path.read_text(encoding="utf-8")), str(path))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); give another --workdir or remove it") from None
+    for name, value in config_lib.to_dict(config.model).items():
+        if getattr(before.model, name) != value:
+            raise UserError(
+                f"{workdir} holds a run with model.{name}={getattr(before.model, name)}, not {value}; "
+                "give another --workdir, or the same configuration to resume"
+            )
+
+
+def _ahead(batches: Any, mesh: jax.sharding.Mesh) -> Iterator[tuple[dict[str, jax.Array], dict[str, Any]]]:
+    """Batches on the devices, each with the iterator's position after it; the next is on its way while one is used."""
+    waiting = None
+    for batch in batches:
+        arrays = {name: batch[name] for name in ("clip", "sound", "label")}
+        following = mesh_lib.place_batch(mesh, arrays), batches.get_state()
+        if waiting is not None:
+            yield waiting
+        waiting = following
+    if waiting is not None:
+        yield waiting
+
+
+class _Log:
+    """Losses to `metrics.jsonl` and to the terminal. They are fetched when a line is due, never in between."""
+
+    def __init__(self, file: TextIO, config: Config, steps_per_epoch: int, first: int, last: int):
+        self._file, self._config, self._steps_per_epoch, self._last = file, config, steps_per_epoch, last
+        self._rates = learning_rates(config, steps_per_epoch)
+        self._losses: list[jax.Array] = []
+        self._bar = tqdm(total=last, initial=first, unit="step", disable=not sys.stderr.isatty())
+        self._since = time.perf_counter()
+        self.waited = 0.0  # seconds since the last line in which the next batch was not there
+
+    def add(self, step: int, loss: jax.Array) -> None:
+        """Notes the loss of a step, on the device, and writes a line if one is due."""
+        self._losses.append(loss)
+        self._bar.update()
+        if step % self._config.train.log_every_steps and step % self._steps_per_epoch and step != self._last:
+            return
+        losses = np.asarray(jax.device_get(self._losses))
+        elapsed = time.perf_counter() - self._since
+        if not np.isfinite(losses).all():
+            culprit = step - len(losses) + 1 + int(np.flatnonzero(~np.isfinite(losses))[0])
+            raise UserError(
+                f"the loss is {losses[~np.isfinite(losses)][0]} at step {culprit}; lower --config.optimizer.learning_rate"
+                " (earlier checkpoints are kept)"
+            )
+        line = {
+            "step": step,
+            "epoch": (step - 1) // self._steps_per_epoch + 1,
+            "loss": float(losses.mean()),
+            "learning_rate": {name: float(rate(step - 1)) for name, rate in self._rates.items()},
+            "clips_per_second": len(losses) * self._config.train.batch_size / elapsed,
+            "data_wait_seconds": self.waited,
+            "data_wait_share": self.waited / elapsed,
+        }
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        self._bar.set_postfix(loss=f"{line['loss']:.4f}", clips_s=f"{line['clips_per_second']:.1f}")
+        if self._bar.disable and not step % self._steps_per_epoch:
+            print(
+                f"epoch {line['epoch']}/{self._config.train.epochs}  step {step}/{self._last}  loss {line['loss']:.4f}  "
+                f"{line['clips_per_second']:.1f} clips/s",
+                flush=True,
+            )
+        self._losses, self.waited, self._since = [], 0.0, time.perf_counter()
+
+    def close(self) -> None:
+        self._bar.close()

@@ -1,0 +1,142 @@
+"""The optimiser: which parameter learns how fast.
+
+The published recipe splits the parameters into groups with learning rates of their own. Here every parameter gets the
+name of its group, and Optax applies a chain of transformations to each group.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from avmsnet_jax.config import Config
+
+
+class Group(NamedTuple):
+    """How a group of parameters is treated: learning rate over the base rate, and whether weights decay."""
+
+    rate: float
+    decays: bool
+
+
+class _MomentumState(NamedTuple):
+    count: jax.Array
+    buffer: optax.Updates
+
+
+def groups(audiovisual: bool) -> dict[str, Group]:
+    """The published groups. Parameters that a visual-only network never evaluates are frozen."""
+    base = 1 / 100 if audiovisual else 1 / 10
+    table = {
+        "global": Group(base, True),
+        "attention": Group(1 / 100, True),
+        "attention_bias": Group(2 / 100, False),
+        "attention_score": Group(0.1 / 100, True),
+        "attention_score_bias": Group(0.2 / 100, False),
+    }
+    if audiovisual:
+        table |= {"sound": Group(1 / 10, True), "fusion": Group(1.0, True)}
+    return table
+
+
+def label(path: str, audiovisual: bool) -> str:
+    """The group of a parameter.
+
+    Args:
+      path: its place in the network, names joined by slashes: `dams/0/conv/kernel`.
+      audiovisual: the network listens.
+
+    Returns:
+      a key of `groups`, or "frozen".
+    """
+    parts = path.split("/")
+    if parts[0] == "dams":
+        name = "attention" if parts[2] == "conv" else "attention_score"
+        return name + ("_bias" if parts[3] == "bias" else "")
+    if parts[0] in ("soundnet", "alm"):
+        return {"soundnet": "sound", "alm": "fusion"}[parts[0]] if audiovisual else "frozen"
+    return "global"
+
+
+def labels(params: Any, audiovisual: bool) -> Any:
+    """`label` for every leaf of a parameter tree, as a tree of the same structure."""
+    return jax.tree.map_with_path(lambda path, _: label(parameter_path(path), audiovisual), params)
+
+
+def parameter_path(path: tuple[Any, ...]) -> str:
+    """A JAX key path as names joined by slashes, without the wrapping of NNX variables."""
+    keys = (getattr(entry, "key", None) for entry in path)
+    return "/".join(str(key) for key in keys if key is not None)
+
+
+def torch_momentum(momentum: float, dampening: float) -> optax.GradientTransformation:
+    """PyTorch's momentum: the first gradient fills the buffer, later ones are damped.
+
+    buffer_1 = g_1;  buffer_t = momentum * buffer_{t-1} + (1 - dampening) * g_t  (torch.optim.SGD, no Nesterov).
+    """
+
+    def init(params: optax.Params) -> _MomentumState:
+        return _MomentumState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
+
+    def update(grads: optax.Updates, state: Any, params: Any = None) -> tuple[optax.Updates, Any]:
+        del params
+        gain = jnp.where(state.count == 0, 1.0, 1.0 - dampening)
+        buffer = jax.tree.map(lambda b, g: momentum * b + gain * g, state.buffer, grads)
+        return buffer, _MomentumState(state.count + 1, buffer)
+
+    return optax.GradientTransformation(init, update)
+
+
+def schedule(config: Config, steps_per_epoch: int) -> optax.Schedule:
+    """The base learning rate by step: times `decay_factor` from 50% and again from 75% of the epochs."""
+    optimizer, epochs = config.optimizer, config.train.epochs
+    boundaries: dict[int, float] = {}
+    for epoch in (int(0.5 * epochs), int(0.75 * epochs)):
+        step = epoch * steps_per_epoch
+        boundaries[step] = boundaries.get(step, 1.0) * optimizer.decay_factor
+    return optax.piecewise_constant_schedule(optimizer.learning_rate, boundaries)
+
+
+def learning_rates(config: Config, steps_per_epoch: int) -> Mapping[str, optax.Schedule]:
+    """The learning rate of every group by step."""
+    base = schedule(config, steps_per_epoch)
+    if config.optimizer.name == "adamw":
+        return {"all": base}
+
+    def scaled(rate: float) -> optax.Schedule:
+        return lambda step: base(step) * rate
+
+    return {name: scaled(group.rate) for name, group in groups(config.model.audiovisual).items()}
+
+
+def make_optimizer(config: Config, steps_per_epoch: int) -> optax.GradientTransformation:
+    """The configured optimiser as a partition of the parameters by group.
+
+    sgd: the published recipe, weight decay added to the gradient before the momentum as PyTorch does.
+    adamw: one learning rate for all; kernels decay, biases and BN parameters do not.
+    """
+    optimizer, audiovisual = config.optimizer, config.model.audiovisual
+    rates = learning_rates(config, steps_per_epoch)
+    if optimizer.name == "adamw":
+        adamw = optax.adamw(rates["all"], weight_decay=optimizer.weight_decay, mask=_kernels)
+        return optax.partition(
+            {"all": adamw, "frozen": optax.set_to_zero()},
+            lambda params: jax.tree.map(
+                lambda group: "frozen" if group == "frozen" else "all", labels(params, audiovisual)
+            ),
+        )
+    chains: dict[str, optax.GradientTransformation] = {
+        name: optax.chain(
+            optax.add_decayed_weights(optimizer.weight_decay if group.decays else 0.0),
+            torch_momentum(optimizer.momentum, optimizer.dampening),
+            optax.scale_by_learning_rate(rates[name]),
+        )
+        for name, group in groups(audiovisual).items()
+    }
+    return optax.partition(chains | {"frozen": optax.set_to_zero()}, lambda params: labels(params, audiovisual))
+
+
+def _kernels(params: Any) -> Any:
+    return jax.tree.map_with_path(lambda path, _: parameter_path(path).endswith("kernel"), params)

@@ -1,0 +1,23 @@
+"""Train A/V-MSNet on prepared records. The same command again resumes where the run stopped.
+
+python train.py --config=configs/films.py --config.data.dir=RECORDS --workdir=RUN
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from avmsnet_jax import command
+from avmsnet_jax.config import Config
+
+_WORKDIR = flags.DEFINE_string("workdir", "runs/train", "where config.json, metrics.jsonl and checkpoints/ go")
+
+
+def main(config: Config) -> None:
+    from avmsnet_jax.training.loop import train
+
+    train(config, Path(_WORKDIR.value))
+
+
+if __name__ == "__main__":
+    command.run(main, takes_config=True)
