@@ -10,15 +10,15 @@ from absl import flags
 from avmsnet_jax import command
 from avmsnet_jax.config import Config
 
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "a training run, one of its steps, or a converted checkpoint")
-_OUTPUT = flags.DEFINE_string("output", None, "where metrics.json and scores/<video>.csv go; must not exist yet")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "a training run, one of its steps, or a converted checkpoint")
+_OUTPUT = flags.DEFINE_string("output", "", "where metrics.json and scores/<video>.csv go; must not exist yet")
 _SPLIT = flags.DEFINE_string("split", "test", "which split of the records to score")
-flags.mark_flags_as_required(["checkpoint", "output"])
 
 
 def main(config: Config) -> None:
     from avmsnet_jax.evaluation import movie50
 
+    command.require(_CHECKPOINT, _OUTPUT)
     metrics = movie50.evaluate(config, _CHECKPOINT.value, _SPLIT.value, Path(_OUTPUT.value))
     print(movie50.summary(metrics))
     print(f"written to {_OUTPUT.value}")

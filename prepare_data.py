@@ -7,7 +7,7 @@ start_s,end_s and a row for each key shot, in seconds. Films in the subfolders t
 these; without such subfolders, the last 30% of the films in name order are for testing, or the last 30%
 of a single film.
 
-movie50: the published layout, a folder that holds video_frames, video_audio, annotations and fold_lists.
+movie50, tvsum: the published layout, a folder that holds video_frames, video_audio, annotations and fold_lists.
 """
 
 from absl import flags
@@ -15,9 +15,9 @@ from absl import flags
 from avmsnet_jax import command
 from avmsnet_jax.errors import UserError
 
-DATASET = flags.DEFINE_string("dataset", None, "what --source holds: movies or movie50")
-SOURCE = flags.DEFINE_string("source", None, "folder of the collection")
-OUTPUT = flags.DEFINE_string("output", None, "folder to create, later --config.data.dir")
+DATASET = flags.DEFINE_string("dataset", "", "what --source holds: movies, movie50 or tvsum")
+SOURCE = flags.DEFINE_string("source", "", "folder of the collection")
+OUTPUT = flags.DEFINE_string("output", "", "folder to create, later --config.data.dir")
 FRAMES = flags.DEFINE_integer("frames", 16, "frames of a clip, a multiple of 8; --config.model.frames must agree")
 FRAME_SIZE = flags.DEFINE_integer(
     "frame_size", 112, "height and width of a frame in pixels, a multiple of 16; --config.model.frame_size must agree"
@@ -28,11 +28,10 @@ TEST_FRACTION = flags.DEFINE_float("test_fraction", 0.3, "movies: share of the t
 
 def main(_: list[str]) -> None:
     """Prepares, and says in one line what there is now."""
-    dataset, source, output = map(_required, (DATASET, SOURCE, OUTPUT))
-    if dataset in ("tvsum", "summe"):
-        raise UserError(f"--dataset {dataset} is not available yet; choose movies or movie50")
-    if dataset not in ("movies", "movie50"):
-        raise UserError(f"--dataset is {dataset!r}; choose movies or movie50")
+    command.require(DATASET, SOURCE, OUTPUT)
+    dataset, source, output = DATASET.value, SOURCE.value, OUTPUT.value
+    if dataset not in ("movies", "movie50", "tvsum"):
+        raise UserError(f"--dataset is {dataset!r}; choose movies, movie50 or tvsum")
     from avmsnet_jax.data.prepare import prepare  # seconds to import: not for --help or a wrong flag
 
     manifest = prepare(
@@ -51,12 +50,6 @@ def main(_: list[str]) -> None:
     )
     skipped = f"; {len(manifest['skipped'])} skipped, see manifest.json" if manifest["skipped"] else ""
     print(f"{output}: {splits}{skipped}")
-
-
-def _required(flag: flags.FlagHolder[str | None]) -> str:
-    if not flag.value:
-        raise UserError(f"--{flag.name} is missing (--help lists all options)")
-    return flag.value
 
 
 if __name__ == "__main__":

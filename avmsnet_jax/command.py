@@ -36,6 +36,13 @@ def run(main: Callable[[Any], None], *, takes_config: bool = False, positional: 
         sys.exit(130)
 
 
+def require(*given: flags.FlagHolder[str]) -> None:
+    """Raises UserError for the first option that has no value."""
+    for flag in given:
+        if not flag.value:
+            raise UserError(f"--{flag.name} is missing (--help lists all options)")
+
+
 def _parse(argv: Sequence[str], takes_config: bool, positional: str) -> Any:
     path, rest = _take_config_path(argv) if takes_config else (None, list(argv))
     holder = None
@@ -85,7 +92,7 @@ def _check_override_names(argv: Sequence[str]) -> None:
 
 
 def _plain(message: str) -> str:
-    """absl's complaint about a flag, in the words of the configuration."""
+    """The flag library's complaint about a flag, in the words of the configuration."""
     match = re.match(r"flag --config\.([\w.]+)=(.*?): ", message, re.DOTALL)
     if match and match[1] in config_lib.fields():
         name, value = match.groups()
@@ -101,7 +108,7 @@ def _help(module: Any, program: str, takes_config: bool, positional: str) -> str
     if takes_config:
         parts.append(_entry("--config", "configuration file; those in configs/ come with the project"))
     for flag in sorted(own, key=lambda flag: flag.name):
-        default = "" if flag.default is None else f" (default: {flag.default_as_str})"
+        default = "" if flag.default in (None, "") else f" (default: {flag.default_as_str})"
         parts.append(_entry(f"--{'[no]' if flag.boolean else ''}{flag.name}", flag.help + default))
     if takes_config:
         parts += ["", "configuration fields (defaults are those of the code; the file may set others):"]

@@ -213,6 +213,7 @@ def from_dict(cls: type, values: dict[str, Any], source: str, prefix: str = "") 
       cls: the dataclass to build.
       values: nested dictionaries; fields that are absent keep their defaults.
       source: the file the values came from, named in errors.
+      prefix: the dotted name of the section that `cls` is, with a dot at the end.
 
     Raises:
       UserError: an unknown field, or a value of the wrong type.

@@ -1,10 +1,10 @@
-"""A/V-MSNet on Movie50, watching and listening: the published recipe with its defects mended (docs/design.md).
+r"""A/V-MSNet on Movie50, watching and listening: the published recipe with its defects mended (docs/design.md).
 
     python convert_weights.py --source=visual_save_60.pth --source=soundnet8.pth --output=weights/start
     python prepare_data.py --dataset=movie50 --source=data --output=records/movie50
-    python train.py --config=configs/movie50_audiovisual.py --config.data.dir=records/movie50 \\
+    python train.py --config=configs/movie50_audiovisual.py --config.data.dir=records/movie50 \
         --config.init.checkpoint=weights/start --workdir=runs/movie50_audiovisual
-    python eval.py --config=configs/movie50_audiovisual.py --config.data.dir=records/movie50 \\
+    python eval.py --config=configs/movie50_audiovisual.py --config.data.dir=records/movie50 \
         --checkpoint=runs/movie50_audiovisual --output=results/movie50_audiovisual
 
 SGD for 60 epochs at batch 128. Movie50 is not public, so no result of ours stands here.

@@ -17,11 +17,11 @@ from absl import logging
 
 from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.data import MANIFEST
-from avmsnet_jax.data.records import ClipRecords, ClipsConfig, Movie50, Movies
+from avmsnet_jax.data.records import ClipRecords, ClipsConfig, Movie50, Movies, Tvsum
 from avmsnet_jax.data.sources import SPLITS
 from avmsnet_jax.errors import UserError
 
-BUILDERS: dict[str, type[ClipRecords]] = {"movie50": Movie50, "movies": Movies}
+BUILDERS: dict[str, type[ClipRecords]] = {"movie50": Movie50, "movies": Movies, "tvsum": Tvsum}
 
 
 def prepare(
@@ -39,7 +39,7 @@ def prepare(
     The records are written beside `output` under a hidden name, and get their own when they are whole.
 
     Args:
-      dataset: movie50 (the published layout) or movies (a folder of films with key shots).
+      dataset: movie50 or tvsum (the published layout), or movies (a folder of films with key shots).
       source: the collection.
       output: the directory to create; it may exist, if it is empty.
       frames: frames of a clip, a multiple of 8.

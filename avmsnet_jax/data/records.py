@@ -251,6 +251,16 @@ class Movie50(ClipRecords):
         return find_videos(source, "Movie50")
 
 
+class Tvsum(ClipRecords):
+    """TVSum in the published layout, with frames labelled key or not."""
+
+    MANUAL_DOWNLOAD_INSTRUCTIONS = Movie50.MANUAL_DOWNLOAD_INSTRUCTIONS.replace("Movie50", "TVSum")
+
+    def find(self, source: Path) -> tuple[Sequence[Video], list[Skipped]]:
+        """See `ClipRecords`."""
+        return find_videos(source, "TVSum")
+
+
 def _drain(path: Path) -> Iterator[bytes]:
     """Yields the records of a staged file, and removes it after the last."""
     reader = ArrayRecordReader(str(path))

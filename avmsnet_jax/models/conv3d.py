@@ -1,5 +1,6 @@
 """One 3-D convolution: one parameter layout, several execution forms that give the same numbers."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -48,7 +49,10 @@ def _fold(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple) -> j
 def _taps(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple) -> jax.Array:
     """One 2-D convolution for each temporal tap, summed."""
     taps = _temporal_taps(x, kernel.shape[0], stride[0], padding[0])
-    y = sum(_conv2d(tap.reshape(-1, *tap.shape[2:]), kernel[t], stride[1:], padding[1:]) for t, tap in enumerate(taps))
+    y = functools.reduce(
+        jnp.add,
+        (_conv2d(tap.reshape(-1, *tap.shape[2:]), kernel[t], stride[1:], padding[1:]) for t, tap in enumerate(taps)),
+    )
     return y.reshape(*taps[0].shape[:2], *y.shape[1:])
 
 
@@ -60,7 +64,7 @@ def _shift(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple) -> 
     y = _conv2d(x.reshape(-1, *x.shape[2:]), spread, stride[1:], padding[1:])
     y = y.reshape(batch, time, *y.shape[1:3], depth, out)
     taps = _temporal_taps(y.reshape(batch, time, y.shape[2], y.shape[3], depth * out), depth, stride[0], padding[0])
-    return sum(tap[..., t * out : (t + 1) * out] for t, tap in enumerate(taps))
+    return functools.reduce(jnp.add, (tap[..., t * out : (t + 1) * out] for t, tap in enumerate(taps)))
 
 
 def _im2col(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple) -> jax.Array:
@@ -114,7 +118,7 @@ _APPLY = {
 }
 
 
-def choose_form(backend: str, shape: Sequence[int], kernel_size: Triple, stride: Triple) -> str:
+def choose_form(backend: str, kernel_size: Sequence[int]) -> str:
     """The fastest form for an input (B, T, H, W, C) on a backend ("cpu", "gpu", "tpu")."""
     if kernel_size == (1, 1, 1):
         return "pointwise"
@@ -139,7 +143,7 @@ def conv3d(
       (B, T', H', W', O) with T' = (T + 2p - D) // s + 1, and so on.
     """
     size = kernel.shape[:3]
-    form = form or choose_form(jax.default_backend(), x.shape, size, stride)
+    form = form or choose_form(jax.default_backend(), size)
     return _APPLY[form](x, kernel, stride, padding)
 
 

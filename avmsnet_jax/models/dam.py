@@ -1,5 +1,7 @@
 """The attention module that A/V-MSNet puts on the stem, layer1 and layer2 (and, in its figure, on layer3)."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -12,13 +14,13 @@ class DAM(nnx.Module):
 
     def __init__(self, channels: int, *, dtype: str, rngs: nnx.Rngs):
         self.conv = nnx.Conv(channels, 16, (3, 3), padding=1, dtype=dtype, kernel_init=init.conv2d, rngs=rngs)
-        self.score = nnx.Conv(16, 1, (1, 1), dtype=dtype, kernel_init=init.conv2d, rngs=rngs)
-        self.score.bias[...] = jnp.full((1,), -6.0)
+        start = nnx.initializers.constant(-6.0)
+        self.score = nnx.Conv(16, 1, (1, 1), dtype=dtype, kernel_init=init.conv2d, bias_init=start, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Takes `x` (B, T, H, W, C); returns `x * (1 + a)` and the attention `a` (B, H, W) float32, which sums to 1."""
-        # Written as a sum of slices: XLA on CPU fuses a reduction into the convolution and runs that fusion ten times slower.
-        mean = sum(x[:, t] for t in range(x.shape[1])) / x.shape[1]
+        # A sum of slices: XLA on CPU would fuse a reduction into the convolution, which then takes ten times as long.
+        mean = functools.reduce(jnp.add, (x[:, t] for t in range(x.shape[1]))) / x.shape[1]
         score = self.score(self.conv(mean))[..., 0].astype(jnp.float32)
         attention = jax.nn.softmax(score, axis=(1, 2))
         return x * (1 + attention)[:, None, :, :, None].astype(x.dtype), attention

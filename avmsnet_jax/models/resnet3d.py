@@ -48,13 +48,12 @@ class Block(nnx.Module):
         self, channels: int, planes: int, stride: int, *, depth: int, shortcut: str, dtype: str, rngs: nnx.Rngs
     ):
         self.out, self.stride = planes * expansion(depth), stride
-        point, cube = (1, 1, 1), (3, 3, 3)
         if expansion(depth) == 1:
-            plan = [(channels, planes, cube, stride), (planes, planes, cube, 1)]
+            plan = [(channels, planes, 3, stride), (planes, planes, 3, 1)]
         else:
-            plan = [(channels, planes, point, 1), (planes, planes, cube, stride), (planes, self.out, point, 1)]
+            plan = [(channels, planes, 1, 1), (planes, planes, 3, stride), (planes, self.out, 1, 1)]
         self.convs = nnx.List(
-            Conv3d(i, o, size, (s,) * 3, tuple(k // 2 for k in size), dtype=dtype, rngs=rngs) for i, o, size, s in plan
+            Conv3d(i, o, (k, k, k), (s, s, s), (k // 2,) * 3, dtype=dtype, rngs=rngs) for i, o, k, s in plan
         )
         self.bns = nnx.List(BatchNorm(o) for _, o, _, _ in plan)
         changes = stride != 1 or channels != self.out

@@ -50,7 +50,7 @@ class SoundNet(nnx.Module):
         self.bns = nnx.List(BatchNorm(width * factor) for factor, *_ in LAYERS)
 
     def __call__(self, audio: jax.Array) -> jax.Array:
-        """Features of `audio` (B, S) float32 in +-256; what time is left at the end (none at 35280 samples) is averaged.
+        """Features of `audio` (B, S) float32 in +-256; time steps left at the end (one at 35280 samples) are averaged.
 
         Raises:
           UserError: `audio` is not (B, S), or so short that no feature is left.

@@ -44,7 +44,7 @@ class Checkpoints:
         )
 
     def restore(self, graphdef: Any, state: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """The latest checkpoint with the structure and placement of `state`, and the data position; None if there is none."""
+        """The latest checkpoint, placed as `state` is, and the data position; None if there is none."""
         step = self._manager.latest_step()
         if step is None:
             return None
@@ -52,7 +52,7 @@ class Checkpoints:
         _, tree = checkpoint.restore(place)
         model = nnx.merge(graphdef, state.params, state.stats)
         checkpoint.set_model_tree(model, tree, str(place))
-        _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+        _, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
         rest = (state.step, state.opt_state)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _numbered(rest))
         try:
@@ -67,7 +67,7 @@ class Checkpoints:
                 f"cannot resume from {place}: {checkpoint.brief(error)}; give another --workdir to start anew"
             ) from error
         count, opt_state = jax.tree.unflatten(jax.tree.structure(rest), list(found[TRAINING].values()))
-        return TrainState(count, params, stats, opt_state), found[POSITION]
+        return TrainState(count, states[0], states[1], opt_state), found[POSITION]
 
     def close(self) -> None:
         """Waits for the last save to be on disk."""

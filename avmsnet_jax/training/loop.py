@@ -20,7 +20,7 @@ from avmsnet_jax.models.avmsnet import AVMSNet
 from avmsnet_jax.training import mesh as mesh_lib
 from avmsnet_jax.training.checkpoints import Checkpoints
 from avmsnet_jax.training.optimizer import learning_rates, make_optimizer
-from avmsnet_jax.training.step import LOSSES, TrainState, make_step, split
+from avmsnet_jax.training.step import LOSSES, make_step, split
 from avmsnet_jax.weights import checkpoint
 
 
@@ -135,8 +135,8 @@ class _Log:
         if not np.isfinite(losses).all():
             culprit = step - len(losses) + 1 + int(np.flatnonzero(~np.isfinite(losses))[0])
             raise UserError(
-                f"the loss is {losses[~np.isfinite(losses)][0]} at step {culprit}; lower --config.optimizer.learning_rate"
-                " (earlier checkpoints are kept)"
+                f"the loss is {losses[~np.isfinite(losses)][0]} at step {culprit}; "
+                "lower --config.optimizer.learning_rate (earlier checkpoints are kept)"
             )
         line = {
             "step": step,
@@ -152,8 +152,8 @@ class _Log:
         self._bar.set_postfix(loss=f"{line['loss']:.4f}", clips_s=f"{line['clips_per_second']:.1f}")
         if self._bar.disable and not step % self._steps_per_epoch:
             print(
-                f"epoch {line['epoch']}/{self._config.train.epochs}  step {step}/{self._last}  loss {line['loss']:.4f}  "
-                f"{line['clips_per_second']:.1f} clips/s",
+                f"epoch {line['epoch']}/{self._config.train.epochs}  step {step}/{self._last}  "
+                f"loss {line['loss']:.4f}  {line['clips_per_second']:.1f} clips/s",
                 flush=True,
             )
         self._losses, self.waited, self._since = [], 0.0, time.perf_counter()

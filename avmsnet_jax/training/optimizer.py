@@ -22,7 +22,7 @@ class Group(NamedTuple):
 
 
 class _MomentumState(NamedTuple):
-    count: jax.Array
+    steps: jax.Array
     buffer: optax.Updates
 
 
@@ -82,9 +82,9 @@ def torch_momentum(momentum: float, dampening: float) -> optax.GradientTransform
 
     def update(grads: optax.Updates, state: Any, params: Any = None) -> tuple[optax.Updates, Any]:
         del params
-        gain = jnp.where(state.count == 0, 1.0, 1.0 - dampening)
+        gain = jnp.where(state.steps == 0, 1.0, 1.0 - dampening)
         buffer = jax.tree.map(lambda b, g: momentum * b + gain * g, state.buffer, grads)
-        return buffer, _MomentumState(state.count + 1, buffer)
+        return buffer, _MomentumState(state.steps + 1, buffer)
 
     return optax.GradientTransformation(init, update)
 
@@ -94,8 +94,9 @@ def schedule(config: Config, steps_per_epoch: int) -> optax.Schedule:
     optimizer, epochs = config.optimizer, config.train.epochs
     boundaries: dict[int, float] = {}
     for epoch in (int(0.5 * epochs), int(0.75 * epochs)):
-        step = epoch * steps_per_epoch
-        boundaries[step] = boundaries.get(step, 1.0) * optimizer.decay_factor
+        if epoch:  # a run of one epoch has no half to wait for
+            step = epoch * steps_per_epoch
+            boundaries[step] = boundaries.get(step, 1.0) * optimizer.decay_factor
     return optax.piecewise_constant_schedule(optimizer.learning_rate, boundaries)
 
 

@@ -40,7 +40,8 @@ LOSSES: dict[str, Loss] = {"bce": bce, "double_sigmoid": double_sigmoid}
 def split(model: AVMSNet, optimizer: optax.GradientTransformation) -> tuple[Any, TrainState]:
     """The static part of `model`, set to training, and the state that training starts from."""
     model.train()
-    graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
+    params, stats = states
     return graphdef, TrainState(jnp.zeros((), jnp.int32), params, stats, optimizer.init(params))
 
 
@@ -53,7 +54,8 @@ def make_step(graphdef: Any, optimizer: optax.GradientTransformation, loss: Loss
 
     def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, jax.Array]:
         def forward(params: nnx.State) -> tuple[jax.Array, nnx.State]:
-            model = nnx.merge(graphdef, params, state.stats, copy=True)  # its statistics change: not those of the state
+            # A copy, as a forward pass changes the statistics, and those of `state` belong to another trace.
+            model = nnx.merge(graphdef, params, state.stats, copy=True)
             value = loss(model(batch["clip"], batch["sound"]).logits, batch["label"])
             return value, nnx.state(model, nnx.BatchStat)
 

@@ -324,7 +324,7 @@ def test_the_command(films, tmp_path):
 
 
 def test_the_command_explains_a_mistake_in_one_line(tmp_path):
-    done = run("--dataset=tvsum", f"--source={tmp_path}", f"--output={tmp_path / 'records'}")
+    done = run("--dataset=kinetics", f"--source={tmp_path}", f"--output={tmp_path / 'records'}")
     assert done.returncode == 2
-    assert done.stderr == "prepare_data.py: --dataset tvsum is not available yet; choose movies or movie50\n"
+    assert done.stderr == "prepare_data.py: --dataset is 'kinetics'; choose movies, movie50 or tvsum\n"
     assert done.stdout == ""
