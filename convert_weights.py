@@ -13,11 +13,13 @@ from absl import flags
 from avmsnet_jax import command
 from avmsnet_jax.errors import UserError
 
-_SOURCE = flags.DEFINE_multi_string("source", [], "weight file to read; give it again to lay another over it")
-_OUTPUT = flags.DEFINE_string("output", "", "directory to leave the checkpoint in; must not exist or be empty")
+_SOURCE = flags.DEFINE_multi_string("source", None, "weight file to read; give it again to lay another over it")
+_OUTPUT = flags.DEFINE_string("output", None, "directory to leave the checkpoint in; must not exist or be empty")
 _VISUAL_ONLY = flags.DEFINE_bool("visual_only", False, "make a network that does not listen, whatever the files hold")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "checkpoint to export: --output of a conversion, or a training run")
-_EXPORT = flags.DEFINE_string("export", "", "file to write: .pth or .pt (PyTorch) or .safetensors; must not exist")
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "checkpoint to export: --output of a conversion, or a training run"
+)
+_EXPORT = flags.DEFINE_string("export", None, "file to write: .pth or .pt (PyTorch) or .safetensors; must not exist")
 _KEEP_UNPUBLISHED = flags.DEFINE_bool(
     "keep_unpublished",
     False,

@@ -162,9 +162,11 @@ def recognise(file: WeightFile) -> Source:
 def _from_npy(file: WeightFile, key: str, array: np.ndarray) -> tuple[str, np.ndarray]:
     """The published name of a tensor of sound8.npy, `conv2.gamma` -> `soundnet8.5.weight`, in PyTorch's layout."""
     layer, leaf = key.split(".", 1)
+    if layer.startswith("conv8"):
+        return key, array
     match = re.fullmatch(r"conv([1-7])", layer)
     if not match or leaf not in _NPY_LEAVES:
-        return key, array
+        raise UserError(f"{file.path}: {key} is not a name of {KINDS['soundnet'].meaning}; fetch it again")
     index = names.SOUNDNET_INDEX[int(match[1]) - 1]
     if leaf == "weights":
         if array.ndim != 4 or array.shape[1] != 1:
@@ -200,10 +202,13 @@ def infer(sources: Sequence[Source], visual_only: bool) -> ModelConfig:
     config = ModelConfig(depth=depth, shortcut=shortcut, audiovisual=not (deaf or visual_only))
     wrong = _misshaped(sources, config)
     if wrong:
-        other = _measured(sources, config)
-        if other is None or _misshaped(sources, other):
-            raise UserError(f"{'; '.join(sorted({path for path, _ in wrong}))}: {few([what for _, what in wrong])}")
-        config = other
+        measured = _measured(sources, config)
+        still_wrong = _misshaped(sources, measured) if measured else wrong
+        if still_wrong:
+            fewest = min(wrong, still_wrong, key=len)
+            raise UserError(f"{', '.join(sorted({path for path, _ in fewest}))}: {few([what for _, what in fewest])}")
+        assert measured is not None
+        config = measured
     return config
 
 
@@ -238,13 +243,14 @@ def _measured(sources: Sequence[Source], config: ModelConfig) -> ModelConfig | N
         "trunk_width": "conv1.weight",
         "soundnet_width": "soundnet8.0.weight",
         "alm_width": "fusion4.affine_rgb.weight",
-        "alm_channels": "fusion4.w_a_rgb.weight",
         "adjust_width": "downsamplelayer.weight",
         "head_width": "fc1.0.weight",
     }
     widths: dict[str, Any] = {field: shapes[name][0] for field, name in measures.items() if shapes.get(name)}
     try:
         config = dataclasses.replace(config, **widths)
+        if len(shapes.get("fuselayer.weight", ())) == 4:  # takes the adjusted channels and ALM's, which may be absent
+            config = dataclasses.replace(config, alm_channels=shapes["fuselayer.weight"][1] - config.adjust_width)
         if len(shapes.get("fc1.0.weight", ())) == 2:
             places = shapes["fc1.0.weight"][1] / config.adjust_width
             config = dataclasses.replace(config, frame_size=16 * math.isqrt(int(places)))
@@ -256,10 +262,11 @@ def _measured(sources: Sequence[Source], config: ModelConfig) -> ModelConfig | N
 def _misshaped(sources: Sequence[Source], config: ModelConfig) -> list[tuple[str, str]]:
     """Tensors that have not the shape the network needs: pairs of file and complaint."""
     table = names.published(config)
+    order = {name: position for position, name in enumerate(table)}
     return [
         (source.file.path, f"{source.keys[name]} has shape {list(array.shape)}, not {list(table[name].shape)}")
         for source in sources
-        for name, array in source.tensors.items()
+        for name, array in sorted(source.tensors.items(), key=lambda item: order.get(item[0], 0))
         # What STAViS never shares with A/V-MSNet may have any shape.
         if name in table and source.brings(name) and not (source.kind == "stavis" and table[name].unused)
         if array.shape != table[name].shape
@@ -310,7 +317,7 @@ def _overlay(
     if foreign:
         path, keys = next(iter(foreign.items()))
         kind = next(KINDS[source.kind].meaning for source in sources if source.file.path == path)
-        raise UserError(f"{path}: not names of a {kind} of depth {config.depth}: {few(keys)}")
+        raise UserError(f"{path}: not names of {kind}, depth {config.depth}: {few(keys)}")
     _check_missing(sources, table, flat)
 
     missing = [tensor.parameter for tensor in table.values() if tensor.parameter and tensor.parameter not in flat]

@@ -144,7 +144,7 @@ def _modules(config: ModelConfig, shapes: dict[str, tuple[int, ...]]) -> Iterato
 def _never_used(name: str, config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Shapes of a module that the network does not hold, by published name."""
     if name in ("fuse", "fuseav"):
-        channels = 64 if name == "fuse" else 128
+        channels = 4 * 16 + (config.alm_channels if name == "fuseav" else 0)  # what four attention modules squeeze to
         return {f"{name}.weight": (1, channels, 1, 1), f"{name}.bias": (1,)}
     _, index, module = name.split(".")
     size = 2 ** (int(index) + 2)

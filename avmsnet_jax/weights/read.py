@@ -76,6 +76,8 @@ def read(path: str) -> WeightFile:
         raise UserError(f"{path} is empty; fetch it again")
     if start.startswith(b"\x93NUMPY"):
         found = _read_npy(path, place.read_bytes())
+    elif start[5:9] == b"\0\0\0{":  # after a length whose low byte may look like a pickle's mark: so this comes first
+        found = _read_safetensors(path, place.read_bytes())
     elif start.startswith(b"PK\x03\x04"):
         _check_zip(path)
         found = _read_torch(path, "zip .pth")
@@ -86,8 +88,6 @@ def read(path: str) -> WeightFile:
             f"{path} is a Python pickle, not a file of torch.save's; pickles can carry code, so it was not opened: "
             "save the weights with torch.save or as .safetensors"
         )
-    elif start[8:9] == b"{":
-        found = _read_safetensors(path, place.read_bytes())
     else:
         raise UserError(f"{path} is not a weight file; give a .pth, .pt, .safetensors or SoundNet's sound8.npy")
     if not found.tensors:
@@ -118,7 +118,7 @@ def _read_safetensors(path: str, data: bytes) -> WeightFile:
     dtypes = {"F32": "float32", "F64": "float64", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"}
     dtypes |= {"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8"}
     tensors = {}
-    for name, entry in entries:
+    for name, entry in sorted(entries, key=lambda pair: pair[0]):  # they come in no order
         if entry["dtype"] not in dtypes:
             raise UserError(f"{path}: {name} has dtype {entry['dtype']}; give a file of plain floats and integers")
         dtype = _dtype(dtypes[entry["dtype"]])

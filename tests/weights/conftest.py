@@ -1,0 +1,66 @@
+"""What the tests of weights share: small networks, and files of each kind made without PyTorch."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from avmsnet_jax.config import ModelConfig
+from avmsnet_jax.weights import names
+
+# No two widths alike that could be taken for one another.
+TINY = ModelConfig(
+    depth=10,
+    trunk_width=4,
+    soundnet_width=2,
+    alm_width=5,
+    alm_channels=3,
+    adjust_width=6,
+    head_width=8,
+    frame_size=32,
+)
+
+
+def state(config: ModelConfig = TINY, seed: int = 0) -> dict[str, np.ndarray]:
+    """Every published tensor filled with random bits: NaNs of any payload, denormals, negative zeros and all."""
+    rng = np.random.default_rng(seed)
+    tensors = {}
+    for name, tensor in names.published(config).items():
+        if name.endswith("num_batches_tracked"):
+            tensors[name] = np.asarray(rng.integers(2**62), np.int64)
+        else:
+            tensors[name] = np.asarray(rng.integers(2**32, size=tensor.shape, dtype=np.uint32)).view(np.float32)
+    tensors["bn1.bias"] = np.full(tensors["bn1.bias"].shape, -0.0, np.float32)
+    return tensors
+
+
+def only(tensors: Mapping[str, np.ndarray], *prefixes: str) -> dict[str, np.ndarray]:
+    """The tensors whose names begin so."""
+    return {name: array for name, array in tensors.items() if name.startswith(prefixes)}
+
+
+def without(tensors: Mapping[str, np.ndarray], *prefixes: str) -> dict[str, np.ndarray]:
+    """The tensors whose names do not begin so."""
+    return {name: array for name, array in tensors.items() if not name.startswith(prefixes)}
+
+
+def assert_same_bits(actual: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> None:
+    """The same names in the same order, dtypes, shapes and bytes."""
+    assert list(actual) == list(expected)
+    for name, array in expected.items():
+        assert (actual[name].dtype, actual[name].shape) == (array.dtype, array.shape), name
+        assert actual[name].tobytes() == array.tobytes(), name
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, Mapping[str, np.ndarray]], str]:
+    """Writes a .safetensors file of that name and returns its path."""
+
+    def write_file(name: str, tensors: Mapping[str, np.ndarray]) -> str:
+        path = tmp_path / f"{name}.safetensors"
+        save_file({key: np.asarray(array, order="C") for key, array in tensors.items()}, path)
+        return str(path)
+
+    return write_file
