@@ -1,0 +1,39 @@
+# make demo: the whole way from films to scores, on movies rendered for the purpose. make test: the tests.
+PYTHON ?= python3
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+# A Python that has no list of its own takes that of the newest.
+CONSTRAINTS := $(firstword $(wildcard constraints/python$(VERSION).txt) $(lastword $(sort $(wildcard constraints/*.txt))))
+BIN := .venv/bin
+
+.PHONY: demo test lint format clean
+
+.venv/demo-installed: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable .
+	touch $@
+
+.venv/test-installed: .venv/demo-installed
+	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable '.[test]'
+	touch $@
+
+demo: .venv/demo-installed
+	rm -rf demo
+	$(BIN)/python -m avmsnet_jax.toy --output=demo/films
+	$(BIN)/python prepare_data.py --dataset=movies --source=demo/films --output=demo/records --frame_size=48
+	$(BIN)/python train.py --config=configs/demo.py --config.data.dir=demo/records --workdir=demo/run
+	$(BIN)/python eval.py --config=configs/demo.py --config.data.dir=demo/records --checkpoint=demo/run --output=demo/results
+
+test: .venv/test-installed
+	$(BIN)/python -m pytest
+
+lint: .venv/test-installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: .venv/test-installed
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf .venv demo *.egg-info
