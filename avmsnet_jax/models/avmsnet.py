@@ -13,6 +13,7 @@ from avmsnet_jax.models.alm import ALM
 from avmsnet_jax.models.batch_norm import BatchNorm
 from avmsnet_jax.models.conv3d import Conv3d
 from avmsnet_jax.models.dam import DAM
+from avmsnet_jax.models.product import dot_general
 from avmsnet_jax.models.resnet3d import ResNet3D, expansion, max_pool
 from avmsnet_jax.models.soundnet import FEATURES, SoundNet
 
@@ -86,7 +87,9 @@ class AVMSNet(nnx.Module):
         flat = config.adjust_width * steps * (config.frame_size // 16) ** 2
 
         def linear(size: int, out: int) -> nnx.Linear:
-            return nnx.Linear(size, out, dtype=dtype, kernel_init=init.kaiming_fan_out, rngs=rngs)
+            return nnx.Linear(
+                size, out, dtype=dtype, kernel_init=init.kaiming_fan_out, dot_general=dot_general, rngs=rngs
+            )
 
         self.fc1 = linear(flat, config.head_width)
         self.fc1_bn = BatchNorm(config.head_width)
