@@ -118,7 +118,7 @@ def test_an_export_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(zipfile.ZipFile, "close", full)
+    monkeypatch.setattr(zipfile.ZipFile, "open", full)
     with pytest.raises(UserError, match=r"cannot write .*model\.pth: No space left on device"):
         export(str(tmp_path / "model"), str(tmp_path / "new" / "model.pth"))
     assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
