@@ -44,16 +44,17 @@ def require(*given: flags.FlagHolder[str]) -> None:
 
 
 def _parse(argv: Sequence[str], takes_config: bool, positional: str) -> Any:
-    path, rest = _take_config_path(argv) if takes_config else (None, list(argv))
-    holder = None
-    if takes_config:
-        if not path:
-            raise UserError("no configuration given; add --config=configs/NAME.py (--help lists the fields)")
-        config = config_lib.load_file(path)
-        _check_override_names(rest)
-        holder = config_flags.DEFINE_config_dataclass("config", config, sys_argv=rest)
     try:
-        left = flags.FLAGS(rest)[1:]
+        argv = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
+        holder = None
+        if takes_config:
+            path, argv = _take_config_path(argv)
+            if not path:
+                raise UserError("no configuration given; add --config=configs/NAME.py (--help lists the fields)")
+            config = config_lib.load_file(path)
+            _check_override_names(argv)
+            holder = config_flags.DEFINE_config_dataclass("config", config, sys_argv=argv)
+        left = flags.FLAGS(argv)[1:]
     except flags.Error as error:
         raise UserError(_plain(str(error))) from None
     if left and not positional:

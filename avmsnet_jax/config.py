@@ -10,6 +10,8 @@ import dataclasses
 import difflib
 import json
 import math
+import re
+import traceback
 import types
 import typing
 from typing import Any
@@ -157,10 +159,12 @@ class Config:
             _at_least(f"train.{name}", getattr(self.train, name), 1)
         _at_least("eval.batch_size", self.eval.batch_size, 1)
         _at_least("data.threads", self.data.threads, 1)
-        for name in ("learning_rate", "weight_decay", "momentum", "dampening"):
+        for name in ("learning_rate", "weight_decay", "momentum", "dampening", "decay_factor"):
             value = getattr(self.optimizer, name)
             if not (math.isfinite(value) and value >= 0):
                 raise UserError(f"optimizer.{name} is {value}; it must be a finite number of at least 0")
+        if not 0 <= self.eval.threshold <= 1:
+            raise UserError(f"eval.threshold is {self.eval.threshold}; it must be between 0 and 1")
         if self.mesh.data == 0 or self.mesh.data < -1:
             raise UserError(f"mesh.data is {self.mesh.data}; give a number of devices, or -1 for all")
 
@@ -189,6 +193,8 @@ def fields(config: Any = Config, prefix: str = "") -> dict[str, dataclasses.Fiel
 def unknown_field(name: str) -> UserError:
     """The error for a field that does not exist, with the nearest names that do."""
     names = list(fields())
+    if section := [full for full in names if full.startswith(f"{name}.")]:
+        return UserError(f"{name} is a section, not a field; its fields are {', '.join(section)}")
     leaves = {full.rsplit(".", 1)[-1]: full for full in names}
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     near += [leaves[leaf] for leaf in difflib.get_close_matches(name.rsplit(".", 1)[-1], list(leaves), n=3, cutoff=0.6)]
@@ -216,7 +222,7 @@ def from_dict(cls: type, values: dict[str, Any], source: str, prefix: str = "") 
       prefix: the dotted name of the section that `cls` is, with a dot at the end.
 
     Raises:
-      UserError: an unknown field, or a value of the wrong type.
+      UserError: an unknown field, or a value of the wrong type or range.
     """
     if not isinstance(values, dict):
         raise UserError(f"{source}: {prefix.rstrip('.') or 'the configuration'} is not an object of fields")
@@ -234,12 +240,33 @@ def from_dict(cls: type, values: dict[str, Any], source: str, prefix: str = "") 
             if type(value) is not expected:
                 raise UserError(f"{source}: {prefix}{name} is {value!r}; it must be {type_name(expected)}")
             built[name] = value
-    return cls(**built)
+    try:
+        return cls(**built)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
 
 
-def check_types(config: Config) -> None:
-    """Raises UserError where a configuration file assigned a value of another type than the field's."""
-    from_dict(Config, to_dict(config), "configuration file")
+def checked(config: Config, source: str) -> Config:
+    """The same tree, known to be sound; whole numbers become floating point where the field is.
+
+    Args:
+      config: as a configuration file made it.
+      source: that file, named in errors.
+
+    Raises:
+      UserError: something was assigned to a field that does not exist, or a value of the wrong type or range to one
+        that does.
+    """
+    for prefix, part in [("", config), *((f"{name}.", value) for name, value in vars(config).items())]:
+        if dataclasses.is_dataclass(part):
+            for stray in vars(part).keys() - {field.name for field in dataclasses.fields(part)}:
+                raise UserError(f"{source}: {unknown_field(prefix + stray)}")
+    config = from_dict(Config, to_dict(config), source)
+    try:
+        config.validate()
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+    return config
 
 
 def type_name(expected: Any) -> str:
@@ -257,26 +284,33 @@ def load_file(path: str) -> Config:
     """Runs a configuration file and returns its checked tree.
 
     Raises:
-      UserError: the file is missing, is not Python, defines no `get_config`, or returns something else.
+      UserError: the file is missing or fails, defines no `get_config`, or returns something that does not serve.
     """
     try:
         with open(path, encoding="utf-8") as file:
             source = file.read()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise UserError(
-            f"cannot read the configuration {path}: {error.strerror}; see configs/ for those that come with the project"
+            f"cannot read the configuration {path}: {reason}; see configs/ for those that come with the project"
         ) from None
     module = types.ModuleType("configuration")
     module.__file__ = path
     try:
         exec(compile(source, path, "exec"), module.__dict__)  # a configuration is the user's own program
+        if not hasattr(module, "get_config"):
+            raise UserError("it must define get_config() -> Config")
         config = module.get_config()
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     except Exception as error:
-        raise UserError(f"the configuration {path} failed: {type(error).__name__}: {error}") from error
+        if stranger := re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error)):
+            sections = {"Config": "", **{field.type.__name__: f"{field.name}." for field in dataclasses.fields(Config)}}
+            if stranger[1] in sections:
+                raise UserError(f"{path}: {unknown_field(sections[stranger[1]] + stranger[2])}") from None
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+        at = f", line {lines[-1]}," if lines else ""
+        raise UserError(f"the configuration {path}{at} failed: {type(error).__name__}: {error}") from error
     if not isinstance(config, Config):
         raise UserError(f"{path}: get_config() must return an avmsnet_jax.config.Config, not {type(config).__name__}")
-    check_types(config)
-    config.validate()
-    return config
+    return checked(config, path)
