@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -97,10 +96,3 @@ def differences(ours: object, theirs: TorchOutput) -> dict[str, float]:
         found[f"attention{i + 1}"] = worst(a, b)
     found["localization"] = worst(ours.localization, theirs.localization.movedim(1, -1))
     return found
-
-
-@pytest.fixture
-def forget_compiled():
-    """Frees what a module compiled: a process that runs every test would otherwise hold it all."""
-    yield
-    jax.clear_caches()
