@@ -2,7 +2,7 @@
 
 import csv
 import json
-import shutil
+import re
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -15,13 +15,15 @@ from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation.metrics import Agreement, chance, precision_recall_f
+from avmsnet_jax.evaluation.plots import score_curve
 from avmsnet_jax.evaluation.scoring import score_records
+from avmsnet_jax.staging import staged
 from avmsnet_jax.training import mesh as mesh_lib
 from avmsnet_jax.weights import checkpoint
 
 
 def evaluate(config: Config, directory: str, split: str, output: Path) -> dict[str, Any]:
-    """Scores a split with a checkpoint and writes `metrics.json` and `scores/<video>.csv` to `output`.
+    """Scores a split with a checkpoint; leaves `metrics.json`, `scores/<video>.csv`, `plots/<video>.png` in `output`.
 
     The network is the checkpoint's own; of `config` the records (`data`), the devices (`mesh`) and the batch size and
     threshold (`eval`) are used.
@@ -44,12 +46,18 @@ def evaluate(config: Config, directory: str, split: str, output: Path) -> dict[s
     records = pipeline.open_split(config.data.dir, split, model.config)
     mesh = mesh_lib.make_mesh(config.mesh)
     mesh_lib.check_divides(mesh, config.eval.batch_size, "eval.batch_size")
-    scored = score_records(model, records, mesh, batch_size=config.eval.batch_size, threads=config.data.threads)
-    clips = list(tqdm(scored, total=len(records), unit="clip", disable=not sys.stderr.isatty()))
+    with staged(output.absolute()) as stage:  # before the scoring: a place that cannot be written is known at once
+        scored = score_records(model, records, mesh, batch_size=config.eval.batch_size, threads=config.data.threads)
+        clips = list(tqdm(scored, total=len(records), unit="clip", disable=not sys.stderr.isatty()))
+        metrics = _metrics(config, clips) | {"split": split, "checkpoint": str(directory)}
+        _write(stage, clips, metrics)
+    return metrics
 
+
+def _metrics(config: Config, clips: list[dict[str, Any]]) -> dict[str, Any]:
     labels = np.array([clip["label"] for clip in clips])
     predicted = np.array([clip["score"] for clip in clips]) >= config.eval.threshold
-    metrics = {
+    return {
         **precision_recall_f(predicted, labels)._asdict(),
         "threshold": config.eval.threshold,
         "num_clips": len(clips),
@@ -59,11 +67,7 @@ def evaluate(config: Config, directory: str, split: str, output: Path) -> dict[s
             "coin": chance(labels, 0.5)._asdict(),
             "every_clip": chance(labels, 1.0)._asdict(),
         },
-        "split": split,
-        "checkpoint": str(directory),
     }
-    _write(output, clips, metrics)
-    return metrics
 
 
 def summary(metrics: dict[str, Any]) -> str:
@@ -84,25 +88,24 @@ def summary(metrics: dict[str, Any]) -> str:
     )
 
 
-def _write(output: Path, clips: list[dict[str, Any]], metrics: dict[str, Any]) -> None:
-    """Writes everything beside `output` first, so that it appears whole."""
-    staging = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(staging, ignore_errors=True)
-    try:
-        (staging / "scores").mkdir(parents=True)
-        by_video = defaultdict(list)
-        for clip in clips:
-            by_video[clip["video"]].append(clip)
-        for video, rows in by_video.items():
-            with open(staging / "scores" / f"{video}.csv", "w", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file)
-                writer.writerow(["frame", "score", "label"])
-                for row in sorted(rows, key=lambda row: row["frame"]):
-                    writer.writerow([row["frame"], f"{row['score']:.6f}", int(row["label"])])
-        (staging / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-        if output.exists():
-            output.rmdir()
-        staging.rename(output)
-    except OSError as error:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise UserError(f"cannot write {output}: {error.strerror}; choose another --output") from None
+def file_name(video: str) -> str:
+    """A name for files about `video`: its own, with slashes as %2F. No two videos get the same."""
+    return re.sub("/|%(?=2F|25)", lambda found: f"%{ord(found[0]):02X}", video)
+
+
+def _write(stage: Path, clips: list[dict[str, Any]], metrics: dict[str, Any]) -> None:
+    for folder in ("scores", "plots"):
+        (stage / folder).mkdir(parents=True)
+    by_video = defaultdict(list)
+    for clip in clips:
+        by_video[clip["video"]].append(clip)
+    for video, rows in by_video.items():
+        rows.sort(key=lambda row: row["frame"])
+        with open(stage / "scores" / f"{file_name(video)}.csv", "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["frame", "score", "label"])
+            for row in rows:
+                # Nine digits hold a float32: who reads the table counts as we did.
+                writer.writerow([row["frame"], f"{row['score']:.9g}", int(row["label"])])
+        score_curve(rows, metrics["threshold"], stage / "plots" / f"{file_name(video)}.png")
+    (stage / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")

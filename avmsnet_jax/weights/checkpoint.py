@@ -25,8 +25,8 @@ from avmsnet_jax import config as config_lib
 from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.models.avmsnet import AVMSNet
+from avmsnet_jax.staging import staged
 from avmsnet_jax.weights import names
-from avmsnet_jax.weights.staging import staged
 
 MODEL, CONFIG, PASSENGERS = "model", "config", "passengers"
 _OURS = {MODEL, CONFIG, PASSENGERS}

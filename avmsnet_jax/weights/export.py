@@ -11,11 +11,11 @@ from flax import traverse_util
 
 from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.errors import UserError
+from avmsnet_jax.staging import staged
 from avmsnet_jax.weights import checkpoint as checkpoint_lib
 from avmsnet_jax.weights import names
 from avmsnet_jax.weights.checkpoint import Tree
 from avmsnet_jax.weights.read import STORAGES
-from avmsnet_jax.weights.staging import staged
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 
