@@ -305,7 +305,7 @@ def load_file(path: str) -> Config:
         raise UserError(f"{path}: {error}") from None
     except Exception as error:
         if stranger := re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error)):
-            sections = {"Config": "", **{field.type.__name__: f"{field.name}." for field in dataclasses.fields(Config)}}
+            sections = {type(section).__name__: f"{name}." for name, section in vars(Config()).items()} | {"Config": ""}
             if stranger[1] in sections:
                 raise UserError(f"{path}: {unknown_field(sections[stranger[1]] + stranger[2])}") from None
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
