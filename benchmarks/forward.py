@@ -34,7 +34,7 @@ def main(_: list[str]) -> None:
     for run in sides.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(_ROUNDS.value):
+    for _round in range(_ROUNDS.value):
         for name, run in sides.items():
             start = time.perf_counter()
             run()
@@ -50,8 +50,13 @@ def main(_: list[str]) -> None:
         measured[name] = {"median": median, "p10": low, "p90": high}
         print(f"  {name:34} median {median:.2f}  (10% {low:.2f}, 90% {high:.2f})")
     if _OUTPUT.value:
-        settings: dict[str, object] = {"depth": _DEPTH.value, "batch": _BATCH.value, "rounds": _ROUNDS.value, "fastest": fastest}
-        text = json.dumps({**settings, "ratio": measured}, indent=2) + "\n"
+        settings: dict[str, object] = {
+            "depth": _DEPTH.value,
+            "batch": _BATCH.value,
+            "rounds": _ROUNDS.value,
+            "fastest": fastest,
+        }
+        text = json.dumps({**settings, "fastest": fastest, "ratio": measured}, indent=2) + "\n"
         Path(_OUTPUT.value).write_text(text, encoding="utf-8")
 
 
