@@ -3,10 +3,13 @@
 import concurrent.futures
 import multiprocessing
 import os
+import signal
+import sys
 from pathlib import Path
 
 from tqdm import tqdm
 
+from avmsnet_jax import staging
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media.writer import write_movie
 from avmsnet_jax.toy import picture, sound
@@ -40,30 +43,43 @@ def write_scripts(films: int, seconds: int, seed: int) -> dict[str, list[Script]
 def render(output: Path, *, films: int, seconds: int, seed: int) -> dict[str, list[Script]]:
     """Renders a collection: `output/{train,test}/toy_NN.mp4`, each with `toy_NN.keyshots.csv` beside it.
 
-    Files of these names are replaced. Returns the scripts, by split.
+    `output` appears when all films are done, or not at all.
+
+    Args:
+      output: a directory that does not exist yet or is empty.
+      films: how many in all; a quarter of them, at least one, is for testing.
+      seconds: length of each.
+      seed: films of one seed are the same, byte for byte with the same encoder.
+
+    Returns:
+      the scripts, by split, in the order of the files' names.
 
     Raises:
-      UserError: too few or too short films, or a folder that cannot be written to.
+      UserError: too few or too short films, or `output` does not serve.
     """
     scripts = write_scripts(films, seconds, seed)
-    jobs: list[tuple[Path, Script]] = []
-    for split, members in scripts.items():
-        try:
-            (output / split).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot create {output / split}: {error.strerror}; choose another --output") from None
-        jobs += [(output / split / f"toy_{len(jobs) + n:02d}.mp4", script) for n, script in enumerate(members)]
-    strangers = {path for split in scripts for path in (output / split).iterdir()}
-    strangers -= {other for path, _ in jobs for other in (path, key_shots_path(path))}
-    if strangers:
-        raise UserError(f"{min(strangers)} belongs to another collection; remove it or choose another --output")
-    # Forked processes would inherit JAX's threads in whatever state they are.
-    context = multiprocessing.get_context("spawn")
-    workers = min(os.cpu_count() or 1, len(jobs))
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
-        done = concurrent.futures.as_completed([pool.submit(write_film, *job) for job in jobs])
-        for film in tqdm(done, total=len(jobs), unit="film", disable=None):
-            film.result()
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"{output} exists and is not an empty directory; choose another --output or remove it")
+    with staging.staged(output.absolute()) as stage:
+        jobs: list[tuple[Path, Script]] = []
+        for split, members in scripts.items():
+            (stage / split).mkdir(parents=True)
+            jobs += [(stage / split / f"toy_{len(jobs) + n:02d}.mp4", script) for n, script in enumerate(members)]
+        # Spawned: forked processes would inherit JAX's threads in whatever state they are. Deaf to Ctrl-C: it is the
+        # parent that reports it.
+        with concurrent.futures.ProcessPoolExecutor(
+            min(os.cpu_count() or 1, len(jobs)),
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=signal.signal,
+            initargs=(signal.SIGINT, signal.SIG_IGN),
+        ) as pool:
+            futures = [pool.submit(write_film, *job) for job in jobs]
+            try:
+                done = concurrent.futures.as_completed(futures)
+                for film in tqdm(done, total=len(jobs), unit="film", disable=not sys.stderr.isatty()):
+                    film.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
     return scripts
 
 
@@ -74,9 +90,6 @@ def key_shots_path(film: Path) -> Path:
 
 def write_film(path: Path, script: Script) -> None:
     """Renders one script to `path` and its key shots to `<stem>.keyshots.csv` beside it."""
-    rows = "".join(f"{start:.3f},{end:.3f}\n" for start, end in script.key_shots)
-    try:
-        key_shots_path(path).write_text("start_s,end_s\n" + rows, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {key_shots_path(path)}: {error.strerror}; choose another folder") from None
     write_movie(path, picture.frames(script), FPS, sound.waveform(script), sound.SAMPLE_RATE)
+    rows = "".join(f"{start:.3f},{end:.3f}\n" for start, end in script.key_shots)
+    key_shots_path(path).write_text("start_s,end_s\n" + rows, encoding="utf-8")

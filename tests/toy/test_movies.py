@@ -160,17 +160,12 @@ def test_what_cannot_be_a_collection_is_refused(tmp_path, films, seconds, seed, 
     assert not list(tmp_path.iterdir())
 
 
-def test_films_of_another_collection_are_not_mixed_in(tmp_path):
-    (tmp_path / "train").mkdir()
-    (tmp_path / "train" / "holiday.mp4").touch()
-    with pytest.raises(UserError, match=r"holiday\.mp4"):
-        movies.render(tmp_path, films=2, seconds=10, seed=0)
-
-
-def test_a_folder_that_cannot_be_is_one_clear_error(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="choose another --output"):
-        movies.render(tmp_path / "file", films=2, seconds=10, seed=0)
+def test_what_is_there_is_left_alone(tmp_path):
+    (tmp_path / "holiday.mp4").touch()
+    for output in (tmp_path, tmp_path / "holiday.mp4", tmp_path / "holiday.mp4" / "toys"):
+        with pytest.raises(UserError, match=r"choose another"):
+            movies.render(output, films=2, seconds=10, seed=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.mp4"]
 
 
 def test_scripts_of_odd_lengths_are_scripts():
