@@ -28,5 +28,5 @@ def get_config() -> Config:
         # The published recipe is for weights that have seen other films; AdamW learns these from nothing.
         optimizer=OptimizerConfig(name="adamw", learning_rate=2e-3, weight_decay=1e-4),
         train=TrainConfig(epochs=8, batch_size=32, checkpoint_every_epochs=4),
-        eval=EvalConfig(batch_size=39),
+        eval=EvalConfig(batch_size=32),
     )

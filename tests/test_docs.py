@@ -1,0 +1,148 @@
+"""Every command and every Python example of the documentation runs, on small films and small weights."""
+
+import csv
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import wavfile
+
+from avmsnet_jax.media.video import read_frames
+from avmsnet_jax.toy import movies
+from avmsnet_jax.weights import names
+from avmsnet_jax.weights.export import write_pth
+from tests.weights.conftest import TINY
+
+pytest.importorskip("torch", reason="the documentation converts .pth files")
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SCRIPTS = {"prepare_data.py", "train.py", "eval.py", "convert_weights.py"}
+# What is added to a command to make it small enough for a test.
+SMALLER = {
+    "prepare_data.py": ["--frame_size=32"],
+    "train.py": [
+        "--config.train.epochs=1",
+        "--config.train.batch_size=4",
+        *(
+            f"--config.model.{name}={getattr(TINY, name)}"
+            for name in ("depth", "frame_size", "trunk_width", "soundnet_width", "alm_width", "alm_channels")
+        ),
+        *(f"--config.model.{name}={getattr(TINY, name)}" for name in ("adjust_width", "head_width")),
+    ],
+}
+
+
+def commands() -> list[list[str]]:
+    """The `python X.py ...` lines of all documents, in order, each once."""
+    found = []
+    for document in DOCUMENTS:
+        for block in re.findall(r"^```sh\n(.*?)^```", document.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = line.split("#")[0].split()
+                if words and words[0] == "python" and words not in found:
+                    found.append(words)
+    return found
+
+
+def published_weights(audio: bool) -> dict[str, np.ndarray]:
+    """Moderate values for every published tensor, or for those of a network that does not listen."""
+    rng = np.random.default_rng(0)
+    tensors = {}
+    for name, tensor in names.published(TINY).items():
+        if not audio and name.startswith(("soundnet8.", "fusion4.")):
+            continue
+        if name.endswith("num_batches_tracked"):
+            tensors[name] = np.asarray(0, np.int64)
+        else:
+            tensors[name] = np.asarray(0.5 + 0.1 * rng.random(tensor.shape), np.float32)
+    return tensors
+
+
+def write_sound8(path: Path) -> None:
+    """SoundNet in the form of `sound8.npy`, at the test network's width."""
+    channels, layers = 1, {}
+    for number, (out, taps) in enumerate(zip((1, 2, 4, 8, 16, 32, 64), (64, 32, 16, 8, 4, 4, 4), strict=True), start=1):
+        out *= TINY.soundnet_width
+        layers[f"conv{number}"] = {"weights": np.full((taps, 1, channels, out), 0.1, np.float32)}
+        layers[f"conv{number}"] |= {
+            name: np.ones(out, np.float32) for name in ("biases", "gamma", "beta", "mean", "var")
+        }
+        channels = out
+    np.save(path, np.array(layers, dtype=object), allow_pickle=True)
+
+
+def write_published_layout(film: Path, root: Path) -> None:
+    """`film` as both videos of a published-layout Movie50."""
+    for split in ("train", "test"):
+        frames = root / "video_frames" / "Movie50" / split
+        frames.mkdir(parents=True)
+        count = 0
+        for frame in read_frames(film):
+            Image.fromarray(frame.rgb()).save(frames / f"{frame.number}.jpg")
+            count = frame.number
+        sound = root / "video_audio" / "Movie50" / split
+        sound.mkdir(parents=True)
+        wavfile.write(sound / f"{split}.wav", 22050, np.zeros(22050 * count // 25, np.int16))
+        labels = root / "annotations" / "Movie50" / split
+        labels.mkdir(parents=True)
+        with open(labels / f"{split}.csv", "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([number, number % 2] for number in range(1, count + 1))
+        lists = root / "fold_lists"
+        lists.mkdir(exist_ok=True)
+        (lists / f"Movie50_list_{split}_fps.txt").write_text(f"{split} {count} 25\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as a reader has it who followed the documentation so far: films, weight files, data, our commands."""
+    desk = tmp_path_factory.mktemp("desk")
+    for name in (*SCRIPTS, "configs"):
+        (desk / name).symlink_to(ROOT / name)
+    movies.render(desk / "toys", films=2, seconds=10, seed=0)
+    (desk / "films").mkdir()
+    for path in (desk / "toys").glob("*/*"):
+        shutil.copy(path, desk / "films")
+    write_pth(desk / "audiovisual_save_60.pth", published_weights(audio=True))
+    write_pth(desk / "visual_save_60.pth", published_weights(audio=False))
+    write_sound8(desk / "sound8.npy")
+    write_published_layout(next((desk / "toys" / "test").glob("*.mp4")), desk / "data")
+    return desk
+
+
+def run(desk: Path, arguments: list[str]) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=desk, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, f"{' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
+
+
+def test_the_documents_name_every_command():
+    assert {words[1] for words in commands()} >= SCRIPTS
+
+
+def test_every_command_and_example_of_the_documents_runs(desk):
+    for _, script, *arguments in commands():
+        if script in SCRIPTS:
+            run(desk, [script, *arguments, *SMALLER.get(script, [])])
+    examples = [
+        example
+        for document in DOCUMENTS
+        for example in re.findall(
+            r"^```python\n(.*?)^```", document.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+        )
+    ]
+    assert len(examples) >= 2
+    given = (
+        "import numpy as np\nvideo = np.zeros((1, 16, 32, 32, 3), np.uint8)\naudio = np.zeros((1, 35280), np.float32)\n"
+    )
+    run(desk, ["-c", given + "\n".join(examples)])
+    assert (desk / "tuned.pth").exists()
+    assert list((desk / "results" / "films" / "plots").glob("*.png"))
