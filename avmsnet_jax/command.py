@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from absl import flags
+from absl import flags, logging
 from ml_collections import config_flags
 
 from avmsnet_jax import config as config_lib
@@ -55,6 +55,8 @@ def _parse(argv: Sequence[str], takes_config: bool, positional: str) -> Any:
             _check_override_names(argv)
             holder = config_flags.DEFINE_config_dataclass("config", config, sys_argv=argv)
         left = flags.FLAGS(argv)[1:]
+        if not flags.FLAGS["verbosity"].present:  # the libraries' accounts of an error, tracebacks and all
+            logging.set_verbosity(logging.FATAL)
     except flags.Error as error:
         raise UserError(_plain(str(error))) from None
     if left and not positional:

@@ -1,5 +1,8 @@
 """A training run on disk: network, optimiser, step and data position saved as one item, so that none can lead."""
 
+import contextlib
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,11 @@ from avmsnet_jax.training.step import TrainState
 from avmsnet_jax.weights import checkpoint
 
 TRAINING, POSITION = "training", "position"
+
+
+def begun(directory: Path) -> bool:
+    """Whether there is a checkpoint to resume from."""
+    return any(path.name.isdigit() for path in directory.glob("*"))
 
 
 class Checkpoints:
@@ -31,17 +39,18 @@ class Checkpoints:
     def save(self, graphdef: Any, state: TrainState, position: dict[str, Any]) -> None:
         """Starts to save `state` and the data iterator's `position`; training goes on meanwhile."""
         model = nnx.merge(graphdef, state.params, state.stats)
-        self._manager.save(
-            int(state.step),
-            args=ocp.args.Composite(
-                **{
-                    checkpoint.MODEL: ocp.args.PyTreeSave(checkpoint.model_tree(model)),
-                    checkpoint.CONFIG: ocp.args.JsonSave(config_lib.to_dict(self._config.model)),
-                    TRAINING: ocp.args.StandardSave(_numbered((state.step, state.opt_state))),
-                    POSITION: ocp.args.JsonSave(position),
-                }
-            ),
-        )
+        with self._writing():
+            self._manager.save(
+                int(state.step),
+                args=ocp.args.Composite(
+                    **{
+                        checkpoint.MODEL: ocp.args.PyTreeSave(checkpoint.model_tree(model)),
+                        checkpoint.CONFIG: ocp.args.JsonSave(config_lib.to_dict(self._config.model)),
+                        TRAINING: ocp.args.StandardSave(_numbered((state.step, state.opt_state))),
+                        POSITION: ocp.args.JsonSave(position),
+                    }
+                ),
+            )
 
     def restore(self, graphdef: Any, state: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The latest checkpoint, placed as `state` is, and the data position; None if there is none."""
@@ -71,8 +80,22 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for the last save to be on disk."""
-        self._manager.wait_until_finished()
+        with self._writing():
+            self._manager.wait_until_finished()
         self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns a full disk, of this save or of the one before, into a UserError."""
+        try:
+            yield
+        except (ValueError, OSError) as error:  # what tensorstore makes of it
+            cause = re.search(r"[^:]+(?= \[os_error_code)", str(error))
+            reason = cause[0].strip() if cause else checkpoint.brief(error)
+            raise UserError(
+                f"cannot write a checkpoint to {self.directory}: {reason}; "
+                "make room, and the same command resumes from the checkpoint before"
+            ) from error
 
 
 def _numbered(tree: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The training run."""
 
+import contextlib
 import json
 import sys
 import time
@@ -17,8 +18,9 @@ from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.models.avmsnet import AVMSNet
+from avmsnet_jax.staging import staged
 from avmsnet_jax.training import mesh as mesh_lib
-from avmsnet_jax.training.checkpoints import Checkpoints
+from avmsnet_jax.training.checkpoints import Checkpoints, begun
 from avmsnet_jax.training.optimizer import learning_rates, make_optimizer
 from avmsnet_jax.training.step import LOSSES, make_step, split
 from avmsnet_jax.weights import checkpoint
@@ -27,20 +29,21 @@ from avmsnet_jax.weights import checkpoint
 def train(config: Config, workdir: Path) -> None:
     """Trains the configured network on prepared records, or goes on where `workdir` left off.
 
-    Leaves `config.json` (what was configured), `metrics.jsonl` (a line every `train.log_every_steps` steps) and
-    `checkpoints/<step>/` in `workdir`.
+    Leaves `config.json` (what was configured), `metrics.jsonl` (a line every `train.log_every_steps` steps and at the
+    end of an epoch) and `checkpoints/<step>/` in `workdir`.
 
     Raises:
-      UserError: the records, the first weights or the configuration do not fit.
+      UserError: the records, the first weights or the configuration do not fit, `workdir` holds another run or cannot
+        be written, or the loss is not finite.
     """
     records = pipeline.open_split(config.data.dir, config.data.train_split, config.model)
     steps_per_epoch = pipeline.steps_per_epoch(records, batch_size=config.train.batch_size)
     mesh = mesh_lib.make_mesh(config.mesh)
     mesh_lib.check_divides(mesh, config.train.batch_size, "train.batch_size")
-    _check_same_network(config, workdir)
+    _check_same_run(config, workdir)
 
     model = AVMSNet(config.model, rngs=nnx.Rngs(config.train.seed))
-    if config.init.checkpoint:
+    if config.init.checkpoint and not begun(workdir / "checkpoints"):
         checkpoint.initialise(model, config.init.checkpoint)
     optimizer = make_optimizer(config, steps_per_epoch)
     graphdef, state = split(model, optimizer)
@@ -54,50 +57,79 @@ def train(config: Config, workdir: Path) -> None:
         threads=config.data.threads,
     )
 
-    workdir.mkdir(parents=True, exist_ok=True)
-    checkpoints = Checkpoints(workdir / "checkpoints", config)
-    resumed = checkpoints.restore(graphdef, state)
-    if resumed:
-        state, position = resumed
-        batches.set_state(position)
-    (workdir / "config.json").write_text(config_lib.dumps(config), encoding="utf-8")
-    first, last = int(state.step), config.train.epochs * steps_per_epoch
-    say = f"{workdir}: {len(records)} clips, {steps_per_epoch} steps an epoch, {mesh.shape['data']} devices"
-    print(say + (f"; resuming at step {first} of {last}" if first else f"; {last} steps"), flush=True)
+    try:
+        (workdir / "checkpoints").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create {error.filename}: {error.strerror}; choose another --workdir") from None
+    with contextlib.closing(Checkpoints(workdir / "checkpoints", config)) as checkpoints:
+        resumed = checkpoints.restore(graphdef, state)
+        if resumed:
+            state, position = resumed
+            batches.set_state(position)
+        first, last = int(state.step), config.train.epochs * steps_per_epoch
+        say = f"{workdir}: {len(records)} clips, {steps_per_epoch} steps an epoch, {mesh.shape['data']} devices"
+        if first >= last:
+            print(f"{say}; already trained to step {first}, nothing to do (raise --config.train.epochs to go on)")
+            return
+        print(say + (f"; resuming at step {first} of {last}" if first else f"; {last} steps"), flush=True)
+        with staged(workdir / "config.json") as stage:
+            stage.write_text(config_lib.dumps(config), encoding="utf-8")
+        _forget_after(first, workdir / "metrics.jsonl")
 
-    step = make_step(graphdef, optimizer, LOSSES[config.train.loss])
-    placed = _ahead(batches, mesh)
-    with open(workdir / "metrics.jsonl", "a", encoding="utf-8") as file:
-        log = _Log(file, config, steps_per_epoch, first, last)
-        for count in range(first + 1, last + 1):
-            waiting = time.perf_counter()
-            batch, position = next(placed)
-            log.waited += time.perf_counter() - waiting
-            state, loss = step(state, batch)
-            log.add(count, loss)
-            epoch, ends = divmod(count, steps_per_epoch)
-            if count == last or (not ends and not epoch % config.train.checkpoint_every_epochs):
-                checkpoints.save(graphdef, state, position)
-        log.close()
-    checkpoints.close()
+        step = make_step(graphdef, optimizer, LOSSES[config.train.loss])
+        placed = _ahead(batches, mesh)
+        with open(workdir / "metrics.jsonl", "a", encoding="utf-8") as file:
+            log = _Log(file, config, steps_per_epoch, first, last)
+            for count in range(first + 1, last + 1):
+                waiting = time.perf_counter()
+                batch, position = next(placed)
+                log.waited += time.perf_counter() - waiting
+                state, loss = step(state, batch)
+                log.add(count, loss)
+                epoch, ends = divmod(count, steps_per_epoch)
+                if count == last or (not ends and not epoch % config.train.checkpoint_every_epochs):
+                    checkpoints.save(graphdef, state, position)
+            log.close()
     print(f"{workdir}: trained to step {last}; checkpoints in {workdir / 'checkpoints'}", flush=True)
 
 
-def _check_same_network(config: Config, workdir: Path) -> None:
-    """Raises UserError where a run in `workdir` was of another network."""
+def _check_same_run(config: Config, workdir: Path) -> None:
+    """Raises UserError where the run in `workdir` cannot go on with this configuration.
+
+    The network, the optimiser's state and the data position have to fit what is on disk; how fast to learn, for how
+    long, and where the records lie may change.
+    """
     path = workdir / "config.json"
-    if not path.exists():
+    if not (path.exists() and begun(workdir / "checkpoints")):
         return
     try:
         before = config_lib.from_dict(Config, json.loads(path.read_text(encoding="utf-8")), str(path))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}); give another --workdir or remove it") from None
-    for name, value in config_lib.to_dict(config.model).items():
-        if getattr(before.model, name) != value:
+    fixed = [f"model.{name}" for name in vars(config.model)]
+    for name in [*fixed, "optimizer.name", "train.batch_size", "train.seed"]:
+        section, field = name.split(".")
+        held, wanted = getattr(getattr(before, section), field), getattr(getattr(config, section), field)
+        if held != wanted:
             raise UserError(
-                f"{workdir} holds a run with model.{name}={getattr(before.model, name)}, not {value}; "
+                f"{workdir} holds a run with {name}={held}, not {wanted}; "
                 "give another --workdir, or the same configuration to resume"
             )
+
+
+def _forget_after(step: int, path: Path) -> None:
+    """Drops the lines of `metrics.jsonl` beyond `step`, which a killed run had reached but not saved."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except ValueError:  # the kill came in the middle of the line
+            break
+    with staged(path) as stage:
+        stage.write_text("".join(kept), encoding="utf-8")
 
 
 def _ahead(batches: Any, mesh: jax.sharding.Mesh) -> Iterator[tuple[dict[str, jax.Array], dict[str, Any]]]:
