@@ -107,7 +107,7 @@ def _plain(message: str) -> str:
 def _help(module: Any, program: str, takes_config: bool, positional: str) -> str:
     options = " ".join(filter(None, [positional, "--config=FILE [--config.section.field=value ...]" * takes_config]))
     parts = [(module.__doc__ or "").strip(), "", f"usage: python {program} {options} [options]", ""]
-    own = flags.FLAGS.get_flags_for_module(module)
+    own = flags.FLAGS.flags_by_module_id_dict().get(id(module), [])  # by name, `python -m` would find none
     if takes_config:
         parts.append(_entry("--config", "configuration file; those in configs/ come with the project"))
     for flag in sorted(own, key=lambda flag: flag.name):

@@ -1,0 +1,173 @@
+import json
+import re
+
+import pytest
+
+from avmsnet_jax import config as config_lib
+from tests.conftest import ROOT, one_line
+
+COMMANDS = ["train.py", "eval.py", "prepare_data.py", "convert_weights.py", "-m avmsnet_jax.toy"]
+# A value for each type that no field has as its default, as it is typed and as it is meant.
+TYPED = {int: ("7", 7), float: ("1", 1.0), str: ("some where=é", "some where=é")}
+VALID = {
+    "model.depth": ("18", 18),
+    "model.shortcut": ("A", "A"),
+    "model.frames": ("24", 24),
+    "model.frame_size": ("64", 64),
+    "model.dtype": ("bfloat16", "bfloat16"),
+    "optimizer.name": ("adamw", "adamw"),
+    "train.loss": ("double_sigmoid", "double_sigmoid"),
+}
+
+
+@pytest.fixture(scope="module")
+def shown(python, tmp_path_factory):
+    """Runs a command that takes a configuration and prints it, on an empty one: the process that ended."""
+    folder = tmp_path_factory.mktemp("shown")
+    (folder / "show.py").write_text(
+        '"""Shows."""\n'
+        "from absl import flags\n"
+        "from avmsnet_jax import command, config\n"
+        'OUT = flags.DEFINE_string("out", "", "where to")\n'
+        "command.run(lambda tree: print(config.dumps(tree)), takes_config=True)\n"
+    )
+    (folder / "empty.py").write_text(
+        "from avmsnet_jax.config import Config\n\n\ndef get_config():\n    return Config()\n"
+    )
+
+    def run(*arguments, config=True):
+        file = [f"--config={folder / 'empty.py'}"] if config else []
+        return python(folder / "show.py", *file, *arguments)
+
+    run.file = folder / "empty.py"
+    return run
+
+
+def shown_values(done):
+    assert done.returncode == 0, done.stderr
+    values = json.loads(done.stdout)
+    return {f"{section}.{name}": value for section, fields in values.items() for name, value in fields.items()}
+
+
+def test_every_field_can_be_set_with_its_type(shown):
+    wanted, arguments = {}, []
+    for name, field in config_lib.fields().items():
+        typed, value = VALID.get(name) or TYPED.get(field.type) or (str(not field.default).lower(), not field.default)
+        assert value != field.default
+        wanted[name] = value
+        arguments.append(f"--config.{name}={typed}")
+    values = shown_values(shown(*arguments))
+    assert values == wanted
+    assert {name: type(value) for name, value in values.items()} == {n: type(v) for n, v in wanted.items()}
+
+
+def test_nothing_set_is_what_the_file_says(shown):
+    values = shown_values(shown())
+    assert values == {name: field.default for name, field in config_lib.fields().items()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--noconfig.data.flip"], {"data.flip": False}),
+        (["--config.data.flip=0"], {"data.flip": False}),
+        (["--config.model.dam4"], {"model.dam4": True}),
+        (["--config.model.depth", "18"], {"model.depth": 18}),
+        (["--config.model.depth=18", "--config.model.depth=34"], {"model.depth": 34}),
+        (["-config.optimizer.learning_rate=1e-3", "--out=x"], {"optimizer.learning_rate": 1e-3}),
+        (["--config.mesh.data=-1", "--config.data.dir="], {"mesh.data": -1, "data.dir": ""}),
+    ],
+)
+def test_the_ways_to_set_a_field(shown, arguments, expected):
+    values = shown_values(shown(*arguments))
+    assert {name: values[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("form", ["--config={}", "--config {}", "-config={}"])
+def test_the_file_may_come_after_the_overrides(shown, form):
+    arguments = ["--config.model.depth=18", "--out", "x", *form.format(shown.file).split(" "), "--noconfig.data.flip"]
+    values = shown_values(shown(*arguments, config=False))
+    assert (values["model.depth"], values["data.flip"]) == (18, False)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--config.train.epoch=3", "no configuration field named train.epoch; did you mean train.epochs"),
+        ("--config.trian.epochs=3", "no configuration field named trian.epochs; did you mean train.epochs"),
+        (
+            "--config.learning_rate=3",
+            r"no configuration field named learning_rate; did you mean optimizer.learning_rate",
+        ),
+        ("--config.zzz=3", "no configuration field named zzz; sections are model, data, optimizer, train, init, mesh"),
+        ("--noconfig.data.flop", "no configuration field named data.flop; did you mean data.flip"),
+        ("--config.model=3", "model is a section, not a field; its fields are model.depth, model.shortcut"),
+        ("--config.train.epochs=2.5", "--config.train.epochs=2.5: it must be a whole number"),
+        ("--config.train.epochs=", "--config.train.epochs=: it must be a whole number"),
+        ("--config.optimizer.momentum=high", "--config.optimizer.momentum=high: it must be a number"),
+        ("--config.data.flip=maybe", "--config.data.flip=maybe: it must be true or false"),
+        ("--noconfig.train.epochs", "--noconfig.train.epochs: only true-or-false fields"),
+        ("--config.model.depth=7", "model.depth is 7; choose one of 10, 18"),
+        ("--config.optimizer.learning_rate=nan", "optimizer.learning_rate is nan; it must be a finite number"),
+        ("--config.model.depth", "Missing value for flag --config.model.depth"),
+        ("--outt=3", "Unknown command line flag 'outt'. Did you mean: out"),
+        ("stray", "unexpected argument 'stray'"),
+        ("--flagfile=/none", "Unable to open flagfile"),
+        ("--config=none.py", "cannot read the configuration none.py: No such file or directory"),
+        ("--config=", "no configuration given; add --config=configs/NAME.py"),
+    ],
+)
+def test_a_mistake_is_one_line(shown, argument, message):
+    line = one_line(shown(argument))
+    assert line.startswith("show.py: ")
+    assert message in line
+
+
+def test_without_a_file_the_remedy_is_named(shown):
+    assert "add --config=configs/NAME.py" in one_line(shown(config=False))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_lists_everything_at_once(python, command):
+    done = python("-X", "importtime", *command.split(), "--help")
+    assert done.returncode == 0
+    imported = {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time")}
+    assert "avmsnet_jax.command" in imported
+    slow = {"jax", "flax", "orbax", "tensorflow_datasets", "grain", "numba", "librosa", "av", "torch"}
+    assert not slow & imported
+    assert all(len(line) <= 120 for line in done.stdout.splitlines())
+    text = " ".join(done.stdout.split())
+    assert f"usage: python {command}" in text
+    source = command if command.endswith(".py") else "avmsnet_jax/toy/__main__.py"
+    own = re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", (ROOT / source).read_text(encoding="utf-8"))
+    assert own
+    for name in own:
+        assert re.search(rf" --(\[no\])?{name} \w", text), name
+    for name, field in config_lib.fields().items():
+        unit = f", in {field.metadata['unit']}" if field.metadata["unit"] else ""
+        entry = f"--config.{name} {field.metadata['meaning']} (default: {field.default!r}{unit})"
+        assert (entry in text) == (command in ("train.py", "eval.py")), name
+
+
+@pytest.mark.parametrize("argument", ["-h", "--helpfull"])
+def test_help_wins_over_any_mistake(python, argument):
+    done = python("train.py", "--config.nope=3", argument)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--workdir" in done.stdout
+
+
+def test_a_required_option_is_asked_for(python, small_config_file):
+    assert "--output is missing" in one_line(python("eval.py", f"--config={small_config_file}", "--checkpoint=x"))
+    assert "--checkpoint is missing" in one_line(python("eval.py", f"--config={small_config_file}", "--output=x"))
+
+
+def test_the_package_offers_what_it_promises(python):
+    code = (
+        "import sys, avmsnet_jax; assert 'jax' not in sys.modules; "
+        "from avmsnet_jax import *; assert avmsnet_jax.AVMSNet is AVMSNet; "
+        "print({AVMSNet, Config, ModelConfig, Output, UserError, load, save} and sorted(avmsnet_jax.__all__)); "
+        "assert set(avmsnet_jax.__all__) <= set(dir(avmsnet_jax)); avmsnet_jax.nothing"
+    )
+    done = python("-c", code)
+    assert "['AVMSNet', 'Config', 'ModelConfig', 'Output', 'UserError', 'load', 'save']" in done.stdout
+    assert done.stderr.endswith("AttributeError: module 'avmsnet_jax' has no attribute 'nothing'\n")
