@@ -2,19 +2,23 @@
 
     python -m benchmarks.sound_matters --workdir=runs/sound_matters
 
-Renders and prepares the demo's films, then trains and tests both variants for each seed. Leaves with status 1 if the
-audio-visual F is not at least 0.2 higher for every seed. About three minutes a run on two CPU cores.
+Renders and prepares the demo's films, then trains and tests both variants for each seed. A network that only watches is
+rarely sure of anything, so its F is also given at whichever threshold suits it best on the test films themselves.
+Leaves with status 1 if the audio-visual F, at its own threshold, is not at least 0.2 higher than even that for every
+seed. About three minutes a run on two CPU cores.
 """
 
 import json
 import sys
 from pathlib import Path
 
+import numpy as np
 from absl import flags
 
 from avmsnet_jax import command, config
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.evaluation import movie50
+from avmsnet_jax.evaluation.metrics import precision_recall_f
 from avmsnet_jax.toy import movies
 from avmsnet_jax.training.loop import train
 
@@ -41,25 +45,31 @@ def main(_: list[str]) -> None:
             spacing=25,
             test_fraction=0.25,
         )
-        fscores = {name: _fscore(folder, name, seed) for name in ("audiovisual", "visual_only")}
-        results.append({"seed": seed, **fscores, "difference": fscores["audiovisual"] - fscores["visual_only"]})
-    print(f"{'seed':>4}{'audio-visual F':>16}{'visual-only F':>16}{'difference':>12}")
+        both, _ = _fscores(folder, "audiovisual", seed)
+        sight, sight_at_best = _fscores(folder, "visual_only", seed)
+        results.append({"seed": seed, "audiovisual": both, "visual_only": sight, "visual_only_at_best": sight_at_best})
+    print(f"{'seed':>4}{'audio-visual F':>16}{'visual-only F':>16}{'at its best':>13}")
     for row in results:
-        print(f"{row['seed']:4}{row['audiovisual']:16.3f}{row['visual_only']:16.3f}{row['difference']:12.3f}")
+        print(f"{row['seed']:4}{row['audiovisual']:16.3f}{row['visual_only']:16.3f}{row['visual_only_at_best']:13.3f}")
     (Path(_WORKDIR.value) / "sound_matters.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    if min(row["difference"] for row in results) < _MARGIN:
+    if min(row["audiovisual"] - row["visual_only_at_best"] for row in results) < _MARGIN:
         print(f"the audio-visual F is less than {_MARGIN} higher", file=sys.stderr)
         sys.exit(1)
 
 
-def _fscore(folder: Path, name: str, seed: int) -> float:
+def _fscores(folder: Path, name: str, seed: int) -> tuple[float, float]:
+    """F on the held-out films: at the configured threshold, and at the best of all thresholds."""
     settings = config.load_file("configs/demo.py")
     settings.model.audiovisual = name == "audiovisual"
     settings.data.dir = str(folder / "records")
     settings.train.seed = seed
     settings.train.epochs = _EPOCHS.value or settings.train.epochs
     train(settings, folder / name)
-    return movie50.evaluate(settings, str(folder / name), "test", folder / f"{name}_results")["fscore"]
+    results = folder / f"{name}_results"
+    metrics = movie50.evaluate(settings, str(folder / name), "test", results)
+    rows = np.concatenate([np.loadtxt(path, delimiter=",", skiprows=1) for path in (results / "scores").glob("*.csv")])
+    scores, labels = rows[:, 1], rows[:, 2] > 0
+    return metrics["fscore"], max(precision_recall_f(scores >= score, labels).fscore for score in scores)
 
 
 if __name__ == "__main__":
