@@ -45,7 +45,7 @@ def main(_: list[str]) -> None:
             spacing=25,
             test_fraction=0.25,
         )
-        both, _ = _fscores(folder, "audiovisual", seed)
+        both = _fscores(folder, "audiovisual", seed)[0]
         sight, sight_at_best = _fscores(folder, "visual_only", seed)
         results.append({"seed": seed, "audiovisual": both, "visual_only": sight, "visual_only_at_best": sight_at_best})
     print(f"{'seed':>4}{'audio-visual F':>16}{'visual-only F':>16}{'at its best':>13}")
