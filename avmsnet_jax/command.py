@@ -1,5 +1,6 @@
 """What every command shares: flags in, one call, and one clear line for a user's mistake."""
 
+import os
 import re
 import sys
 import textwrap
@@ -25,7 +26,7 @@ def run(main: Callable[[Any], None], *, takes_config: bool = False, positional: 
     module = sys.modules["__main__"]
     try:
         if any(argument in ("--help", "-h", "--helpfull", "-help") for argument in sys.argv[1:]):
-            print(_help(module, program, takes_config, positional))
+            print(_help(module, program, takes_config, positional), flush=True)
             sys.exit(0)
         main(_parse(sys.argv, takes_config, positional))
     except UserError as error:
@@ -34,6 +35,9 @@ def run(main: Callable[[Any], None], *, takes_config: bool = False, positional: 
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # whoever read our output has left, as in `--help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again as it ends
+        sys.exit(141)
 
 
 def require(*given: flags.FlagHolder[str]) -> None:

@@ -1,5 +1,7 @@
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -171,3 +173,9 @@ def test_the_package_offers_what_it_promises(python):
     done = python("-c", code)
     assert "['AVMSNet', 'Config', 'ModelConfig', 'Output', 'UserError', 'load', 'save']" in done.stdout
     assert done.stderr.endswith("AttributeError: module 'avmsnet_jax' has no attribute 'nothing'\n")
+
+
+def test_help_may_be_cut_short():
+    cut = f"{sys.executable} {ROOT / 'train.py'} --help | head -1"
+    done = subprocess.run(["bash", "-c", cut], capture_output=True, text=True, timeout=60)
+    assert (len(done.stdout.splitlines()), done.stderr) == (1, "")
