@@ -151,7 +151,8 @@ class _Log:
     def __init__(self, file: TextIO, config: Config, steps_per_epoch: int, first: int, last: int):
         self._file, self._config, self._steps_per_epoch, self._last = file, config, steps_per_epoch, last
         self._rates = learning_rates(config, steps_per_epoch)
-        self._losses: list[jax.Array] = []
+        self._losses: list[jax.Array] = []  # since the last line, on the device
+        self._epoch: list[float] = []  # of the epoch so far
         self._bar = tqdm(total=last, initial=first, unit="step", disable=not sys.stderr.isatty())
         self._since = time.perf_counter()
         self.waited = 0.0  # seconds since the last line in which the next batch was not there
@@ -182,12 +183,15 @@ class _Log:
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         self._bar.set_postfix(loss=f"{line['loss']:.4f}", clips_s=f"{line['clips_per_second']:.1f}")
-        if self._bar.disable and not step % self._steps_per_epoch:
-            print(
-                f"epoch {line['epoch']}/{self._config.train.epochs}  step {step}/{self._last}  "
-                f"loss {line['loss']:.4f}  {line['clips_per_second']:.1f} clips/s",
-                flush=True,
-            )
+        self._epoch += losses.tolist()
+        if not step % self._steps_per_epoch:
+            if self._bar.disable:
+                print(
+                    f"epoch {line['epoch']}/{self._config.train.epochs}  step {step}/{self._last}  "
+                    f"mean loss {np.mean(self._epoch):.4f}  {line['clips_per_second']:.1f} clips/s",
+                    flush=True,
+                )
+            self._epoch = []
         self._losses, self.waited, self._since = [], 0.0, time.perf_counter()
 
     def close(self) -> None:
