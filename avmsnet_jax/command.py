@@ -127,4 +127,6 @@ def _help(module: Any, program: str, takes_config: bool, positional: str) -> str
 
 
 def _entry(name: str, text: str) -> str:
-    return f"  {name}\n" + textwrap.fill(text, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    indent = " " * 6
+    wrapped = textwrap.fill(text, 100, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+    return f"  {name}\n{wrapped}"

@@ -95,7 +95,9 @@ class OptimizerConfig:
     learning_rate: float = _field(0.01, "base learning rate; the groups of training.md take fixed fractions of it")
     momentum: float = _field(0.9, "sgd: share of the momentum buffer that is kept")
     dampening: float = _field(0.9, "sgd: share of a new gradient kept out of the momentum buffer (PyTorch's dampening)")
-    weight_decay: float = _field(1e-5, "L2 decay; on kernels and BN parameters of the groups that decay")
+    weight_decay: float = _field(
+        1e-5, "sgd: L2 decay of the groups that decay, biases and BN parameters included; adamw: of kernels only"
+    )
     decay_factor: float = _field(0.1, "what the learning rate is multiplied by at 50% and at 75% of the epochs")
 
 

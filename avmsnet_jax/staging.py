@@ -32,8 +32,15 @@ def staged(target: Path) -> Iterator[Path]:
         stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         yield stage / target.name
         if target.is_dir():
-            target.rename(stage / "replaced")
-        os.replace(stage / target.name, target)
+            before = stage / f"{target.name}.before"
+            target.rename(before)
+            try:
+                os.replace(stage / target.name, target)
+            except OSError:
+                before.rename(target)
+                raise
+        else:
+            os.replace(stage / target.name, target)
         made.clear()
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}; choose another place") from error

@@ -46,7 +46,10 @@ class Records:
           float32, 0 or 1; and, of use on the host only, `video` str, `frame` int32 (the frame that the
           label is of, from 1), `time_s` float64 (when it is shown), `fps` float64.
         """
-        record = self._source[index]
+        try:
+            record = self._source[index]
+        except (RuntimeError, ValueError, OSError) as error:  # what ArrayRecord makes of a missing or cut shard
+            raise UserError(f"the records in {self.directory} are damaged ({error}); prepare them again") from error
         return {
             "clip": record["clip"],
             "sound": record["sound"],
@@ -101,10 +104,13 @@ def open_split(directory: str | os.PathLike[str], split: str, model: ModelConfig
             wanted = getattr(model, name)
             if wanted != held:
                 raise UserError(
-                    f"the clips in {directory} have {name}={held}, the network takes {name}={wanted}; set "
-                    f"--config.model.{name}={held}, or prepare the data again with --{name}={wanted}"
+                    f"the clips in {directory} have {name}={held}, the network takes {name}={wanted}; prepare the "
+                    f"data again with --{name}={wanted}, or train a network with --config.model.{name}={held}"
                 )
-    return Records(directory, split, builder.as_data_source(split), frames, frame_size)
+    records = Records(directory, split, builder.as_data_source(split), frames, frame_size)
+    for index in {0, len(records) - 1}:
+        records[index]  # shards are opened when first read: better now than in the middle of a run
+    return records
 
 
 def train_batches(

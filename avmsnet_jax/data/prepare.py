@@ -78,7 +78,7 @@ def prepare(
             )
         shutil.rmtree(partial / "downloads", ignore_errors=True)  # TFDS makes it, nobody uses it
         manifest = _manifest(dataset, source, config, builder, partial)
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         os.replace(partial, output)
     except OSError as error:
         raise UserError(f"cannot write {output}: {error}; choose a folder that is writable and has room") from error

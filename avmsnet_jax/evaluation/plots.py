@@ -26,7 +26,8 @@ def score_curve(clips: Sequence[dict[str, Any]], threshold: float, path: Path) -
         axes.axvspan(time - spacing / 2, time + spacing / 2, color="#f2b134", alpha=0.45, linewidth=0, label=label)
     axes.plot(times, [clip["score"] for clip in clips], ".-", color="#1b5e8c", linewidth=1.4, label="score")
     axes.axhline(threshold, color="#777777", linewidth=0.8, linestyle="--", label=f"threshold {threshold:g}")
-    axes.set(xlabel="time (s)", ylabel="importance", ylim=(-0.03, 1.03), title=clips[0]["video"])
+    axes.set(xlabel="time (s)", ylabel="importance", ylim=(-0.03, 1.03))
+    axes.set_title(clips[0]["video"], parse_math=False)  # a name, whatever dollars it holds
     axes.margins(x=0.01)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, metadata={"Software": None})

@@ -78,7 +78,7 @@ def _encode(
     for index, picture in enumerate(itertools.chain([first], frames)):
         padded = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         frame = av.VideoFrame.from_ndarray(padded, format="rgb24")
-        frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
+        frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, threads=1)
         frame.pts, frame.time_base = index, 1 / fps
         container.mux(video.encode(frame))
         if audio is not None and waveform is not None:

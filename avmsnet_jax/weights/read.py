@@ -227,7 +227,7 @@ def _check_zip(path: str) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             wrong = archive.testzip()  # torch.load does not look at the checksums
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError, RuntimeError) as error:  # the last: encrypted or patched
         raise _damaged(path, brief(error)) from error
     if wrong:
         raise _damaged(path, f"checksum of {ascii(wrong)[:80]}")

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -148,7 +149,21 @@ def test_what_cannot_be_opened(directory, tmp_path):
 
 def test_clips_must_be_what_the_network_takes(directory):
     assert open_split(directory, "test", ModelConfig(frames=8, frame_size=16)).frame_size == 16
-    with pytest.raises(UserError, match=r"have frames=8, the network takes frames=16; set --config.model.frames=8"):
+    remedy = r"prepare the data again with --frames=16, or train a network with --config.model.frames=8"
+    with pytest.raises(UserError, match=rf"have frames=8, the network takes frames=16; {remedy}"):
         open_split(directory, "test", ModelConfig(frame_size=16))
     with pytest.raises(UserError, match=r"have frame_size=16, the network takes frame_size=112"):
         open_split(directory, "test", ModelConfig(frames=8))
+
+
+@pytest.mark.parametrize("harm", ["cut", "gone"])
+def test_damaged_records_are_found_before_a_run(directory, tmp_path, harm):
+    copy = tmp_path / "records"
+    shutil.copytree(directory, copy)
+    shard = next(copy.rglob("*test.array_record*"))
+    if harm == "cut":
+        shard.write_bytes(shard.read_bytes()[:20000])
+    else:
+        shard.unlink()
+    with pytest.raises(UserError, match=r"the records in .* are damaged .*; prepare them again"):
+        open_split(copy, "test")

@@ -55,7 +55,7 @@ def encode(
             audio = container.add_stream(sound_codec, rate=sample_rate, layout=layout)
         packets = []
         for index, picture in enumerate(pictures):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pix_fmt)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pix_fmt, threads=1)
             frame.pts, frame.time_base = index + round(picture_start_s * rate), 1 / rate
             packets += video.encode(frame)
         if video:

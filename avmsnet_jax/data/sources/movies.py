@@ -78,8 +78,8 @@ def read_key_shots(path: Path) -> tuple[tuple[float, float], ...]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = [[cell.strip() for cell in row] for row in csv.reader(file)]
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a table in UTF-8"
         raise UserError(
             f"cannot read the key shots {path}: {reason}; write the header start_s,end_s and rows"
         ) from None

@@ -106,14 +106,14 @@ def read_labels(path: Path) -> dict[int, int]:
                 if not row:
                     continue
                 try:
-                    frame, label = (int(float(cell)) for cell in row)
+                    frame, label = map(float, row)
                 except ValueError:
                     label = -1
-                if label not in (0, 1):
+                if label not in (0, 1) or not frame.is_integer():
                     raise UserError(f"{path}, line {number}: {','.join(row)!r} is not a frame number and 0 or 1")
-                labels[frame] = label
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+                labels[int(frame)] = int(label)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a table in UTF-8"
         raise UserError(f"cannot read the labels {path}: {reason}") from None
     return labels
 
