@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from avmsnet_jax.config import Config, DataConfig, EvalConfig, ModelConfig, OptimizerConfig, TrainConfig
 from avmsnet_jax.data.prepare import prepare
@@ -41,16 +43,19 @@ def small_records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         path = folder / "films" / f"{name}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
-        frames = rng.integers(0, 256, (50, 32, 48, 3), dtype=np.uint8)
-        write_movie(path, frames, 10, rng.uniform(-0.5, 0.5, 5 * 22050).astype(np.float32))
+        # Ten scenes of large patches and a tone each: clips of mere noise would be alike to a network.
+        patches = rng.integers(0, 256, (10, 4, 6, 3), dtype=np.uint8).repeat(5, 0).repeat(8, 1).repeat(8, 2)
+        loudness, hertz = rng.uniform(0.05, 0.9, 10).repeat(11025), rng.uniform(100, 5000, 10).repeat(11025)
+        waveform = loudness * np.sin(2 * np.pi * np.cumsum(hertz) / 22050)
+        write_movie(path, patches, 10, waveform.astype(np.float32))
         path.with_name(f"{path.stem}.keyshots.csv").write_text(f"start_s,end_s\n{shots}\n", encoding="utf-8")
     prepare("movies", folder / "films", folder / "records", frames=8, frame_size=32, spacing=5)
     return folder / "records"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small_config(small_records: Path) -> Config:
-    """A run of 4 epochs of 4 steps of 4 clips, a checkpoint after each epoch and a line for each step."""
+    """A run of 4 epochs of 4 steps of 4 clips, a checkpoint after each epoch and a line a step. Not to be changed."""
     return Config(
         model=ModelConfig(**SMALL),
         data=DataConfig(dir=str(small_records), threads=2),
@@ -87,7 +92,6 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
 
 
@@ -116,6 +120,24 @@ def small_run(python: Run, small_config_file: Path, tmp_path_factory: pytest.Tem
     done = python("train.py", "--config", small_config_file, "--workdir", workdir)
     assert done.returncode == 0, done.stderr
     return workdir
+
+
+@pytest.fixture(scope="module")
+def compiled_before(small_run: Path, environment: dict[str, str]) -> Iterator[None]:
+    """Lets this process, too, reuse what `small_run` compiled."""
+    settings = {
+        "jax_compilation_cache_dir": environment["JAX_COMPILATION_CACHE_DIR"],
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    jax.clear_caches()
 
 
 def one_line(done: subprocess.CompletedProcess) -> str:

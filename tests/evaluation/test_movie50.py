@@ -1,0 +1,185 @@
+"""Evaluation as users run it: a checkpoint, records, and what is left in --output."""
+
+import copy
+import csv
+import json
+
+import numpy as np
+import pytest
+from flax import nnx
+
+import avmsnet_jax
+from avmsnet_jax.data.pipeline import open_split
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.evaluation.movie50 import evaluate, file_name
+from avmsnet_jax.evaluation.scoring import score_records
+from avmsnet_jax.training import mesh as mesh_lib
+from tests.conftest import one_line
+
+pytestmark = pytest.mark.usefixtures("compiled_before")
+VIDEOS = {"100% für Ältere", "a film, with spaces"}
+
+
+@pytest.fixture(scope="module")
+def threshold(small_run, small_config):
+    """The median of the scores, so that something lies on either side."""
+    return float(np.median([clip["score"] for clip in scores(small_run, small_config, 4)]))
+
+
+@pytest.fixture(scope="module")
+def done(python, small_config_file, small_run, threshold, tmp_path_factory):
+    output = tmp_path_factory.mktemp("eval") / "made" / "results"
+    arguments = ["--config", small_config_file, "--checkpoint", small_run, "--output", output]
+    process = python("eval.py", *arguments, f"--config.eval.threshold={threshold!r}")
+    assert (process.returncode, process.stderr) == (0, ""), process.stderr
+    return process, output
+
+
+@pytest.fixture
+def config(small_config):
+    return copy.deepcopy(small_config)
+
+
+def scores(run, config, batch_size, split="test"):
+    model = avmsnet_jax.load(run)
+    records = open_split(config.data.dir, split, model.config)
+    mesh = mesh_lib.make_mesh(config.mesh)
+    return list(score_records(model, records, mesh, batch_size=batch_size, threads=2))
+
+
+def tables(output):
+    return {path.stem: list(csv.DictReader(path.open(newline=""))) for path in (output / "scores").iterdir()}
+
+
+def test_the_files(done):
+    _, output = done
+    assert {path.name for path in output.iterdir()} >= {"metrics.json", "scores"}
+    assert {path.name for path in (output / "scores").iterdir()} == {f"{video}.csv" for video in VIDEOS}
+    assert [path.name for path in output.parent.iterdir()] == ["results"]  # nothing half-written beside it
+    for path in (output / "scores").iterdir():
+        assert path.read_text().splitlines()[0] == "frame,score,label"
+
+
+def test_every_clip_has_a_row_with_its_own_label(done, small_config):
+    records = list(open_split(small_config.data.dir, "test"))
+    expected = {(str(r["video"]), int(r["frame"])): int(r["label"]) for r in records}
+    rows = [(video, int(row["frame"]), int(row["label"])) for video, table in tables(done[1]).items() for row in table]
+    assert len(rows) == len(records) == 18
+    assert {(video, frame): label for video, frame, label in rows} == expected
+    for table in tables(done[1]).values():
+        frames = [int(row["frame"]) for row in table]
+        assert frames == sorted(frames)
+
+
+def test_the_figures_follow_from_the_tables(done, threshold):
+    """An independent count over the rows of all videos together."""
+    process, output = done
+    rows = [row for table in tables(output).values() for row in table]
+    key = [row["label"] == "1" for row in rows]
+    called = [float(row["score"]) >= threshold for row in rows]
+    hits = sum(k and c for k, c in zip(key, called, strict=True))
+    metrics = json.loads((output / "metrics.json").read_text())
+    precision, recall, share = hits / sum(called), hits / sum(key), sum(key) / len(key)
+    assert 0 < sum(called) < len(rows)
+    assert metrics["precision"] == pytest.approx(precision)
+    assert metrics["recall"] == pytest.approx(recall)
+    assert metrics["fscore"] == pytest.approx(2 * precision * recall / (precision + recall) if hits else 0)
+    assert metrics["threshold"] == threshold
+    assert (metrics["num_clips"], metrics["num_key_clips"], metrics["num_predicted"]) == (18, sum(key), sum(called))
+    assert metrics["chance"]["coin"] == {
+        "precision": pytest.approx(share),
+        "recall": 0.5,
+        "fscore": pytest.approx(share / (share + 0.5)),
+    }
+    assert metrics["chance"]["every_clip"] == {
+        "precision": pytest.approx(share),
+        "recall": 1.0,
+        "fscore": pytest.approx(2 * share / (share + 1)),
+    }
+    assert metrics["split"] == "test"
+    for figure in (precision, recall, share):
+        assert f"{figure:.3f}" in process.stdout
+
+
+def test_scores_are_the_networks(done, small_run, small_config):
+    """Clip by clip through the public call, without the machinery of batches."""
+    model = avmsnet_jax.load(small_run)
+    record = open_split(small_config.data.dir, "test")[10]
+    [row] = [row for row in tables(done[1])[str(record["video"])] if int(row["frame"]) == record["frame"]]
+    score = nnx.jit(lambda model, *clip: model(*clip).scores)(model, record["clip"][None], record["sound"][None])[0]
+    assert float(row["score"]) == pytest.approx(float(score), abs=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7])
+def test_every_clip_once_with_the_same_score_whatever_the_batch(small_run, small_config, batch_size, done):
+    """18 clips: batches of 7 leave a last one of 4, batches of 4 one of 2."""
+    found = scores(small_run, small_config, batch_size)
+    names = [(clip["video"], clip["frame"]) for clip in found]
+    assert len(names) == len(set(names)) == 18
+    table = {(video, int(row["frame"])): float(row["score"]) for video, rows in tables(done[1]).items() for row in rows}
+    np.testing.assert_allclose([clip["score"] for clip in found], [table[name] for name in names], atol=1e-6)
+
+
+def test_another_split_and_a_step_of_the_run(small_run, config, tmp_path):
+    metrics = evaluate(config, str(small_run / "checkpoints" / "4"), "train", tmp_path / "out")
+    assert (metrics["split"], metrics["num_clips"]) == ("train", 18)
+    assert set(tables(tmp_path / "out")) == {"one", "two"}
+
+
+def test_results_are_never_overwritten(small_run, config, tmp_path, python, small_config_file):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    arguments = ["--config", small_config_file, "--checkpoint", small_run, "--output", tmp_path / "out"]
+    line = one_line(python("eval.py", *arguments))
+    assert line == (
+        f"eval.py: {tmp_path / 'out'} exists and is not an empty directory; choose another --output or remove it"
+    )
+    with pytest.raises(UserError, match="exists and is not an empty directory"):
+        evaluate(config, str(small_run), "test", tmp_path / "out" / "mine.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [(path.name, path.read_text()) for path in (tmp_path / "out").iterdir()] == [("mine.txt", "mine")]
+
+
+def test_an_empty_directory_serves(small_run, config, tmp_path):
+    (tmp_path / "out").mkdir()
+    evaluate(config, str(small_run), "test", tmp_path / "out")
+    assert set(tables(tmp_path / "out")) == VIDEOS
+
+
+def test_what_cannot_be_scored_is_refused_and_leaves_nothing(small_run, small_config, tmp_path):
+    for settings, checkpoint, split, message in [
+        ({}, "/none", "test", "no checkpoint at /none: no such directory"),
+        ({}, str(tmp_path), "test", f"no checkpoint in {tmp_path}"),
+        ({}, str(small_run), "dev", "has no split 'dev'; it has test, train"),
+        ({"data.dir": ""}, str(small_run), "test", "no records given; set --config.data.dir"),
+        ({"data.dir": "/none"}, str(small_run), "test", "there is no folder of records /none"),
+        ({"mesh.data": 64}, str(small_run), "test", "mesh.data is 64, but there are"),
+    ]:
+        config = copy.deepcopy(small_config)
+        for name, value in settings.items():
+            section, field = name.split(".")
+            setattr(getattr(config, section), field, value)
+        with pytest.raises(UserError) as caught:
+            evaluate(config, checkpoint, split, tmp_path / "made" / "out")
+        assert message in str(caught.value)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_known_before_anything_is_scored(small_run, config, tmp_path, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("scored")
+
+    monkeypatch.setattr("avmsnet_jax.evaluation.movie50.score_records", never)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write .*file/out: "):
+        evaluate(config, str(small_run), "test", tmp_path / "file" / "out")
+
+
+def test_any_name_of_a_video_is_safe_for_files():
+    videos = ["plain", "a/b", "a%2Fb", "a%252Fb", "a%b", "100%", "../up", "/root", "ü", "with space", "..", "a\\b"]
+    names = [file_name(video) for video in videos]
+    assert len(set(names)) == len(videos)
+    assert not [name for name in names if "/" in name]
+    assert [name for name, video in zip(names, videos, strict=True) if name != video] == [
+        *("a%2Fb", "a%252Fb", "a%25252Fb", "..%2Fup", "%2Froot")
+    ]

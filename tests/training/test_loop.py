@@ -1,0 +1,256 @@
+"""Training as users run it: processes on small films, what they leave, and how they go on."""
+
+import copy
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from flax import nnx, traverse_util
+
+import avmsnet_jax
+from avmsnet_jax import config as config_lib
+from avmsnet_jax.config import ModelConfig
+from avmsnet_jax.data.pipeline import open_split
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.training.loop import train
+from avmsnet_jax.weights import checkpoint, names
+from tests.conftest import ROOT, SMALL, one_line
+
+pytestmark = pytest.mark.usefixtures("compiled_before")
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def steps_saved(workdir):
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+
+
+def weights(directory):
+    return traverse_util.flatten_dict(checkpoint.restore(directory)[1], sep="/")
+
+
+def assert_same_weights(actual, expected):
+    actual, expected = weights(actual), weights(expected)
+    assert actual.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(actual[name], array, err_msg=name)
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def copied(small_run, tmp_path):
+    """A finished run that may be changed."""
+    return shutil.copytree(small_run, tmp_path / "run")
+
+
+@pytest.fixture
+def config(small_config):
+    return copy.deepcopy(small_config)
+
+
+def save_filled(directory, value, **fields):
+    """Saves a network all of whose weights are `value`."""
+    model = names.abstract_model(ModelConfig(**SMALL | fields))
+    shapes = {names.path(key): leaf.get_value().shape for key, leaf in nnx.to_flat_state(names.parameters(model))}
+    tree = {name: np.full(shape, value, np.float32) for name, shape in shapes.items()}
+    checkpoint.set_model_tree(model, traverse_util.unflatten_dict(tree, sep="/"))
+    avmsnet_jax.save(model, directory)
+
+
+# What a run leaves
+
+
+def test_a_run_leaves_what_it_promises(small_run, small_config):
+    assert sorted(path.name for path in small_run.iterdir()) == ["checkpoints", "config.json", "metrics.jsonl"]
+    assert steps_saved(small_run) == [4, 8, 12, 16]
+    resolved = json.loads((small_run / "config.json").read_text())
+    assert config_lib.from_dict(config_lib.Config, resolved, "x") == small_config
+
+
+def test_a_line_of_metrics_for_each_step(small_run):
+    found = lines(small_run)
+    assert [line["step"] for line in found] == list(range(1, 17))
+    assert [line["epoch"] for line in found] == [1] * 4 + [2] * 4 + [3] * 4 + [4] * 4
+    assert all(math.isfinite(line["loss"]) and line["loss"] > 0 for line in found)
+    assert all(line["clips_per_second"] > 0 and 0 <= line["data_wait_share"] <= 1 for line in found)
+    assert all(line["data_wait_seconds"] >= 0 for line in found)
+    fusion = [line["learning_rate"]["fusion"] for line in found]
+    assert fusion == pytest.approx([1e-3] * 8 + [1e-4] * 4 + [1e-5] * 4)
+    for line in found:
+        rates = line["learning_rate"]
+        assert rates["global"] == pytest.approx(rates["fusion"] / 100)
+        assert rates["sound"] == pytest.approx(rates["fusion"] / 10)
+
+
+def test_the_latest_checkpoint_is_what_load_takes(small_run):
+    model = avmsnet_jax.load(small_run)
+    assert model.config == ModelConfig(**SMALL)
+    assert_same_weights(small_run, small_run / "checkpoints" / "16")
+    before, after = weights(small_run / "checkpoints" / "12"), weights(small_run)
+    assert not np.array_equal(before["fc1/kernel"], after["fc1/kernel"])
+
+
+# How it goes on
+
+
+def test_the_same_command_after_the_end_does_nothing(copied, python, small_config_file):
+    before = contents(copied)
+    # The first weights are not needed to resume: they may be gone.
+    arguments = ["--config", small_config_file, "--workdir", copied, "--config.init.checkpoint=/gone"]
+    done = python("train.py", *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "already trained to step 16, nothing to do" in done.stdout
+    assert contents(copied) == before
+
+
+def test_a_killed_run_resumes_exactly(small_run, small_config_file, environment, python, tmp_path):
+    """Killed in the middle, and resumed, it ends bit for bit where the run did that nobody disturbed."""
+    workdir = tmp_path / "killed"
+    command = ["train.py", "--config", str(small_config_file), "--workdir", str(workdir)]
+    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not (workdir / "checkpoints" / "4").is_dir() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    saved = max(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
+    assert 4 <= saved < 16
+    with open(workdir / "metrics.jsonl", "a") as file:  # as if it had got further, and died in a line
+        file.write('{"step": 15, "loss": 0.5}\n{"step": 16, "lo')
+    done = python(*command)
+    assert done.returncode == 0, done.stderr
+    assert f"resuming at step {saved} of 16" in done.stdout
+    assert_same_weights(workdir, small_run)
+    assert [(line["step"], line["loss"]) for line in lines(workdir)] == [
+        (line["step"], line["loss"]) for line in lines(small_run)
+    ]
+    assert max(steps_saved(workdir)) == 16
+    last_epoch = np.mean([line["loss"] for line in lines(small_run)[-4:]])
+    assert f"epoch 4/4  step 16/16  mean loss {last_epoch:.4f}" in done.stdout
+
+
+def test_four_devices_train_as_one(small_run, small_config_file, python, tmp_path):
+    """The same global batch, one clip a device: only with global BN statistics and gradients are the losses equal."""
+    flags = "--xla_force_host_platform_device_count=4"
+    arguments = ["--config", small_config_file, "--workdir", tmp_path / "run"]
+    done = python("train.py", *arguments, XLA_FLAGS=flags)
+    assert done.returncode == 0, done.stderr
+    assert "4 devices" in done.stdout
+    ours, reference = ([line["loss"] for line in lines(run)] for run in (tmp_path / "run", small_run))
+    np.testing.assert_allclose(ours[:6], reference[:6], rtol=1e-4)
+    np.testing.assert_allclose(ours, reference, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "held"),
+    [("model.depth", 18, 10), ("optimizer.name", "adamw", "sgd"), ("train.batch_size", 2, 4), ("train.seed", 1, 0)],
+)
+def test_another_run_in_the_same_place_is_refused(small_run, config, name, value, held):
+    section, field = name.split(".")
+    setattr(getattr(config, section), field, value)
+    before = contents(small_run)
+    with pytest.raises(UserError, match=rf"holds a run with {name}={held}, not {value}; give another --workdir"):
+        train(config, small_run)
+    assert contents(small_run) == before
+
+
+def test_a_run_that_left_no_checkpoint_does_not_bind(small_run, config, tmp_path):
+    """The place is refused for what is wrong with it, and not for what never began there."""
+    shutil.copy(small_run / "config.json", tmp_path / "config.json")
+    config.train.seed = 1
+    config.init.checkpoint = str(tmp_path / "none")
+    with pytest.raises(UserError, match="no checkpoint at"):
+        train(config, tmp_path)
+
+
+def test_damaged_runs_are_named(copied, config):
+    shutil.rmtree(copied / "checkpoints" / "16" / "training")
+    with pytest.raises(UserError, match=r"cannot resume from .*/checkpoints/16: "):
+        train(config, copied)
+    (copied / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config\.json is damaged"):
+        train(config, copied)
+
+
+# Where it starts
+
+
+def test_a_visual_only_checkpoint_starts_an_audio_visual_run(python, small_config_file, tmp_path):
+    """That its weights are used shows in a loss that is not a number, and that stops the run."""
+    save_filled(tmp_path / "first", math.nan, audiovisual=False)
+    arguments = ["--config", small_config_file, "--workdir", tmp_path / "run"]
+    done = python("train.py", *arguments, f"--config.init.checkpoint={tmp_path / 'first'}")
+    line = one_line(done)
+    assert line.startswith("train.py: the loss is nan at step 1; lower --config.optimizer.learning_rate")
+    assert steps_saved(tmp_path / "run") == []
+    assert lines(tmp_path / "run") == []
+
+
+def test_a_loss_that_becomes_nan_keeps_the_checkpoints_before(copied, python, small_config_file, tmp_path):
+    save_filled(tmp_path / "nan", math.nan)
+    for step in (12, 16):
+        shutil.rmtree(copied / "checkpoints" / str(step))
+    shutil.rmtree(copied / "checkpoints" / "8" / "model")
+    shutil.copytree(tmp_path / "nan" / "model", copied / "checkpoints" / "8" / "model")
+    before = contents(copied / "checkpoints")
+    done = python("train.py", "--config", small_config_file, "--workdir", copied)
+    assert "the loss is nan at step 9; " in one_line(done)
+    assert contents(copied / "checkpoints") == before
+    assert [line["step"] for line in lines(copied)] == list(range(1, 9))
+
+
+# What is refused
+
+
+def mistakes(tmp_path, records):
+    """What is set, what the message says."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    save_filled(tmp_path / "wide", 0.1, head_width=32)
+    total = len(open_split(records, "train"))
+    return [
+        ({"data.dir": ""}, "no records given; set --config.data.dir"),
+        ({"data.dir": str(tmp_path / "none")}, f"there is no folder of records {tmp_path}/none"),
+        ({"data.dir": str(tmp_path / "empty")}, f"{tmp_path}/empty holds no prepared records"),
+        ({"data.train_split": "dev"}, f"{records} has no split 'dev'; it has test, train"),
+        ({"train.batch_size": 64}, f"has {total} clips, fewer than one batch of 64; lower --config.train.batch_size"),
+        ({"model.frame_size": 48}, "have frame_size=32, the network takes frame_size=48"),
+        ({"model.frames": 16}, "have frames=8, the network takes frames=16"),
+        ({"mesh.data": 64}, "mesh.data is 64, but there are"),
+        ({"init.checkpoint": str(tmp_path / "none")}, f"no checkpoint at {tmp_path}/none"),
+        ({"init.checkpoint": str(tmp_path / "empty")}, f"no checkpoint in {tmp_path}/empty"),
+        ({"init.checkpoint": str(tmp_path / "wide")}, f"{tmp_path}/wide: not the weights of this network"),
+    ]
+
+
+def test_what_cannot_be_trained_is_refused_and_leaves_nothing(config, small_records, tmp_path):
+    for settings, message in mistakes(tmp_path, small_records):
+        wrong = copy.deepcopy(config)
+        for name, value in settings.items():
+            section, field = name.split(".")
+            setattr(getattr(wrong, section), field, value)
+        with pytest.raises(UserError) as caught:
+            train(wrong, tmp_path / "run")
+        assert message in str(caught.value)
+        assert not (tmp_path / "run").exists(), settings
+    with pytest.raises(UserError, match=r"cannot create .*/file.*: .*; choose another --workdir"):
+        train(config, tmp_path / "file")
+
+
+def test_a_mistake_is_one_line_and_leaves_nothing(python, small_config_file, tmp_path):
+    arguments = ["--config", small_config_file, "--workdir", tmp_path / "run", f"--config.data.dir={tmp_path / 'none'}"]
+    line = one_line(python("train.py", *arguments))
+    assert line.startswith(f"train.py: there is no folder of records {tmp_path / 'none'}; ")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,100 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from avmsnet_jax.config import Config
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.models.avmsnet import AVMSNet
+from avmsnet_jax.training import mesh as mesh_lib
+from avmsnet_jax.training.optimizer import make_optimizer
+from avmsnet_jax.training.step import LOSSES, bce, double_sigmoid, make_step, split
+
+LOGITS = np.array([-30.0, -2.0, 0.0, 0.5, 3.0, 100.0], np.float32)
+LABELS = np.array([0.0, 1.0, 1.0, 0.0, 1.0, 0.0], np.float32)
+
+
+def test_bce_is_pytorchs_on_the_logit():
+    torch = pytest.importorskip("torch")
+    expected = torch.nn.BCEWithLogitsLoss()(torch.tensor(LOGITS), torch.tensor(LABELS))
+    assert float(bce(LOGITS, LABELS)) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_double_sigmoid_is_the_released_codes():
+    torch = pytest.importorskip("torch")
+    expected = torch.nn.BCEWithLogitsLoss()(torch.sigmoid(torch.tensor(LOGITS)), torch.tensor(LABELS))
+    assert float(double_sigmoid(LOGITS, LABELS)) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_losses_by_hand():
+    assert float(bce(jnp.array([0.0, 0.0]), jnp.array([0.0, 1.0]))) == pytest.approx(np.log(2))
+    assert float(bce(jnp.array([1000.0, -1000.0]), jnp.array([1.0, 0.0]))) == 0.0
+    assert float(bce(jnp.array([1000.0]), jnp.array([0.0]))) == pytest.approx(1000)
+    perfect = double_sigmoid(jnp.array([1000.0]), jnp.array([1.0]))
+    assert float(perfect) == pytest.approx(np.log1p(np.exp(-1)))
+    assert LOSSES["bce"] is bce
+    assert LOSSES["double_sigmoid"] is double_sigmoid
+
+
+@pytest.fixture(scope="module")
+def steps(small_config, compiled_before):
+    """Eight steps on one batch: the losses, the state before as NumPy, after, the first state and the jitted step."""
+    config, rng = small_config, np.random.default_rng(0)
+    batch = {
+        "clip": rng.integers(0, 256, (4, config.model.frames, 32, 32, 3), dtype=np.uint8),
+        "sound": rng.normal(size=(4, config.model.audio_samples)).astype(np.float32) * 20,
+        "label": np.array([0, 1, 1, 0], np.float32),
+    }
+    optimizer = make_optimizer(config, steps_per_epoch=4)
+    graphdef, first = split(AVMSNet(config.model, rngs=nnx.Rngs(0)), optimizer)
+    mesh = mesh_lib.make_mesh(config.mesh)
+    first = jax.device_put(first, mesh_lib.replicated(mesh))
+    before = jax.tree.map(np.array, (first.params, first.stats))  # copies: the buffers are donated
+    step = make_step(graphdef, optimizer, bce)
+    losses, state = [], first
+    for _ in range(8):
+        state, loss = step(state, mesh_lib.place_batch(mesh, batch))
+        losses.append(float(loss))
+    return losses, before, state, first, step
+
+
+def test_a_fixed_batch_is_learnt(steps):
+    losses = steps[0]
+    # The first step is undamped, ten times the later ones, and goes too far.
+    assert all(after < before for before, after in itertools.pairwise(losses[1:]))
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_steps_are_counted_and_compiled_once(steps):
+    _, _, state, _, step = steps
+    assert int(state.step) == 8
+    assert step._cache_size() == 1  # a state that came back placed otherwise would compile anew
+
+
+def test_the_state_is_donated(steps):
+    _, _, state, first, _ = steps
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(first))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+
+
+def test_every_parameter_and_statistic_moves(steps):
+    _, (params, stats), state, _, _ = steps
+    for before, after in ((params, state.params), (stats, state.stats)):
+        pairs = zip(jax.tree.leaves_with_path(before), jax.tree.leaves(after), strict=True)
+        still = [jax.tree_util.keystr(path) for (path, old), new in pairs if np.array_equal(old, new)]
+        # The last bias of an attention module shifts all places alike, which softmax forgets.
+        assert not [name for name in still if "['score']['bias']" not in name]
+
+
+def test_more_devices_than_there_are_and_batches_that_do_not_divide():
+    config = Config()
+    config.mesh.data = 99
+    with pytest.raises(UserError, match=r"mesh.data is 99, but there are \d+ devices"):
+        mesh_lib.make_mesh(config.mesh)
+    mesh = jax.sharding.AbstractMesh((4,), ("data",))
+    mesh_lib.check_divides(mesh, 8, "train.batch_size")
+    with pytest.raises(UserError, match=r"train.batch_size is 6, which 4 devices cannot share evenly"):
+        mesh_lib.check_divides(mesh, 6, "train.batch_size")
