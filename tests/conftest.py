@@ -1,5 +1,6 @@
 """What the tests of whole commands share: small films as records, a small network, and commands as processes."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -16,6 +17,16 @@ from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.media.writer import write_movie
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# Every test of the network is a comparison with PyTorch.
+collect_ignore = [] if importlib.util.find_spec("torch") else ["models"]
+
+
+def pytest_report_header() -> list[str]:
+    """Says what is left out, as nothing of it is listed as skipped."""
+    return [f"tests/{name}: left out, torch is not installed" for name in collect_ignore]
+
+
 SMALL = {
     "depth": 10,
     "frames": 8,

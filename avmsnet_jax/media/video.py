@@ -5,6 +5,7 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -48,11 +49,15 @@ class Frame:
         return np.rot90(picture, round(self._decoded.rotation / 90) % 4)
 
 
+# Titles in another encoding than UTF-8 are no reason to refuse a film. PyAV 19 dropped the option.
+_OPEN: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+
+
 @contextlib.contextmanager
 def open_film(path: str | os.PathLike[str]) -> Iterator[av.container.InputContainer]:
     """Opens a film (or a sound file) for reading; what goes wrong inside becomes a UserError that names it."""
     try:
-        with av.open(os.fspath(path), metadata_errors="ignore") as container:
+        with av.open(os.fspath(path), **_OPEN) as container:
             yield container
     except FileNotFoundError:
         raise UserError(f"there is no film {path}; check the path") from None
