@@ -12,7 +12,6 @@ from avmsnet_jax.models import init
 from avmsnet_jax.models.product import product
 
 Triple = tuple[int, int, int]
-FORMS = ("direct", "fold", "taps", "shift", "im2col", "pointwise")
 
 
 def _pad(x: jax.Array, padding: Triple) -> jax.Array:
@@ -60,11 +59,9 @@ def _taps(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple) -> j
 def _shift(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple) -> jax.Array:
     """One 2-D convolution to (taps x out) channels of every frame, then shifted adds along time."""
     depth, height, width, channels, out = kernel.shape
-    batch, time = x.shape[:2]
     spread = kernel.transpose(1, 2, 3, 0, 4).reshape(height, width, channels, depth * out)
     y = _conv2d(x.reshape(-1, *x.shape[2:]), spread, stride[1:], padding[1:])
-    y = y.reshape(batch, time, *y.shape[1:3], depth, out)
-    taps = _temporal_taps(y.reshape(batch, time, y.shape[2], y.shape[3], depth * out), depth, stride[0], padding[0])
+    taps = _temporal_taps(y.reshape(*x.shape[:2], *y.shape[1:]), depth, stride[0], padding[0])
     return functools.reduce(jnp.add, (tap[..., t * out : (t + 1) * out] for t, tap in enumerate(taps)))
 
 
@@ -98,10 +95,11 @@ _APPLY = {
     "im2col": _im2col,
     "pointwise": _pointwise,
 }
+FORMS = tuple(_APPLY)
 
 
 def choose_form(backend: str, kernel_size: Sequence[int]) -> str:
-    """The fastest form for an input (B, T, H, W, C) on a backend ("cpu", "gpu", "tpu")."""
+    """The fastest form for a kernel of that size (D, H, W) on a backend ("cpu", "gpu", "tpu")."""
     if kernel_size == (1, 1, 1):
         return "pointwise"
     if backend != "cpu":
@@ -119,7 +117,7 @@ def conv3d(
       kernel: filter taps.
       stride: step along T, H, W.
       padding: zeros added at each end of T, H, W.
-      form: one of `FORMS`; empty = the one `choose_form` gives for this backend and shape.
+      form: one of `FORMS`; empty = the one `choose_form` gives for this backend and kernel.
 
     Returns:
       (B, T', H', W', O) with T' = (T + 2p - D) // s + 1, and so on.
