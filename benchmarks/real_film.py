@@ -30,7 +30,7 @@ from avmsnet_jax.data import MANIFEST
 from avmsnet_jax.data.pipeline import Record, open_split
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.data.sources.movies import Film, read_key_shots
-from avmsnet_jax.media.audio import SAMPLE_RATE
+from avmsnet_jax.media.audio import SAMPLE_RATE, read_waveform
 from avmsnet_jax.media.video import read_info
 
 
@@ -46,11 +46,13 @@ def write_published_layout(film: Film, root: Path, save: Callable[[Image.Image, 
     for frame in film.read_frames():
         save(Image.fromarray(frame.rgb()), frames / f"{frame.number}.jpg")
         count = frame.number
-    waveform = film.read_waveform()
+    waveform = read_waveform(film.path)
     if waveform is not None:
         scipy.io.wavfile.write(sound / f"{film.name}.wav", SAMPLE_RATE, waveform)
     with open(labels / f"{film.name}.csv", "w", newline="") as file:
-        csv.writer(file).writerows((number, film.label(number)) for number in range(1, count + 1))
+        csv.writer(file).writerows(
+            (number, film.label(number, (number - 1) / film.fps)) for number in range(1, count + 1)
+        )
     (lists / "Movie50_list_train_fps.txt").write_text(f"{film.name} {count} {film.fps!r}\n")
     (lists / "Movie50_list_test_fps.txt").write_text("")
     return count

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from avmsnet_jax.media.audio import SAMPLE_RATE
+from avmsnet_jax.media.audio import SAMPLE_RATE, Waveform
 
 SAMPLES_PER_FRAME = SAMPLE_RATE // 10  # the sound buffer is made for films of 10 frames a second and more
 SOUNDNET_RANGE = 256  # SoundNet was trained on waveforms in ±256
@@ -74,10 +74,8 @@ def frame_time(frame: int, fps: float) -> float:
     return (frame - 1) / fps
 
 
-def excerpt_bounds(
-    centre: int, fps: float, n_samples: int, frames: int = 16, sample_rate: int = SAMPLE_RATE
-) -> tuple[int, int]:
-    """The samples heard with a clip, as the half-open slice `[start, stop)` of the waveform.
+def excerpt_bounds(centre: int, fps: float, frames: int = 16, sample_rate: int = SAMPLE_RATE) -> tuple[int, int]:
+    """The samples heard with a clip, as the half-open slice `[start, stop)` of the waveform, where it is that long.
 
     Frame f covers samples int(max(0, (f-1)/fps·Fs - Fs/(2 fps))) to int(min(n, (f-1)/fps·Fs + Fs/(2 fps))),
     both included; a clip covers what is from its first frame's first to its last frame's last.
@@ -85,14 +83,12 @@ def excerpt_bounds(
     Args:
       centre: centre of the clip, a frame number.
       fps: frames a second.
-      n_samples: n, samples of the whole waveform.
       frames: frames of a clip.
       sample_rate: Fs, Hz.
     """
     first, last = frame_list(centre, frames)[0], frame_list(centre, frames)[-1]
     start = int(max(0, (first - 1) / fps * sample_rate - sample_rate / (2 * fps)))
-    end = int(min(n_samples, (last - 1) / fps * sample_rate + sample_rate / (2 * fps)))
-    return min(start, n_samples), min(end + 1, n_samples)
+    return start, int((last - 1) / fps * sample_rate + sample_rate / (2 * fps)) + 1
 
 
 def sound_buffer(excerpt: np.ndarray, size: int) -> np.ndarray:
@@ -123,7 +119,7 @@ def resize(picture: np.ndarray, size: int) -> np.ndarray:
 
 def cut(
     film: Iterable[Frame],
-    waveform: np.ndarray | None,
+    waveform: Waveform | None,
     fps: float | Fraction,
     *,
     frames: int = 16,
@@ -134,7 +130,7 @@ def cut(
 
     Args:
       film: every frame from number 1 on, in order.
-      waveform: (N,) float32 in ±1 at 22,050 Hz that starts with frame 1, or None for a silent film.
+      waveform: sound at 22,050 Hz that starts with frame 1, or None for a silent film.
       fps: frames a second.
       frames: frames of a clip.
       frame_size: height and width of a clip's frames, pixels.
@@ -157,8 +153,7 @@ def cut(
             continue
         excerpt = np.zeros(0, np.float32)
         if waveform is not None:
-            start, stop = excerpt_bounds(centre, fps, len(waveform), frames)
-            excerpt = waveform[start:stop]
+            excerpt = waveform.excerpt(*excerpt_bounds(centre, fps, frames))
         labelled = label_frame(centre)
         yield Clip(
             frame=labelled,

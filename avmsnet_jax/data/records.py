@@ -13,7 +13,7 @@ import abc
 import dataclasses
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from tensorflow_datasets.core import dataset_builder
 from tqdm import tqdm
 
 from avmsnet_jax.data import clips
-from avmsnet_jax.data.sources import SPLITS, Skipped, Video
+from avmsnet_jax.data.sources import SPLITS, Collection, Skipped, Video
 from avmsnet_jax.data.sources.movies import find_films
 from avmsnet_jax.data.sources.published import find_videos
 from avmsnet_jax.errors import UserError
@@ -32,9 +32,6 @@ from avmsnet_jax.errors import UserError
 _SHARD_BYTES = 200e6
 _MOST_SHARDS = 512  # a reader keeps all shards of a split open, and 1024 files is a common limit
 _RANDOM_ACCESS = "group_size:1"
-_CITATION = """\
-@misc{avmsnet, title={{A/V-MSNet}: audiovisual movie summarization}, note={see docs/ for the published description}}
-"""
 
 
 @dataclasses.dataclass(eq=False)
@@ -88,21 +85,30 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
 
     url_infos = None  # nothing is downloaded; TFDS's own look-up needs importlib_resources, which it does not install
 
+    CITATION = ""
+    USERS = 0  # the most users that scored a video; records of collections without any have no `scores`
+
     prepared: list[Prepared]
     skipped: list[Skipped]
 
     @abc.abstractmethod
-    def find(self, source: Path) -> tuple[Sequence[Video], list[Skipped]]:
+    def find(self, source: Path) -> Collection:
         """The videos of a layout on disk, and what was left out."""
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config
         size = config.frame_size
         tensor = tfds.features.Tensor
+        scores = tensor(
+            shape=(self.USERS,),
+            dtype=np.float32,
+            encoding="bytes",
+            doc="what each user gave that frame; NaN beyond the video's users",
+        )
         return tfds.core.DatasetInfo(
             builder=self,
             description=self.__doc__,
-            citation=_CITATION,
+            citation=self.CITATION,
             features=tfds.features.FeaturesDict(
                 {
                     # encoding="bytes": as integers of a protocol buffer a clip decodes 15 times more slowly, and
@@ -117,7 +123,8 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
                         doc="mono at 22,050 Hz in ±256, under a Hann window, centred",
                     ),
                     "has_sound": tfds.features.Scalar(dtype=np.bool_, doc="whether anything is heard"),
-                    "label": tfds.features.ClassLabel(names=["other", "key"]),
+                    "label": tfds.features.ClassLabel(names=["other", "key"]),  # -1 where nobody said
+                    **({"scores": scores} if self.USERS else {}),
                     "video": tfds.features.Text(doc="name of the video"),
                     "frame": tfds.features.Scalar(dtype=np.int32, doc="the frame that the label is of, from 1"),
                     "time_s": tensor(shape=(), dtype=np.float64, encoding="bytes", doc="when that frame is shown"),
@@ -128,8 +135,8 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
         source, folder = Path(dl_manager.manual_dir), Path(self.data_path)
-        videos, self.skipped = self.find(source)
-        self.prepared = []
+        collection = self.find(source)
+        videos, self.skipped, self.prepared = collection.videos, list(collection.skipped), []
         config = self.builder_config
         total = sum(len(clips.centres(video.expected_frames, config.frames, config.spacing)) for video in videos)
         with tqdm(total=total or None, unit="clip", disable=None) as bar:  # None: only on a terminal
@@ -148,9 +155,18 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
         if not self.prepared:
             reasons = "; ".join(f"{item.video}: {item.reason}" for item in self.skipped[:3]) or "no film is in it"
             raise UserError(f"nothing in {source} could be prepared ({reasons})")
+        self._write_annotations(collection, folder)
         self.info.set_splits(
             tfds.core.SplitDict([self._pack(split) for split in SPLITS if any(p.clips[split] for p in self.prepared)])
         )
+
+    def _write_annotations(self, collection: Collection, folder: Path) -> None:
+        """Keeps what users said of whole videos, in <folder>/annotations/<video>.npz."""
+        names = {item.video for item in self.prepared}
+        for video in collection.videos:
+            if video.name in names and (arrays := video.annotations()):
+                (folder / "annotations").mkdir(exist_ok=True)
+                np.savez_compressed(folder / "annotations" / f"{video.name}.npz", **arrays)
 
     def _stage(self, video: Video, prefix: Path, on_clip: Callable[[], Any]) -> Prepared:
         """Writes one video's records to a file of its own for each split, or leaves nothing."""
@@ -167,7 +183,7 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
                 yield frame
 
         try:
-            waveform = video.read_waveform()
+            waveform = video.open_waveform()
             for clip in clips.cut(
                 film(),
                 waveform,
@@ -176,7 +192,7 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
                 frame_size=config.frame_size,
                 spacing=config.spacing,
             ):
-                split, label = video.split_of(clip.time_s), video.label(clip.frame)
+                split, label = video.split_of(clip.time_s), video.label(clip.frame, clip.time_s)
                 if split not in writers:
                     files[split] = prefix.with_name(f"{prefix.name}.{split}.staged")
                     writers[split] = ArrayRecordWriter(str(files[split]), _RANDOM_ACCESS)
@@ -190,9 +206,12 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
                     "time_s": clip.time_s,
                     "fps": video.fps,
                 }
+                if self.USERS:
+                    scores = video.scores(clip.frame)
+                    example["scores"] = np.pad(scores, (0, self.USERS - len(scores)), constant_values=np.nan)
                 writers[split].write(self.info.features.serialize_example(example))
                 count[split] += 1
-                positives[split] += label
+                positives[split] += label == 1
                 on_clip()
             if not files:
                 raise UserError(
@@ -233,7 +252,7 @@ class Movies(ClipRecords):
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = "A folder of films, with <film stem>.keyshots.csv (start_s,end_s) beside each."
 
-    def find(self, source: Path) -> tuple[Sequence[Video], list[Skipped]]:
+    def find(self, source: Path) -> Collection:
         """See `ClipRecords`."""
         return find_films(source, self.builder_config.test_fraction)
 
@@ -241,12 +260,21 @@ class Movies(ClipRecords):
 class Movie50(ClipRecords):
     """Movie50: 50 movies, the eye fixations of 20 people turned into key-frame labels."""
 
+    CITATION = """\
+@inproceedings{zhao2022human,
+  title={Human Attention Based Movie Summarization: Dataset and Baseline Model},
+  author={Zhao, Defang and Zhu, Dandan and Min, Xiongkuo and Yue, Jiaomin and Zhang, Kaiwei and Zhou, Qiangqiang
+          and Zhai, Guangtao and Yang, Xiaokang},
+  booktitle={IEEE International Conference on Multimedia and Expo (ICME)}, year={2022},
+  doi={10.1109/ICME52920.2022.9859796}
+}
+"""
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "The published layout: a folder that holds video_frames/Movie50, video_audio/Movie50, annotations/Movie50 and "
         "fold_lists/Movie50_list_{train,test}_fps.txt."
     )
 
-    def find(self, source: Path) -> tuple[Sequence[Video], list[Skipped]]:
+    def find(self, source: Path) -> Collection:
         """See `ClipRecords`."""
         return find_videos(source, "Movie50")
 
@@ -256,7 +284,7 @@ class Tvsum(ClipRecords):
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = Movie50.MANUAL_DOWNLOAD_INSTRUCTIONS.replace("Movie50", "TVSum")
 
-    def find(self, source: Path) -> tuple[Sequence[Video], list[Skipped]]:
+    def find(self, source: Path) -> Collection:
         """See `ClipRecords`."""
         return find_videos(source, "TVSum")
 

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from avmsnet_jax.data import clips
+from avmsnet_jax.media.audio import Waveform
 from tests.media.films import number_of, numbered
 
 FPS = [8, 10, 23.976, 24000 / 1001, 25, 29.97, 60]
@@ -50,7 +51,7 @@ def published_buffer(excerpt: np.ndarray, size: int) -> np.ndarray:
 def test_every_clip_is_the_published_one(fps):
     n_frames = 260
     waveform = np.random.default_rng(0).uniform(-1, 1, int(n_frames / fps * 22050)).astype(np.float32)
-    cut = list(clips.cut(drawn_film(n_frames), waveform, fps))
+    cut = list(clips.cut(drawn_film(n_frames), Waveform(np.array_split(waveform, 7)), fps))
     centres = [j for j in range(25, n_frames, 25) if j + 8 <= n_frames]
     assert len(cut) == len(centres) == 10
     for clip, j in zip(cut, centres, strict=True):
@@ -106,7 +107,9 @@ def test_silence_is_said():
     silent = list(clips.cut(drawn_film(60), None, 25))
     assert [clip.has_sound for clip in silent] == [False, False]
     assert not any(clip.sound.any() for clip in silent)
-    ends_early = list(clips.cut(drawn_film(60), np.ones(22050, np.float32), 25))  # the second clip begins at 1.7 s
+    ends_early = list(
+        clips.cut(drawn_film(60), Waveform([np.ones(22050, np.float32)]), 25)
+    )  # the second clip begins at 1.7 s
     assert [clip.has_sound for clip in ends_early] == [True, False]
 
 

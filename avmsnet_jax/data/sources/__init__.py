@@ -1,15 +1,19 @@
-"""Layouts that users hold, each read as a list of labelled videos."""
+"""Layouts that users hold, each read as a collection of videos."""
 
 import abc
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from avmsnet_jax.data.clips import Frame
+from avmsnet_jax.media.audio import Waveform
 
-SPLITS = ("train", "test")
+# all: the videos of a collection that is divided into folds; unlabelled: films that nobody has judged.
+SPLITS = ("train", "test", "all", "unlabelled")
+UNLABELLED = -1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Video(abc.ABC):
     Attributes:
       name: unique within its split.
       fps: frames a second.
-      split: train or test.
+      split: one of `SPLITS`.
       test_from_s: clips labelled at or after this time go to the test split, whatever `split` says.
     """
 
@@ -39,13 +43,26 @@ class Video(abc.ABC):
     def read_frames(self) -> Iterable[Frame]:
         """Every frame from number 1 on, in order. Raises UserError where one cannot be read."""
 
+    @property
     @abc.abstractmethod
-    def read_waveform(self) -> np.ndarray | None:
-        """(N,) float32 in ±1 at 22,050 Hz from the first frame on, None without sound. Raises UserError."""
+    def files(self) -> Sequence[Path]:
+        """What the video is read from, annotations included: where these change, its records are made anew."""
 
     @abc.abstractmethod
-    def label(self, frame: int) -> int:
-        """1 where frame number `frame` is a key frame, else 0."""
+    def open_waveform(self) -> Waveform | None:
+        """Its sound at 22,050 Hz from the first frame on, None without sound. Raises UserError."""
+
+    @abc.abstractmethod
+    def label(self, frame: int, time_s: float) -> int:
+        """1 where frame number `frame`, shown at `time_s`, is a key frame, else 0; `UNLABELLED` if nobody said."""
+
+    def scores(self, frame: int) -> np.ndarray:
+        """(users,) float32: what each user gave that frame. Empty where a collection has only labels."""
+        return np.zeros(0, np.float32)
+
+    def annotations(self) -> dict[str, np.ndarray]:
+        """What users said of the whole video, by the field's names; kept beside the records."""
+        return {}
 
     def split_of(self, time_s: float) -> str:
         """The split of the clip that is labelled at `time_s`."""
@@ -58,3 +75,19 @@ class Skipped:
 
     video: str
     reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Collection:
+    """What was found of a layout.
+
+    Attributes:
+      videos: those that can be read, in order.
+      skipped: those that cannot, and files that belong to nothing.
+      folds: for each fold the names of its videos by split, `{"train": (...), "test": (...)}`; empty for
+        collections with a single division, which their videos' `split` says.
+    """
+
+    videos: Sequence[Video]
+    skipped: Sequence[Skipped]
+    folds: Sequence[dict[str, tuple[str, ...]]] = ()

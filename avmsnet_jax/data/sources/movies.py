@@ -5,10 +5,8 @@ import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
 from avmsnet_jax.data import clips
-from avmsnet_jax.data.sources import SPLITS, Skipped, Video
+from avmsnet_jax.data.sources import Collection, Skipped, Video
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media import audio, video
 
@@ -33,17 +31,21 @@ class Film(Video):
         """See `Video`."""
         return video.read_frames(self.path)
 
-    def read_waveform(self) -> np.ndarray | None:
+    @property
+    def files(self) -> tuple[Path, ...]:
         """See `Video`."""
-        return audio.read_waveform(self.path)
+        return (self.path, self.path.with_name(self.path.stem + KEYSHOTS_SUFFIX))
 
-    def label(self, frame: int) -> int:
+    def open_waveform(self) -> audio.Waveform | None:
+        """See `Video`."""
+        return audio.open_waveform(self.path)
+
+    def label(self, frame: int, time_s: float) -> int:
         """1 where the frame's time lies in a key shot."""
-        time_s = clips.frame_time(frame, self.fps)
         return int(any(start <= time_s < end for start, end in self.key_shots))
 
 
-def find_films(source: Path, test_fraction: float) -> tuple[list[Film], list[Skipped]]:
+def find_films(source: Path, test_fraction: float) -> Collection:
     """Lists the films of a folder and decides which split each belongs to.
 
     Films in the subfolders `train` and `test` belong to these. Without such subfolders, the last
@@ -53,20 +55,18 @@ def find_films(source: Path, test_fraction: float) -> tuple[list[Film], list[Ski
     Args:
       source: the folder.
       test_fraction: share of the test split, 0 <= test_fraction < 1; 0 = everything is for training.
-
-    Returns:
-      the films, and the files that were left out.
     """
-    if not any((source / split).is_dir() for split in SPLITS):
+    if not any((source / split).is_dir() for split in ("train", "test")):
         films, skipped = _films_in(source, "train")
-        return _with_test_share(films, test_fraction), skipped
+        return Collection(_with_test_share(films, test_fraction), skipped)
     films, skipped = [], []
-    for split in SPLITS:
+    for split in ("train", "test"):
         if (source / split).is_dir():
             found, left_out = _films_in(source / split, split)
             films += found
             skipped += [dataclasses.replace(item, video=f"{split}/{item.video}") for item in left_out]
-    return films, skipped + [Skipped(path.name, "beside the folders train and test") for path in _candidates(source)]
+    beside = [Skipped(path.name, "beside the folders train and test") for path in _candidates(source)]
+    return Collection(films, skipped + beside)
 
 
 def read_key_shots(path: Path) -> tuple[tuple[float, float], ...]:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from avmsnet_jax.data import clips
-from avmsnet_jax.data.sources import SPLITS, Skipped, Video
+from avmsnet_jax.data.sources import Collection, Skipped, Video
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media import audio
 
@@ -39,12 +39,14 @@ class PublishedVideo(Video):
     Attributes:
       frames: folder of `<i>.jpg`, i = 1 ... expected_frames.
       wav: its sound; silence where there is no such file.
+      csv: where its labels were read from.
       labels: label by frame number; a frame without one is 0.
       expected_frames: n_frames of the fold list.
     """
 
     frames: Path
     wav: Path
+    csv: Path
     labels: Mapping[int, int]
     expected_frames: int = 0
 
@@ -53,44 +55,47 @@ class PublishedVideo(Video):
         for number in range(1, self.expected_frames + 1):
             yield FrameFile(number, self.frames / f"{number}.jpg")
 
-    def read_waveform(self) -> np.ndarray | None:
+    @property
+    def files(self) -> tuple[Path, ...]:
         """See `Video`."""
-        return audio.read_waveform(self.wav) if self.wav.exists() else None
+        frames = (self.frames / f"{number}.jpg" for number in range(1, self.expected_frames + 1))
+        return (self.wav, self.csv, *frames)
 
-    def label(self, frame: int) -> int:
+    def open_waveform(self) -> audio.Waveform | None:
+        """See `Video`."""
+        return audio.open_waveform(self.wav) if self.wav.exists() else None
+
+    def label(self, frame: int, time_s: float) -> int:
         """The CSV row of the frame; no row means 0."""
         return self.labels.get(frame, 0)
 
 
-def find_videos(source: Path, dataset: str) -> tuple[list[PublishedVideo], list[Skipped]]:
+def find_videos(source: Path, dataset: str) -> Collection:
     """Lists the videos of the fold lists.
 
     Args:
       source: the folder that holds `video_frames`, `video_audio`, `annotations` and `fold_lists`.
       dataset: the name of the data set's folders, such as Movie50.
 
-    Returns:
-      the videos, and those whose files are missing or unreadable.
-
     Raises:
       UserError: a fold list is missing or malformed.
     """
     videos: list[PublishedVideo] = []
     skipped: list[Skipped] = []
-    for split in SPLITS:
+    for split in ("train", "test"):
         for name, n_frames, fps in _read_fold_list(source / "fold_lists" / f"{dataset}_list_{split}_fps.txt"):
             frames = source / "video_frames" / dataset / name
             if not frames.is_dir():
                 skipped.append(Skipped(name, f"no folder of frames {frames}"))
                 continue
             try:
-                labels = read_labels(source / "annotations" / dataset / name / f"{name}.csv")
+                labels = read_labels(labels_csv := source / "annotations" / dataset / name / f"{name}.csv")
             except UserError as error:
                 skipped.append(Skipped(name, str(error)))
                 continue
             wav = source / "video_audio" / dataset / name / f"{name}.wav"
-            videos.append(PublishedVideo(name, fps, split, frames, wav, labels, expected_frames=n_frames))
-    return videos, skipped
+            videos.append(PublishedVideo(name, fps, split, frames, wav, labels_csv, labels, expected_frames=n_frames))
+    return Collection(videos, skipped)
 
 
 def read_labels(path: Path) -> dict[int, int]:
