@@ -166,7 +166,7 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
         for video in collection.videos:
             if video.name in names and (arrays := video.annotations()):
                 (folder / "annotations").mkdir(exist_ok=True)
-                np.savez_compressed(folder / "annotations" / f"{video.name}.npz", **arrays)
+                np.savez_compressed(folder / "annotations" / f"{video.name}.npz", **arrays)  # type: ignore[arg-type]
 
     def _stage(self, video: Video, prefix: Path, on_clip: Callable[[], Any]) -> Prepared:
         """Writes one video's records to a file of its own for each split, or leaves nothing."""
