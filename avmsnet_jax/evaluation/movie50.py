@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
 from avmsnet_jax.errors import UserError
@@ -18,7 +19,6 @@ from avmsnet_jax.evaluation.metrics import Agreement, chance, precision_recall_f
 from avmsnet_jax.evaluation.plots import score_curve
 from avmsnet_jax.evaluation.scoring import score_records
 from avmsnet_jax.staging import staged
-from avmsnet_jax.training import mesh as mesh_lib
 from avmsnet_jax.weights import checkpoint
 
 

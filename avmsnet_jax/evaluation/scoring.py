@@ -8,9 +8,9 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.data import pipeline
 from avmsnet_jax.models.avmsnet import AVMSNet
-from avmsnet_jax.training import mesh as mesh_lib
 
 
 def score_records(

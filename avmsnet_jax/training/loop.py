@@ -14,12 +14,12 @@ from flax import nnx
 from tqdm import tqdm
 
 from avmsnet_jax import config as config_lib
+from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.models.avmsnet import AVMSNet
 from avmsnet_jax.staging import staged
-from avmsnet_jax.training import mesh as mesh_lib
 from avmsnet_jax.training.checkpoints import Checkpoints, begun
 from avmsnet_jax.training.optimizer import learning_rates, make_optimizer
 from avmsnet_jax.training.step import LOSSES, make_step, split

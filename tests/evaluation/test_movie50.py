@@ -9,11 +9,11 @@ import pytest
 from flax import nnx
 
 import avmsnet_jax
+from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.data.pipeline import open_split
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation.movie50 import evaluate, file_name
 from avmsnet_jax.evaluation.scoring import score_records
-from avmsnet_jax.training import mesh as mesh_lib
 from tests.conftest import one_line
 
 pytestmark = pytest.mark.usefixtures("compiled_before")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.models.avmsnet import AVMSNet
-from avmsnet_jax.training import mesh as mesh_lib
 from avmsnet_jax.training.optimizer import make_optimizer
 from avmsnet_jax.training.step import LOSSES, bce, double_sigmoid, make_step, split
 
