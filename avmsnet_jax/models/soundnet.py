@@ -63,6 +63,7 @@ class SoundNet(nnx.Module):
         for conv, bn, (_, _, _, pool) in zip(self.convs, self.bns, LAYERS, strict=True):
             x = nnx.relu(bn(conv(x)))
             if pool > 1:
-                steps = x.shape[1] // pool
-                x = x[:, : steps * pool].reshape(x.shape[0], steps, pool, x.shape[2]).max(axis=2)
+                # Not jnp.max: its gradient divides by how many values equal the maximum, which a compiler that computes
+                # them a second time may find to be none.
+                x = nnx.max_pool(x, (pool,), (pool,))
         return jnp.mean(x, axis=1)

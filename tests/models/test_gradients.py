@@ -53,8 +53,8 @@ def jax_gradients(config, state, video, audio):
     def loss(model):
         return optax.sigmoid_binary_cross_entropy(model(video, audio).logits, labels).mean()
 
-    # Run once, so what LLVM's optimisation takes it never gives back. (At level 0 jaxlib 0.10.2 gives NaN.)
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 1})
+    # Run once, so what optimising takes it never gives back. Level 0 fuses least: gradients must not lean on fusion.
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
     def gradients_and_statistics(variables):
         model = nnx.merge(graph, variables)
         return nnx.grad(loss)(model), nnx.state(model, nnx.BatchStat)
