@@ -1,1 +1,40 @@
-"""How good scores are."""
+"""How good scores are: shots and summaries from scores, and their agreement with people, by the field's protocols.
+
+from avmsnet_jax import evaluation
+
+changes = evaluation.kts(features, max_change_points=len(features) - 1)
+shots = evaluation.shots(changes, picks, n_frames)
+chosen = evaluation.summary(evaluation.frame_scores(scores, picks, n_frames), shots)
+evaluation.f1_score(chosen, user_summaries, reduce="max")
+"""
+
+from avmsnet_jax.evaluation.change_points import kts
+from avmsnet_jax.evaluation.correlation import constant_pairs, kendall_tau, spearman_rho
+from avmsnet_jax.evaluation.metrics import (
+    Agreement,
+    average_precision,
+    best_threshold,
+    f1_score,
+    precision_recall_f,
+    precision_recall_f_per_film,
+)
+from avmsnet_jax.evaluation.selection import frame_scores, knapsack, select_shots, shot_scores, shots, summary
+
+__all__ = [
+    "Agreement",
+    "average_precision",
+    "best_threshold",
+    "constant_pairs",
+    "f1_score",
+    "frame_scores",
+    "kendall_tau",
+    "knapsack",
+    "kts",
+    "precision_recall_f",
+    "precision_recall_f_per_film",
+    "select_shots",
+    "shot_scores",
+    "shots",
+    "spearman_rho",
+    "summary",
+]

@@ -1,8 +1,13 @@
 """Agreement of scores with labels."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.evaluation import checks
 
 
 class Agreement(NamedTuple):
@@ -19,6 +24,27 @@ def precision_recall_f(predicted: np.ndarray, labels: np.ndarray) -> Agreement:
     return _agreement(true, int(np.sum(predicted)), int(np.sum(labels)))
 
 
+def precision_recall_f_per_film(
+    predicted: np.ndarray, labels: np.ndarray, films: Sequence[str]
+) -> dict[str, Agreement]:
+    """`precision_recall_f` of each film on its own, in the order in which the films first appear.
+
+    Args:
+      predicted: (N,) bool.
+      labels: (N,) bool.
+      films: (N,) the film of each clip.
+
+    Raises:
+      UserError: the lengths differ.
+    """
+    if not len(predicted) == len(labels) == len(films):
+        raise UserError(
+            f"{len(predicted)} predictions, {len(labels)} labels, {len(films)} films; give one for each clip"
+        )
+    names = np.asarray(films)
+    return {film: precision_recall_f(predicted[names == film], labels[names == film]) for film in dict.fromkeys(films)}
+
+
 def chance(labels: np.ndarray, rate: float) -> Agreement:
     """What is expected of calling each clip a key moment with probability `rate`, whatever it shows.
 
@@ -29,6 +55,91 @@ def chance(labels: np.ndarray, rate: float) -> Agreement:
       rate: 0-1. At 1 every clip is called a key moment, which is the best that guessing can do for F.
     """
     return _agreement(rate * float(np.sum(labels)), rate * len(labels), float(np.sum(labels)))
+
+
+def f1_score(summary: ArrayLike, user_summaries: ArrayLike, reduce: Literal["mean", "max"] = "mean") -> float:
+    """F1 between a summary and each user's, 2 |A and B| / (|A| + |B|) in frames, then their mean or greatest.
+
+    The mean over users is TVSum's protocol, the maximum SumMe's (Zhang et al., Video Summarization with Long Short-Term
+    Memory, ECCV 2016). An empty summary scores 0, against an empty one too. Public code cuts or pads summaries of
+    different lengths silently; here they are an error.
+
+    Args:
+      summary: (N,) 0/1 or bool, one for each frame.
+      user_summaries: (U, N) 0/1 or bool, or (N,) for one user.
+      reduce: "mean" or "max" over users.
+
+    Returns:
+      0-1.
+
+    Raises:
+      UserError: the lengths differ, no user is there, a value is neither 0 nor 1, or `reduce` is something else.
+    """
+    chosen = checks.binary(summary, "summary", "frames")
+    users = checks.binary(np.atleast_2d(user_summaries), "user_summaries", "users", "frames")
+    if users.shape[1] != len(chosen) or not len(users):
+        raise UserError(
+            f"summary has {len(chosen)} frames and user_summaries has shape {users.shape}; give (users, {len(chosen)})"
+        )
+    if reduce not in ("mean", "max"):
+        raise UserError(f'reduce is {reduce!r}; give "mean" or "max"')
+    both = 2 * np.sum(users & chosen, axis=1)
+    either = np.sum(users, axis=1) + np.sum(chosen)
+    scores = both / np.maximum(either, 1)
+    return float(scores.mean() if reduce == "mean" else scores.max())
+
+
+def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
+    """The sum of (R_n - R_(n-1)) P_n over the distinct scores, falling: the step-wise area under precision and recall.
+
+    P_n and R_n are those of the clips whose score is at least the n-th (as scikit-learn has it; equal scores enter
+    together, so that the order of clips has no part in it).
+
+    Args:
+      scores: (N,) numbers.
+      labels: (N,) 0/1 or bool.
+
+    Returns:
+      0-1; 0 where no clip is key.
+
+    Raises:
+      UserError: the lengths differ, a score is NaN, or a label neither 0 nor 1.
+    """
+    _, true, predicted = _sweep(scores, labels)
+    if not len(true) or not true[-1]:
+        return 0.0
+    return float(np.sum(np.diff(true, prepend=0) / true[-1] * true / predicted))
+
+
+def best_threshold(scores: ArrayLike, labels: ArrayLike) -> tuple[float, Agreement]:
+    """The threshold with the greatest F on these clips: take those of the validation part, never those reported on.
+
+    Args:
+      scores: (N,) numbers.
+      labels: (N,) 0/1 or bool, at least one of them 1.
+
+    Returns:
+      the threshold, one of the scores (a clip is key where score >= threshold; of equally good ones the highest), and
+      the agreement it reaches here.
+
+    Raises:
+      UserError: no clip is key, or see `average_precision`.
+    """
+    levels, true, predicted = _sweep(scores, labels)
+    if not len(true) or not true[-1]:
+        raise UserError("no clip of these is key, so that every threshold is as good; choose it on clips with key ones")
+    best = int(np.argmax(2 * true / (predicted + true[-1])))
+    return float(levels[best]), _agreement(int(true[best]), int(predicted[best]), int(true[-1]))
+
+
+def _sweep(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The distinct scores, falling, and how many clips are at or above each: key ones, and all."""
+    values, key = checks.finite(scores, "scores", "clips"), checks.binary(labels, "labels", "clips")
+    if values.shape != key.shape:
+        raise UserError(f"{len(values)} scores stand against {len(key)} labels; give one label for each score")
+    levels, level_of = np.unique(-values, return_inverse=True)
+    true, predicted = (np.cumsum(np.bincount(level_of[part], minlength=len(levels))) for part in (key, key | True))
+    return -levels, true, predicted
 
 
 def _agreement(true: float, predicted: float, positive: float) -> Agreement:

@@ -1,0 +1,109 @@
+"""Where shots begin: kernel temporal segmentation."""
+
+import itertools
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.evaluation import checks
+
+# Scatters closer than this are equal: float64 sums of a long film's unit vectors are not exact beyond it.
+_TIE = 1e-9
+
+
+def kts(features: ArrayLike, max_change_points: int) -> np.ndarray:
+    """Kernel temporal segmentation (Potapov et al., Category-Specific Video Summarization, ECCV 2014), exact.
+
+    With x the rows of `features` divided by their L2 norm and N their number, it finds the m <= `max_change_points` and
+    the m change points that minimise
+
+        J_m / N + m / (2 N) (log(N / m) + 1),
+
+    where J_m is the scatter within the m + 1 segments: the sum over segments of sum |x|^2 - |sum x|^2 / length. For
+    m = 0 the penalty is 0, the limit of m log(N / m). Rows of zeros stay zeros.
+
+    Segmentations whose J differ by less than 1e-9 are equal; of equal ones it takes the one with the fewest change
+    points, and of these the one whose last change point is earliest, then the one before it, and so on.
+
+    Dynamic programming over blocks of segment ends, in O(N^2 (d + m)) time at most. Memory beside the features:
+    8 bytes x N x (d + m), with m no more than can pay off, which the penalty bounds; inner products and scatters exist
+    for 64 ends at a time. All CPU cores are used. The first call compiles for some seconds and keeps what it compiled.
+
+    Args:
+      features: (N, d) of any real type, one row a sample, at equal distances in time.
+      max_change_points: at least 0; more than N - 1 means N - 1, the field's usual choice.
+
+    Returns:
+      (m,) int64, ascending, each in 1..N - 1: the samples that begin a new segment. `shots` turns them into frames.
+
+    Raises:
+      UserError: `features` is not such an array, or holds NaN or infinity; `max_change_points` is negative.
+    """
+    rows = _unit_rows(features)
+    if max_change_points < 0:
+        raise UserError(f"max_change_points is {max_change_points}; give 0 or more")
+    samples = len(rows)
+    if samples < 2:
+        return np.zeros(0, np.int64)
+    energy = np.concatenate([[0.0], np.cumsum(rows.any(axis=1), dtype=np.float64)])
+    unsegmented = (energy[-1] - float(np.sum(np.sum(rows, axis=0) ** 2)) / samples) / samples
+    penalties = _penalty(np.arange(min(max_change_points, samples - 1) + 1), samples)
+    # The penalty rises with m and J is never negative: from here on, m is worse than no change point.
+    most = int(np.searchsorted(penalties, unsegmented)) - 1
+    if most < 1:
+        return np.zeros(0, np.int64)
+
+    from avmsnet_jax.evaluation import change_points_loops as loops  # a second, and only kts needs it
+
+    cost = _least_scatter(rows, energy, most)
+    objective = cost[:, -1] / samples + penalties[: most + 1]
+    changes = int(np.argmax(objective <= objective.min() + _TIE / samples))
+    found, end = np.zeros(changes, np.int64), samples
+    for m in range(changes, 0, -1):
+        end = loops.last_change(rows, energy, cost[m - 1], end, m, _TIE)
+        found[m - 1] = end
+    return found
+
+
+def _unit_rows(features: ArrayLike) -> np.ndarray:
+    rows = checks.finite(features, "features", "samples", "dimensions")
+    # First by the largest element: the square of a very large or small one is no number.
+    rows /= _or_one(np.maximum(rows.max(axis=1, initial=0.0), -rows.min(axis=1, initial=0.0)))
+    rows /= _or_one(np.linalg.norm(rows, axis=1))
+    return rows
+
+
+def _or_one(sizes: np.ndarray) -> np.ndarray:
+    return np.where(sizes > 0, sizes, 1.0)[:, None]
+
+
+def _penalty(changes: np.ndarray, samples: int) -> np.ndarray:
+    return changes / (2 * samples) * (np.log(samples / np.maximum(changes, 1)) + 1)
+
+
+def _least_scatter(rows: np.ndarray, energy: np.ndarray, most: int) -> np.ndarray:
+    """(most + 1, N + 1) float64: J_m of the first j samples at [m, j], infinite where they are too few."""
+    from avmsnet_jax.evaluation import change_points_loops as loops
+
+    samples = len(rows)
+    cost = np.full((most + 1, samples + 1), np.inf)
+    sums, best = np.zeros(samples), np.empty((most + 1, loops.BLOCK))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    parts = np.unique(np.linspace(1, most + 1, 4 * cores + 1).astype(int))
+    with ThreadPoolExecutor(cores) as threads:
+        for start in range(0, samples, loops.BLOCK):
+            stop = min(start + loops.BLOCK, samples)
+            scatter = np.zeros((stop, loops.BLOCK))
+            np.matmul(rows[:stop], rows[start:stop].T, out=scatter[:, : stop - start])
+            loops.scatters(scatter, start, sums, energy)
+            done = [
+                threads.submit(loops.from_earlier_blocks, cost, scatter, start, best, first, last)
+                for first, last in itertools.pairwise(parts)
+            ]
+            for part in done:
+                part.result()
+            loops.from_this_block(cost, scatter, start, best)
+    return cost

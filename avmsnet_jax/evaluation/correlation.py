@@ -1,0 +1,77 @@
+"""Rank correlation of scores with what people said."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.evaluation import checks
+
+
+def kendall_tau(pred: ArrayLike, users: ArrayLike) -> float:
+    """Kendall's tau-b between `pred` and each user, averaged over users.
+
+    tau_b = (C - D) / sqrt((C + D + T_p) (C + D + T_u)), over pairs of frames: C in the same order, D in the other, T
+    tied in one of the two only (Kendall 1945; for summaries Otani et al., Rethinking the Evaluation of Video
+    Summaries, CVPR 2019). Where a side is constant, tau has no value: it is taken as 0, and `constant_pairs` counts it.
+
+    Args:
+      pred: (N,) a score for each frame.
+      users: (U, N) each user's score for each frame, or (N,) for one.
+
+    Returns:
+      -1 to 1.
+
+    Raises:
+      UserError: the lengths differ, nothing is there, or a score is NaN.
+    """
+    from scipy.stats import kendalltau  # takes a second
+
+    pred, users = _sides(pred, users)
+    taus = [
+        kendalltau(pred, user, method="asymptotic").statistic if varies else 0.0
+        for user, varies in zip(users, _both_vary(pred, users), strict=True)
+    ]
+    return float(np.mean(taus))
+
+
+def spearman_rho(pred: ArrayLike, users: ArrayLike) -> float:
+    """Spearman's rho between `pred` and each user, averaged over users.
+
+    Pearson's correlation of the ranks, ties with the mean of their ranks (Spearman 1904; for summaries Otani et al.,
+    CVPR 2019). Where a side is constant it is taken as 0, and `constant_pairs` counts it.
+
+    Args:
+      pred: (N,) a score for each frame.
+      users: (U, N) each user's score for each frame, or (N,) for one.
+
+    Returns:
+      -1 to 1.
+
+    Raises:
+      UserError: the lengths differ, nothing is there, or a score is NaN.
+    """
+    from scipy.stats import rankdata
+
+    pred, users = _sides(pred, users)
+    middle = (len(pred) + 1) / 2
+    ours, theirs = rankdata(pred) - middle, rankdata(users, axis=1) - middle
+    sizes = np.sqrt(np.sum(ours**2) * np.sum(theirs**2, axis=1))
+    rhos = np.divide(theirs @ ours, sizes, out=np.zeros(len(users)), where=_both_vary(pred, users))
+    return float(np.mean(rhos))
+
+
+def constant_pairs(pred: ArrayLike, users: ArrayLike) -> int:
+    """For how many of the users `kendall_tau` and `spearman_rho` count 0 because they, or `pred`, are constant."""
+    return int(np.sum(~_both_vary(*_sides(pred, users))))
+
+
+def _sides(pred: ArrayLike, users: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    pred = checks.finite(pred, "pred", "frames")
+    users = checks.finite(np.atleast_2d(users), "users", "users", "frames")
+    if users.shape[1] != len(pred) or not users.size:
+        raise UserError(f"pred has {len(pred)} scores and users has shape {users.shape}; give (users, {len(pred)})")
+    return pred, users
+
+
+def _both_vary(pred: np.ndarray, users: np.ndarray) -> np.ndarray:
+    return (np.ptp(users, axis=1) > 0) & (np.ptp(pred) > 0)

@@ -1,0 +1,166 @@
+"""From scores at some frames to a summary: per frame, per shot, chosen within a budget."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.evaluation import checks
+
+
+def frame_scores(scores: ArrayLike, picks: ArrayLike, n_frames: int) -> np.ndarray:
+    """A score for each frame: that of the last pick at or before it.
+
+    Frames before the first pick have the first score. The field's files begin at frame 0; where they do not, public
+    code leaves zeros there.
+
+    Args:
+      scores: (P,) numbers, P at least 1.
+      picks: (P,) the frames they belong to, ascending, in 0..n_frames - 1.
+      n_frames: how many frames the video has.
+
+    Returns:
+      (n_frames,) float64.
+
+    Raises:
+      UserError: the shapes differ, or `picks` are not as described.
+    """
+    scores, picks = checks.finite(scores, "scores", "picks"), _picks(picks, n_frames)
+    if scores.shape != picks.shape:
+        raise UserError(f"{len(scores)} scores stand against {len(picks)} picks; give one score for each pick")
+    return scores[np.maximum(np.searchsorted(picks, np.arange(n_frames), side="right") - 1, 0)]
+
+
+def shots(change_points: ArrayLike, picks: ArrayLike, n_frames: int) -> np.ndarray:
+    """The shots that change points leave.
+
+    Args:
+      change_points: (m,) as `kts` returns them: the samples that begin a new shot, ascending, in 1..P - 1.
+      picks: (P,) the frame of each sample, ascending, in 0..n_frames - 1.
+      n_frames: how many frames the video has.
+
+    Returns:
+      (m + 1, 2) int64, the first and the last frame of each shot, both inclusive, as `change_points` has them in the
+      field's HDF5 files. They cover all frames: the first begins at 0, the last ends at n_frames - 1.
+
+    Raises:
+      UserError: the change points or picks are not as described.
+    """
+    changes, picks = checks.whole(change_points, "change_points", "changes"), _picks(picks, n_frames)
+    if len(changes) and (changes[0] < 1 or changes[-1] >= len(picks) or (np.diff(changes) < 1).any()):
+        raise UserError(f"change_points are not ascending within 1..{len(picks) - 1}; give samples, as kts does")
+    starts = np.concatenate([[0], picks[changes]])
+    return np.stack([starts, np.append(starts[1:], n_frames) - 1], axis=1)
+
+
+def shot_scores(frame_scores: ArrayLike, shots: ArrayLike) -> np.ndarray:
+    """The value of each shot: the mean score of its frames.
+
+    Args:
+      frame_scores: (n_frames,).
+      shots: (S, 2) first and last frame, both inclusive, one after the other; frames may lie in none.
+
+    Returns:
+      (S,) float64.
+
+    Raises:
+      UserError: a shot is empty, overlaps the one before it, or goes beyond the frames.
+    """
+    scores = checks.finite(frame_scores, "frame_scores", "frames")
+    shots = _shots(shots, len(scores))
+    return np.array([scores[first : last + 1].mean() for first, last in shots], np.float64)
+
+
+def select_shots(frame_scores: ArrayLike, shots: ArrayLike, budget: float = 0.15) -> np.ndarray:
+    """The shots of the best summary: `knapsack` over their mean scores and lengths.
+
+    The capacity is int(budget x n_frames) frames, of all frames there are; some public code counts only up to the end
+    of the last shot.
+
+    Args:
+      frame_scores: (n_frames,).
+      shots: (S, 2) first and last frame, both inclusive, one after the other.
+      budget: the longest summary as a share of the video, 0-1.
+
+    Returns:
+      (k,) int64, rows of `shots`, ascending.
+
+    Raises:
+      UserError: see `shot_scores`; the budget is not within 0-1.
+    """
+    if not 0 <= budget <= 1:
+        raise UserError(f"the budget is {budget}; give a share of the video, 0 to 1")
+    values = shot_scores(frame_scores, shots)
+    shots = np.asarray(shots)
+    return knapsack(values, shots[:, 1] - shots[:, 0] + 1, int(budget * np.size(frame_scores)))
+
+
+def summary(frame_scores: ArrayLike, shots: ArrayLike, budget: float = 0.15) -> np.ndarray:
+    """(n_frames,) bool: the frames of the shots that `select_shots` chooses."""
+    chosen = np.asarray(shots)[select_shots(frame_scores, shots, budget)]
+    frames = np.zeros(np.size(frame_scores), bool)
+    for first, last in chosen.astype(np.int64):
+        frames[first : last + 1] = True
+    return frames
+
+
+def knapsack(values: ArrayLike, weights: ArrayLike, capacity: int) -> np.ndarray:
+    """The 0/1 knapsack, exact: the items of the greatest total value whose weights sum to at most `capacity`.
+
+    Values are never rounded to integers, as some public code does; totals are float64, added in the order of the items.
+    Only what adds value is chosen: no item of value 0 or less. Of equal totals it takes the one that leaves out the
+    last item in which they differ, so that earlier items win.
+
+    Dynamic programming in O(n capacity) time and n capacity / 8 bytes: 0.1 s and 6.5 MB for the 2,000 shots of a
+    two-hour film.
+
+    Args:
+      values: (n,) numbers.
+      weights: (n,) whole numbers, at least 0.
+      capacity: a whole number, at least 0. For a summary it is int(0.15 x n_frames): the caller's.
+
+    Returns:
+      (k,) int64 indices of the chosen, ascending.
+
+    Raises:
+      UserError: the shapes differ, a number is NaN or infinite, a weight or the capacity is negative or a fraction.
+    """
+    values, weights = checks.finite(values, "values", "items"), checks.whole(weights, "weights", "items")
+    if values.shape != weights.shape:
+        raise UserError(f"{len(values)} values stand against {len(weights)} weights; give one weight for each value")
+    if capacity < 0 or capacity % 1 or (weights < 0).any():
+        raise UserError(f"weights and capacity ({capacity}) are whole numbers of at least 0; give such")
+    items = np.flatnonzero((values > 0) & (weights <= capacity))
+    capacity = min(int(capacity), int(weights[items].sum()))
+    best = np.zeros(capacity + 1)  # best[c]: of the items so far, within c
+    taken = np.zeros((len(items), capacity // 8 + 1), np.uint8)
+    for row, item in enumerate(items):
+        weight = weights[item]
+        with_it = best[: capacity + 1 - weight] + values[item]
+        better = with_it > best[weight:]
+        taken[row] = np.packbits(np.concatenate([np.zeros(weight, bool), better]))
+        best[weight:] = np.where(better, with_it, best[weight:])
+    chosen = []
+    for row in range(len(items) - 1, -1, -1):
+        if taken[row, capacity // 8] >> (7 - capacity % 8) & 1:
+            chosen.append(items[row])
+            capacity -= int(weights[items[row]])
+    return np.array(chosen[::-1], np.int64)
+
+
+def _picks(picks: ArrayLike, n_frames: int) -> np.ndarray:
+    picks = checks.whole(picks, "picks", "picks")
+    if not len(picks) or picks[0] < 0 or picks[-1] >= n_frames or (np.diff(picks) < 1).any():
+        raise UserError(f"picks are not ascending frames within 0..{n_frames - 1}; give at least one, each once")
+    return picks
+
+
+def _shots(shots: ArrayLike, n_frames: int) -> np.ndarray:
+    shots = checks.whole(shots, "shots", "shots", "first and last frame")
+    if shots.shape[1] != 2:
+        raise UserError(f"shots has shape {shots.shape}; give (shots, 2), the first and the last frame of each")
+    edges = shots.ravel()
+    if len(edges) and (edges[0] < 0 or edges[-1] >= n_frames):
+        raise UserError(f"shots go beyond the {n_frames} frames; first and last frames are inclusive and count from 0")
+    if (shots[:, 0] > shots[:, 1]).any() or (shots[1:, 0] <= shots[:-1, 1]).any():
+        raise UserError("shots are empty or overlap; give them one after the other, first and last frame inclusive")
+    return shots
