@@ -15,6 +15,10 @@ from avmsnet_jax.media.audio import Waveform
 SPLITS = ("train", "test", "all", "unlabelled")
 UNLABELLED = -1
 
+# How far two counts of a film's frames may differ: decoders disagree by a few, and SumMe's running times by 3.4%
+# from its frames; another frame rate, 25 for 24, would be 4%.
+COUNT_SLACK = 0.035
+
 
 @dataclasses.dataclass(frozen=True)
 class Video(abc.ABC):
@@ -91,3 +95,8 @@ class Collection:
     videos: Sequence[Video]
     skipped: Sequence[Skipped]
     folds: Sequence[dict[str, tuple[str, ...]]] = ()
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a video's name can be that of a file: what users said is kept under it."""
+    return name not in ("", ".", "..") and not set(name) & set("/\\\0")
