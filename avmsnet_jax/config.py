@@ -84,7 +84,11 @@ class DataConfig:
     dir: str = _field("", "prepared records: the --output of prepare_data.py", "directory")
     train_split: str = _field("train", "split that training reads")
     flip: bool = _field(True, "mirror a whole training clip left-right with probability 0.5")
-    threads: int = _field(4, "threads that read and decode records ahead of the training step", "threads")
+    fold: int = _field(0, "which division into train and test to take, of data sets that have several", "folds")
+    threads: int = _field(4, "threads that read and decode records ahead, of each worker if there are any", "threads")
+    workers: int = _field(
+        0, "processes that read and decode records ahead, where threads are not enough; 0 = this one does", "processes"
+    )
 
 
 @dataclasses.dataclass
@@ -161,6 +165,8 @@ class Config:
             _at_least(f"train.{name}", getattr(self.train, name), 1)
         _at_least("eval.batch_size", self.eval.batch_size, 1)
         _at_least("data.threads", self.data.threads, 1)
+        _at_least("data.fold", self.data.fold, 0)
+        _at_least("data.workers", self.data.workers, 0)
         for name in ("learning_rate", "weight_decay", "momentum", "dampening", "decay_factor"):
             value = getattr(self.optimizer, name)
             if not (math.isfinite(value) and value >= 0):

@@ -1,13 +1,18 @@
 """Prepared records to batches: any record at any time, in an order that only the seed decides."""
 
+import collections
+import functools
+import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent import futures
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grain
 import numpy as np
+from absl import flags
 
 from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.data import MANIFEST
@@ -15,46 +20,68 @@ from avmsnet_jax.errors import UserError
 
 Record = dict[str, Any]
 Batch = dict[str, np.ndarray]
+Placed = TypeVar("Placed")
 
 
 class Records:
-    """The records of one split, by number. Safe to read from several threads.
+    """The records of one split, by number. Safe to read from several threads, and sent to other processes by name.
 
     Attributes:
       directory: the prepared data set.
       split: which part of it.
+      fold: which of its divisions into train and test; 0 where there is only one.
       frames: frames of a clip.
       frame_size: height and width of a frame, pixels.
     """
 
-    def __init__(self, directory: Path, split: str, source: Any, frames: int, frame_size: int):
+    def __init__(
+        self,
+        directory: Path,
+        split: str,
+        fold: int,
+        source: Any,
+        numbers: Sequence[int],
+        frames: int,
+        frame_size: int,
+    ):
         self.directory = directory
         self.split = split
+        self.fold = fold
         self.frames = frames
         self.frame_size = frame_size
         self._source = source
+        self._numbers = numbers  # of the split's records in `source`
+
+    @functools.cached_property
+    def template(self) -> Record:
+        """The first record: what all of them look like."""
+        return self[0]
 
     def __len__(self) -> int:
         """Clips in the split."""
-        return len(self._source)
+        return len(self._numbers)
 
     def __getitem__(self, index: int) -> Record:
         """One record.
 
         Returns:
           `clip` (T, size, size, 3) uint8; `sound` (2205 T,) float32 in ±256; `has_sound` bool; `label`
-          float32, 0 or 1; and, of use on the host only, `video` str, `frame` int32 (the frame that the
-          label is of, from 1), `time_s` float64 (when it is shown), `fps` float64.
+          float32, 0 or 1, NaN where nobody has judged the film; `scores` (users,) float32, NaN beyond the
+          film's users, only of data sets that have them; and, of use on the host only, `video` str,
+          `frame` int32 (the frame that the label is of, from 1), `time_s` float64 (when it is shown), `fps`
+          float64.
         """
+        number = self._numbers[index]
         try:
-            record = self._source[index]
+            record = self._source[number]
         except (RuntimeError, ValueError, OSError) as error:  # what ArrayRecord makes of a missing or cut shard
             raise UserError(f"the records in {self.directory} are damaged ({error}); prepare them again") from error
         return {
             "clip": record["clip"],
             "sound": record["sound"],
             "has_sound": np.bool_(record["has_sound"]),
-            "label": np.float32(record["label"]),
+            "label": np.float32(record["label"] if record["label"] >= 0 else np.nan),
+            **({"scores": record["scores"]} if "scores" in record else {}),
             "video": np.asarray(record["video"].decode()),
             "frame": np.int32(record["frame"]),
             "time_s": np.float64(record["time_s"]),
@@ -65,24 +92,21 @@ class Records:
         """Every record, in the order of the films and of time."""
         return (self[index] for index in range(len(self)))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the files itself."""
+        return open_split, (self.directory, self.split, None, self.fold)
+
     def __repr__(self) -> str:
         """Grain logs and compares sources by this."""
-        return f"Records({str(self.directory)!r}, {self.split!r}, {len(self)} clips)"
+        return f"Records({str(self.directory)!r}, {self.split!r}, fold {self.fold}, {len(self)} clips)"
 
 
-def open_split(directory: str | os.PathLike[str], split: str, model: ModelConfig | None = None) -> Records:
-    """Opens one split of a data set that prepare_data.py wrote.
-
-    Args:
-      directory: its --output.
-      split: train or test.
-      model: the network that is to take the clips; None = any.
+def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """The manifest of a data set that prepare_data.py wrote; see `avmsnet_jax.data.prepare.prepare`.
 
     Raises:
-      UserError: there is no such data set or split, or its clips are not what the network takes.
+      UserError: there is no such data set.
     """
-    import tensorflow_datasets as tfds  # seconds to import, and only records need it
-
     if not os.fspath(directory):
         raise UserError("no records given; set --config.data.dir to the --output of prepare_data.py")
     directory = Path(directory)
@@ -90,15 +114,45 @@ def open_split(directory: str | os.PathLike[str], split: str, model: ModelConfig
         raise UserError(f"there is no folder of records {directory}; prepare one with prepare_data.py --output")
     try:
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        _ = directory / manifest["records"], manifest["settings"]["frames"], manifest["settings"]["frame_size"]
+        _ = [range(*span) for fold in manifest.get("folds", ()) for spans in fold.values() for span in spans]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise _no_records(directory) from None
+    return manifest
+
+
+def open_split(
+    directory: str | os.PathLike[str], split: str, model: ModelConfig | None = None, fold: int = 0
+) -> Records:
+    """Opens one split of a data set that prepare_data.py wrote.
+
+    Args:
+      directory: its --output.
+      split: train or test; also all, of a data set that is divided into folds, and unlabelled.
+      model: the network that is to take the clips; None = any.
+      fold: which of its divisions into train and test, from 0.
+
+    Raises:
+      UserError: there is no such data set, split or fold, or its clips are not what the network takes.
+    """
+    import tensorflow_datasets as tfds  # seconds to import, and only records need it
+
+    manifest = read_manifest(directory)
+    directory = Path(directory)
+    try:
         builder = tfds.builder_from_directory(directory / manifest["records"])
-        settings = manifest["settings"]
-        frames, frame_size = settings["frames"], settings["frame_size"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(
-            f"{directory} holds no prepared records ({MANIFEST} is missing or damaged); prepare it with prepare_data.py"
-        ) from None
-    if split not in builder.info.splits:
-        raise UserError(f"{directory} has no split {split!r}; it has {', '.join(sorted(builder.info.splits))}")
+        raise _no_records(directory) from None
+    folds = manifest.get("folds", ())
+    if not 0 <= fold < max(len(folds), 1):
+        held = f"folds 0 to {len(folds) - 1}" if folds else "no folds"
+        raise UserError(f"{directory} has {held}, so no fold {fold}; set --config.data.fold")
+    spans = folds[fold].get(split) if folds else None
+    stored = split if spans is None else "all"
+    if stored not in builder.info.splits:
+        names = sorted({*builder.info.splits, *(folds[fold] if folds else ())})
+        raise UserError(f"{directory} has no split {split!r}; it has {', '.join(names)}")
+    frames, frame_size = manifest["settings"]["frames"], manifest["settings"]["frame_size"]
     if model is not None:
         for name, held in (("frames", frames), ("frame_size", frame_size)):
             wanted = getattr(model, name)
@@ -107,10 +161,87 @@ def open_split(directory: str | os.PathLike[str], split: str, model: ModelConfig
                     f"the clips in {directory} have {name}={held}, the network takes {name}={wanted}; prepare the "
                     f"data again with --{name}={wanted}, or train a network with --config.model.{name}={held}"
                 )
-    records = Records(directory, split, builder.as_data_source(split), frames, frame_size)
-    for index in {0, len(records) - 1}:
-        records[index]  # shards are opened when first read: better now than in the middle of a run
-    return records
+    try:
+        # By its name alone, TFDS would take "all" for the union of all splits, of which that is one, and so on.
+        source = builder.as_data_source(tfds.core.ReadInstruction(stored))
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UserError(f"the records in {directory} are damaged ({error}); prepare them again") from error
+    numbers: Sequence[int] = range(len(source))
+    if spans is not None:
+        numbers = [number for span in spans for number in range(*span)]
+        if not set(numbers) <= set(range(len(source))):
+            raise UserError(
+                f"{directory / MANIFEST} is damaged: fold {fold} has records beyond the {len(source)} that there are; "
+                "prepare them again"
+            )
+    # Shards are opened when first read: better now than in the middle of a run.
+    whole = Records(directory, stored, fold, source, range(len(source)), frames, frame_size)
+    for shard_end in itertools.accumulate(builder.info.splits[stored].shard_lengths):
+        whole[shard_end - 1]
+    return Records(directory, split, fold, source, numbers, frames, frame_size)
+
+
+def _no_records(directory: Path) -> UserError:
+    return UserError(
+        f"{directory} holds no prepared records ({MANIFEST} is missing or damaged); prepare it with prepare_data.py"
+    )
+
+
+def check_labelled(source: Records) -> None:
+    """Raises UserError where nobody has said which clips of the split are key."""
+    if source.split == "unlabelled":
+        raise UserError(
+            f"the split 'unlabelled' of {source.directory} has no labels to train or score with; "
+            "write key shots beside the films and prepare them again"
+        )
+
+
+class Batches(Iterator[Batch]):
+    """Batches read ahead by threads or processes; what has been handed out alone decides what comes next."""
+
+    def __init__(self, dataset: grain.MapDataset[Batch], threads: int, workers: int):
+        self._dataset = dataset
+        self._threads = threads
+        self._workers = workers
+        self._position = 0
+        self._iterator: grain.DatasetIterator[Batch] | None = None
+
+    def __next__(self) -> Batch:
+        """The batch that is due."""
+        if self._iterator is None:
+            self._iterator = self._read_from(self._position)
+        batch = next(self._iterator)
+        self._position += 1
+        return batch
+
+    def get_state(self) -> dict[str, int]:
+        """The position after the last batch, JSON-able; the same whoever reads ahead."""
+        return {"next_index": self._position}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Makes the next batch the one that was due at `get_state`. Raises ValueError for what is no position."""
+        position = state.get("next_index") if isinstance(state, dict) else None
+        if not isinstance(position, int) or position < 0:
+            raise ValueError(f"{state!r} is no position in the data")
+        self.close()
+        self._position = position
+
+    def close(self) -> None:
+        """Ends what reads ahead. The next batch would start it again."""
+        if self._iterator is not None:
+            self._iterator.close()
+            self._iterator = None
+
+    def _read_from(self, position: int) -> grain.DatasetIterator[Batch]:
+        # One element is a whole batch, up to 100 MB: one for each thread is enough to stay ahead.
+        options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=self._threads)
+        # A slice, and not the iterator's own state, which workers would make a state of each worker.
+        dataset = self._dataset[position:].to_iter_dataset(options)
+        if self._workers:
+            if not flags.FLAGS.is_parsed():  # grain reads its flags, which only programs of absl's parse
+                flags.FLAGS.mark_as_parsed()
+            dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=self._workers))
+        return iter(dataset)
 
 
 def train_batches(
@@ -121,10 +252,11 @@ def train_batches(
     epochs: int | None = None,
     flip: bool = True,
     threads: int = 4,
+    workers: int = 0,
     process_index: int = 0,
     process_count: int = 1,
-) -> grain.DatasetIterator[Batch]:
-    """Batches for training. The same arguments give the same batches, however many threads read.
+) -> Batches:
+    """Batches for training. The same arguments give the same batches, however many threads and workers read.
 
     In each epoch all processes together see every clip once, in a new order, save those that would not
     fill a last batch for every process; a batch never holds clips of two epochs.
@@ -135,7 +267,8 @@ def train_batches(
       seed: decides the order and the flips.
       epochs: passes over the records; None = without end.
       flip: mirror a whole clip left-right with probability 0.5.
-      threads: threads that read and decode ahead.
+      threads: threads that read and decode ahead, of each worker if there are any.
+      workers: processes that read and decode ahead; 0 = this one does.
       process_index: which of the processes this is, from 0.
       process_count: processes that share an epoch.
 
@@ -146,15 +279,15 @@ def train_batches(
       was due.
 
     Raises:
-      UserError: the split has fewer clips than one batch for every process.
+      UserError: the split has fewer clips than one batch for every process, or no labels.
     """
+    check_labelled(source)
     steps = steps_per_epoch(source, batch_size=batch_size, process_count=process_count)
-    dataset = grain.MapDataset.source(source).seed(seed % 2**32)
-    dataset = dataset.shuffle()[: steps * batch_size * process_count][process_index::process_count]
-    if flip:
-        dataset = dataset.random_map(_flip)
-    dataset = dataset.batch(batch_size, drop_remainder=True).repeat(epochs)
-    return iter(dataset.to_iter_dataset(_read_options(threads)))
+    order = grain.MapDataset.range(len(source)).seed(seed % 2**32)
+    order = order.shuffle()[: steps * batch_size * process_count][process_index::process_count]
+    picks = order.random_map(_maybe_flipped) if flip else order.map(_as_it_is)
+    stack = functools.partial(_stack, source, batch_size)
+    return Batches(picks.batch(batch_size, drop_remainder=True, batch_fn=stack).repeat(epochs), threads, workers)
 
 
 def steps_per_epoch(source: Records, *, batch_size: int, process_count: int = 1) -> int:
@@ -178,49 +311,96 @@ def steps_per_epoch(source: Records, *, batch_size: int, process_count: int = 1)
 
 
 def eval_batches(
-    source: Records, *, batch_size: int, threads: int = 4, process_index: int = 0, process_count: int = 1
-) -> Iterator[Batch]:
+    source: Records,
+    *,
+    batch_size: int,
+    threads: int = 4,
+    workers: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Batches:
     """Batches for evaluation, in the order of the records; every clip comes exactly once.
 
     Args:
       source: the records.
       batch_size: clips in a batch of this process.
-      threads: threads that read and decode ahead.
+      threads: threads that read and decode ahead, of each worker if there are any.
+      workers: processes that read and decode ahead; 0 = this one does.
       process_index: which of the processes this is, from 0.
       process_count: processes that share the split.
 
-    Yields:
-      dictionaries as those of `train_batches`, with `mask` (B,) bool: True for a clip, False for the
-      zeros that fill the last batch. Every process gets the same number of batches.
+    Returns:
+      an iterator over dictionaries as those of `train_batches`, with `mask` (B,) bool: True for a clip, False for
+      the zeros that fill the last batch. Every process gets the same number of batches.
     """
     own = range(process_index, len(source), process_count)
     most = -(-len(source) // process_count)  # clips of the process that has the most
-    dataset = grain.MapDataset.range(-(-most // batch_size))
-    template = source[0]
-
-    def load(index: int) -> Batch:
-        return _stack([source[i] for i in own[index * batch_size : (index + 1) * batch_size]], batch_size, template)
-
-    return iter(dataset.map(load).to_iter_dataset(_read_options(threads)))
+    load = functools.partial(_padded, source, batch_size, own)
+    return Batches(grain.MapDataset.range(-(-most // batch_size)).map(load), threads, workers)
 
 
-def _flip(record: Record, rng: np.random.Generator) -> Record:
-    if rng.random() < 0.5:
-        return {**record, "clip": record["clip"][:, :, ::-1]}
-    return record
+def ahead(
+    batches: Batches, place: Callable[[Batch], Placed], depth: int = 2
+) -> Generator[tuple[Placed, dict[str, int]]]:
+    """Batches on the devices before they are asked for.
+
+    A thread waits for the disk and hands over to the devices, so that who takes a batch waits only if there is none.
+
+    Args:
+      batches: what to place; closed at the end.
+      place: puts a batch on the devices.
+      depth: placed batches that wait while one is used.
+
+    Yields:
+      what `place` returned, and the position after that batch for `Batches.set_state`.
+    """
+
+    def following() -> tuple[Placed, dict[str, int]] | None:
+        batch = next(batches, None)
+        return None if batch is None else (place(batch), batches.get_state())
+
+    thread = futures.ThreadPoolExecutor(1, thread_name_prefix="ahead")
+    try:
+        coming = collections.deque(thread.submit(following) for _ in range(depth))
+        while (item := coming.popleft().result()) is not None:
+            coming.append(thread.submit(following))
+            yield item
+    finally:
+        thread.shutdown(cancel_futures=True)
+        batches.close()
 
 
-def _read_options(threads: int) -> grain.ReadOptions:
-    # One element is a whole batch, up to 100 MB: one for each thread is enough to stay ahead.
-    return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
+def _maybe_flipped(index: int, rng: np.random.Generator) -> tuple[int, bool]:
+    return index, rng.random() < 0.5
 
 
-def _stack(records: Sequence[Record], batch_size: int, template: Record) -> Batch:
-    """Stacks records and fills up with zeros; a process may have no clip left at all."""
-    batch = {}
-    for name, like in template.items():
-        values = [record[name] for record in records]
-        empty = np.zeros_like(like)
-        batch[name] = np.stack(values + [empty] * (batch_size - len(values)))
-    batch["mask"] = np.arange(batch_size) < len(records)
+def _as_it_is(index: int) -> tuple[int, bool]:
+    return index, False
+
+
+def _padded(source: Records, batch_size: int, own: Sequence[int], index: int) -> Batch:
+    numbers = own[index * batch_size : (index + 1) * batch_size]
+    batch = _stack(source, batch_size, [(number, False) for number in numbers])
+    return {**batch, "mask": np.arange(batch_size) < len(numbers)}
+
+
+def _stack(source: Records, batch_size: int, picks: Sequence[tuple[int, bool]]) -> Batch:
+    """Reads records into one batch, mirrored or not, and fills up with zeros; there may be none at all."""
+    template = source.template
+    batch = {name: np.empty((batch_size, *like.shape), like.dtype) for name, like in template.items() if like.ndim}
+    rest: dict[str, list[Any]] = {name: [] for name, like in template.items() if not like.ndim}
+    for place, (number, flipped) in enumerate(picks):
+        record = source[number]
+        for name, array in batch.items():
+            if flipped and name == "clip":
+                for channel in range(3):  # a fifth of the time that NumPy takes to reverse whole pixels
+                    array[place, ..., channel] = record[name][:, :, ::-1, channel]
+            else:
+                array[place] = record[name]
+        for name, values in rest.items():
+            values.append(record[name])
+    for array in batch.values():
+        array[len(picks) :] = 0
+    for name, values in rest.items():
+        batch[name] = np.asarray(values + [np.zeros_like(template[name])] * (batch_size - len(picks)))
     return batch

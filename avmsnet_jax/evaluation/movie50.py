@@ -43,11 +43,19 @@ def evaluate(config: Config, directory: str, split: str, output: Path) -> dict[s
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output} exists and is not an empty directory; choose another --output or remove it")
     model = checkpoint.load(directory)
-    records = pipeline.open_split(config.data.dir, split, model.config)
+    records = pipeline.open_split(config.data.dir, split, model.config, config.data.fold)
+    pipeline.check_labelled(records)
     mesh = mesh_lib.make_mesh(config.mesh)
     mesh_lib.check_divides(mesh, config.eval.batch_size, "eval.batch_size")
     with staged(output.absolute()) as stage:  # before the scoring: a place that cannot be written is known at once
-        scored = score_records(model, records, mesh, batch_size=config.eval.batch_size, threads=config.data.threads)
+        scored = score_records(
+            model,
+            records,
+            mesh,
+            batch_size=config.eval.batch_size,
+            threads=config.data.threads,
+            workers=config.data.workers,
+        )
         clips = list(tqdm(scored, total=len(records), unit="clip", disable=not sys.stderr.isatty()))
         metrics = _metrics(config, clips) | {"split": split, "checkpoint": str(directory)}
         _write(stage, clips, metrics)

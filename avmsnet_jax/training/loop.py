@@ -1,10 +1,10 @@
 """The training run."""
 
 import contextlib
+import functools
 import json
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -36,7 +36,7 @@ def train(config: Config, workdir: Path) -> None:
       UserError: the records, the first weights or the configuration do not fit, `workdir` holds another run or cannot
         be written, or the loss is not finite.
     """
-    records = pipeline.open_split(config.data.dir, config.data.train_split, config.model)
+    records = pipeline.open_split(config.data.dir, config.data.train_split, config.model, config.data.fold)
     steps_per_epoch = pipeline.steps_per_epoch(records, batch_size=config.train.batch_size)
     mesh = mesh_lib.make_mesh(config.mesh)
     mesh_lib.check_divides(mesh, config.train.batch_size, "train.batch_size")
@@ -55,6 +55,7 @@ def train(config: Config, workdir: Path) -> None:
         epochs=config.train.epochs,
         flip=config.data.flip,
         threads=config.data.threads,
+        workers=config.data.workers,
     )
 
     try:
@@ -65,7 +66,11 @@ def train(config: Config, workdir: Path) -> None:
         resumed = checkpoints.restore(graphdef, state)
         if resumed:
             state, position = resumed
-            batches.set_state(position)
+            try:
+                batches.set_state(position)
+            except ValueError as error:
+                place = workdir / "checkpoints" / str(int(state.step))
+                raise UserError(f"cannot resume from {place}: {error}; give another --workdir to start anew") from None
         first, last = int(state.step), config.train.epochs * steps_per_epoch
         say = f"{workdir}: {len(records)} clips, {steps_per_epoch} steps an epoch, {mesh.shape['data']} devices"
         if first >= last:
@@ -77,8 +82,10 @@ def train(config: Config, workdir: Path) -> None:
         _forget_after(first, workdir / "metrics.jsonl")
 
         step = make_step(graphdef, optimizer, LOSSES[config.train.loss])
-        placed = _ahead(batches, mesh)
-        with open(workdir / "metrics.jsonl", "a", encoding="utf-8") as file:
+        with (
+            contextlib.closing(pipeline.ahead(batches, functools.partial(_place, mesh))) as placed,
+            open(workdir / "metrics.jsonl", "a", encoding="utf-8") as file,
+        ):
             log = _Log(file, config, steps_per_epoch, first, last)
             for count in range(first + 1, last + 1):
                 waiting = time.perf_counter()
@@ -107,7 +114,7 @@ def _check_same_run(config: Config, workdir: Path) -> None:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}); give another --workdir or remove it") from None
     fixed = [f"model.{name}" for name in vars(config.model)]
-    for name in [*fixed, "optimizer.name", "train.batch_size", "train.seed"]:
+    for name in [*fixed, "data.fold", "optimizer.name", "train.batch_size", "train.seed"]:
         section, field = name.split(".")
         held, wanted = getattr(getattr(before, section), field), getattr(getattr(config, section), field)
         if held != wanted:
@@ -132,17 +139,9 @@ def _forget_after(step: int, path: Path) -> None:
         stage.write_text("".join(kept), encoding="utf-8")
 
 
-def _ahead(batches: Any, mesh: jax.sharding.Mesh) -> Iterator[tuple[dict[str, jax.Array], dict[str, Any]]]:
-    """Batches on the devices, each with the iterator's position after it; the next is on its way while one is used."""
-    waiting = None
-    for batch in batches:
-        arrays = {name: batch[name] for name in ("clip", "sound", "label")}
-        following = mesh_lib.place_batch(mesh, arrays), batches.get_state()
-        if waiting is not None:
-            yield waiting
-        waiting = following
-    if waiting is not None:
-        yield waiting
+def _place(mesh: jax.sharding.Mesh, batch: pipeline.Batch) -> dict[str, jax.Array]:
+    """What a step takes of a batch, on the devices."""
+    return mesh_lib.place_batch(mesh, {name: batch[name] for name in ("clip", "sound", "label")})
 
 
 class _Log:

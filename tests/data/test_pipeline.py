@@ -1,11 +1,17 @@
+import contextlib
 import json
+import pickle
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
 
 from avmsnet_jax.config import ModelConfig
-from avmsnet_jax.data.pipeline import eval_batches, open_split, steps_per_epoch, train_batches
+from avmsnet_jax.data.pipeline import ahead, eval_batches, open_split, steps_per_epoch, train_batches
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.errors import UserError
 
@@ -167,3 +173,185 @@ def test_damaged_records_are_found_before_a_run(directory, tmp_path, harm):
         shard.unlink()
     with pytest.raises(UserError, match=r"the records in .* are damaged .*; prepare them again"):
         open_split(copy, "test")
+
+
+# Worker processes
+
+
+def test_workers_give_the_same_batches_and_go_on_exactly(train):
+    """Whoever reads, the position is that of the batches handed out: a run may go on with other workers."""
+    settings = {"batch_size": 4, "seed": 2, "epochs": 2}
+    expected = list(train_batches(train, **settings))
+    with contextlib.closing(train_batches(train, workers=2, threads=1, **settings)) as batches:
+        assert all(equal(next(batches), batch) for batch in expected[:3])  # an epoch has nine
+        state = json.loads(json.dumps(batches.get_state()))
+        assert all(equal(a, b) for a, b in zip(batches, expected[3:], strict=True))
+        batches.set_state(state)
+        assert equal(next(batches), expected[3])
+    restored = train_batches(train, **settings)
+    restored.set_state(state)
+    assert all(equal(a, b) for a, b in zip(restored, expected[3:], strict=True))
+
+
+def test_workers_evaluate_alike_and_say_what_is_damaged(train, directory, tmp_path):
+    expected = list(eval_batches(train, batch_size=15))
+    with contextlib.closing(eval_batches(train, batch_size=15, workers=1)) as batches:
+        assert all(equal(a, b) for a, b in zip(batches, expected, strict=True))
+    copy = shutil.copytree(directory, tmp_path / "records")
+    records = open_split(copy, "train")
+    shard = next(copy.rglob("*train.array_record*"))
+    shard.write_bytes(garbled(shard.read_bytes()))
+    with (
+        contextlib.closing(eval_batches(records, batch_size=15, workers=1)) as batches,
+        pytest.raises(UserError, match=r"the records in .* are damaged .*; prepare them again"),
+    ):
+        list(batches)
+
+
+def garbled(content):
+    """The middle third of a file overwritten."""
+    third = len(content) // 3
+    return content[:third] + b"\xaa" * third + content[2 * third :]
+
+
+SHARE = """
+import sys
+from avmsnet_jax.data.pipeline import ahead, eval_batches, open_split, steps_per_epoch, train_batches
+directory, index = sys.argv[1:]
+records = open_split(directory, "train")
+for batch in train_batches(records, batch_size=1, seed=4, epochs=2, process_index=int(index), process_count=2):
+    print(f"{batch['video'][0]}{batch['frame'][0]}")
+"""
+
+
+def test_two_processes_see_every_clip_once_an_epoch(train, directory):
+    runs = [
+        subprocess.Popen([sys.executable, "-c", SHARE, str(directory), str(index)], stdout=subprocess.PIPE, text=True)
+        for index in range(2)
+    ]
+    streams = [run.communicate(timeout=120)[0].split() for run in runs]
+    assert [len(stream) for stream in streams] == [38, 38]
+    everything = sorted(f"{r['video']}{r['frame']}" for r in train)
+    for epoch in (slice(0, 19), slice(19, 38)):
+        assert sorted(streams[0][epoch] + streams[1][epoch]) == everything
+
+
+# Before they are asked for
+
+
+def test_what_is_placed_ahead_has_the_position_after_it(train):
+    expected = list(train_batches(train, batch_size=5, seed=0, epochs=1))
+    placed = []
+    source = train_batches(train, batch_size=5, seed=0, epochs=1)
+    for number, (batch, state) in enumerate(ahead(source, lambda batch: placed.append(batch) or batch, depth=2)):
+        assert equal(batch, expected[number])
+        assert len(placed) <= number + 3
+        restored = train_batches(train, batch_size=5, seed=0, epochs=1)
+        restored.set_state(state)
+        following = next(restored, None)
+        assert following is None if number == 6 else equal(following, expected[number + 1])
+    assert len(placed) == 7
+
+
+def test_what_fails_ahead_is_told(train):
+    def place(batch):
+        raise MemoryError("no room")
+
+    with pytest.raises(MemoryError, match="no room"):
+        next(ahead(train_batches(train, batch_size=5, seed=0), place))
+
+
+def test_a_position_that_is_none(train):
+    batches = train_batches(train, batch_size=5, seed=0)
+    for state in ({}, {"next_index": -1}, {"next_index": "3"}, None, [3]):
+        with pytest.raises(ValueError, match="is no position in the data"):
+            batches.set_state(state)
+
+
+# Folds, users' scores, films that nobody has judged
+
+
+@pytest.fixture(scope="module")
+def scored(directory, tmp_path_factory):
+    """The records of `train` as a collection in two folds that three users have scored, and again without labels."""
+    output = tmp_path_factory.mktemp("scored") / "records"
+    shutil.copytree(directory, output)
+    folder = next(output.rglob("features.json")).parent
+    builder = tfds.builder_from_directory(folder)
+    scores = tfds.features.Tensor(shape=(3,), dtype=np.float32, encoding="bytes")
+    features = tfds.features.FeaturesDict({**builder.info.features, "scores": scores})
+    examples = list(builder.as_data_source("train"))
+    features.save_config(folder)
+    (name,) = (path.name for path in folder.glob("*train.array_record*"))
+    for path in folder.glob("*.array_record*"):
+        path.unlink()
+    for split, labels in (("all", [example["label"] for example in examples]), ("unlabelled", [-1] * len(examples))):
+        writer = ArrayRecordWriter(str(folder / name.replace("train", split)), "group_size:1")
+        for number, (example, label) in enumerate(zip(examples, labels, strict=True)):
+            given = np.array([number, label, np.nan], np.float32)
+            writer.write(features.serialize_example({**example, "label": label, "scores": given}))
+        writer.close()
+    info = json.loads((folder / "dataset_info.json").read_text())
+    (kept,) = (split for split in info["splits"] if split["name"] == "train")
+    info["splits"] = [{**kept, "name": split} for split in ("all", "unlabelled")]
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    manifest = json.loads((output / "manifest.json").read_text())
+    manifest["folds"] = [
+        {"train": [[0, 20]], "test": [[20, 38]]},
+        {"train": [[0, 5], [30, 38]], "test": [[5, 30]]},
+    ]
+    (output / "manifest.json").write_text(json.dumps(manifest))
+    return output
+
+
+def test_a_fold_is_its_ranges_of_all_records(scored, train):
+    order = [f"{r['video']}{r['frame']}" for r in train]
+    for fold, split, numbers in (
+        (0, "train", range(20)),
+        (0, "test", range(20, 38)),
+        (1, "train", [*range(5), *range(30, 38)]),
+        (1, "test", range(5, 30)),
+        (1, "all", range(38)),
+    ):
+        records = open_split(scored, split, fold=fold)
+        assert [f"{r['video']}{r['frame']}" for r in records] == [order[number] for number in numbers]
+    records = open_split(scored, "train", fold=1)
+    seen = [name for batch in train_batches(records, batch_size=1, seed=0, epochs=1) for name in names(batch)]
+    assert sorted(seen) == sorted(order[number] for number in [*range(5), *range(30, 38)])
+    assert [r["frame"] for r in pickle.loads(pickle.dumps(records))] == [r["frame"] for r in records]
+
+
+def test_scores_are_in_the_batches(scored):
+    records = open_split(scored, "test", fold=0)
+    for batch in (next(train_batches(records, batch_size=3, seed=0)), next(eval_batches(records, batch_size=3))):
+        assert (batch["scores"].shape, batch["scores"].dtype) == ((3, 3), np.float32)
+        np.testing.assert_array_equal(batch["scores"][:, 1], batch["label"])
+    np.testing.assert_array_equal(batch["scores"][:, 0], [20, 21, 22])
+    assert np.isnan(batch["scores"][:, 2]).all()
+
+
+def test_what_nobody_has_judged_has_no_label(scored):
+    records = open_split(scored, "unlabelled")
+    assert len(records) == 38
+    assert all(np.isnan(record["label"]) for record in records)
+    assert np.isnan(next(eval_batches(records, batch_size=2))["label"]).all()
+    with pytest.raises(UserError, match=r"the split 'unlabelled' of .* has no labels to train or score with; "):
+        train_batches(records, batch_size=2, seed=0)
+
+
+def test_folds_that_are_not_there(scored, directory, tmp_path):
+    with pytest.raises(UserError, match=r"has folds 0 to 1, so no fold 2; set --config\.data\.fold"):
+        open_split(scored, "train", fold=2)
+    with pytest.raises(UserError, match=r"has no folds, so no fold 1; set --config\.data\.fold"):
+        open_split(directory, "train", fold=1)
+    with pytest.raises(UserError, match="has no split 'dev'; it has all, test, train, unlabelled"):
+        open_split(scored, "dev")
+    copy = shutil.copytree(scored, tmp_path / "records")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    for folds, message in (
+        ([{"train": [[0, 99]]}], "fold 0 has records beyond the 38 that there are; prepare them again"),
+        ([{"train": [[0]]}, {"train": 3}], "holds no prepared records"),
+    ):
+        (copy / "manifest.json").write_text(json.dumps({**manifest, "folds": folds}))
+        with pytest.raises(UserError, match=message):
+            open_split(copy, "train")
