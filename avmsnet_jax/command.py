@@ -32,8 +32,8 @@ def run(main: Callable[[Any], None], *, takes_config: bool = False, positional: 
     except UserError as error:
         print(f"{program}: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:  # a message says what is left
+        print(": ".join(filter(None, [program, "interrupted", str(error)])), file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # whoever read our output has left, as in `--help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again as it ends

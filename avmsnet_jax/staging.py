@@ -50,3 +50,8 @@ def staged(target: Path) -> Iterator[Path]:
         for parent in made:
             with contextlib.suppress(OSError):
                 parent.rmdir()
+
+
+def taken(target: Path) -> bool:
+    """Whether there is something at `target` that a result would replace: anything but an empty directory."""
+    return target.exists() and not (target.is_dir() and not any(target.iterdir()))

@@ -1,27 +1,27 @@
-"""A layout on disk to a directory of records, whole or not at all."""
+"""A layout on disk to a directory of records, whole or not at all; what is finished of it need not be made again."""
 
 import contextlib
-import importlib.metadata
+import fcntl
 import io
 import json
 import os
-import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import av
 import tensorflow_datasets as tfds
 from absl import logging
 
 from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.data import MANIFEST
-from avmsnet_jax.data.records import ClipRecords, ClipsConfig, Movie50, Movies, Tvsum
+from avmsnet_jax.data.film import software
+from avmsnet_jax.data.records import ClipRecords, ClipsConfig, Movie50, Movies, Summe, Tvsum
 from avmsnet_jax.data.sources import SPLITS
 from avmsnet_jax.errors import UserError
+from avmsnet_jax.staging import taken
 
-BUILDERS: dict[str, type[ClipRecords]] = {"movie50": Movie50, "movies": Movies, "tvsum": Tvsum}
+BUILDERS: dict[str, type[ClipRecords]] = {"movie50": Movie50, "movies": Movies, "summe": Summe, "tvsum": Tvsum}
 
 
 def prepare(
@@ -33,25 +33,38 @@ def prepare(
     frame_size: int = 112,
     spacing: int = 25,
     test_fraction: float = 0.3,
+    splits: str | os.PathLike[str] | None = None,
+    workers: int = 1,
+    strict: bool = False,
+    beam_options: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Cuts a collection into clips and writes them as sharded records.
 
-    The records are written beside `output` under a hidden name, and get their own when they are whole.
+    The work is done beside `output`, in `.<name>.partial`; `output` appears when it is whole. What a run that failed,
+    or was killed, has finished by then stays there, and the same call goes on with it. The finished records, and all
+    that is beside them, do not depend on how they came about.
 
     Args:
-      dataset: movie50 or tvsum (the published layout), or movies (a folder of films with key shots).
+      dataset: movies (a folder of films), movie50 (the published layout), tvsum (as downloaded, or in the published
+        layout) or summe (as downloaded).
       source: the collection.
       output: the directory to create; it may exist, if it is empty.
       frames: frames of a clip, a multiple of 8.
       frame_size: height and width of a frame, a multiple of 16, pixels.
       spacing: frames from one clip to the next.
       test_fraction: share of the test split of `movies`, 0 <= test_fraction < 1.
+      splits: a JSON file of the folds of `tvsum` or `summe`; None = what the source says.
+      workers: films that are read at a time, each in a process of its own; 1 = in this one.
+      strict: a film that would be skipped is an error.
+      beam_options: options of an Apache Beam pipeline that does the work instead, as `--name=value`; see `beam`.
 
     Returns:
       the manifest, as it was written to `output`: what was read, what was skipped and why.
 
     Raises:
-      UserError: an argument makes no sense, `output` is in the way, or nothing could be read.
+      UserError: an argument makes no sense, `output` is in the way or being written by another process, the disk is
+        full, or nothing could be read.
+      KeyboardInterrupt: with a message that says what is kept.
     """
     source, output = Path(source), Path(output)
     ModelConfig(frames=frames, frame_size=frame_size)  # raises for clips that no network can take
@@ -59,32 +72,98 @@ def prepare(
         raise UserError(f"--spacing is {spacing}; it must be at least 1 frame")
     if not 0 <= test_fraction < 1:
         raise UserError(f"--test_fraction is {test_fraction}; it must be at least 0 and less than 1")
+    if workers < 1:
+        raise UserError(f"--workers is {workers}; it must be at least 1")
+    if splits is not None and dataset not in ("summe", "tvsum"):
+        raise UserError(f"--splits is for summe and tvsum; leave it out for {dataset}")
     if not source.is_dir():
         raise UserError(f"there is no folder {source}; --source must be the folder of the collection")
     if not any(source.iterdir()):
         raise UserError(f"nothing in {source} could be prepared (it is empty)")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"{output} exists already; remove it, or choose another --output")
-    partial = output.absolute().with_name(f".{output.absolute().name}.partial")
-    try:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-        partial.mkdir()
-        config = _config(frames, frame_size, spacing, test_fraction)
+    with _working_place(output) as place:
+        config = _config(frames, frame_size, spacing, test_fraction, splits)
         with _quiet_tfds():
-            builder = BUILDERS[dataset](data_dir=partial, config=config, file_format="array_record")
+            builder = BUILDERS[dataset](data_dir=place / "set", config=config, file_format="array_record")
+            builder.place, builder.workers, builder.strict = place, workers, strict
+            builder.beam_options = beam_options
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(manual_dir=source, try_download_gcs=False)
             )
-        shutil.rmtree(partial / "downloads", ignore_errors=True)  # TFDS makes it, nobody uses it
-        manifest = _manifest(dataset, source, config, builder, partial)
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, output)
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error}; choose a folder that is writable and has room") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(place / "set" / "downloads", ignore_errors=True)  # TFDS makes it, nobody uses it
+        manifest = _manifest(dataset, source, config, builder, place / "set")
+        (place / "set" / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        os.replace(place / "set", output)
     return manifest
+
+
+@contextlib.contextmanager
+def _working_place(output: Path) -> Iterator[Path]:
+    """Yields the folder beside `output` to work in, for this process alone. If the block fails, films stay in it."""
+    output = Path(os.path.abspath(output))
+    place = output.with_name(f".{output.name}.partial")
+    made = [parent for parent in place.parents if not parent.exists()]
+    try:
+        _check_free(output)
+        place.mkdir(parents=True, exist_ok=True)
+        with _locked(place / "lock", output):
+            kept = ""
+            try:
+                _check_free(output)  # the run before may have finished meanwhile
+                _tidy(place)
+                yield place
+            except BaseException as error:
+                films = len(list((place / "films").glob("*/done.json")))
+                if films:
+                    kept = f"{films} finished film{'s are' if films > 1 else ' is'} kept: the same command goes on"
+                if isinstance(error, KeyboardInterrupt) and kept:
+                    raise KeyboardInterrupt(kept) from None
+                if isinstance(error, UserError) and kept:
+                    raise UserError(f"{error}; {kept}") from error
+                if isinstance(error, OSError):
+                    what = error.strerror or error
+                    remedy = f"{kept} once there is room" if kept else "choose a folder that is writable and has room"
+                    raise UserError(f"cannot write {output}: {what}; {remedy}") from error
+                raise
+            finally:
+                if not kept:
+                    shutil.rmtree(place, ignore_errors=True)
+                    for parent in made:
+                        with contextlib.suppress(OSError):
+                            parent.rmdir()
+    except OSError as error:
+        what = error.strerror or error
+        raise UserError(f"cannot write {output}: {what}; choose a folder that is writable and has room") from error
+
+
+def _check_free(output: Path) -> None:
+    if taken(output):
+        raise UserError(f"{output} exists already; remove it, or choose another --output")
+
+
+@contextlib.contextmanager
+def _locked(path: Path, output: Path) -> Iterator[None]:
+    """Holds a lock that ends with this process, whatever ends it."""
+    while True:
+        with open(path, "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"{output} is being prepared by another process; wait for it, or choose another --output"
+                ) from None
+            # Whoever held it before may have removed the file since it was opened here: then it locks nothing.
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                yield
+                return
+
+
+def _tidy(place: Path) -> None:
+    """Brings back shards that were on their way into a set that did not get finished, and removes the rest of it."""
+    for shard in (place / "set").rglob("*.array_record*"):
+        os.replace(shard, place / "shards" / shard.name)
+    shutil.rmtree(place / "set", ignore_errors=True)
+    for unfinished in [*place.glob(".*"), *(place / "shards").glob(".*")]:
+        unfinished.unlink()
 
 
 @contextlib.contextmanager
@@ -99,7 +178,9 @@ def _quiet_tfds() -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
-def _config(frames: int, frame_size: int, spacing: int, test_fraction: float) -> ClipsConfig:
+def _config(
+    frames: int, frame_size: int, spacing: int, test_fraction: float, splits: str | os.PathLike[str] | None
+) -> ClipsConfig:
     name = f"{frames}x{frame_size}_every{spacing}_test{round(100 * test_fraction)}"
     return ClipsConfig(
         name=name,
@@ -108,6 +189,7 @@ def _config(frames: int, frame_size: int, spacing: int, test_fraction: float) ->
         frame_size=frame_size,
         spacing=spacing,
         test_fraction=test_fraction,
+        splits=os.fspath(splits or ""),
     )
 
 
@@ -130,6 +212,7 @@ def _manifest(dataset: str, source: Path, config: ClipsConfig, builder: ClipReco
             "frame_size": config.frame_size,
             "spacing": config.spacing,
             "test_fraction": config.test_fraction,
+            "splits": config.splits,
         },
         "splits": splits,
         "videos": [
@@ -140,16 +223,14 @@ def _manifest(dataset: str, source: Path, config: ClipsConfig, builder: ClipReco
                 "has_sound": item.has_sound,
                 "clips": item.clips,
                 "positives": item.positives,
+                **({"users": item.users} if item.users else {}),
             }
             for item in builder.prepared
         ],
-        "skipped": [{"video": item.video, "reason": item.reason} for item in builder.skipped],
-        "software": {
-            "python": platform.python_version(),
-            "ffmpeg": av.ffmpeg_version_info,
-            **{
-                name: importlib.metadata.version(name)
-                for name in ("av", "pillow", "soxr", "numpy", "tensorflow-datasets", "array_record")
-            },
+        "folds": builder.folds,
+        "annotations": {
+            name: str((Path(builder.data_dir) / file).relative_to(root)) for name, file in builder.annotations.items()
         },
+        "skipped": [{"video": item.video, "reason": item.reason} for item in builder.skipped],
+        "software": software(),
     }

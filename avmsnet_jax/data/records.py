@@ -3,84 +3,73 @@
     builder = tfds.builder("movies", data_dir=..., file_format="array_record")
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=source))
 
-The builders write ArrayRecord themselves, video by video, rather than through TFDS's
+The builders write ArrayRecord themselves, film by film, rather than through TFDS's
 GeneratorBasedBuilder: that one holds up to a gigabyte of records in memory and beyond it needs
-TensorFlow for its temporary files. Here a finished video lies on disk, records come in the order of
+TensorFlow for its temporary files. Here a finished film lies on disk, records come in the order of
 the films, and grain shuffles when it reads.
 """
 
 import abc
 import dataclasses
-import itertools
+import hashlib
+import os
+import re
+import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from tensorflow_datasets.core import dataset_builder
 from tqdm import tqdm
 
-from avmsnet_jax.data import clips
-from avmsnet_jax.data.sources import SPLITS, Collection, Skipped, Video
+from avmsnet_jax.data import beam, clips, crew, pack
+from avmsnet_jax.data.film import FORMAT, Cut, Prepared, fingerprint, finished
+from avmsnet_jax.data.sources import Collection, Skipped, Video
 from avmsnet_jax.data.sources.movies import find_films
 from avmsnet_jax.data.sources.published import find_videos
 from avmsnet_jax.errors import UserError
 
-_SHARD_BYTES = 200e6
-_MOST_SHARDS = 512  # a reader keeps all shards of a split open, and 1024 files is a common limit
-_RANDOM_ACCESS = "group_size:1"
+Spans = list[list[int]]  # half-open spans of record numbers
 
 
 @dataclasses.dataclass(eq=False)
 class ClipsConfig(tfds.core.BuilderConfig):
-    """How videos are cut. The defaults are the published ones.
+    """How videos are cut, and divided. The defaults are the published ones.
 
     Attributes:
       frames: frames of a clip, a multiple of 8.
       frame_size: height and width of a clip's frames, pixels.
       spacing: frames from one clip's centre to the next one's.
       test_fraction: share of the test split where the layout does not say; see `sources.movies`.
+      splits: a JSON file of folds, for TVSum and SumMe; empty = what the source says.
     """
 
     frames: int = 16
     frame_size: int = 112
     spacing: int = 25
     test_fraction: float = 0.3
-
-
-@dataclasses.dataclass(frozen=True)
-class Prepared:
-    """What became of one video.
-
-    Attributes:
-      video: its name.
-      fps: frames a second.
-      frames: frames that were decoded.
-      has_sound: whether there was an audio track.
-      clips: clips by split.
-      positives: clips labelled 1, by split.
-      files: staged records by split, in order of time.
-    """
-
-    video: str
-    fps: float
-    frames: int
-    has_sound: bool
-    clips: dict[str, int]
-    positives: dict[str, int]
-    files: dict[str, Path]
+    splits: str = ""
 
 
 class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
     """A data set of labelled clips.
 
-    After `download_and_prepare`, `prepared` and `skipped` say what became of each video.
+    After `download_and_prepare`, `prepared` and `skipped` say what became of each video, in the collection's order,
+    `folds` which records of the split `all` each fold trains and tests on, and `annotations` which file (relative to
+    `data_path`) keeps what users said of a video.
+
+    Attributes:
+      place: where finished films wait for the others; what lies there from an earlier run is not made again. None =
+        in TFDS's temporary folder, which does not outlive a failure.
+      workers: films that are read at a time.
+      strict: whether a film that has to be skipped is an error.
+      beam_options: options of an Apache Beam pipeline that does the work; None = this machine does, without Beam.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version(FORMAT)
     BUILDER_CONFIGS = [ClipsConfig(name="published", description="16 frames of 112x112, one clip every 25 frames")]
 
     url_infos = None  # nothing is downloaded; TFDS's own look-up needs importlib_resources, which it does not install
@@ -88,163 +77,171 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
     CITATION = ""
     USERS = 0  # the most users that scored a video; records of collections without any have no `scores`
 
+    place: Path | None = None
+    workers = 1
+    strict = False
+    beam_options: Sequence[str] | None = None
+
     prepared: list[Prepared]
     skipped: list[Skipped]
+    folds: list[dict[str, Spans]]
+    annotations: dict[str, str]
 
     @abc.abstractmethod
     def find(self, source: Path) -> Collection:
         """The videos of a layout on disk, and what was left out."""
 
-    def _info(self) -> tfds.core.DatasetInfo:
+    def cut(self) -> Cut:
+        """How the films are cut."""
         config = self.builder_config
-        size = config.frame_size
-        tensor = tfds.features.Tensor
-        scores = tensor(
-            shape=(self.USERS,),
-            dtype=np.float32,
-            encoding="bytes",
-            doc="what each user gave that frame; NaN beyond the video's users",
-        )
+        return Cut(config.frames, config.frame_size, config.spacing, self.USERS)
+
+    def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
             description=self.__doc__,
             citation=self.CITATION,
-            features=tfds.features.FeaturesDict(
-                {
-                    # encoding="bytes": as integers of a protocol buffer a clip decodes 15 times more slowly, and
-                    # floating point numbers would all be cut to 32 bits.
-                    "clip": tensor(
-                        shape=(config.frames, size, size, 3), dtype=np.uint8, encoding="bytes", doc="RGB frames"
-                    ),
-                    "sound": tensor(
-                        shape=(clips.SAMPLES_PER_FRAME * config.frames,),
-                        dtype=np.float32,
-                        encoding="bytes",
-                        doc="mono at 22,050 Hz in ±256, under a Hann window, centred",
-                    ),
-                    "has_sound": tfds.features.Scalar(dtype=np.bool_, doc="whether anything is heard"),
-                    "label": tfds.features.ClassLabel(names=["other", "key"]),  # -1 where nobody said
-                    **({"scores": scores} if self.USERS else {}),
-                    "video": tfds.features.Text(doc="name of the video"),
-                    "frame": tfds.features.Scalar(dtype=np.int32, doc="the frame that the label is of, from 1"),
-                    "time_s": tensor(shape=(), dtype=np.float64, encoding="bytes", doc="when that frame is shown"),
-                    "fps": tensor(shape=(), dtype=np.float64, encoding="bytes", doc="frames a second of the video"),
-                }
-            ),
+            features=self.cut().features(),
+            metadata=tfds.core.MetadataDict(),
         )
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
         source, folder = Path(dl_manager.manual_dir), Path(self.data_path)
+        place = self.place or folder / "work"
+        for needed in ("films", "shards"):
+            (place / needed).mkdir(parents=True, exist_ok=True)
         collection = self.find(source)
-        videos, self.skipped, self.prepared = collection.videos, list(collection.skipped), []
-        config = self.builder_config
-        total = sum(len(clips.centres(video.expected_frames, config.frames, config.spacing)) for video in videos)
-        with tqdm(total=total or None, unit="clip", disable=None) as bar:  # None: only on a terminal
-            for left_out in self.skipped:
-                tqdm.write(f"skipped {left_out.video}: {left_out.reason}", file=sys.stderr)
-            for number, video in enumerate(videos, start=1):
-                try:
-                    done = self._stage(video, folder / f"{number:06d}", bar.update)
-                except UserError as error:
-                    self.skipped.append(Skipped(video.name, str(error)))
-                    tqdm.write(f"[{number}/{len(videos)}] skipped {video.name}: {error}", file=sys.stderr)
-                    continue
-                self.prepared.append(done)
-                facts = f"{sum(done.clips.values())} clips, {sum(done.positives.values())} key"
-                tqdm.write(f"[{number}/{len(videos)}] {video.name}: {facts}", file=sys.stderr)
+        videos, twice = _unique(collection.videos)
+        found = [*collection.skipped, *twice]
+        for left_out in found:
+            self._say(f"skipped {left_out.video}: {left_out.reason}")
+        if found and self.strict:
+            raise UserError(f"{found[0].video} would be skipped: {found[0].reason} (--strict)")
+        films = [(video, place / "films" / fingerprint(video, self.cut())) for video in videos]
+        outcomes, plan = self._stage_as_planned(films, place)
+        self.prepared = [outcome for outcome in outcomes if isinstance(outcome, Prepared)]
+        self.skipped = found + [outcome for outcome in outcomes if isinstance(outcome, Skipped)]
         if not self.prepared:
             reasons = "; ".join(f"{item.video}: {item.reason}" for item in self.skipped[:3]) or "no film is in it"
             raise UserError(f"nothing in {source} could be prepared ({reasons})")
-        self._write_annotations(collection, folder)
-        self.info.set_splits(
-            tfds.core.SplitDict([self._pack(split) for split in SPLITS if any(p.clips[split] for p in self.prepared)])
-        )
+        self._pack(place, plan)
+        self.folds = [
+            {split: _spans_of(names, self.prepared) for split, names in fold.items()} for fold in collection.folds
+        ]
+        if self.folds:
+            self.info.metadata["folds"] = [
+                {split: "+".join(f"all[{a}:{b}]" for a, b in spans) for split, spans in fold.items()}
+                for fold in self.folds
+            ]
+        self._write_annotations(videos, folder)
+        splits = []
+        for split, shards in plan.shards.items():
+            for name, _, _ in shards:
+                os.replace(place / name, folder / Path(name).name)
+            size = sum((folder / Path(name).name).stat().st_size for name, _, _ in shards)
+            splits.append(tfds.core.SplitInfo(split, plan.lengths(split), size, self._get_filename_template(split)))
+        self.info.set_splits(tfds.core.SplitDict(splits))
+        shutil.rmtree(folder / "work", ignore_errors=True)
 
-    def _write_annotations(self, collection: Collection, folder: Path) -> None:
-        """Keeps what users said of whole videos, in <folder>/annotations/<video>.npz."""
+    def _stage_as_planned(self, films: Sequence[crew.Task], place: Path) -> tuple[list[Prepared | Skipped], pack.Plan]:
+        """Stages what is not finished, and settles what goes to which shard."""
+        known = {folder.name for _, folder in films}
+        for entry in (place / "films").iterdir():
+            if entry.name not in known:  # of other settings, of films that have changed, or not finished
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        outcomes = self._stage(films)
+        plan, path = self._plan(films, outcomes, place), place / "plan.json"
+        if plan != pack.load_plan(path):
+            # What an earlier run has packed by another plan is of no use, and the films that it packed are gone.
+            path.unlink(missing_ok=True)
+            shutil.rmtree(place / "shards")
+            (place / "shards").mkdir()
+            pieces = [place / file for pieces in plan.pieces.values() for file, _ in pieces]
+            gone = {piece.parent for piece in pieces if not piece.exists()}
+            for folder in gone:
+                shutil.rmtree(folder)
+            if gone:
+                outcomes = self._stage(films)
+                plan = self._plan(films, outcomes, place)
+            plan.save(path)
+        return outcomes, plan
+
+    def _plan(self, films: Sequence[crew.Task], outcomes: Sequence[Prepared | Skipped], place: Path) -> pack.Plan:
+        def name(split: str, number: int, count: int) -> str:
+            template = self._get_filename_template(split)
+            return f"shards/{template.sharded_filepath(shard_index=number, num_shards=count).name}"
+
+        made = [
+            (str(folder.relative_to(place)), outcome)
+            for (_, folder), outcome in zip(films, outcomes, strict=True)
+            if isinstance(outcome, Prepared)
+        ]
+        return pack.make_plan(made, name)
+
+    def _stage(self, films: Sequence[crew.Task]) -> list[Prepared | Skipped]:
+        """Stages the films that are not finished. The outcomes are in the order of the films."""
+        outcomes: dict[int, Prepared | Skipped] = {
+            number: outcome for number, (_, folder) in enumerate(films) if (outcome := finished(folder))
+        }
+        if outcomes:
+            self._say(f"{len(outcomes)} of {len(films)} films are finished already")
+        todo = [number for number in range(len(films)) if number not in outcomes]
+        cut = self.cut()
+        expected = [len(clips.centres(video.expected_frames, cut.frames, cut.spacing)) for video, _ in films]
+        seen = [0] * len(films)
+        with tqdm(
+            total=sum(expected) or None,
+            initial=sum(expected[number] for number in outcomes),
+            unit="clip",
+            disable=None,  # only on a terminal
+        ) as bar:
+
+            def on_clip(index: int) -> None:
+                seen[todo[index]] += 1
+                bar.update()
+
+            def on_film(index: int, outcome: Prepared | Skipped) -> None:
+                number = todo[index]
+                outcomes[number] = outcome
+                if bar.total is not None:
+                    bar.total += seen[number] - expected[number]
+                which = f"[{number + 1}/{len(films)}]"
+                if isinstance(outcome, Prepared):
+                    facts = f"{sum(outcome.clips.values())} clips, {sum(outcome.positives.values())} key"
+                    self._say(f"{which} {outcome.video}: {facts}")
+                elif self.strict:
+                    raise UserError(f"{outcome.video} would be skipped: {outcome.reason} (--strict)")
+                else:
+                    self._say(f"{which} skipped {outcome.video}: {outcome.reason}")
+
+            tasks = [films[number] for number in todo]
+            if self.beam_options is None:
+                crew.stage_films(tasks, cut, min(self.workers, len(tasks)), on_clip, on_film)
+            else:
+                beam.stage_films(tasks, cut, self.beam_options, on_film)
+        return [outcomes[number] for number in range(len(films))]
+
+    def _pack(self, place: Path, plan: pack.Plan) -> None:
+        shards = [(split, number) for split in plan.shards for number in range(len(plan.shards[split]))]
+        if self.beam_options is not None:
+            beam.pack(place, plan, self.beam_options)
+        for split, number in tqdm(shards, desc="packing", unit="shard", disable=None if len(shards) > 9 else True):
+            pack.pack_shard(place, plan, split, number)
+
+    def _write_annotations(self, videos: Sequence[Video], folder: Path) -> None:
+        """Keeps what users said of whole videos, a file of arrays for each."""
+        self.annotations = {}
         names = {item.video for item in self.prepared}
-        for video in collection.videos:
+        for video in videos:
             if video.name in names and (arrays := video.annotations()):
                 (folder / "annotations").mkdir(exist_ok=True)
-                np.savez_compressed(folder / "annotations" / f"{video.name}.npz", **arrays)  # type: ignore[arg-type]
+                file = f"annotations/{_file_name(video.name)}.npz"
+                np.savez_compressed(folder / file, **arrays)  # type: ignore[arg-type]
+                self.annotations[video.name] = file
 
-    def _stage(self, video: Video, prefix: Path, on_clip: Callable[[], Any]) -> Prepared:
-        """Writes one video's records to a file of its own for each split, or leaves nothing."""
-        config = self.builder_config
-        files: dict[str, Path] = {}
-        writers: dict[str, ArrayRecordWriter] = {}
-        count, positives = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
-        n_frames = 0
-
-        def film() -> Iterator[clips.Frame]:
-            nonlocal n_frames
-            for frame in video.read_frames():
-                n_frames = frame.number
-                yield frame
-
-        try:
-            waveform = video.open_waveform()
-            for clip in clips.cut(
-                film(),
-                waveform,
-                video.fps,
-                frames=config.frames,
-                frame_size=config.frame_size,
-                spacing=config.spacing,
-            ):
-                split, label = video.split_of(clip.time_s), video.label(clip.frame, clip.time_s)
-                if split not in writers:
-                    files[split] = prefix.with_name(f"{prefix.name}.{split}.staged")
-                    writers[split] = ArrayRecordWriter(str(files[split]), _RANDOM_ACCESS)
-                example = {
-                    "clip": clip.clip,
-                    "sound": clip.sound,
-                    "has_sound": clip.has_sound,
-                    "label": label,
-                    "video": video.name,
-                    "frame": clip.frame,
-                    "time_s": clip.time_s,
-                    "fps": video.fps,
-                }
-                if self.USERS:
-                    scores = video.scores(clip.frame)
-                    example["scores"] = np.pad(scores, (0, self.USERS - len(scores)), constant_values=np.nan)
-                writers[split].write(self.info.features.serialize_example(example))
-                count[split] += 1
-                positives[split] += label == 1
-                on_clip()
-            if not files:
-                raise UserError(
-                    f"too short: {n_frames} frames hold no clip; the first one needs frames "
-                    f"up to {clips.first_centre(config.frames, config.spacing) + config.frames // 2}"
-                )
-        except BaseException:
-            for split, writer in writers.items():
-                writer.close()
-                files[split].unlink()
-            raise
-        for writer in writers.values():
-            writer.close()
-        return Prepared(video.name, video.fps, n_frames, waveform is not None, count, positives, files)
-
-    def _pack(self, split: str) -> tfds.core.SplitInfo:
-        """Moves the staged records of a split into shards of even length, in order."""
-        staged = [item.files[split] for item in self.prepared if split in item.files]
-        total = sum(item.clips[split] for item in self.prepared)
-        shards = min(max(round(sum(path.stat().st_size for path in staged) / _SHARD_BYTES), 1), _MOST_SHARDS)
-        lengths = [total * (i + 1) // shards - total * i // shards for i in range(shards)]
-        template = self._get_filename_template(split)
-        records = itertools.chain.from_iterable(map(_drain, staged))
-        num_bytes = 0
-        for index, length in enumerate(lengths):
-            path = Path(template.sharded_filepath(shard_index=index, num_shards=shards))
-            writer = ArrayRecordWriter(str(path), _RANDOM_ACCESS)
-            for record in itertools.islice(records, length):
-                writer.write(record)
-            writer.close()
-            num_bytes += path.stat().st_size
-        next(records, None)  # lets the last staged file go
-        return tfds.core.SplitInfo(split, lengths, num_bytes, template)
+    @staticmethod
+    def _say(line: str) -> None:
+        tqdm.write(line, file=sys.stderr)
 
 
 class Movies(ClipRecords):
@@ -280,19 +277,85 @@ class Movie50(ClipRecords):
 
 
 class Tvsum(ClipRecords):
-    """TVSum in the published layout, with frames labelled key or not."""
+    """TVSum: 50 videos, each scored by 20 people; or in the published layout, with frames labelled key or not."""
 
-    MANUAL_DOWNLOAD_INSTRUCTIONS = Movie50.MANUAL_DOWNLOAD_INSTRUCTIONS.replace("Movie50", "TVSum")
+    CITATION = """\
+@inproceedings{song2015tvsum,
+  title={{TVSum}: Summarizing Web Videos Using Titles},
+  author={Song, Yale and Vallmitjana, Jordi and Stent, Amanda and Jaimes, Alejandro},
+  booktitle={IEEE Conference on Computer Vision and Pattern Recognition (CVPR)}, year={2015}, pages={5179--5187}
+}
+"""
+    USERS = 20
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        "TVSum as downloaded: its videos and ydata-tvsum50.mat. Or the published layout, with TVSum in the names: "
+        + Movie50.MANUAL_DOWNLOAD_INSTRUCTIONS.replace("Movie50", "TVSum")
+    )
 
     def find(self, source: Path) -> Collection:
         """See `ClipRecords`."""
-        return find_videos(source, "TVSum")
+        if (source / "fold_lists").exists():
+            return find_videos(source, "TVSum")
+        from avmsnet_jax.data.sources import tvsum
+
+        return tvsum.find_videos(source, _splits_file(self.builder_config))
 
 
-def _drain(path: Path) -> Iterator[bytes]:
-    """Yields the records of a staged file, and removes it after the last."""
-    reader = ArrayRecordReader(str(path))
-    for start in range(0, reader.num_records(), 32):
-        yield from reader.read(start, min(start + 32, reader.num_records()))
-    reader.close()
-    path.unlink()
+class Summe(ClipRecords):
+    """SumMe: 25 videos, each summarised by 15 to 18 people."""
+
+    CITATION = """\
+@inproceedings{gygli2014creating,
+  title={Creating Summaries from User Videos},
+  author={Gygli, Michael and Grabner, Helmut and Riemenschneider, Hayko and Van Gool, Luc},
+  booktitle={European Conference on Computer Vision (ECCV)}, year={2014}, pages={505--520}
+}
+"""
+    USERS = 18
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "SumMe as downloaded: a folder of videos and a folder GT of .mat files."
+
+    def find(self, source: Path) -> Collection:
+        """See `ClipRecords`."""
+        from avmsnet_jax.data.sources import summe
+
+        return summe.find_videos(source, _splits_file(self.builder_config))
+
+
+def _splits_file(config: ClipsConfig) -> Path | None:
+    return Path(config.splits) if config.splits else None
+
+
+def _unique(videos: Sequence[Video]) -> tuple[list[Video], list[Skipped]]:
+    """Of videos with the same name in the same split, the first."""
+    first: dict[tuple[str, str], Video] = {}
+    twice = []
+    for video in videos:
+        if first.setdefault((video.split, video.name), video) is not video:
+            twice.append(Skipped(video.name, f"another video of this name is in the split {video.split!r}"))
+    return list(first.values()), twice
+
+
+def _spans_of(names: Sequence[str], films: Sequence[Prepared]) -> Spans:
+    """The records of some films in the split `all`, neighbours joined."""
+    spans: Spans = []
+    for name, start, stop in _extents(films):
+        if name in names and start < stop:
+            if spans and spans[-1][1] == start:
+                spans[-1][1] = stop
+            else:
+                spans.append([start, stop])
+    return spans
+
+
+def _extents(films: Sequence[Prepared]) -> Iterator[tuple[str, int, int]]:
+    end = 0
+    for film in films:
+        yield film.video, end, end + film.clips["all"]
+        end += film.clips["all"]
+
+
+def _file_name(name: str) -> str:
+    """A video's name, if a file can be called so; else something like it that no other video gets."""
+    if re.fullmatch(r"[\w ()+,-][\w ()+,.-]*", name) and len(name.encode()) <= 200:
+        return name
+    return f"{re.sub(r'[^A-Za-z0-9]+', '_', name)[:40]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}"

@@ -33,6 +33,14 @@ def files_of(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
+def assert_same_but_source(one: Path, two: Path) -> None:
+    """The same files of the same bytes, save for the path that the manifest names."""
+    ours, theirs = files_of(one), files_of(two)
+    manifests = [json.loads(files.pop("manifest.json")) | {"source": ""} for files in (ours, theirs)]
+    assert manifests[0] == manifests[1]
+    assert ours == theirs
+
+
 def clips_of(directory: Path, split: str) -> list[tuple[str, int, int]]:
     """(video, frame, label) of every record."""
     return [(str(r["video"]), int(r["frame"]), int(r["label"])) for r in open_split(directory, split)]
@@ -196,7 +204,7 @@ def test_one_bad_film_does_not_stop_the_others(films, tmp_path):
     source = folder_of(films, tmp_path / "source", "a", "c")
     (source / "broken.mp4").write_text("no film")
     (source / "broken.keyshots.csv").write_text("start_s,end_s\n")
-    shutil.copy(films / "b.mkv", source / "unlabelled.mkv")
+    shutil.copy(films / "b.mkv", source / "nobody_judged.mkv")
     shutil.copy(films / "b.mkv", source / "badly.mkv")
     (source / "badly.keyshots.csv").write_text("start_s,end_s\n3,1\n")
     (source / "alone.keyshots.csv").write_text("start_s,end_s\n")
@@ -206,11 +214,11 @@ def test_one_bad_film_does_not_stop_the_others(films, tmp_path):
     (source / "deaf.keyshots.csv").write_text("start_s,end_s\n")
     (source / ".hidden").write_text("")
     manifest = prepare("movies", source, tmp_path / "records")
-    assert [video["video"] for video in manifest["videos"]] == ["a", "c"]
+    assert [video["video"] for video in manifest["videos"]] == ["a", "c", "nobody_judged"]
+    assert {label for _, _, label in clips_of(tmp_path / "records", "unlabelled")} == {-1}
     reasons = {skipped["video"]: skipped["reason"] for skipped in manifest["skipped"]}
     for video, reason in {
         "broken.mp4": "cannot read",
-        "unlabelled.mkv": "write unlabelled.keyshots.csv",
         "badly.mkv": "line 2",
         "alone.keyshots.csv": "no film",
         "short": "20 frames hold no clip; the first one needs frames up to 33",
@@ -236,18 +244,71 @@ def test_a_film_that_breaks_midway_leaves_no_clips(films, tmp_path, monkeypatch)
     assert not [name for name in files_of(tmp_path / "records") if "staged" in name]
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_what_is_not_finished_leaves_nothing(films, tmp_path, monkeypatch, error):
-    source = folder_of(films, tmp_path / "source", "a", "c")
+def breaking(film: str, error: BaseException):
+    """`read_frames`, but of one film only the first 80."""
 
     def breaks(path):
-        yield from read_frames(path)
-        raise error
+        for frame in read_frames(path):
+            if path.stem == film and frame.number == 80:
+                raise error
+            yield frame
 
-    monkeypatch.setattr(movies.video, "read_frames", breaks)
-    with pytest.raises(error):
+    return breaks
+
+
+def test_what_a_library_cannot_stand_is_the_film_s_own_affair(films, tmp_path, monkeypatch):
+    source = folder_of(films, tmp_path / "source", "a", "c")
+    monkeypatch.setattr(movies.video, "read_frames", breaking("a", ZeroDivisionError("fps\nis 0")))
+    manifest = prepare("movies", source, tmp_path / "records")
+    (skipped,) = manifest["skipped"]
+    assert skipped["reason"] == "reading a failed (ZeroDivisionError: fps is 0); check that it plays"
+
+
+def test_what_has_not_begun_leaves_nothing(films, tmp_path, monkeypatch):
+    source = folder_of(films, tmp_path / "source", "a", "c")
+    monkeypatch.setattr(movies.video, "read_frames", breaking("a", KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
         prepare("movies", source, tmp_path / "new" / "records")
-    assert not list((tmp_path / "new").iterdir())
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_is_finished_is_not_read_again(films, tmp_path, monkeypatch, capfd):
+    prepare("movies", films, tmp_path / "undisturbed")
+    source = folder_of(films, tmp_path / "source", "a", "b", "c")
+    (tmp_path / "new").mkdir()
+    output = tmp_path / "new" / "records"
+    monkeypatch.setattr(movies.video, "read_frames", breaking("b", KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt, match="1 finished film is kept: the same command goes on"):
+        prepare("movies", source, output)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [".records.partial"]
+    monkeypatch.setattr(movies.video, "read_frames", breaking("a", UserError("read again")))
+    capfd.readouterr()
+    manifest = prepare("movies", source, output)
+    assert not manifest["skipped"]
+    assert "1 of 3 films are finished already" in capfd.readouterr().err
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["records"]
+    assert_same_but_source(output, tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("change", ["settings", "film", "key shots", "gone"])
+def test_what_has_changed_is_read_again(films, tmp_path, monkeypatch, change):
+    source, settings = folder_of(films, tmp_path / "source", "a", "b", "c"), {"frame_size": 32}
+    with monkeypatch.context() as patch:
+        patch.setattr(movies.video, "read_frames", breaking("b", KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            prepare("movies", source, tmp_path / "records", **settings)
+    match change:
+        case "settings":
+            settings = {"frame_size": 48}
+        case "film":
+            shutil.copy(films / "b.mkv", source / "a.mkv")
+        case "key shots":
+            (source / "a.keyshots.csv").write_text("start_s,end_s\n2,3\n")
+        case "gone":
+            (source / "a.mkv").unlink()
+    prepare("movies", source, tmp_path / "records", **settings)
+    prepare("movies", source, tmp_path / "undisturbed", **settings)
+    assert files_of(tmp_path / "records") == files_of(tmp_path / "undisturbed")
 
 
 def test_nothing_to_prepare_says_why(films, tmp_path):
@@ -289,7 +350,7 @@ def test_the_same_films_give_the_same_bytes(films, tmp_path):
 
 def test_records_are_spread_over_shards_in_order(films, tmp_path, monkeypatch):
     prepare("movies", films, tmp_path / "one", frames=8, frame_size=32, spacing=5)
-    monkeypatch.setattr("avmsnet_jax.data.records._SHARD_BYTES", 150_000)
+    monkeypatch.setattr("avmsnet_jax.data.pack.SHARD_BYTES", 150_000)
     prepare("movies", films, tmp_path / "many", frames=8, frame_size=32, spacing=5)
     shards = [name for name in files_of(tmp_path / "many") if "-train.array_record" in name]
     assert len(shards) > 2
@@ -319,12 +380,16 @@ def test_the_command(films, tmp_path):
     done = run("--dataset=movies", f"--source={films}", f"--output={output}", "--frames=8", "--frame_size=32")
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{output}: train: 7 clips of 2 films, 28.6% key, test: 2 clips of 1 film, 0.0% key\n"
-    assert done.stderr.splitlines() == ["[1/3] a: 4 clips, 2 key", "[2/3] b: 3 clips, 0 key", "[3/3] c: 2 clips, 0 key"]
+    assert sorted(done.stderr.splitlines()) == [
+        "[1/3] a: 4 clips, 2 key",
+        "[2/3] b: 3 clips, 0 key",
+        "[3/3] c: 2 clips, 0 key",
+    ]
     assert open_split(output, "train")[0]["clip"].shape == (8, 32, 32, 3)
 
 
 def test_the_command_explains_a_mistake_in_one_line(tmp_path):
     done = run("--dataset=kinetics", f"--source={tmp_path}", f"--output={tmp_path / 'records'}")
     assert done.returncode == 2
-    assert done.stderr == "prepare_data.py: --dataset is 'kinetics'; choose movies, movie50 or tvsum\n"
+    assert done.stderr == "prepare_data.py: --dataset is 'kinetics'; choose movies, movie50, summe or tvsum\n"
     assert done.stdout == ""
