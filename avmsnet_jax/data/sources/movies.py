@@ -1,30 +1,38 @@
-"""A folder of films, each with its key shots in seconds beside it."""
+"""A folder of films, each with its key shots in seconds beside it, or labels of its frames, or neither."""
 
-import csv
+import collections
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from avmsnet_jax.data import clips
-from avmsnet_jax.data.sources import Collection, Skipped, Video
+from avmsnet_jax.data.sources import UNLABELLED, Collection, Skipped, Video
+from avmsnet_jax.data.sources.tables import read_labels, read_rows
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media import audio, video
 
 KEYSHOTS_SUFFIX = ".keyshots.csv"
+LABELS_SUFFIX = ".labels.csv"
+
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # FFmpeg takes them for films of one frame
 
 
 @dataclasses.dataclass(frozen=True)
 class Film(Video):
-    """A film and its key shots.
+    """A film and what was said of it: its key shots, or a label for each frame, or nothing.
 
     Attributes:
       path: the film.
       key_shots: (start_s, end_s) of each, start included, end not.
+      labels: label by frame number; a frame without one is 0.
+      table: where either was read from.
       expected_frames: what the film's header promises.
     """
 
     path: Path
-    key_shots: tuple[tuple[float, float], ...]
+    key_shots: tuple[tuple[float, float], ...] | None = None
+    labels: Mapping[int, int] | None = None
+    table: Path | None = None
     expected_frames: int = 0
 
     def read_frames(self) -> Iterable[clips.Frame]:
@@ -34,15 +42,19 @@ class Film(Video):
     @property
     def files(self) -> tuple[Path, ...]:
         """See `Video`."""
-        return (self.path, self.path.with_name(self.path.stem + KEYSHOTS_SUFFIX))
+        return (self.path,) if self.table is None else (self.path, self.table)
 
     def open_waveform(self) -> audio.Waveform | None:
         """See `Video`."""
         return audio.open_waveform(self.path)
 
     def label(self, frame: int, time_s: float) -> int:
-        """1 where the frame's time lies in a key shot."""
-        return int(any(start <= time_s < end for start, end in self.key_shots))
+        """1 where the frame's time lies in a key shot, or where its row says so."""
+        if self.labels is not None:
+            return self.labels.get(frame, 0)
+        if self.key_shots is not None:
+            return int(any(start <= time_s < end for start, end in self.key_shots))
+        return UNLABELLED
 
 
 def find_films(source: Path, test_fraction: float) -> Collection:
@@ -50,7 +62,8 @@ def find_films(source: Path, test_fraction: float) -> Collection:
 
     Films in the subfolders `train` and `test` belong to these. Without such subfolders, the last
     `test_fraction` of the films in name order, at least one, are the test split; of a single film, the
-    clips in the last `test_fraction` of its running time.
+    clips in the last `test_fraction` of its running time. Films that have neither key shots nor labels
+    are the split `unlabelled`, wherever they lie, and count for no share.
 
     Args:
       source: the folder.
@@ -63,9 +76,15 @@ def find_films(source: Path, test_fraction: float) -> Collection:
     for split in ("train", "test"):
         if (source / split).is_dir():
             found, left_out = _films_in(source / split, split)
-            films += found
+            names = {(film.name, film.split) for film in films}
+            films += [film for film in found if (film.name, film.split) not in names]
+            left_out += [
+                Skipped(film.path.name, "has the same name as another film without labels; rename it")
+                for film in found
+                if (film.name, film.split) in names
+            ]
             skipped += [dataclasses.replace(item, video=f"{split}/{item.video}") for item in left_out]
-    beside = [Skipped(path.name, "beside the folders train and test") for path in _candidates(source)]
+    beside = [Skipped(path.name, "beside the folders train and test; move it into one") for path in _candidates(source)]
     return Collection(films, skipped + beside)
 
 
@@ -75,20 +94,11 @@ def read_key_shots(path: Path) -> tuple[tuple[float, float], ...]:
     Raises:
       UserError: the file is missing, has another header, or a row that is no span of time.
     """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(file)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a table in UTF-8"
-        raise UserError(
-            f"cannot read the key shots {path}: {reason}; write the header start_s,end_s and rows"
-        ) from None
-    if not rows or rows[0] != ["start_s", "end_s"]:
+    rows = read_rows(path, "key shots")
+    if not rows or rows[0][1] != ["start_s", "end_s"]:
         raise UserError(f"{path}: the first line must be start_s,end_s")
     shots = []
-    for number, row in enumerate(rows[1:], start=2):
-        if not any(row):
-            continue
+    for number, row in rows[1:]:
         try:
             start, end = map(float, row)
         except ValueError:
@@ -101,43 +111,60 @@ def read_key_shots(path: Path) -> tuple[tuple[float, float], ...]:
 
 def _candidates(folder: Path) -> list[Path]:
     """Files that may be films: whatever is neither hidden nor a table."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.is_file() and not path.name.startswith(".") and path.suffix.lower() != ".csv"
-    )
+    return [path for path in _visible(folder) if path.suffix.lower() != ".csv"]
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
 def _films_in(folder: Path, split: str) -> tuple[list[Film], list[Skipped]]:
-    films: dict[str, Film] = {}
     skipped = []
+    tables: dict[str, list[Path]] = collections.defaultdict(list)
+    for path in _visible(folder):
+        if path.name.lower().endswith((KEYSHOTS_SUFFIX, LABELS_SUFFIX)):
+            tables[path.stem.rpartition(".")[0]].append(path)
+        elif path.suffix.lower() == ".csv":
+            names = f"FILM{KEYSHOTS_SUFFIX} or FILM{LABELS_SUFFIX}"
+            skipped.append(Skipped(path.name, f"not the name of a table that is read; call it {names}"))
+    films: dict[str, Film] = {}
     candidates = _candidates(folder)
     for path in candidates:
-        key_shots = path.with_name(path.stem + KEYSHOTS_SUFFIX)
-        if path.stem in films:
-            skipped.append(Skipped(path.name, f"has the same name as {films[path.stem].path.name}"))
-        elif not key_shots.exists():
-            skipped.append(Skipped(path.name, f"no key shots; write {key_shots.name} (start_s,end_s) beside it"))
-        else:
-            try:
-                info = video.read_info(path)
-                films[path.stem] = Film(
-                    path.stem, float(info.fps), split, path, read_key_shots(key_shots), expected_frames=info.frames
-                )
-            except UserError as error:
-                skipped.append(Skipped(path.name, str(error)))
+        try:
+            if path.suffix.lower() in _PICTURES:
+                raise UserError("a picture, and no film; take it away")
+            if path.stem in films:
+                raise UserError(f"has the same name as {films[path.stem].path.name}; rename it, or take it away")
+            films[path.stem] = _film(path, tables.get(path.stem, ()), split)
+        except UserError as error:
+            skipped.append(Skipped(path.name, str(error)))
     stems = {path.stem for path in candidates}
-    for path in sorted(folder.glob("*" + KEYSHOTS_SUFFIX)):
-        if path.name.removesuffix(KEYSHOTS_SUFFIX) not in stems:
-            skipped.append(Skipped(path.name, "no film of this name beside it"))
+    for stem, paths in tables.items():
+        if stem not in stems:
+            skipped += [Skipped(path.name, f"no film called {stem}.* beside it; rename either") for path in paths]
     return list(films.values()), skipped
 
 
+def _film(path: Path, tables: Sequence[Path], split: str) -> Film:
+    if len(tables) > 1:
+        raise UserError(f"has both {tables[0].name} and {tables[1].name}; keep one")
+    info = video.read_info(path)
+    film = Film(path.stem, float(info.fps), "unlabelled", path, expected_frames=info.frames)
+    if not tables:
+        return film
+    (table,) = tables
+    if table.name.lower().endswith(KEYSHOTS_SUFFIX):
+        return dataclasses.replace(film, split=split, table=table, key_shots=read_key_shots(table))
+    return dataclasses.replace(film, split=split, table=table, labels=read_labels(table, info.frames))
+
+
 def _with_test_share(films: list[Film], test_fraction: float) -> list[Film]:
-    if not films or not test_fraction:
+    judged = [film for film in films if film.split != "unlabelled"]
+    others = [film for film in films if film.split == "unlabelled"]
+    if not judged or not test_fraction:
         return films
-    if len(films) == 1:
-        running_time = video.running_time(films[0].path)
-        return [dataclasses.replace(films[0], test_from_s=(1 - test_fraction) * running_time)]
-    tests = min(max(round(test_fraction * len(films)), 1), len(films) - 1)
-    return films[:-tests] + [dataclasses.replace(film, split="test") for film in films[-tests:]]
+    if len(judged) == 1:
+        running_time = video.running_time(judged[0].path)
+        return [dataclasses.replace(judged[0], test_from_s=(1 - test_fraction) * running_time), *others]
+    tests = min(max(round(test_fraction * len(judged)), 1), len(judged) - 1)
+    return [*judged[:-tests], *(dataclasses.replace(film, split="test") for film in judged[-tests:]), *others]

@@ -1,7 +1,8 @@
 """The layout that A/V-MSNet was published with: a folder of frames, a wav and a CSV for each video."""
 
-import csv
 import dataclasses
+import math
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from avmsnet_jax.data import clips
-from avmsnet_jax.data.sources import Collection, Skipped, Video
+from avmsnet_jax.data.sources import COUNT_SLACK, Collection, Skipped, Video, is_file_name
+from avmsnet_jax.data.sources.tables import read_labels
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media import audio
 
@@ -41,7 +43,7 @@ class PublishedVideo(Video):
       wav: its sound; silence where there is no such file.
       csv: where its labels were read from.
       labels: label by frame number; a frame without one is 0.
-      expected_frames: n_frames of the fold list.
+      expected_frames: n_frames of the fold list, less the few at the end that are not on disk.
     """
 
     frames: Path
@@ -78,55 +80,52 @@ def find_videos(source: Path, dataset: str) -> Collection:
       dataset: the name of the data set's folders, such as Movie50.
 
     Raises:
-      UserError: a fold list is missing or malformed.
+      UserError: a fold list is missing or malformed, or they name a video twice.
     """
     videos: list[PublishedVideo] = []
     skipped: list[Skipped] = []
+    where: dict[str, str] = {}
     for split in ("train", "test"):
-        for name, n_frames, fps in _read_fold_list(source / "fold_lists" / f"{dataset}_list_{split}_fps.txt"):
+        fold_list = source / "fold_lists" / f"{dataset}_list_{split}_fps.txt"
+        for line, name, n_frames, fps in _read_fold_list(fold_list):
+            if name in where:
+                raise UserError(f"{fold_list}, line {line}: {name} is in {where[name]} as well; list a video once")
+            where[name] = f"{fold_list.name}, line {line}"
             frames = source / "video_frames" / dataset / name
-            if not frames.is_dir():
-                skipped.append(Skipped(name, f"no folder of frames {frames}"))
-                continue
+            wav = source / "video_audio" / dataset / name / f"{name}.wav"
+            table = source / "annotations" / dataset / name / f"{name}.csv"
             try:
-                labels = read_labels(labels_csv := source / "annotations" / dataset / name / f"{name}.csv")
+                count = _count_frames(frames, n_frames)
+                labels = read_labels(table, n_frames)
             except UserError as error:
                 skipped.append(Skipped(name, str(error)))
                 continue
-            wav = source / "video_audio" / dataset / name / f"{name}.wav"
-            videos.append(PublishedVideo(name, fps, split, frames, wav, labels_csv, labels, expected_frames=n_frames))
+            videos.append(PublishedVideo(name, fps, split, frames, wav, table, labels, expected_frames=count))
     return Collection(videos, skipped)
 
 
-def read_labels(path: Path) -> dict[int, int]:
-    """Reads `frame,label` rows, labels 0 or 1, no header.
+def _count_frames(folder: Path, n_frames: int) -> int:
+    """How many of the `n_frames` frames there are: a few may be missing at the end."""
+    if not folder.is_dir():
+        raise UserError(f"there is no folder of frames {folder}; extract the video there, or leave it out")
+    present = set(os.listdir(folder))
+    missing = [number for number in range(1, n_frames + 1) if f"{number}.jpg" not in present]
+    if len(missing) == n_frames:
+        found = f"found {min(present)!r}" if present else "the folder is empty"
+        raise UserError(f"{folder} holds no frames 1.jpg, 2.jpg, ... ({found}); extract the video again")
+    count = n_frames - len(missing)
+    if missing and (missing[0] <= count or len(missing) > n_frames * COUNT_SLACK):
+        raise UserError(
+            f"there is no frame {folder / str(missing[0])}.jpg, though the fold list promises {n_frames} frames "
+            f"({len(missing)} are missing); extract the video again, or correct the list"
+        )
+    return count
 
-    Raises:
-      UserError: the file is missing, or a row is something else.
-    """
-    labels = {}
+
+def _read_fold_list(path: Path) -> list[tuple[int, str, int, float]]:
+    """The (line, video, n_frames, fps) of each line; a name may hold spaces."""
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            for number, row in enumerate(csv.reader(file), start=1):
-                if not row:
-                    continue
-                try:
-                    frame, label = map(float, row)
-                except ValueError:
-                    label = -1
-                if label not in (0, 1) or not frame.is_integer():
-                    raise UserError(f"{path}, line {number}: {','.join(row)!r} is not a frame number and 0 or 1")
-                labels[int(frame)] = int(label)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a table in UTF-8"
-        raise UserError(f"cannot read the labels {path}: {reason}") from None
-    return labels
-
-
-def _read_fold_list(path: Path) -> list[tuple[str, int, float]]:
-    """The (video, n_frames, fps) of each line; a name may hold spaces."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise UserError(
@@ -134,14 +133,18 @@ def _read_fold_list(path: Path) -> list[tuple[str, int, float]]:
             "video_audio, annotations and fold_lists"
         ) from None
     videos = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        if not line:
             continue
+        place = f"{path}, line {number}: {line!r}"
         try:
-            name, n_frames, fps = line.strip().rsplit(None, 2)
-            videos.append((name, int(n_frames), float(fps)))
-            if not 0 < videos[-1][2] < float("inf"):
-                raise ValueError
+            name, count, rate = line.rsplit(None, 2)
+            n_frames, fps = int(count), float(rate)
         except ValueError:
-            raise UserError(f"{path}, line {number}: {line.strip()!r} is not: video n_frames fps") from None
+            raise UserError(f"{place} is not: video n_frames fps") from None
+        if n_frames < 1 or not 0 < fps < math.inf:
+            raise UserError(f"{place} needs at least 1 frame, and more than 0 frames a second")
+        if not is_file_name(name):
+            raise UserError(f"{place}: the video's name must be the plain name of its folder, without a path")
+        videos.append((number, name, n_frames, fps))
     return videos
