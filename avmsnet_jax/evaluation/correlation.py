@@ -28,7 +28,7 @@ def kendall_tau(pred: ArrayLike, users: ArrayLike) -> float:
 
     pred, users = _sides(pred, users)
     taus = [
-        kendalltau(pred, user, method="asymptotic").statistic if varies else 0.0
+        kendalltau(pred, user).statistic if varies else 0.0
         for user, varies in zip(users, _both_vary(pred, users), strict=True)
     ]
     return float(np.mean(taus))

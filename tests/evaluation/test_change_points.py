@@ -1,0 +1,139 @@
+"""KTS against every segmentation there is, and against its formula written out plainly."""
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.evaluation import kts
+from tests.reference.kts import normalised, penalty, segment
+
+TIE = 1e-9  # as documented
+
+
+def objective(features, changes):
+    """The formula, segment by segment."""
+    rows = normalised(features)
+    n, m = len(rows), len(changes)
+    edges = [0, *changes, n]
+    scatter = sum(((rows[a:b] - rows[a:b].mean(0)) ** 2).sum() for a, b in itertools.pairwise(edges))
+    return scatter / n + penalty(m, n)
+
+
+def film(rng, samples, shots, noise, dimensions=16):
+    """Features that jump at `shots` - 1 cuts, and the cuts."""
+    cuts = np.sort(rng.choice(np.arange(1, samples), shots - 1, replace=False))
+    places = rng.normal(size=(shots, dimensions))
+    return places[np.searchsorted(cuts, np.arange(samples), "right")] + noise * rng.normal(
+        size=(samples, dimensions)
+    ), cuts
+
+
+@st.composite
+def features(draw, most):
+    samples, dimensions = draw(st.integers(0, most)), draw(st.integers(1, 4))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    match draw(st.sampled_from(["noise", "film", "ties", "one-hot", "constant", "huge"])):
+        case "film" if samples > 3:
+            return film(rng, samples, 3, 0.2, dimensions)[0].astype(np.float32)
+        case "ties":
+            return rng.integers(-1, 2, (samples, dimensions))
+        case "one-hot":
+            return np.eye(dimensions, dtype=bool)[np.sort(rng.integers(0, dimensions, samples))]
+        case "constant":
+            return np.full((samples, dimensions), rng.normal())
+        case "huge":
+            return rng.normal(size=(samples, dimensions)) * 10.0 ** rng.choice([-200, 0, 200], (samples, 1))
+    return rng.normal(size=(samples, dimensions))
+
+
+@settings(max_examples=700, deadline=None, derandomize=True, database=None)
+@given(features(22), st.integers(0, 25))
+def test_equals_the_plain_statement(rows, most):
+    found = kts(rows, most)
+    assert found.dtype == np.int64
+    assert found.tolist() == segment(rows, most)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(features(7), st.integers(0, 8))
+def test_no_segmentation_is_better(rows, most):
+    every = [c for m in range(min(most, len(rows) - 1) + 1) for c in itertools.combinations(range(1, len(rows)), m)]
+    found = kts(rows, most)
+    assert len(found) <= most
+    if len(rows):
+        assert objective(rows, found) <= min(objective(rows, changes) for changes in every) + TIE
+
+
+@pytest.mark.parametrize(
+    ("samples", "shots", "noise", "most"),
+    [
+        (64, 9, 0.5, 63),
+        (65, 9, 0.5, 64),
+        (190, 60, 1.0, 189),
+        (260, 9, 2.0, 40),
+        (330, 90, 0.05, 100),
+        (257, 60, 0.2, 5),
+    ],
+)
+def test_equals_the_plain_statement_over_several_blocks(samples, shots, noise, most):
+    rows, _ = film(np.random.default_rng(samples), samples, shots, noise)
+    found = kts(rows, most)
+    assert len(found)
+    assert found.tolist() == segment(rows, most)
+
+
+def test_finds_the_cuts_of_a_film():
+    rows, cuts = film(np.random.default_rng(0), 700, 30, 0.2, 64)
+    assert kts(rows, 699).tolist() == cuts.tolist()
+    assert kts((1000 * rows).astype(np.int32), 70).tolist() == cuts.tolist()  # the length of a row does not matter
+    assert len(kts(rows, 12)) == 12
+
+
+def test_of_equal_segmentations_the_earliest():
+    """Two samples in the middle are as near to either side: both cuts cost the same."""
+    rows = [[1, 0]] * 6 + [[1, 1]] * 2 + [[0, 1]] * 6
+    assert objective(rows, [6]) == pytest.approx(objective(rows, [8]), abs=1e-12)
+    assert kts(rows, 1).tolist() == [6]
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_nothing_to_find(value):
+    for samples in (0, 1, 2, 500):
+        for most in (0, 1, 1000):
+            assert kts(np.full((samples, 5), value), most).tolist() == []
+    assert kts(np.zeros((9, 0)), 8).tolist() == []
+    assert kts([[1.0, 0.0], [0.0, 1.0]], 0).tolist() == []
+
+
+def test_several_threads_at_once():
+    rows = [film(np.random.default_rng(seed), 300, 10, 0.2)[0] for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda one: kts(one, 50).tolist(), rows))
+    assert together == [kts(one, 50).tolist() for one in rows]
+
+
+def test_the_features_stay_as_they_are():
+    rows = np.random.default_rng(0).normal(size=(20, 3))
+    kept = rows.copy()
+    kts(rows, 19)
+    assert (rows == kept).all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "most", "word"),
+    [
+        ([[1.0], [np.nan]], 1, "NaN"),
+        ([[1.0], [np.inf]], 1, "infinity"),
+        ([1.0, 2.0], 1, r"\(samples, dimensions\)"),
+        ([["a"], ["b"]], 1, "numbers"),
+        ([[1.0], [2.0]], -1, "max_change_points is -1"),
+    ],
+)
+def test_what_cannot_be_segmented(rows, most, word):
+    with pytest.raises(UserError, match=word):
+        kts(rows, most)
