@@ -18,6 +18,7 @@ import av
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from avmsnet_jax.data import clips
 from avmsnet_jax.data.sources import SPLITS, Skipped, Video
@@ -183,6 +184,7 @@ def stage(video: Video, cut: Cut, folder: Path, on_clip: Callable[[], Any]) -> P
 
 def _write(video: Video, cut: Cut, folder: Path, on_clip: Callable[[], Any]) -> Prepared:
     features, in_piece = cut.features(), cut.piece_records()
+    serializer = ExampleSerializer(features.get_serialized_info())
     writers: dict[str, ArrayRecordWriter] = {}
     count, positives = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
     n_frames = users = 0
@@ -227,7 +229,9 @@ def _write(video: Video, cut: Cut, folder: Path, on_clip: Callable[[], Any]) -> 
                     scores = video.scores(clip.frame)
                     users = max(users, len(scores))
                     example["scores"] = np.pad(scores, (0, cut.users - len(scores)), constant_values=np.nan)
-                record = features.serialize_example(example)
+                # Or the fields come in an order that each process chooses anew.
+                proto = serializer.get_tf_example(features.encode_example(example))
+                record = proto.SerializeToString(deterministic=True)
             if count[split] % in_piece == 0:
                 if split in writers:
                     close(split)
