@@ -23,11 +23,11 @@ class FrameFile:
     number: int
     path: Path
 
-    def rgb(self) -> np.ndarray:
-        """(H, W, 3) uint8. Raises UserError where the file is missing or broken."""
+    def scaled(self, width: int, height: int) -> np.ndarray:
+        """(height, width, 3) uint8, by Pillow's bicubic filter. Raises UserError where the file is missing or broken."""
         try:
             with Image.open(self.path) as image:
-                return np.asarray(image.convert("RGB"))
+                return np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
         except FileNotFoundError:
             raise UserError(f"there is no frame {self.path}; extract the video again") from None
         except OSError as error:  # Pillow's UnidentifiedImageError among them

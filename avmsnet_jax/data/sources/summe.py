@@ -76,7 +76,8 @@ def read_annotation(path: Path) -> Annotation:
       UserError: the file is missing or broken, or its sizes do not agree.
     """
     try:
-        fields = scipy.io.loadmat(path, variable_names=("nFrames", "user_score", "gt_score", "segments"))
+        with open(path, "rb") as file:
+            fields = scipy.io.loadmat(file, variable_names=("nFrames", "user_score", "gt_score", "segments"))
         n_frames, chosen, mean = fields["nFrames"].item(), fields["user_score"], fields["gt_score"].ravel()
         # One segment of one user is as often a single pair of numbers as a table of one row.
         spans = [np.reshape(item, (-1, 2)) for item in fields["segments"].ravel()]
