@@ -6,10 +6,12 @@ What they did is read from there, so that a pipeline that failed goes on where i
 
 import contextlib
 import dataclasses
+import functools
 import io
 import json
 import logging
 import os
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,9 @@ from avmsnet_jax.data.film import Cut, Prepared, finished, stage
 from avmsnet_jax.data.sources import Skipped, Video
 from avmsnet_jax.errors import UserError
 
-# Beam's own choice among its local runners begins with fetching a program from the network.
-_LOCAL = "--runner=FnApiRunner"
+_FULL = ".full"  # in the working place: a worker could not write there
+# Without the second, the local runner of today first fetches a program from the network, to run that instead.
+_LOCAL = ("--runner=DirectRunner", "--allow_unsafe_triggers", "--default_sdk_harness_log_level=CRITICAL")
 
 
 def stage_films(
@@ -40,7 +43,9 @@ def stage_films(
     Raises:
       UserError: Beam is not installed, an option is wrong, or the pipeline failed.
     """
-    _run(options, tasks, _Stage(cut))
+    if not tasks:
+        return
+    _run(options, tasks, functools.partial(_stage, cut), tasks[0][1].parent.parent)
     for number, (_, folder) in enumerate(tasks):
         outcome: Prepared | Skipped | None = finished(folder)
         if outcome is None:
@@ -50,34 +55,26 @@ def stage_films(
 
 
 def pack(place: Path, plan: packing.Plan, options: Sequence[str]) -> None:
-    """Packs the shards of a plan, in a Beam pipeline. See `stage_films`."""
+    """Packs the shards of a plan, which is saved in the working place, in a Beam pipeline. See `stage_films`."""
     shards = [(split, number) for split in plan.shards for number in range(len(plan.shards[split]))]
-    _run(options, shards, _Pack(place))
+    _run(options, shards, functools.partial(_pack, place), place)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Stage:
-    cut: Cut
-
-    def __call__(self, task: tuple[Video, Path]) -> None:
-        video, folder = task
-        if finished(folder):  # Beam may give a film again
-            return
-        outcome = stage(video, self.cut, folder, lambda: None)
-        if isinstance(outcome, Skipped):
-            temporary = _reason(folder).with_name(f".{folder.name}.{os.getpid()}")
-            temporary.write_text(json.dumps(dataclasses.asdict(outcome)))
-            os.replace(temporary, _reason(folder))
+def _stage(cut: Cut, task: tuple[Video, Path]) -> None:
+    video, folder = task
+    if finished(folder):  # Beam may give a film again
+        return
+    outcome = stage(video, cut, folder, lambda: None)
+    if isinstance(outcome, Skipped):
+        temporary = _reason(folder).with_name(f".{folder.name}.{secrets.token_hex(4)}")
+        temporary.write_text(json.dumps(dataclasses.asdict(outcome)))
+        os.replace(temporary, _reason(folder))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Pack:
-    place: Path
-
-    def __call__(self, shard: tuple[str, int]) -> None:
-        plan = packing.load_plan(self.place / "plan.json")
-        assert plan is not None
-        packing.pack_shard(self.place, plan, *shard)
+def _pack(place: Path, shard: tuple[str, int]) -> None:
+    plan = packing.load_plan(place / packing.PLAN)
+    assert plan is not None
+    packing.pack_shard(place, plan, *shard)
 
 
 def _reason(folder: Path) -> Path:
@@ -85,39 +82,61 @@ def _reason(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.skipped")
 
 
-def _run(options: Sequence[str], items: Sequence[Any], work: Callable[[Any], None]) -> None:
-    try:
-        import apache_beam
-        from apache_beam.options.pipeline_options import PipelineOptions
-    except ImportError:
-        raise UserError("Apache Beam is not installed; pip install 'avmsnet_jax[beam]', or leave --beam out") from None
-    if not items:
+def _unless_full(place: Path, work: Callable[[Any], None], item: Any) -> None:
+    """Works, until a worker finds that the place cannot be written: Beam itself would give a traceback of each."""
+    if (place / _FULL).exists():
         return
+    try:
+        work(item)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            (place / _FULL).touch()  # even where there is no room for a word
+            (place / _FULL).write_text(str(error))
+
+
+def _run(options: Sequence[str], items: Sequence[Any], work: Callable[[Any], None], place: Path) -> None:
     with _quiet():
         try:
-            told = io.StringIO()
-            with contextlib.redirect_stderr(told):
-                parsed = PipelineOptions([_LOCAL, *options])
-                pipeline = apache_beam.Pipeline(options=parsed)
-        except (SystemExit, ValueError, TypeError) as error:  # argparse exits, after an account of all its options
-            last = (told.getvalue().strip().splitlines() or [str(error)])[-1]
-            raise UserError(f"--beam: {last.split('error: ')[-1]}") from None
+            import apache_beam
+            from apache_beam.options.pipeline_options import PipelineOptions
+        except ImportError:
+            raise UserError(
+                "Apache Beam is not installed; pip install 'avmsnet_jax[beam]', or leave --beam out"
+            ) from None
+        if not any(option.startswith("--runner") for option in options):
+            options = [*_LOCAL, *options]
+        told = io.StringIO()
         try:
-            # Reshuffled, as a runner would do all films of one Create in one place, one after the other.
-            _ = pipeline | apache_beam.Create(items, reshuffle=False) | apache_beam.Reshuffle() | apache_beam.Map(work)
+            with contextlib.redirect_stderr(told):
+                parsed = PipelineOptions(list(options))
+                parsed.get_all_options()  # or some are looked at only as it runs
+                pipeline = apache_beam.Pipeline(options=parsed)
+        except (SystemExit, Exception) as error:  # argparse exits, after an account of all its options
+            last = (told.getvalue().strip() or str(error)).splitlines()[-1]
+            raise UserError(f"--beam: {last.split('error: ')[-1]}") from None
+        _ = (
+            pipeline
+            | apache_beam.Create(items, reshuffle=False)
+            | apache_beam.Reshuffle()  # or a runner would do all items in one place, one after the other
+            | "Work" >> apache_beam.Map(functools.partial(_unless_full, place, work))
+        )
+        try:
             pipeline.run().wait_until_finish()
         except Exception as error:  # whatever its runners raise
-            last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            raise UserError(f"the Beam pipeline failed: {last}; the films that are finished are kept") from error
+            last = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            raise UserError(f"the Beam pipeline failed: {last}") from error
+    if (place / _FULL).exists():
+        reason = (place / _FULL).read_text()
+        (place / _FULL).unlink()
+        raise OSError(reason or "no room for a word about it")
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps Beam's accounts of its inner life to itself; what matters comes as an exception."""
-    logger = logging.getLogger("apache_beam")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logging.disable(before)

@@ -275,7 +275,7 @@ def finish(writer: ArrayRecordWriter, path: Path) -> None:
     try:
         writer.close()
     except RuntimeError as error:
-        raise OSError(str(error).split("; ")[0]) from error
+        raise OSError(str(error).split("; ")[0].removeprefix("write() failed: ")) from error
     with open(path, "rb") as file:
         os.fsync(file.fileno())
 
@@ -289,7 +289,7 @@ def _reading(video: Video) -> Iterator[None]:
         raise
     except Exception as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"reading {video.name} failed ({what}); check that it plays") from error
+        raise UserError(f"reading {video.name} failed ({what}); check that it plays, or report it") from error
 
 
 def _state(path: Path) -> list[Any]:

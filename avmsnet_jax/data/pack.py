@@ -17,6 +17,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 from avmsnet_jax.data.film import Prepared, finish, open_writer, piece_path
 from avmsnet_jax.data.sources import SPLITS
 
+PLAN = "plan.json"  # where the working place keeps its plan
 SHARD_BYTES = 200e6
 _MOST_SHARDS = 512  # a reader keeps all shards of a split open, and 1024 files is a common limit
 

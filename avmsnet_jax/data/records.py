@@ -150,7 +150,7 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
             if entry.name not in known:  # of other settings, of films that have changed, or not finished
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         outcomes = self._stage(films)
-        plan, path = self._plan(films, outcomes, place), place / "plan.json"
+        plan, path = self._plan(films, outcomes, place), place / pack.PLAN
         if plan != pack.load_plan(path):
             # What an earlier run has packed by another plan is of no use, and the films that it packed are gone.
             path.unlink(missing_ok=True)
