@@ -20,14 +20,14 @@ SOUNDNET_RANGE = 256  # SoundNet was trained on waveforms in ±256
 
 
 class Frame(Protocol):
-    """A frame that is converted to RGB only when it is asked for."""
+    """A frame that is converted to RGB only when it is asked for, and only at the size that is asked for."""
 
     @property
     def number(self) -> int:
         """1 for the first frame of the film."""
 
-    def rgb(self) -> np.ndarray:
-        """(H, W, 3) uint8."""
+    def scaled(self, width: int, height: int) -> np.ndarray:
+        """(height, width, 3) uint8 RGB, by a bicubic filter."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,10 +110,13 @@ def sound_buffer(excerpt: np.ndarray, size: int) -> np.ndarray:
     return buffer
 
 
-def resize(picture: np.ndarray, size: int) -> np.ndarray:
-    """(H, W, 3) uint8 to (size, size, 3): to 320x240 with Pillow's bicubic filter, then with its bilinear."""
-    image = Image.fromarray(np.ascontiguousarray(picture))
-    image = image.resize((320, 240), Image.Resampling.BICUBIC)
+def resize(frame: Frame, size: int) -> np.ndarray:
+    """A clip's picture, (size, size, 3) uint8: 320x240 whatever the film's sides, then Pillow's bilinear filter.
+
+    The step to 320x240 is the frame's own: Pillow's bicubic filter of the published layout's pictures, FFmpeg's
+    of films.
+    """
+    image = Image.fromarray(np.ascontiguousarray(frame.scaled(320, 240)))
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
@@ -147,7 +150,7 @@ def cut(
         latest = (frame.number + half - 1) // spacing * spacing  # of the clips that have begun
         if latest < max(first, frame.number - half):
             continue  # between two clips
-        recent.append(resize(frame.rgb(), frame_size))
+        recent.append(resize(frame, frame_size))
         centre = frame.number - half
         if centre < first or centre % spacing:
             continue

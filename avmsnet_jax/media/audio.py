@@ -3,18 +3,20 @@
 import itertools
 import os
 from collections.abc import Iterable, Iterator
+from fractions import Fraction
 
 import av
 import numpy as np
 import soxr
 
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.media.video import open_film, picture_stream
+from avmsnet_jax.media.video import LONGEST_GAP_S, clock_runs_on, decode, open_film, picture_stream, stamp_s
 
 SAMPLE_RATE = 22050  # Hz: SoundNet's
 
-# Containers round time stamps (Matroska to a millisecond); only what is clearly missing is filled with silence.
-_GAP_S = 0.02
+# Containers round time stamps (Matroska to a millisecond), and sound that is cut or stretched by a little at every
+# one of them is worse than sound that is a little off: half a frame at 25 a second.
+_TOLERANCE_S = 0.02
 
 
 class Waveform:
@@ -76,43 +78,79 @@ def read_waveform(path: str | os.PathLike[str], sample_rate: int = SAMPLE_RATE) 
 
 
 def _decode(path: str | os.PathLike[str], sample_rate: int) -> Iterator[np.ndarray]:
-    """The chunks of the waveform; none where there is no audio track."""
+    """The chunks of the waveform; none where there is no audio track, or nothing in it."""
     with open_film(path) as container:
         stream = container.streams.best("audio")
         if not isinstance(stream, av.AudioStream):
             return
-        rate = stream.rate
-        resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
-        converter = av.AudioResampler(format="fltp", rate=rate)
-        origin = _first_frame_time(path)
-        heard = 0  # samples at the file's rate, from the origin on
-        for frame in container.decode(stream):
-            if origin is None:
-                origin = frame.time or 0.0
-            wanted = heard if frame.time is None else round((frame.time - origin) * rate)
-            early = max(heard - wanted, 0) if heard == 0 else 0
-            if heard == 0 or wanted - heard > _GAP_S * rate:
-                silence = np.zeros(max(wanted - heard, 0), np.float32)
-                yield resampler.resample_chunk(silence)
-                heard += len(silence)
-            sound = _mono(converter, frame, path)[early:]
+        resampler: soxr.ResampleStream | None = None
+        rate = 0
+        heard = 0  # samples at the file's rate, from the first frame of the picture on
+        for sound, rate_now, start in _timed(decode(container, stream, path), _first_frame_time(path), path):
+            if resampler is None or rate_now != rate:
+                if resampler is not None:
+                    yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+                resampler = soxr.ResampleStream(rate_now, sample_rate, 1, dtype="float32", quality="HQ")
+                heard, rate = round(heard * Fraction(rate_now, rate)) if rate else 0, rate_now
+            missing = round(start * rate) - heard
+            if heard == 0 or abs(missing) > _TOLERANCE_S * rate:
+                for length in _pieces(missing, rate):
+                    yield resampler.resample_chunk(np.zeros(length, np.float32))
+                    heard += length
+                sound = sound[max(-missing, 0) :]
             yield resampler.resample_chunk(sound)
             heard += len(sound)
-        if heard:
+        if resampler is not None and heard:
             yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-def _first_frame_time(path: str | os.PathLike[str]) -> float | None:
+def _timed(
+    frames: Iterable[av.AudioFrame], origin: Fraction | None, path: str | os.PathLike[str]
+) -> Iterator[tuple[np.ndarray, int, Fraction]]:
+    """Each piece of sound as mono, its sample rate, and when it starts, in seconds from `origin` (or the first piece).
+
+    What has no stamp, or one that cannot be, follows on the piece before.
+    """
+    end = None
+    for frame in frames:
+        stamp = stamp_s(frame)
+        if origin is None:
+            origin = stamp
+        if stamp is None or origin is None:
+            start = end or Fraction(0)
+        elif clock_runs_on(end, stamp - origin) if end is not None else abs(stamp - origin) <= LONGEST_GAP_S:
+            start = stamp - origin
+        else:
+            start = end or Fraction(0)
+            origin = stamp - start
+        sound = _mono(frame, path)
+        end = start + Fraction(len(sound), frame.sample_rate)
+        yield sound, frame.sample_rate, start
+
+
+def _first_frame_time(path: str | os.PathLike[str]) -> Fraction | None:
     """When the picture starts on the container's clock, None without a picture."""
     with open_film(path) as container:
         stream = picture_stream(container)
-        first = next(container.decode(stream), None) if stream else None
-        return first.time if first else None
+        first = next(decode(container, stream, path), None) if stream else None
+        return stamp_s(first) if first else None
 
 
-def _mono(converter: av.AudioResampler, frame: av.AudioFrame, path: str | os.PathLike[str]) -> np.ndarray:
+def _mono(frame: av.AudioFrame, path: str | os.PathLike[str]) -> np.ndarray:
+    """(N,) float32 in ±1, the mean of the channels."""
     try:
-        planar = converter.resample(frame)
+        stored = frame.to_ndarray()
     except ValueError:
-        raise UserError(f"{path} changes its audio format midway; convert it again with ffmpeg") from None
-    return np.concatenate([np.zeros(0, np.float32), *(part.to_ndarray().mean(axis=0) for part in planar)])
+        raise UserError(f"{path} holds sound as {frame.format.name}, which cannot be read; convert it") from None
+    channels = stored if frame.format.is_planar else stored.reshape(-1, frame.layout.nb_channels).T
+    if channels.dtype == np.uint8:
+        return (channels.mean(axis=0, dtype=np.float32) - 128) / 128
+    if channels.dtype.kind == "i":
+        return (channels.mean(axis=0) / 2 ** (8 * channels.dtype.itemsize - 1)).astype(np.float32)
+    return np.nan_to_num(channels.mean(axis=0, dtype=np.float32), nan=0.0, posinf=1.0, neginf=-1.0)
+
+
+def _pieces(missing: int, longest: int) -> Iterator[int]:
+    """Lengths that add up to what is missing, none longer than `longest`; nothing if nothing is."""
+    for start in range(0, missing, longest):
+        yield min(longest, missing - start)

@@ -18,8 +18,8 @@ FPS = [8, 10, 23.976, 24000 / 1001, 25, 29.97, 60]
 class DrawnFrame:
     number: int
 
-    def rgb(self) -> np.ndarray:
-        return numbered(self.number)
+    def scaled(self, width: int, height: int) -> np.ndarray:
+        return numbered(self.number, height, width)
 
 
 def drawn_film(n_frames: int) -> list[DrawnFrame]:
@@ -114,19 +114,26 @@ def test_silence_is_said():
 
 
 def test_pictures_are_resized_twice():
-    picture = np.random.default_rng(0).integers(0, 256, (90, 161, 3), dtype=np.uint8)
-    image = Image.fromarray(picture).resize((320, 240), Image.BICUBIC).resize((112, 112), Image.BILINEAR)
-    np.testing.assert_array_equal(clips.resize(picture, 112), np.asarray(image))
+    asked = []
+    picture = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+
+    class Noise(DrawnFrame):
+        def scaled(self, width: int, height: int) -> np.ndarray:
+            asked.append((width, height))
+            return picture
+
+    expected = np.asarray(Image.fromarray(picture).resize((112, 112), Image.BILINEAR))
+    np.testing.assert_array_equal(clips.resize(Noise(1), 112), expected)
+    assert asked == [(320, 240)]
 
 
 def test_frames_between_clips_are_never_converted():
     converted = []
 
-    @dataclasses.dataclass(frozen=True)
     class Watched(DrawnFrame):
-        def rgb(self) -> np.ndarray:
+        def scaled(self, width: int, height: int) -> np.ndarray:
             converted.append(self.number)
-            return numbered(self.number)
+            return super().scaled(width, height)
 
     list(clips.cut([Watched(number) for number in range(1, 64)], None, 25))
     assert converted == [*range(18, 34), *range(43, 59)]

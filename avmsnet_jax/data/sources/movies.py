@@ -36,8 +36,8 @@ class Film(Video):
     expected_frames: int = 0
 
     def read_frames(self) -> Iterable[clips.Frame]:
-        """See `Video`."""
-        return video.read_frames(self.path)
+        """Evenly spaced in time, unless the labels count frames as they are decoded. See `Video`."""
+        return video.read_frames(self.path, constant_rate=self.labels is None)
 
     @property
     def files(self) -> tuple[Path, ...]:

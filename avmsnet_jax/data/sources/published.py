@@ -24,7 +24,7 @@ class FrameFile:
     path: Path
 
     def scaled(self, width: int, height: int) -> np.ndarray:
-        """(height, width, 3) uint8, by Pillow's bicubic filter. Raises UserError where the file is missing or broken."""
+        """(height, width, 3) uint8, by Pillow's bicubic filter. Raises UserError where a file is missing or broken."""
         try:
             with Image.open(self.path) as image:
                 return np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
