@@ -27,10 +27,10 @@ class FrameFile:
         """(height, width, 3) uint8, by Pillow's bicubic filter. Raises UserError where a file is missing or broken."""
         try:
             with Image.open(self.path) as image:
-                return np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
+                return np.asarray(_eight_bits(image).convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
         except FileNotFoundError:
             raise UserError(f"there is no frame {self.path}; extract the video again") from None
-        except OSError as error:  # Pillow's UnidentifiedImageError among them
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow's for what is no picture, or a broken one
             raise UserError(f"cannot read the frame {self.path}: {error}; extract the video again") from error
 
 
@@ -70,6 +70,13 @@ class PublishedVideo(Video):
     def label(self, frame: int, time_s: float) -> int:
         """The CSV row of the frame; no row means 0."""
         return self.labels.get(frame, 0)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Greys of 16 bits, of which Pillow would make white whatever is above 255."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 
 def find_videos(source: Path, dataset: str) -> Collection:
