@@ -12,6 +12,9 @@ from avmsnet_jax.evaluation import checks
 
 # Scatters closer than this are equal: float64 sums of a long film's unit vectors are not exact beyond it.
 _TIE = 1e-9
+# Segment ends whose inner products are taken at once: few calls, as each starts and stops the threads of the BLAS.
+_ENDS = 512
+_WORTH_THREADS = 2**20  # additions for one end, below which a thread takes longer to wake than to work
 
 
 def kts(features: ArrayLike, max_change_points: int) -> np.ndarray:
@@ -28,9 +31,9 @@ def kts(features: ArrayLike, max_change_points: int) -> np.ndarray:
     Segmentations whose J differ by less than 1e-9 are equal; of equal ones it takes the one with the fewest change
     points, and of these the one whose last change point is earliest, then the one before it, and so on.
 
-    Dynamic programming over blocks of segment ends, in O(N^2 (d + m)) time at most. Memory beside the features:
-    8 bytes x N x (d + m), with m no more than can pay off, which the penalty bounds; inner products and scatters exist
-    for 64 ends at a time. All CPU cores are used. The first call compiles for some seconds and keeps what it compiled.
+    Dynamic programming over blocks of segment ends, in O(N^2 (d + m)) time at most. Memory beside the features: 8 bytes
+    x N x (d + m + 600), with m no more than can pay off, which the penalty bounds: inner products exist for 512 ends at
+    a time, scatters for 64. All CPU cores are used. The first call compiles for some seconds and keeps what it made.
 
     Args:
       features: (N, d) of any real type, one row a sample, at equal distances in time.
@@ -88,22 +91,27 @@ def _least_scatter(rows: np.ndarray, energy: np.ndarray, most: int) -> np.ndarra
     """(most + 1, N + 1) float64: J_m of the first j samples at [m, j], infinite where they are too few."""
     from avmsnet_jax.evaluation import change_points_loops as loops
 
-    samples = len(rows)
+    samples, block = len(rows), loops.BLOCK
     cost = np.full((most + 1, samples + 1), np.inf)
-    sums, best = np.zeros(samples), np.empty((most + 1, loops.BLOCK))
+    sums, best = np.zeros(samples), np.empty((most + 1, block))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parts = np.unique(np.linspace(1, most + 1, 4 * cores + 1).astype(int))
     with ThreadPoolExecutor(cores) as threads:
-        for start in range(0, samples, loops.BLOCK):
-            stop = min(start + loops.BLOCK, samples)
-            scatter = np.zeros((stop, loops.BLOCK))
-            np.matmul(rows[:stop], rows[start:stop].T, out=scatter[:, : stop - start])
+        for start in range(0, samples, block):
+            if start % _ENDS == 0:
+                products = rows[: start + _ENDS] @ rows[start : start + _ENDS].T
+            stop, column = min(start + block, samples), start % _ENDS
+            scatter = np.zeros((stop, block))
+            scatter[:, : stop - start] = products[:stop, column : column + block]
             loops.scatters(scatter, start, sums, energy)
-            done = [
-                threads.submit(loops.from_earlier_blocks, cost, scatter, start, best, first, last)
-                for first, last in itertools.pairwise(parts)
-            ]
-            for part in done:
-                part.result()
+            if most * start < _WORTH_THREADS:
+                loops.from_earlier_blocks(cost, scatter, start, best, 1, most + 1)
+            else:
+                done = [
+                    threads.submit(loops.from_earlier_blocks, cost, scatter, start, best, first, last)
+                    for first, last in itertools.pairwise(parts)
+                ]
+                for part in done:
+                    part.result()
             loops.from_this_block(cost, scatter, start, best)
     return cost

@@ -78,6 +78,7 @@ def test_no_segmentation_is_better(rows, most):
         (260, 9, 2.0, 40),
         (330, 90, 0.05, 100),
         (257, 60, 0.2, 5),
+        (1100, 110, 0.5, 1099),  # enough for threads
     ],
 )
 def test_equals_the_plain_statement_over_several_blocks(samples, shots, noise, most):

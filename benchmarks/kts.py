@@ -1,0 +1,138 @@
+"""How long KTS takes: against its formula written out in numpy, interleaved, and as films grow.
+
+    python -m benchmarks.kts --plot=docs/images/kts.png
+
+Side by side: 1,200 samples with up to 1,199 change points, the field's usual choice, of 1,024 float32 each; the
+numpy side (tests/reference) takes whole N x N arrays, and both must find the same. Growth: N / 10 change points at
+most, every size in a process of its own, whose greatest memory is read at its end, so that Python, numpy and numba are
+in it. A film has a shot for every ten samples; in noise there is nothing to find, and nothing to pass over.
+Leaves with status 1 if the ratio is below 10, or 7,200 samples take 20 s or 1 GB. Three minutes on two CPU cores.
+"""
+
+import json
+import multiprocessing
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from avmsnet_jax import command
+from avmsnet_jax.evaluation import kts
+
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "rounds side by side; each runs both")
+_OUTPUT = flags.DEFINE_string("output", "", "JSON file for the figures")
+_PLOT = flags.DEFINE_string("plot", "", "PNG file for the growth")
+_DIMENSIONS = 1024
+_SIZES = (1800, 3600, 7200, 14400)
+
+
+def main(_: list[str]) -> None:
+    """Measures and prints."""
+    kts(_features("film", 300), 30)  # compiles
+    ratios = _side_by_side()
+    low, median, high = np.quantile(ratios, [0.1, 0.5, 0.9])
+    print(f"1200 samples, numpy's time over ours: median {median:.1f} (10% {low:.1f}, 90% {high:.1f})")
+    rows = []
+    print(f"{'':6}{'samples':>9}{'at most':>9}{'found':>7}{'seconds':>9}{'MB':>7}")
+    for kind in ("film", "noise"):
+        for samples in _SIZES:
+            with multiprocessing.get_context("spawn").Pool(1) as process:
+                rows.append(process.apply(_measure, (kind, samples)))
+            row = rows[-1]
+            print(
+                f"{kind:6}{samples:9}{samples // 10:9}{row['found']:7}{row['seconds']:9.2f}{row['megabytes']:7}",
+                flush=True,
+            )
+    if _OUTPUT.value:
+        figures = {"cores": os.cpu_count(), "numpy_over_ours": ratios, "growth": rows}
+        Path(_OUTPUT.value).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    if _PLOT.value:
+        _draw(rows, Path(_PLOT.value))
+    film = [row for row in rows if row["samples"] == 7200]
+    if median < 10 or any(row["seconds"] > 20 or row["megabytes"] > 1000 for row in film):
+        print("slower or larger than it may be", file=sys.stderr)
+        sys.exit(1)
+
+
+def _features(kind: str, samples: int) -> np.ndarray:
+    """(samples, dimensions) float32: noise, or shots of ten samples that share three quarters of their energy."""
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((samples, _DIMENSIONS), np.float32)
+    if kind == "noise":
+        return noise
+    cuts = np.sort(rng.choice(np.arange(1, samples), samples // 10, replace=False))
+    places = rng.standard_normal((len(cuts) + 1, _DIMENSIONS), np.float32)
+    return places[np.searchsorted(cuts, np.arange(samples), "right")] + noise / np.float32(np.sqrt(3))
+
+
+def _side_by_side() -> list[float]:
+    from tests.reference.kts import segment
+
+    features, ratios = _features("film", 1200), []
+    for _round in range(_ROUNDS.value):
+        start = time.perf_counter()
+        ours = kts(features, 1199)
+        middle = time.perf_counter()
+        theirs = segment(features, 1199)
+        ratios.append((time.perf_counter() - middle) / (middle - start))
+        if ours.tolist() != theirs:
+            raise AssertionError("the two find different change points")
+    return ratios
+
+
+def _measure(kind: str, samples: int) -> dict[str, Any]:
+    features = _features(kind, samples)
+    kts(features[:300], 30)  # loads what was compiled
+    start = time.perf_counter()
+    found = len(kts(features, samples // 10))
+    seconds = time.perf_counter() - start
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "kind": kind,
+        "samples": samples,
+        "found": found,
+        "seconds": seconds,
+        "megabytes": round(kilobytes * 1024 / 1e6),
+    }
+
+
+def _draw(rows: list[dict[str, Any]], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    colours = {"film": "#1b5e8c", "noise": "#c1440e"}
+    names = {"film": "a film: a shot for every ten samples", "noise": "noise: nothing to pass over"}
+    for axes, field, title in zip(
+        figure.subplots(1, 2), ("seconds", "megabytes"), ("seconds", "greatest memory, MB"), strict=True
+    ):
+        for kind, colour in colours.items():
+            points = [(row["samples"], row[field]) for row in rows if row["kind"] == kind]
+            axes.plot(*zip(*points, strict=True), "o-", color=colour, label=names[kind])
+            for samples, value in points:
+                text = f"{value:.1f}" if field == "seconds" else f"{value}"
+                above = kind == "noise"
+                axes.annotate(
+                    text,
+                    (samples, value),
+                    xytext=(0, 7 if above else -14),
+                    textcoords="offset points",
+                    ha="center",
+                    fontsize=8,
+                    color=colour,
+                )
+        axes.set(xscale="log", yscale="log", xlabel="samples (a sample a second: 7,200 are two hours)", title=title)
+        axes.set_xticks(_SIZES, [f"{size:,}" for size in _SIZES])
+        axes.minorticks_off()
+        axes.margins(0.1, 0.18)
+        axes.grid(alpha=0.25)
+    figure.axes[0].legend(frameon=False, fontsize=8, loc="upper left")
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    command.run(main)
