@@ -27,6 +27,7 @@ SCRIPTS = {"prepare_data.py", "train.py", "eval.py", "convert_weights.py"}
 # What is added to a command to make it small enough for a test.
 SMALLER = {
     "prepare_data.py": ["--frame_size=32"],
+    "avmsnet_jax.toy": ["--films=2", "--seconds=3"],
     "train.py": [
         "--config.train.epochs=1",
         "--config.train.batch_size=4",
@@ -132,6 +133,8 @@ def test_every_command_and_example_of_the_documents_runs(desk):
     for _, script, *arguments in commands():
         if script in SCRIPTS:
             run(desk, [script, *arguments, *SMALLER.get(script, [])])
+        elif script == "-m" and arguments[0].startswith("avmsnet_jax"):
+            run(desk, [script, *arguments, *SMALLER.get(arguments[0], [])])
     examples = [
         example
         for document in DOCUMENTS

@@ -115,8 +115,9 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
         _ = directory / manifest["records"], manifest["settings"]["frames"], manifest["settings"]["frame_size"]
+        _ = next(iter(manifest["splits"]))
         _ = [range(*span) for fold in manifest.get("folds", ()) for spans in fold.values() for span in spans]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
         raise _no_records(directory) from None
     return manifest
 

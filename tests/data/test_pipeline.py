@@ -7,20 +7,10 @@ import sys
 
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordWriter
 
 from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.data.pipeline import ahead, eval_batches, open_split, steps_per_epoch, train_batches
-from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.errors import UserError
-
-
-@pytest.fixture(scope="module")
-def directory(films, tmp_path_factory):
-    output = tmp_path_factory.mktemp("prepared") / "records"
-    prepare("movies", films, output, frames=8, frame_size=16, spacing=5)
-    return output
 
 
 @pytest.fixture(scope="module")
@@ -185,12 +175,10 @@ def test_workers_give_the_same_batches_and_go_on_exactly(train):
     with contextlib.closing(train_batches(train, workers=2, threads=1, **settings)) as batches:
         assert all(equal(next(batches), batch) for batch in expected[:3])  # an epoch has nine
         state = json.loads(json.dumps(batches.get_state()))
-        assert all(equal(a, b) for a, b in zip(batches, expected[3:], strict=True))
-        batches.set_state(state)
-        assert equal(next(batches), expected[3])
-    restored = train_batches(train, **settings)
-    restored.set_state(state)
-    assert all(equal(a, b) for a, b in zip(restored, expected[3:], strict=True))
+    for workers in (1, 0):
+        with contextlib.closing(train_batches(train, workers=workers, **settings)) as restored:
+            restored.set_state(state)
+            assert all(equal(a, b) for a, b in zip(restored, expected[3:], strict=True))
 
 
 def test_workers_evaluate_alike_and_say_what_is_damaged(train, directory, tmp_path):
@@ -269,39 +257,6 @@ def test_a_position_that_is_none(train):
 
 
 # Folds, users' scores, films that nobody has judged
-
-
-@pytest.fixture(scope="module")
-def scored(directory, tmp_path_factory):
-    """The records of `train` as a collection in two folds that three users have scored, and again without labels."""
-    output = tmp_path_factory.mktemp("scored") / "records"
-    shutil.copytree(directory, output)
-    folder = next(output.rglob("features.json")).parent
-    builder = tfds.builder_from_directory(folder)
-    scores = tfds.features.Tensor(shape=(3,), dtype=np.float32, encoding="bytes")
-    features = tfds.features.FeaturesDict({**builder.info.features, "scores": scores})
-    examples = list(builder.as_data_source("train"))
-    features.save_config(folder)
-    (name,) = (path.name for path in folder.glob("*train.array_record*"))
-    for path in folder.glob("*.array_record*"):
-        path.unlink()
-    for split, labels in (("all", [example["label"] for example in examples]), ("unlabelled", [-1] * len(examples))):
-        writer = ArrayRecordWriter(str(folder / name.replace("train", split)), "group_size:1")
-        for number, (example, label) in enumerate(zip(examples, labels, strict=True)):
-            given = np.array([number, label, np.nan], np.float32)
-            writer.write(features.serialize_example({**example, "label": label, "scores": given}))
-        writer.close()
-    info = json.loads((folder / "dataset_info.json").read_text())
-    (kept,) = (split for split in info["splits"] if split["name"] == "train")
-    info["splits"] = [{**kept, "name": split} for split in ("all", "unlabelled")]
-    (folder / "dataset_info.json").write_text(json.dumps(info))
-    manifest = json.loads((output / "manifest.json").read_text())
-    manifest["folds"] = [
-        {"train": [[0, 20]], "test": [[20, 38]]},
-        {"train": [[0, 5], [30, 38]], "test": [[5, 30]]},
-    ]
-    (output / "manifest.json").write_text(json.dumps(manifest))
-    return output
 
 
 def test_a_fold_is_its_ranges_of_all_records(scored, train):

@@ -1,0 +1,43 @@
+"""Shows what is in a data set: an account in words, and a sheet of its clips with their sound and labels.
+
+    python -m avmsnet_jax.data RECORDS --output=sheet.png
+
+Half of the clips drawn are key ones, as far as there are such; the sound is that of the frames above it, all on one
+scale.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from avmsnet_jax import command
+from avmsnet_jax.errors import UserError
+
+_SPLIT = flags.DEFINE_string("split", "", "which split to draw; empty = the first there is")
+_OUTPUT = flags.DEFINE_string("output", "", "where the sheet goes, a PNG; empty = only the account")
+
+
+def main(directories: list[str]) -> None:
+    """Prints the account, and draws the sheet."""
+    if len(directories) != 1:
+        raise UserError("give one data set: the --output of prepare_data.py (--help lists all options)")
+    from avmsnet_jax.data import look, pipeline  # seconds to import: not for --help or a wrong flag
+    from avmsnet_jax.staging import staged
+
+    directory, output = Path(directories[0]), Path(_OUTPUT.value)
+    manifest = pipeline.read_manifest(directory)
+    records = pipeline.open_split(directory, _SPLIT.value or next(iter(manifest["splits"])))
+    print(look.account(directory, len(records.template.get("scores", ()))), flush=True)
+    if not _OUTPUT.value:
+        return
+    if output.is_dir():
+        raise UserError(f"{output} is a folder; --output is the picture to write, such as sheet.png")
+    with staged(output.absolute()) as stage:
+        look.draw_sheet(records, stage)
+    print(f"written to {output}")
+
+
+if __name__ == "__main__":
+    sys.argv[0] = "-m avmsnet_jax.data"  # what the user typed, for help and errors
+    command.run(main, positional="RECORDS")
