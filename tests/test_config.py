@@ -76,6 +76,7 @@ def test_a_whole_number_serves_for_a_float_field():
         *[("optimizer.momentum", math.inf), ("optimizer.dampening", -0.1), ("optimizer.decay_factor", -0.1)],
         *[("train.loss", "mse"), ("train.epochs", 0), ("train.batch_size", 0), ("train.checkpoint_every_epochs", 0)],
         *[("train.keep_checkpoints", 0), ("train.log_every_steps", 0), ("data.threads", 0), ("mesh.data", 0)],
+        *[("data.workers", -1), ("data.fold", -1)],
         *[("mesh.data", -2), ("eval.batch_size", 0), ("eval.threshold", math.nan), ("eval.threshold", 1.5)],
     ],
 )

@@ -184,6 +184,13 @@ def test_damaged_runs_are_named(copied, config):
         train(config, copied)
 
 
+@pytest.mark.parametrize("content", ['{"next_index": -3}', '{"next": 16}', "[16]", "{"])
+def test_a_damaged_data_position_is_named(copied, config, content):
+    (copied / "checkpoints" / "16" / "position" / "metadata").write_text(content)
+    with pytest.raises(UserError, match=r"cannot resume from .*/checkpoints/16: .*; give another --workdir"):
+        train(config, copied)
+
+
 # Where it starts
 
 
