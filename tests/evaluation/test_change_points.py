@@ -78,7 +78,7 @@ def test_no_segmentation_is_better(rows, most):
         (260, 9, 2.0, 40),
         (330, 90, 0.05, 100),
         (257, 60, 0.2, 5),
-        (1100, 110, 0.5, 1099),  # enough for threads
+        (1100, 110, 10.0, 1000),  # enough for threads, and all are used
     ],
 )
 def test_equals_the_plain_statement_over_several_blocks(samples, shots, noise, most):
@@ -93,6 +93,19 @@ def test_finds_the_cuts_of_a_film():
     assert kts(rows, 699).tolist() == cuts.tolist()
     assert kts((1000 * rows).astype(np.int32), 70).tolist() == cuts.tolist()  # the length of a row does not matter
     assert len(kts(rows, 12)) == 12
+
+
+@pytest.mark.parametrize("quarter", [1, 5, 40])
+@pytest.mark.parametrize("share", [0.999, 1.001])
+def test_a_change_point_must_save_what_it_costs(quarter, share):
+    """Two directions in turn, 2 phi apart: the mean scatter is sin(phi)^2 without change points, 0 with all of them."""
+    for changes in (1, 3):
+        cost = penalty(changes, 4 * quarter)
+        sine = np.sqrt(share * cost)
+        turns = np.repeat([1, 1, -1, -1] if changes == 1 else [1, -1, 1, -1], quarter)
+        rows = np.stack([np.full(4 * quarter, np.sqrt(1 - sine**2)), sine * turns], axis=1)
+        every = [quarter, 2 * quarter, 3 * quarter] if changes == 3 else [2 * quarter]
+        assert kts(rows, 4 * quarter).tolist() == (every if share > 1 else [])
 
 
 def test_of_equal_segmentations_the_earliest():
