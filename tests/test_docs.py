@@ -17,6 +17,7 @@ from avmsnet_jax.media.video import read_frames
 from avmsnet_jax.toy import movies
 from avmsnet_jax.weights import names
 from avmsnet_jax.weights.export import write_pth
+from tests.data.sources.downloads import write_summe, write_tvsum
 from tests.weights.conftest import TINY
 
 pytest.importorskip("torch", reason="the documentation converts .pth files")
@@ -114,6 +115,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_pth(desk / "visual_save_60.pth", published_weights(audio=False))
     write_sound8(desk / "sound8.npy")
     write_published_layout(next((desk / "toys" / "test").glob("*.mp4")), desk / "data")
+    write_tvsum(desk / "ydata-tvsum50-v1_1", {"AwmHb44_ouw": 60, "98MoyGZKHXc": 60})
+    write_summe(desk / "SumMe", {"Air_Force_One": 60, "Base jumping": 60})
     return desk
 
 

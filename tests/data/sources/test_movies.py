@@ -2,11 +2,13 @@
 
 import shutil
 
+import av
 import pytest
 
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.data.sources.movies import find_films
 from tests.data.sources.downloads import film
+from tests.media.films import number_of
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +33,27 @@ def test_labels_by_frame(a_film, tmp_path):
         assert [frame for frame in range(1, 61) if video.label(frame, 0.5)] == [26]
         assert video.split == "train"
         assert video.files == (source / "a.mkv", source / "a.labels.csv")
+
+
+def test_labels_count_frames_and_key_shots_tell_the_time(a_film, tmp_path):
+    """A film whose second half runs at half the speed: 60 frames in the time of 90."""
+    source = folder(a_film, tmp_path / "films", [], a_labels="26,1\n", b_keyshots="start_s,end_s\n")
+    for name in "abc":
+        with av.open(str(a_film)) as whole, av.open(str(source / f"{name}.mkv"), "w") as slower:
+            stream = slower.add_stream_from_template(whole.streams.video[0])
+            packets = [packet for packet in whole.demux(whole.streams.video[0]) if packet.size]
+            for number, packet in enumerate(packets):
+                packet.pts = packet.dts = 40 * (number + max(number - 30, 0))
+                packet.stream = stream
+                slower.mux(packet)
+    shown = {
+        video.name: [number_of(frame.rgb()) for frame in video.read_frames()]
+        for video in find_films(source, 0.0).videos
+    }
+    assert shown["a"] == list(range(1, 61))
+    assert shown["b"] == shown["c"]
+    assert shown["b"][:31] == list(range(1, 32))
+    assert shown["b"][31:36] == [31, 32, 32, 33, 33]
 
 
 def test_key_shots_and_labels_and_neither_side_by_side(a_film, tmp_path):
