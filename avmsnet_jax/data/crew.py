@@ -6,7 +6,7 @@ import functools
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,9 @@ class _Worker:
         context = multiprocessing.get_context("spawn")  # a fork would inherit locks of threads that it has not
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, cut), daemon=True)
-        # Ctrl-C and SIGTERM reach the whole group of processes, but what happens then is the parent's to say.
+        # Ctrl-C and SIGTERM reach the whole group of processes, but what happens then is the parent's to say. Python's
+        # own helper comes first: starting it undoes what is blocked.
+        resource_tracker.ensure_running()
         self.ready = False
         try:
             with _blocked(signal.SIGINT, signal.SIGTERM):

@@ -80,6 +80,17 @@ def load_plan(path: Path) -> Plan | None:
     )
 
 
+def feasible(place: Path, plan: Plan) -> bool:
+    """Whether each shard is there, or all that it is made of. A run that ended as it tidied up leaves neither."""
+    for split, shards in plan.shards.items():
+        absent = [(start, stop) for name, start, stop in shards if not (place / name).exists()]
+        for path, first, end in _spans(plan.pieces[split]):
+            needed = any(start < end and first < stop for start, stop in absent)
+            if needed and not (place / path).exists():
+                return False
+    return True
+
+
 def pack_shard(place: Path, plan: Plan, split: str, number: int) -> None:
     """Writes one shard, unless it is there, and removes files that no shard needs any more.
 

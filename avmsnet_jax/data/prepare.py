@@ -112,6 +112,7 @@ def _working_place(output: Path) -> Iterator[Path]:
                 _tidy(place)
                 yield place
             except BaseException as error:
+                _tidy(place)
                 films = len(list((place / "films").glob("*/done.json")))
                 if films:
                     kept = f"{films} finished film{'s are' if films > 1 else ' is'} kept: the same command goes on"
@@ -158,12 +159,12 @@ def _locked(path: Path, output: Path) -> Iterator[None]:
 
 
 def _tidy(place: Path) -> None:
-    """Brings back shards that were on their way into a set that did not get finished, and removes the rest of it."""
+    """Brings back shards that were on their way into a set that did not get finished; removes what is not finished."""
     for shard in (place / "set").rglob("*.array_record*"):
         os.replace(shard, place / "shards" / shard.name)
     shutil.rmtree(place / "set", ignore_errors=True)
-    for unfinished in [*place.glob(".*"), *(place / "shards").glob(".*")]:
-        unfinished.unlink()
+    for unfinished in [*place.glob(".*"), *place.glob("*/.*")]:
+        shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
 
 
 @contextlib.contextmanager

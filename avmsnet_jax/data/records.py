@@ -151,7 +151,7 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         outcomes = self._stage(films)
         plan, path = self._plan(films, outcomes, place), place / pack.PLAN
-        if plan != pack.load_plan(path):
+        if plan != pack.load_plan(path) or not pack.feasible(place, plan):
             # What an earlier run has packed by another plan is of no use, and the films that it packed are gone.
             path.unlink(missing_ok=True)
             shutil.rmtree(place / "shards")

@@ -1,0 +1,196 @@
+"""What real processes leave when they are killed, stopped, or run out of room."""
+
+import contextlib
+import dataclasses
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from avmsnet_jax.data.prepare import prepare
+from avmsnet_jax.data.records import Movies
+from avmsnet_jax.data.sources import movies
+from avmsnet_jax.errors import UserError
+from tests.soak.kill_preparing import files_of, finished_films, make_films, soak, start, working_place
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    """Four films of eleven clips."""
+    return make_films(tmp_path_factory.mktemp("killed") / "films", films=4, frames=300, size=(48, 64))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(source, tmp_path_factory) -> dict[str, bytes]:
+    """The files of a run that nobody disturbed, in this process."""
+    output = tmp_path_factory.mktemp("undisturbed") / "records"
+    prepare("movies", source, output)
+    return files_of(output)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str]:
+    """Exit status, and what it said on standard error."""
+    _, errors = process.communicate(timeout=120)
+    return process.returncode, errors
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_bytes(source, tmp_path):
+    told = soak(source, tmp_path, 6, random.Random(), ["--workers=2"], shard_bytes=100_000)
+    assert len(told) == 6
+    assert len(list((tmp_path / "undisturbed").rglob("*.array_record*"))) > 10
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_polite_end_says_what_is_kept(source, tmp_path, undisturbed, how):
+    output = tmp_path / "records"
+    process = start(source, output, "--workers=2")
+    wait_for(lambda: finished_films(output) >= 1)
+    os.killpg(process.pid, how)  # as a terminal does, and most schedulers
+    status, errors = finish(process)
+    assert status == 130, errors
+    kept = finished_films(output)
+    last = errors.splitlines()[-1]
+    assert last.startswith(f"prepare_data.py: interrupted: {kept} finished film")
+    assert last.endswith("kept: the same command goes on")
+    assert "Traceback" not in errors
+    assert [path.name for path in tmp_path.iterdir()] == [".records.partial"]
+    assert not list(working_place(output).glob("films/.*"))
+    status, errors = finish(start(source, output, "--workers=2"))
+    assert (status, errors.splitlines()[0]) == (0, f"{kept} of 4 films are finished already")
+    assert files_of(output) == undisturbed
+
+
+def test_a_second_run_at_once_is_refused(source, tmp_path, undisturbed):
+    output = tmp_path / "records"
+    first = start(source, output, "--workers=1")
+    wait_for(lambda: (working_place(output) / "films").exists())
+    status, errors = finish(start(source, output, "--workers=1"))
+    assert (status, first.poll()) == (2, None)
+    assert errors == (
+        f"prepare_data.py: {output} is being prepared by another process; wait for it, or choose another --output\n"
+    )
+    assert finish(first)[0] == 0
+    assert files_of(output) == undisturbed
+    status, errors = finish(start(source, output))
+    assert (status, errors) == (2, f"prepare_data.py: {output} exists already; remove it, or choose another --output\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["records"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Deadly(movies.Film):
+    """A film that crashes its reader midway, so many times."""
+
+    deaths: int = 0
+    diary: Path = Path()
+
+    def read_frames(self):
+        """See `Video`."""
+        for frame in super().read_frames():
+            with open(self.diary, "a+") as file:
+                if frame.number == 80 and file.seek(0) == 0 and len(file.readlines()) < self.deaths:
+                    print("died", file=file, flush=True)
+                    os.kill(os.getpid(), signal.SIGKILL)
+            yield frame
+
+
+@pytest.mark.parametrize("deaths", [1, 9])
+def test_a_reader_that_dies_costs_no_more_than_its_film(source, tmp_path, undisturbed, monkeypatch, deaths):
+    def find(self, source):
+        found = movies.find_films(source, 0.3)
+        kept = {field.name: getattr(found.videos[1], field.name) for field in dataclasses.fields(movies.Film)}
+        deadly = Deadly(**kept, deaths=deaths, diary=tmp_path / "diary")
+        return dataclasses.replace(found, videos=[found.videos[0], deadly, *found.videos[2:]])
+
+    monkeypatch.setattr(Movies, "find", find)
+    manifest = prepare("movies", source, tmp_path / "records", workers=2)
+    assert (tmp_path / "diary").read_text() == "died\n" * min(deaths, 2)
+    if deaths == 1:
+        assert files_of(tmp_path / "records") == undisturbed
+    else:
+        assert [video["video"] for video in manifest["videos"]] == ["film00", "film02", "film03"]
+        (skipped,) = manifest["skipped"]
+        assert skipped["video"] == "film01"
+        assert "died twice (signal 9): it crashes the decoder, or memory is short" in skipped["reason"]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_script_without_a_guard_is_told_so(source, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from avmsnet_jax.data.prepare import prepare\n"
+        f"prepare('movies', {str(source)!r}, {str(tmp_path / 'records')!r}, workers=2)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "below `if __name__ == '__main__':`, or with workers=1" in done.stderr.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["script.py"]
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
+    """A disk of its own; what it yields changes its size."""
+    mount = shutil.which("mount")
+    folder.mkdir()
+    if (
+        not mount
+        or subprocess.run([mount, "-t", "tmpfs", "-o", f"size={size}", "none", folder], check=False).returncode
+    ):
+        pytest.skip("only root can mount a small disk to fill")
+    try:
+        yield lambda options: subprocess.run([mount, "-o", f"remount,{options}", folder], check=True)
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize(("workers", "size"), [(1, "1100k"), (2, "3300k")])
+def test_a_full_disk(source, tmp_path, undisturbed, workers, size):
+    with small_disk(tmp_path / "disk", size) as resize:
+        output = tmp_path / "disk" / "records"
+        status, errors = finish(start(source, output, f"--workers={workers}"))
+        films = finished_films(output)
+        line = errors.splitlines()[-1]
+        assert status == 2, errors
+        assert line.startswith(
+            f"prepare_data.py: cannot write {output}: No space left on device; {films} finished film"
+        )
+        assert line.endswith("the same command goes on once there is room")
+        assert "Traceback" not in errors
+        assert not output.exists()
+        resize("size=20m")
+        status, errors = finish(start(source, output, f"--workers={workers}"))
+        assert (status, errors.splitlines()[0]) == (0, f"{films} of 4 films are finished already")
+        assert files_of(output) == undisturbed
+
+
+def test_a_disk_without_room_for_one_film(source, tmp_path):
+    with small_disk(tmp_path / "disk", "100k"):
+        with pytest.raises(UserError, match=r"No space left on device; choose a folder that is writable and has room"):
+            prepare("movies", source, tmp_path / "disk" / "new" / "records")
+        assert not list((tmp_path / "disk").iterdir())
+
+
+def test_a_disk_that_is_read_only(source, tmp_path):
+    with small_disk(tmp_path / "disk", "20m") as resize:
+        resize("ro")
+        with pytest.raises(UserError, match=r"cannot write .*records: Read-only file system; choose a folder"):
+            prepare("movies", source, tmp_path / "disk" / "new" / "records")
+
+
+def test_a_place_that_is_a_file(source, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write .*records: Not a directory; choose a folder"):
+        prepare("movies", source, tmp_path / "file" / "records")

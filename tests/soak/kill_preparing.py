@@ -1,0 +1,171 @@
+"""Kills prepare_data.py with signal 9 at random moments, until it has been killed as often as asked, and compares.
+
+    python -m tests.soak.kill_preparing --kills=20 --films=8 --frames=1500
+
+After each kill the same command goes on; whenever it finishes, its set has to be byte for byte that of a run that
+nobody disturbed, and the next kills are of a new one. A third of the kills wait for packing to begin, which is short.
+"""
+
+import argparse
+import contextlib
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tests.media.films import encode, numbered
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Small shards, so that there are many; prepare_data.py is the script that the workers import.
+_COMMAND = """
+import runpy, sys
+from avmsnet_jax.data import pack
+pack.SHARD_BYTES = float(sys.argv.pop(1))
+sys.argv[0] = "prepare_data.py"
+runpy.run_path("prepare_data.py", run_name="__main__")
+"""
+
+
+def start(source: Path, output: Path, *options: str, shard_bytes: float = 200e6) -> subprocess.Popen[str]:
+    """The command, at the head of a group of processes of its own."""
+    arguments = ["--dataset=movies", f"--source={source}", f"--output={output}", *options]
+    return subprocess.Popen(
+        [sys.executable, "-c", _COMMAND, str(shard_bytes), *arguments],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def files_of(directory: Path) -> dict[str, bytes]:
+    """Every file's bytes, by its path in the directory."""
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def working_place(output: Path) -> Path:
+    """Where the command keeps what is finished."""
+    return output.with_name(f".{output.name}.partial")
+
+
+def finished_films(output: Path) -> int:
+    """How many films need not be read again."""
+    return len(list(working_place(output).glob("films/[!.]*/done.json")))
+
+
+def soak(
+    source: Path, folder: Path, kills: int, rng: random.Random, options: Sequence[str] = (), shard_bytes: float = 200e6
+) -> list[str]:
+    """Kills until it has killed `kills` times, and one undisturbed run ends it.
+
+    Raises:
+      AssertionError: a set differs, appeared before it was whole, or a finished film was read again.
+
+    Returns:
+      a line for each kill.
+    """
+    began = time.monotonic()
+    undisturbed = start(source, folder / "undisturbed", *options, shard_bytes=shard_bytes)
+    _, errors = undisturbed.communicate()
+    assert undisturbed.returncode == 0, errors
+    takes = time.monotonic() - began
+    expected, output, told = files_of(folder / "undisturbed"), folder / "killed", []
+    expected = {name: data.replace(b"undisturbed", b"killed") for name, data in expected.items()}
+    while True:
+        before = finished_films(output)
+        process = start(source, output, *options, shard_bytes=shard_bytes)
+        if len(told) < kills:
+            moment = _wait(process, output, rng, takes)
+            # Its workers with it, as when a machine is lost; or it alone, as when memory is short.
+            whole_group = rng.random() < 0.5
+            with contextlib.suppress(ProcessLookupError):
+                (os.killpg if whole_group else os.kill)(process.pid, signal.SIGKILL)
+        _, errors = process.communicate()
+        read = re.findall(r"^\[\d+/\d+\] (\S+):", errors, re.MULTILINE)
+        if before and "finished already" in errors:
+            assert f"{before} of " in errors, errors
+        if process.returncode == 0:
+            assert files_of(output) == expected, f"the set differs after {len(told)} kills"
+            assert not working_place(output).exists()
+            if len(told) >= kills:
+                return told
+            shutil.rmtree(output)
+            continue
+        assert process.returncode == -signal.SIGKILL, errors
+        if output.exists():  # killed between the renaming and the end
+            assert files_of(output) == expected
+            shutil.rmtree(output)
+        told.append(
+            f"kill {len(told) + 1} ({'all' if whole_group else 'parent only'}) {moment}: "
+            f"{before} films were finished, {len(read)} read, {finished_films(output)} finished then, "
+            f"{len(list(working_place(output).glob('shards/m*')))} shards"
+        )
+
+
+def _wait(process: subprocess.Popen[str], output: Path, rng: random.Random, takes: float) -> str:
+    """Lets the command run for a while."""
+    if rng.random() < 2 / 3:
+        seconds = rng.uniform(0, takes)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+        return f"after {seconds:.2f} s of {takes:.2f}"
+    while process.poll() is None and not (working_place(output) / "plan.json").exists():
+        time.sleep(0.001)
+    seconds = rng.uniform(0, 0.2)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    return f"{seconds:.3f} s after packing began"
+
+
+def make_films(folder: Path, films: int, frames: int, size: tuple[int, int] = (240, 320)) -> Path:
+    """Films of numbered frames with noise to hear."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(films):
+        sound = rng.uniform(-0.5, 0.5, (1, frames * 882)).astype(np.float32)
+        pictures = [numbered(frame, *size) for frame in range(1, frames + 1)]
+        encode(folder / f"film{number:02d}.mkv", pictures, 25, sound=sound)
+        (folder / f"film{number:02d}.keyshots.csv").write_text("start_s,end_s\n1,3\n")
+    return folder
+
+
+def main() -> None:
+    """Says what happened at each kill."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--films", type=int, default=8)
+    parser.add_argument("--frames", type=int, default=1500, help="of each film")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--shard_bytes", type=float, default=2e6)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        source = make_films(folder / "films", options.films, options.frames)
+        told = soak(
+            source,
+            folder,
+            options.kills,
+            random.Random(options.seed),
+            [f"--workers={options.workers}"],
+            options.shard_bytes,
+        )
+        shards = len(list((folder / "undisturbed").rglob("*.array_record*")))
+    print("\n".join(told))
+    print(f"{len(told)} kills; every set was byte for byte the undisturbed one ({shards} shards)")
+
+
+if __name__ == "__main__":
+    main()
