@@ -105,32 +105,31 @@ def _draw(rows: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
-    colours = {"film": "#1b5e8c", "noise": "#c1440e"}
-    names = {"film": "a film: a shot for every ten samples", "noise": "noise: nothing to pass over"}
-    for axes, field, title in zip(
-        figure.subplots(1, 2), ("seconds", "megabytes"), ("seconds", "greatest memory, MB"), strict=True
+    time_axes, memory_axes = figure.subplots(1, 2)
+    for kind, colour, name, below in (
+        ("noise", "#c1440e", "noise: nothing to pass over", 7),
+        ("film", "#1b5e8c", "film: a shot for every ten samples", -14),
     ):
-        for kind, colour in colours.items():
-            points = [(row["samples"], row[field]) for row in rows if row["kind"] == kind]
-            axes.plot(*zip(*points, strict=True), "o-", color=colour, label=names[kind])
-            for samples, value in points:
-                text = f"{value:.1f}" if field == "seconds" else f"{value}"
-                above = kind == "noise"
-                axes.annotate(
-                    text,
-                    (samples, value),
-                    xytext=(0, 7 if above else -14),
-                    textcoords="offset points",
-                    ha="center",
-                    fontsize=8,
-                    color=colour,
-                )
-        axes.set(xscale="log", yscale="log", xlabel="samples (a sample a second: 7,200 are two hours)", title=title)
+        points = [(row["samples"], row["seconds"]) for row in rows if row["kind"] == kind]
+        time_axes.plot(*zip(*points, strict=True), "o-", color=colour, label=name)
+        for point in points:
+            time_axes.annotate(
+                f"{point[1]:.1f}", point, (0, below), textcoords="offset points", ha="center", fontsize=8, color=colour
+            )
+    largest = [(size, max(row["megabytes"] for row in rows if row["samples"] == size)) for size in _SIZES]
+    memory_axes.plot(*zip(*largest, strict=True), "o-", color="#1b5e8c")
+    for point in largest:
+        memory_axes.annotate(f"{point[1]}", point, (0, -14), textcoords="offset points", ha="center", fontsize=8)
+    time_axes.set(yscale="log", title="seconds")
+    time_axes.axhline(20, color="#777777", linewidth=0.8, linestyle="--", label="20 s")
+    time_axes.legend(frameon=False, fontsize=8, loc="upper left")
+    memory_axes.set(title="greatest memory of the process, MB", ylim=(0, 1.15 * largest[-1][1]))
+    for axes in (time_axes, memory_axes):
+        axes.set(xscale="log", xlabel="samples (one a second: 7,200 are two hours)")
         axes.set_xticks(_SIZES, [f"{size:,}" for size in _SIZES])
         axes.minorticks_off()
-        axes.margins(0.1, 0.18)
+        axes.margins(0.1, 0.2)
         axes.grid(alpha=0.25)
-    figure.axes[0].legend(frameon=False, fontsize=8, loc="upper left")
     figure.savefig(path, dpi=120, metadata={"Software": None})
 
 
