@@ -98,6 +98,8 @@ def _decode(path: str | os.PathLike[str], sample_rate: int) -> Iterator[np.ndarr
                     yield resampler.resample_chunk(np.zeros(length, np.float32))
                     heard += length
                 sound = sound[max(-missing, 0) :]
+            if not len(sound):
+                continue
             yield resampler.resample_chunk(sound)
             heard += len(sound)
         if resampler is not None and heard:

@@ -32,6 +32,8 @@ def encode(
     pix_fmt: str = "bgr0",
     rotation: int = 0,
     picture_start_s: float = 0.0,
+    times_s: Sequence[float] | None = None,
+    pixel_aspect: Fraction | None = None,
     sound: np.ndarray | None = None,
     sound_codec: str = "pcm_f32le",
     sound_format: str = "flt",
@@ -42,6 +44,7 @@ def encode(
     """Writes a film, or only a sound file, with PyAV; by default without any loss.
 
     The suffix of `path` decides the container; `sound` is (channels, N), of the type that `sound_format` holds.
+    `times_s`: when each picture is shown, where that is not one after the other.
     """
     rate = Fraction(fps).limit_denominator(1001)
     with av.open(str(path), "w") as container:
@@ -49,6 +52,10 @@ def encode(
         if len(pictures):
             video = container.add_stream(codec, rate=rate)
             video.height, video.width, video.pix_fmt = *pictures[0].shape[:2], pix_fmt
+            if pixel_aspect:
+                video.codec_context.sample_aspect_ratio = pixel_aspect
+            if times_s:
+                video.codec_context.time_base = Fraction(1, 60000)
             if rotation:
                 video.set_display_rotation(rotation)
         if sound is not None:
@@ -57,6 +64,8 @@ def encode(
         for index, picture in enumerate(pictures):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pix_fmt, threads=1)
             frame.pts, frame.time_base = index + round(picture_start_s * rate), 1 / rate
+            if times_s:
+                frame.pts, frame.time_base = round(times_s[index] * 60000), Fraction(1, 60000)
             packets += video.encode(frame)
         if video:
             packets += video.encode(None)

@@ -1,10 +1,14 @@
+from fractions import Fraction
+from pathlib import Path
+
 import av
+import librosa
 import numpy as np
 import pytest
-import soxr
 
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.media.audio import read_waveform
+from avmsnet_jax.media.audio import open_waveform, read_waveform
+from avmsnet_jax.media.video import read_frames, read_info
 from tests.media.films import encode, numbered
 
 
@@ -43,16 +47,45 @@ def test_stereo_at_any_rate_is_the_mean_resampled(tmp_path, rate):
     sound = noise(1.3, rate, channels=2)
     path = encode(tmp_path / "a.wav", sound=sound, layout="stereo", sample_rate=rate)
     waveform = read_waveform(path)
-    expected = soxr.resample(sound.mean(axis=0), rate, 22050, "HQ")  # librosa.resample's default
+    expected = librosa.resample(sound.mean(axis=0), orig_sr=rate, target_sr=22050)
     assert abs(len(waveform) - 1.3 * 22050) <= 1
     shared = min(len(waveform), len(expected))
     np.testing.assert_allclose(waveform[:shared], expected[:shared], atol=1e-5)
 
 
-def test_all_channels_are_heard(tmp_path):
-    sound = noise(0.3, 48000, channels=6)
-    path = encode(tmp_path / "a.wav", sound=sound, layout="5.1", sample_rate=48000)
+@pytest.mark.parametrize(("layout", "channels"), [("2.1", 3), ("quad", 4), ("5.1", 6), ("7.1", 8)])
+@pytest.mark.parametrize("suffix", ["wav", "mkv"])
+def test_all_channels_are_heard(tmp_path, layout, channels, suffix):
+    sound = noise(0.3, 48000, channels=channels)
+    path = encode(tmp_path / f"a.{suffix}", sound=sound, layout=layout, sample_rate=48000)
     np.testing.assert_allclose(read_waveform(path, sample_rate=48000), sound.mean(axis=0), atol=1e-6)
+
+
+def test_channels_without_a_place_are_heard(tmp_path):
+    path = encode(tmp_path / "a.wav", sound=(sound := noise(0.3, 22050, channels=4)), layout="quad")
+    content = bytearray(path.read_bytes())
+    mask = content.index(b"fmt ") + 8 + 20  # of WAVEFORMATEXTENSIBLE: which loudspeakers
+    assert content[mask : mask + 4] == (0x33).to_bytes(4, "little")
+    content[mask : mask + 4] = bytes(4)
+    path.write_bytes(content)
+    np.testing.assert_allclose(read_waveform(path), sound.mean(axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [4000, 11025, 16000, 32000, 192000, 22051])
+def test_rare_rates(tmp_path, rate):
+    times = np.arange(rate) / rate
+    sound = (0.5 * np.sin(2 * np.pi * 440 * times)).astype(np.float32)[None]
+    waveform = read_waveform(encode(tmp_path / "a.wav", sound=sound, sample_rate=rate))
+    assert abs(len(waveform) - 22050) <= 1
+    expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(len(waveform)) / 22050)
+    np.testing.assert_allclose(waveform[1000:-1000], expected[1000:-1000], atol=1e-3)
+
+
+def test_numbers_that_are_none_are_silence(tmp_path):
+    sound = np.full((1, 3000), 0.25, np.float32)
+    sound[0, 100:103] = np.nan, np.inf, -np.inf
+    waveform = read_waveform(encode(tmp_path / "a.wav", sound=sound))
+    np.testing.assert_allclose(waveform[99:105], [0.25, 0, 1, -1, 0.25, 0.25], atol=1e-6)
 
 
 @pytest.mark.parametrize(("picture_start_s", "sound_start_s"), [(0, 0.48), (0.48, 0), (1.0, 1.2)])
@@ -87,6 +120,179 @@ def test_missing_sound_is_filled_with_silence(tmp_path):
     waveform = read_waveform(gap)
     clicks = np.flatnonzero(waveform > 0.5)
     np.testing.assert_allclose(clicks / 22050, [100 / 22050, 1 + 100 / 22050], atol=0.001)
+
+
+def tone(hertz: float, seconds: float, rate: int = 22050, start_s: float = 0.0) -> np.ndarray:
+    """(1, N) float32, loud from `start_s` on."""
+    times = np.arange(round(seconds * rate)) / rate
+    return (0.5 * np.sin(2 * np.pi * hertz * times) * (times >= start_s)).astype(np.float32)[None]
+
+
+def pitch(waveform: np.ndarray) -> float:
+    """The loudest frequency, Hz."""
+    return float(np.abs(np.fft.rfft(waveform)).argmax() * 22050 / len(waveform))
+
+
+def flash_and_beep(path: Path, fps: Fraction, picture_start_s: float, sound_start_s: float, **sound) -> Path:
+    """A film of which, 1.6 s into the container's clock, one frame is white and a tone begins."""
+    begin = round(picture_start_s * fps) / fps
+    white = [abs(begin + i / fps - Fraction(8, 5)) < 1 / fps / 2 for i in range(round(2 * fps))]
+    return encode(
+        path,
+        [np.full((48, 64, 3), 255 * on, np.uint8) for on in white],
+        fps,
+        codec="libx264",
+        pix_fmt="yuv420p",
+        picture_start_s=picture_start_s,
+        sound_start_s=sound_start_s,
+        sound=tone(1000, 2.5, sound["sample_rate"], 1.6 - sound_start_s),
+        **sound,
+    )
+
+
+@pytest.mark.parametrize(("picture_start_s", "sound_start_s"), [(0, 0), (0, 0.48), (0.48, 0), (0.8, 1.0)])
+@pytest.mark.parametrize("fps", [Fraction(24000, 1001), 25, 60])
+@pytest.mark.parametrize(
+    ("suffix", "codec", "sample_rate", "sample_format"),
+    [
+        ("mp4", "aac", 48000, "fltp"),  # with an edit list for what AAC needs to get going
+        ("mp4", "libmp3lame", 44100, "fltp"),
+        ("mkv", "aac", 44100, "fltp"),
+        ("mkv", "libopus", 48000, "flt"),
+        ("ts", "aac", 22050, "fltp"),
+    ],
+)
+def test_a_flash_is_heard_when_it_is_seen(
+    tmp_path, suffix, codec, sample_rate, sample_format, fps, picture_start_s, sound_start_s
+):
+    sound = {"sound_codec": codec, "sample_rate": sample_rate, "sound_format": sample_format}
+    film = flash_and_beep(tmp_path / f"film.{suffix}", Fraction(fps), picture_start_s, sound_start_s, **sound)
+    seen = next(frame.number for frame in read_frames(film, constant_rate=True) if frame.scaled(8, 8).mean() > 128)
+    heard_s = np.argmax(np.abs(read_waveform(film)) > 0.1) / 22050
+    # Half a frame is for the flash, which is on the grid of frames; the rest is what a codec smears.
+    assert abs(heard_s - (seen - 1) / read_info(film).fps) < 0.6 / fps
+
+
+def test_sound_that_ends_before_the_picture_is_short(tmp_path):
+    film = encode(tmp_path / "film.mkv", [numbered(i) for i in range(75)], sound=tone(440, 1.0))
+    assert len(read_waveform(film)) == 22050
+
+
+def test_sound_that_ends_before_the_picture_starts_is_none(tmp_path):
+    pictures = [numbered(i) for i in range(25)]
+    film = encode(tmp_path / "film.mkv", pictures, picture_start_s=2.0, sound=tone(440, 1.0))
+    assert read_waveform(film) is None
+
+
+def tracks(path: Path, *sounds: np.ndarray | None, default: int | None = None) -> Path:
+    """A film with several audio tracks, of which one is the default; None: a track without a single packet."""
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("ffv1", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "bgr0"
+        streams = [out.add_stream("pcm_f32le", rate=22050, layout="mono") for _ in sounds]
+        for number, stream in enumerate(streams):
+            stream.disposition = 1 if number == default else 0
+        for index in range(25):
+            frame = av.VideoFrame.from_ndarray(numbered(index), format="rgb24").reformat(format="bgr0", threads=1)
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+        for stream, sound in zip(streams, sounds, strict=True):
+            if sound is not None:
+                frame = av.AudioFrame.from_ndarray(sound, format="flt", layout="mono")
+                frame.sample_rate, frame.pts, frame.time_base = 22050, 0, Fraction(1, 22050)
+                out.mux([*stream.encode(frame), *stream.encode(None)])
+    return path
+
+
+@pytest.mark.parametrize(("default", "hertz"), [(0, 440), (1, 880), (2, 1320)])
+def test_of_several_tracks_the_default_one_is_heard(tmp_path, default, hertz):
+    film = tracks(tmp_path / "film.mkv", tone(440, 1), tone(880, 1), tone(1320, 1), default=default)
+    assert pitch(read_waveform(film)) == hertz
+
+
+def test_a_track_without_a_packet_is_no_sound(tmp_path):
+    film = tracks(tmp_path / "film.mkv", None)
+    with av.open(str(film)) as container:
+        assert len(container.streams.audio) == 1
+    assert read_waveform(film) is None
+    assert open_waveform(film) is None
+
+
+def test_an_audio_format_that_changes_midway(tmp_path):
+    content = b""
+    formats = [("stereo", 48000, 440), ("mono", 22050, 880), ("5.1", 44100, 1320)]
+    for number, (layout, rate, hertz) in enumerate(formats):
+        part = encode(
+            tmp_path / "part.ts",
+            sound=np.repeat(tone(hertz, 1, rate), {"mono": 1, "stereo": 2, "5.1": 6}[layout], axis=0),
+            sound_codec="aac",
+            sound_format="flt",
+            layout=layout,
+            sample_rate=rate,
+            sound_start_s=10.0 + number,
+        )
+        content += part.read_bytes()
+    film = tmp_path / "film.ts"
+    film.write_bytes(content)
+    waveform = read_waveform(film)
+    assert len(waveform) == pytest.approx(3 * 22050, abs=3000)  # AAC begins and ends with some of its own
+    for number, (_, _, hertz) in enumerate(formats):
+        second = waveform[22050 * number + 6000 :][:11025]
+        assert pitch(second) == pytest.approx(hertz, abs=4)
+        assert np.abs(second).max() > 0.4
+
+
+@pytest.mark.parametrize("gap_s", [-0.3, -0.1, 0.1, 2.0, -100.0, 5 * 3600.0])
+def test_sound_keeps_time_by_its_stamps_unless_they_jump(tmp_path, gap_s):
+    film = tmp_path / "film.ts"
+    content = b""
+    for start, sound in ((200.0, tone(440, 1.0)), (201.0 + gap_s, tone(880, 1.0))):
+        encode(film, sound=sound, sound_codec="aac", sound_format="fltp", sound_start_s=start)
+        content += film.read_bytes()
+    film.write_bytes(content)
+    waveform = read_waveform(film)
+    expected = gap_s if abs(gap_s) <= 2 else 0
+    assert len(waveform) / 22050 == pytest.approx(2 + expected, abs=0.15)
+    assert pitch(waveform[-8000:-2000]) == pytest.approx(880, abs=4)
+
+
+def test_damage_costs_the_sound_that_it_hits(tmp_path):
+    film = encode(
+        tmp_path / "film.mp4",
+        [numbered(i) for i in range(250)],
+        sound=tone(440, 10),
+        sound_codec="libmp3lame",
+        sound_format="fltp",
+        codec="libx264",
+        pix_fmt="yuv420p",
+    )
+    with av.open(str(film)) as container:
+        places = [packet.pos for packet in container.demux(container.streams.audio[0]) if packet.size]
+    content = bytearray(film.read_bytes())
+    for place in places[100:120]:
+        content[place : place + 60] = bytes(60)
+    film.write_bytes(content)
+    waveform = read_waveform(film)
+    assert len(waveform) == pytest.approx(220500, abs=3000)
+    assert pitch(waveform[:50000]) == pytest.approx(440, abs=1)
+    assert pitch(waveform[-50000:-3000]) == pytest.approx(440, abs=1)
+
+
+def test_a_wav_that_breaks_off_is_heard_as_far_as_it_goes(tmp_path):
+    path = encode(tmp_path / "a.wav", sound=tone(440, 2))
+    path.write_bytes(path.read_bytes()[:88_244])  # of 4 bytes a sample
+    assert len(read_waveform(path)) == pytest.approx(22050, abs=100)
+
+
+def test_what_is_no_sound_at_all(tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"")
+    (tmp_path / "b.wav").write_text("not a sound")
+    for path, reason in ((tmp_path / "a.wav", "cannot read"), (tmp_path / "b.wav", "cannot read")):
+        with pytest.raises(UserError, match=reason):
+            read_waveform(path)
+    with pytest.raises(UserError, match="there is no film"):
+        read_waveform(tmp_path / "missing.wav")
 
 
 def test_a_silent_film_has_no_waveform(tmp_path):
