@@ -3,7 +3,7 @@
 import pytest
 
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.staging import staged
+from avmsnet_jax.staging import staged, taken
 
 
 @pytest.mark.parametrize("name", ["result", "replaced", "result.before"])
@@ -30,3 +30,12 @@ def test_parents_made_for_a_failure_go_again(tmp_path):
     with pytest.raises(KeyError), staged(tmp_path / "a" / "b" / "result"):
         raise KeyError
     assert not list(tmp_path.iterdir())
+
+
+def test_only_an_empty_directory_is_no_obstacle(tmp_path):
+    assert not taken(tmp_path / "result")
+    (tmp_path / "result").mkdir()
+    assert not taken(tmp_path / "result")
+    (tmp_path / "result" / ".hidden").touch()
+    assert taken(tmp_path / "result")
+    assert taken(tmp_path / "result" / ".hidden")

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from avmsnet_jax.data import beam, clips, crew, pack
 from avmsnet_jax.data.film import FORMAT, Cut, Prepared, fingerprint, finished
-from avmsnet_jax.data.sources import Collection, Skipped, Video
+from avmsnet_jax.data.sources import Collection, Skipped, Video, summe, tvsum
 from avmsnet_jax.data.sources.movies import find_films
 from avmsnet_jax.data.sources.published import find_videos
 from avmsnet_jax.errors import UserError
@@ -128,11 +128,8 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
         self.folds = [
             {split: _spans_of(names, self.prepared) for split, names in fold.items()} for fold in collection.folds
         ]
-        if self.folds:
-            self.info.metadata["folds"] = [
-                {split: "+".join(f"all[{a}:{b}]" for a, b in spans) for split, spans in fold.items()}
-                for fold in self.folds
-            ]
+        if self.folds:  # as numbers: in TFDS's words for parts of splits, "all" is the union of all
+            self.info.metadata["folds"] = self.folds
         self._write_annotations(videos, folder)
         splits = []
         for split, shards in plan.shards.items():
@@ -296,8 +293,6 @@ class Tvsum(ClipRecords):
         """See `ClipRecords`."""
         if (source / "fold_lists").exists():
             return find_videos(source, "TVSum")
-        from avmsnet_jax.data.sources import tvsum
-
         return tvsum.find_videos(source, _splits_file(self.builder_config))
 
 
@@ -316,8 +311,6 @@ class Summe(ClipRecords):
 
     def find(self, source: Path) -> Collection:
         """See `ClipRecords`."""
-        from avmsnet_jax.data.sources import summe
-
         return summe.find_videos(source, _splits_file(self.builder_config))
 
 

@@ -58,7 +58,7 @@ def render(output: Path, *, films: int, seconds: int, seed: int) -> dict[str, li
       UserError: too few or too short films, or `output` does not serve.
     """
     scripts = write_scripts(films, seconds, seed)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if staging.taken(output):
         raise UserError(f"{output} exists and is not an empty directory; choose another --output or remove it")
     with staging.staged(output.absolute()) as stage:
         jobs: list[tuple[Path, Script]] = []

@@ -17,6 +17,7 @@ from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.models.avmsnet import AVMSNet
 from avmsnet_jax.models.resnet3d import BLOCKS
+from avmsnet_jax.staging import taken
 from avmsnet_jax.weights import checkpoint as checkpoint_lib
 from avmsnet_jax.weights import names
 from avmsnet_jax.weights.checkpoint import few
@@ -109,7 +110,7 @@ def convert(paths: Sequence[str], output: str, *, visual_only: bool = False) -> 
         network, parts that are missing without reason, files of different networks, or an output that is taken.
     """
     target = Path(output).absolute()
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+    if taken(target):
         raise UserError(f"--output {output} exists and is not empty; choose another directory or remove it")
     sources = [recognise(read(path)) for path in paths]
     config = infer(sources, visual_only)

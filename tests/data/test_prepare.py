@@ -1,4 +1,8 @@
+import dataclasses
+import functools
 import json
+import operator
+import os
 import shutil
 import subprocess
 import sys
@@ -13,10 +17,11 @@ from PIL import Image
 from avmsnet_jax.data.pipeline import open_split
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.data.records import Movies
-from avmsnet_jax.data.sources import movies
+from avmsnet_jax.data.sources import movies, summe
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media.audio import read_waveform
 from avmsnet_jax.media.video import read_frames, read_info
+from tests.data.sources.downloads import write_summe
 from tests.media.films import encode, number_of, numbered
 
 
@@ -369,6 +374,138 @@ def test_tfds_users_load_it_by_name(films, tmp_path):
     again = tfds.builder("movies", data_dir=tmp_path, file_format="array_record")
     assert again.info.splits["train"].num_examples == 7
     assert again.as_data_source("test")[0]["video"] == b"c"
+
+
+def test_folds_are_records_of_the_split_all(tmp_path):
+    frames = {"Air Force": 90, "100% Ä": 60, "c": 120, "d": 70}
+    source = write_summe(tmp_path / "source", frames)
+    folds = [
+        {"train_keys": ["video_3", "video_1"], "test_keys": ["video_4"]},
+        {"train_keys": ["video_4", "video_3"], "test_keys": ["video_1"]},
+    ]
+    (tmp_path / "splits.json").write_text(json.dumps(folds))
+    manifest = prepare("summe", source, tmp_path / "records", splits=tmp_path / "splits.json")
+    names = [str(record["video"]) for record in open_split(tmp_path / "records", "all")]
+    builder = tfds.builder_from_directory(tmp_path / "records" / manifest["records"])
+    assert builder.info.metadata["folds"] == manifest["folds"]
+    for fold, spans in zip(folds, manifest["folds"], strict=True):
+        for split in ("train", "test"):
+            members = [list(frames)[int(key.removeprefix("video_")) - 1] for key in fold[f"{split}_keys"]]
+            wanted = [name for name in names if name in members]
+            assert [names[index] for span in spans[split] for index in range(*span)] == wanted
+            parts = [tfds.core.ReadInstruction("all", from_=a, to=b, unit="abs") for a, b in spans[split]]
+            read = builder.as_data_source(functools.reduce(operator.add, parts))
+            assert [record["video"].decode() for record in read] == wanted
+    assert len(manifest["folds"][1]["train"]) == 1  # neighbours are joined
+
+
+def test_what_users_said_is_kept(tmp_path):
+    frames = {"Air Force": 90, "100% Ä": 60, "hid:den": 60, "n" * 150: 40}
+    source = write_summe(tmp_path / "source", frames)
+    manifest = prepare("summe", source, tmp_path / "records")
+    assert set(manifest["annotations"]) == set(frames)
+    assert {video["video"]: video["users"] for video in manifest["videos"]}.keys() == set(frames)
+    for video in summe.find_videos(source).videos:
+        with np.load(tmp_path / "records" / manifest["annotations"][video.name]) as kept:
+            assert kept.files == list(video.annotations())
+            for name, array in video.annotations().items():
+                np.testing.assert_array_equal(kept[name], array)
+    prepare("summe", source, tmp_path / "again")
+    assert files_of(tmp_path / "again") == files_of(tmp_path / "records")
+
+
+def test_tfds_users_load_summe_by_name(tmp_path):
+    source = write_summe(tmp_path / "source", {"a": 60, "b": 90})
+    builder = tfds.builder("summe", data_dir=tmp_path / "tfds", file_format="array_record")
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=source))
+    again = tfds.builder("summe", data_dir=tmp_path / "tfds", file_format="array_record")
+    assert [record["video"] for record in again.as_data_source(tfds.core.ReadInstruction("all"))] == [b"a"] * 2 + [
+        b"b"
+    ] * 3
+    assert len(again.info.metadata["folds"]) == len(builder.folds)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_strict(films, tmp_path, workers):
+    source = folder_of(films, tmp_path / "source", "a", "b")
+    (source / "zz.mkv").write_text("no film")  # which is known before any other is read
+    output = tmp_path / "records"
+    with pytest.raises(UserError, match=r"zz\.mkv would be skipped: cannot read .*\(--strict\)$"):
+        prepare("movies", source, output, strict=True, workers=workers)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+    encode(source / "zz.mkv", [numbered(1)] * 20)
+    (source / "zz.keyshots.csv").write_text("start_s,end_s\n")
+    with pytest.raises(
+        UserError, match=r"zz would be skipped: too short.*\(--strict\); .* kept: the same command goes on"
+    ):
+        prepare("movies", source, output, strict=True, workers=workers)
+    (source / "zz.mkv").unlink()
+    (source / "zz.keyshots.csv").unlink()
+    prepare("movies", source, output, strict=True, workers=workers)
+    assert [path.name for path in tmp_path.iterdir() if path != source] == ["records"]
+
+
+def test_a_film_that_goes_missing_before_it_is_read(films, tmp_path, monkeypatch):
+    source, find = folder_of(films, tmp_path / "source", "a", "c"), Movies.find
+
+    def find_and_lose(self, folder):
+        found = find(self, folder)
+        (folder / "a.mkv").unlink()
+        return found
+
+    monkeypatch.setattr(Movies, "find", find_and_lose)
+    manifest = prepare("movies", source, tmp_path / "records")
+    (skipped,) = manifest["skipped"]
+    assert skipped["video"] == "a"
+    assert "there is no film" in skipped["reason"]
+
+
+def test_of_films_with_one_name_the_first_is_taken(films, tmp_path, monkeypatch):
+    find = Movies.find
+
+    def find_twice(self, folder):
+        found = find(self, folder)
+        return dataclasses.replace(
+            found, videos=[*found.videos, dataclasses.replace(found.videos[0], path=films / "b.mkv")]
+        )
+
+    monkeypatch.setattr(Movies, "find", find_twice)
+    manifest = prepare("movies", films, tmp_path / "records")
+    assert manifest["skipped"] == [{"video": "a", "reason": "another video of this name is in the split 'train'"}]
+    assert clips_of(tmp_path / "records", "train")[0] == ("a", 26, 1)
+
+
+def test_packing_needs_the_room_of_one_data_set_and_a_shard(films, tmp_path, monkeypatch):
+    settings = {"frames": 8, "frame_size": 32, "spacing": 5}
+    prepare("movies", films, tmp_path / "one", **settings)
+    monkeypatch.setattr("avmsnet_jax.data.pack.SHARD_BYTES", 150_000)
+    monkeypatch.setattr("avmsnet_jax.data.film.PIECE_BYTES", 300_000)
+    sizes = []
+    real = os.replace
+
+    def measured(here, there):
+        sizes.append(sum(len(data) for data in files_of(tmp_path / ".many.partial").values()))
+        real(here, there)
+
+    monkeypatch.setattr(os, "replace", measured)
+    prepare("movies", films, tmp_path / "many", **settings)
+    many = files_of(tmp_path / "many")
+    shards = [len(data) for name, data in many.items() if ".array_record" in name]
+    assert len(shards) > 5
+    pieces = 70_000  # each file of records is a multiple of 64 KiB, and at least that
+    assert max(sizes) < sum(map(len, many.values())) + 3 * max(shards) + pieces
+    for split in ("train", "test"):
+        for a, b in zip(open_split(tmp_path / "one", split), open_split(tmp_path / "many", split), strict=True):
+            for field in a:
+                np.testing.assert_array_equal(a[field], b[field])
+
+
+def test_more_arguments_that_make_no_sense(films, tmp_path):
+    with pytest.raises(UserError, match="--workers is 0; it must be at least 1"):
+        prepare("movies", films, tmp_path / "records", workers=0)
+    with pytest.raises(UserError, match="--splits is for summe and tvsum; leave it out for movies"):
+        prepare("movies", films, tmp_path / "records", splits="splits.json")
+    assert not list(tmp_path.iterdir())
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -18,7 +18,7 @@ from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.data.records import Movies
 from avmsnet_jax.data.sources import movies
 from avmsnet_jax.errors import UserError
-from tests.soak.kill_preparing import files_of, finished_films, make_films, soak, start, working_place
+from tests.soak.kill_preparing import ROOT, files_of, finished_films, make_films, soak, start, working_place
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +52,20 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(source, tmp_path):
     told = soak(source, tmp_path, 6, random.Random(), ["--workers=2"], shard_bytes=100_000)
     assert len(told) == 6
     assert len(list((tmp_path / "undisturbed").rglob("*.array_record*"))) > 10
+
+
+def test_it_may_crash_between_any_two_changes_of_the_file_system():
+    first = random.randint(1, 20)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.soak.crash_preparing", f"--first={first}", "--every=20"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, (first, done.stderr)
+    assert int(done.stdout.split()[0]) > 8
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
