@@ -87,6 +87,8 @@ def test_films_are_found_under_any_suffix_in_any_folder(download, tmp_path):
     (source / "thumbnail").mkdir()
     for name in NAMES:
         Image.new("RGB", (64, 48)).save(source / "thumbnail" / f"{name}.jpg")
+    (source / ".Trash").mkdir()
+    (source / ".Trash" / "mm.mp4").write_bytes(b"thrown away")
     (source / "__MACOSX").mkdir()
     (source / "__MACOSX" / "._mm.mp4").write_bytes(b"resource fork")
     (source / "._ydata-tvsum50.mat").write_bytes(b"resource fork")
