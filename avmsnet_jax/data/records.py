@@ -190,7 +190,7 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
             total=sum(expected) or None,
             initial=sum(expected[number] for number in outcomes),
             unit="clip",
-            disable=None,  # only on a terminal
+            disable=None if todo else True,  # None: only on a terminal
         ) as bar:
 
             def on_clip(index: int) -> None:
