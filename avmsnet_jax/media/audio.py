@@ -79,6 +79,7 @@ def read_waveform(path: str | os.PathLike[str], sample_rate: int = SAMPLE_RATE) 
 
 def _decode(path: str | os.PathLike[str], sample_rate: int) -> Iterator[np.ndarray]:
     """The chunks of the waveform; none where there is no audio track, or nothing in it."""
+    origin = _first_frame_time(path)  # before the film is opened: the index of a long one takes memory
     with open_film(path) as container:
         stream = container.streams.best("audio")
         if not isinstance(stream, av.AudioStream):
@@ -86,7 +87,7 @@ def _decode(path: str | os.PathLike[str], sample_rate: int) -> Iterator[np.ndarr
         resampler: soxr.ResampleStream | None = None
         rate = 0
         heard = 0  # samples at the file's rate, from the first frame of the picture on
-        for sound, rate_now, start in _timed(decode(container, stream, path), _first_frame_time(path), path):
+        for sound, rate_now, start in _timed(decode(container, stream, path), origin, path):
             if resampler is None or rate_now != rate:
                 if resampler is not None:
                     yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)

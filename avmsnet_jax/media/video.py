@@ -233,7 +233,6 @@ def read_frames(path: str | os.PathLike[str], *, constant_rate: bool = False) ->
         finally:  # reached, too, when the reader stops early
             for future in ahead:
                 future.cancel()
-            thread.submit(frames.close)
 
 
 def running_time(path: str | os.PathLike[str]) -> float:
