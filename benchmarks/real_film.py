@@ -3,9 +3,10 @@
     python benchmarks/real_film.py --film film.mp4 --keyshots keyshots.csv --workdir DIR
 
 Prepares the film with `--dataset movies`; then writes it out as the published layout, once with lossless
-frames and once as JPEG of quality 95, and prepares these with `--dataset movie50`. The lossless layout must
-give the same records, field by field; the JPEG one shows what that format costs. What is written goes to
-DIR and is removed at the end, save the records of the film, DIR/movies.
+frames and once as JPEG of quality 95, and prepares these with `--dataset movie50`. All fields but the pixels must be
+the same. The pixels are not quite: of a film FFmpeg's scaler makes 320x240, of the published layout Pillow, as
+published. With lossless frames they must agree to half a level on average; the JPEG layout shows what that format
+costs. What is written goes to DIR and is removed at the end, save the records of the film, DIR/movies.
 
 Leaves with status 1 if a record differs.
 """
@@ -14,6 +15,7 @@ import argparse
 import csv
 import itertools
 import json
+import math
 import shutil
 import sys
 import time
@@ -31,7 +33,9 @@ from avmsnet_jax.data.pipeline import Record, open_split
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.data.sources.movies import Film, read_key_shots
 from avmsnet_jax.media.audio import SAMPLE_RATE, read_waveform
-from avmsnet_jax.media.video import read_info
+from avmsnet_jax.media.video import read_frames, read_info
+
+CLOSE = 0.5  # levels of 255: the mean difference of pixels that two scalers may make
 
 
 def write_published_layout(film: Film, root: Path, save: Callable[[Image.Image, Path], None]) -> int:
@@ -43,7 +47,7 @@ def write_published_layout(film: Film, root: Path, save: Callable[[Image.Image, 
     for folder in (frames, sound, labels, lists):
         folder.mkdir(parents=True)
     count = 0
-    for frame in film.read_frames():
+    for frame in read_frames(film.path, constant_rate=True):
         save(Image.fromarray(frame.rgb()), frames / f"{frame.number}.jpg")
         count = frame.number
     waveform = read_waveform(film.path)
@@ -74,7 +78,7 @@ def records_of(directory: Path) -> Iterator[Record]:
     return itertools.chain.from_iterable(open_split(directory, split) for split in splits)
 
 
-def compare(a: Path, b: Path) -> tuple[dict[str, int], dict[str, float | None]]:
+def compare(a: Path, b: Path) -> tuple[dict[str, int], dict[str, float]]:
     """Compares two data sets of one film.
 
     Returns:
@@ -91,7 +95,7 @@ def compare(a: Path, b: Path) -> tuple[dict[str, int], dict[str, float | None]]:
         absolute.append(difference.mean())
         squared.append(np.square(difference).mean())
         largest = max(largest, int(difference.max()))
-    psnr = round(float(10 * np.log10(255**2 / np.mean(squared))), 1) if any(squared) else None
+    psnr = round(float(10 * np.log10(255**2 / np.mean(squared))), 1) if any(squared) else math.inf
     return differing, {"mean": round(float(np.mean(absolute)), 3), "largest": largest, "PSNR in dB": psnr}
 
 
@@ -131,7 +135,8 @@ def main() -> None:
             "difference of pixels": pixels,
         }
         print(name, json.dumps(facts), flush=True)
-        same = same and not any(count for field, count in differing.items() if field != "clip" or name == "lossless")
+        same = same and not any(count for field, count in differing.items() if field != "clip")
+        same = same and (name != "lossless" or pixels["mean"] < CLOSE)
         shutil.rmtree(workdir / name)
         shutil.rmtree(workdir / f"{name}_records")
     shutil.rmtree(source)
