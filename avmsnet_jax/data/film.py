@@ -25,9 +25,10 @@ from avmsnet_jax.data.sources import SPLITS, Skipped, Video
 from avmsnet_jax.errors import UserError
 
 FORMAT = "1.0.0"  # of the records; another one, and what earlier versions left unfinished is made again
-PIECE_BYTES = 200e6  # of records before compression, in one file of a film: no more than a shard holds
+PIECE_BYTES = 400e6  # of records before compression, in one file of a film: about a shard of compressed ones
 _DONE = "done.json"
-_RANDOM_ACCESS = "group_size:1"
+# For random access. Level 1 takes a third of the time of zstd's default, for files 2% larger.
+_RANDOM_ACCESS = "group_size:1,zstd:1"
 
 
 @dataclasses.dataclass(frozen=True)

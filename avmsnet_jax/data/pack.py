@@ -1,7 +1,7 @@
-"""The records of many films to shards of even length, so that it can stop at any moment and go on.
+"""The files of many films to shards of about even size, so that it can stop at any moment and go on.
 
-A shard appears when it is whole, and a film's file goes when all shards that hold its records are there:
-together they need the room of one data set and a shard.
+A shard is made of whole files; one that is a shard by itself only gets its name. A shard appears when it is whole, and
+then the files that it was made of go: together they need the room of one data set and a shard.
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ class Plan:
 
 
 def make_plan(films: Sequence[tuple[str, Prepared]], name: Callable[[str, int, int], str]) -> Plan:
-    """Divides the records evenly; depends on nothing but its arguments.
+    """Joins the files of films, in order, to shards; depends on nothing but its arguments.
 
     Args:
       films: the folder of each film in the working place, and what is in it.
@@ -59,13 +59,21 @@ def make_plan(films: Sequence[tuple[str, Prepared]], name: Callable[[str, int, i
             for folder, film in films
             for number, records in enumerate(film.pieces.get(split, ()))
         ]
-        total = sum(records for _, records in pieces[split])
-        if not total:
+        if not pieces[split]:
             del pieces[split]
             continue
-        size = sum(film.size.get(split, 0) for _, film in films)
-        n = min(max(round(size / SHARD_BYTES), 1), _MOST_SHARDS, total)
-        shards[split] = [(name(split, i, n), total * i // n, total * (i + 1) // n) for i in range(n)]
+        records_in = [records for _, records in pieces[split]]
+        record = sum(film.size.get(split, 0) for _, film in films) / sum(records_in)  # bytes
+        most = max(SHARD_BYTES, record * sum(records_in) / (_MOST_SHARDS // 2)) / record  # records of a shard
+        ends, held = [0], 0
+        for records in records_in:
+            if held and held + records > most:
+                ends.append(ends[-1] + held)
+                held = 0
+            held += records
+        ends.append(ends[-1] + held)
+        count = len(ends) - 1
+        shards[split] = [(name(split, i, count), ends[i], ends[i + 1]) for i in range(count)]
     return Plan(pieces, shards)
 
 
@@ -107,21 +115,26 @@ def pack_shard(place: Path, plan: Plan, split: str, number: int) -> None:
     """
     name, start, stop = plan.shards[split][number]
     target = place / name
-    held = [piece for piece in _spans(plan.pieces[split]) if piece[1] < stop and start < piece[2]]
-    if not target.exists():
+    held = [(piece, end - first) for piece, first, end in _spans(plan.pieces[split]) if start <= first < stop]
+    if not target.exists() and len(held) == 1:
+        try:
+            os.replace(place / held[0][0], target)
+        except FileNotFoundError:  # another worker of Beam's was faster
+            if not target.exists():
+                raise
+    elif not target.exists():
         temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         try:
             writer = open_writer(temporary)
-            for path, first, end in held:
-                for record in _read(place / path, max(start - first, 0), min(stop, end) - first):
+            for piece, records in held:
+                for record in _read(place / piece, records):
                     writer.write(record)
             finish(writer, temporary)
             os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
-    for path, first, end in held:
-        if all((place / shard).exists() for shard, a, b in plan.shards[split] if a < end and first < b):
-            (place / path).unlink(missing_ok=True)
+    for piece, _ in held:
+        (place / piece).unlink(missing_ok=True)
 
 
 def _spans(pieces: Sequence[tuple[str, int]]) -> Iterator[tuple[str, int, int]]:
@@ -132,8 +145,8 @@ def _spans(pieces: Sequence[tuple[str, int]]) -> Iterator[tuple[str, int, int]]:
         end += records
 
 
-def _read(path: Path, start: int, stop: int) -> Iterator[Any]:
+def _read(path: Path, records: int) -> Iterator[Any]:
     reader = ArrayRecordReader(str(path))
-    for first in range(start, stop, 32):
-        yield from reader.read(first, min(first + 32, stop))
+    for first in range(0, records, 8):
+        yield from reader.read(first, min(first + 8, records))
     reader.close()

@@ -129,7 +129,7 @@ def open_split(
 
     Args:
       directory: its --output.
-      split: train or test; also all, of a data set that is divided into folds, and unlabelled.
+      split: train or test; also whole, of a data set that is divided into folds, and unlabelled.
       model: the network that is to take the clips; None = any.
       fold: which of its divisions into train and test, from 0.
 
@@ -149,7 +149,7 @@ def open_split(
         held = f"folds 0 to {len(folds) - 1}" if folds else "no folds"
         raise UserError(f"{directory} has {held}, so no fold {fold}; set --config.data.fold")
     spans = folds[fold].get(split) if folds else None
-    stored = split if spans is None else "all"
+    stored = split if spans is None else "whole"
     if stored not in builder.info.splits:
         names = sorted({*builder.info.splits, *(folds[fold] if folds else ())})
         raise UserError(f"{directory} has no split {split!r}; it has {', '.join(names)}")
@@ -163,8 +163,7 @@ def open_split(
                     f"data again with --{name}={wanted}, or train a network with --config.model.{name}={held}"
                 )
     try:
-        # By its name alone, TFDS would take "all" for the union of all splits, of which that is one, and so on.
-        source = builder.as_data_source(tfds.core.ReadInstruction(stored))
+        source = builder.as_data_source(stored)
     except (RuntimeError, ValueError, OSError) as error:
         raise UserError(f"the records in {directory} are damaged ({error}); prepare them again") from error
     numbers: Sequence[int] = range(len(source))

@@ -58,7 +58,7 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
     """A data set of labelled clips.
 
     After `download_and_prepare`, `prepared` and `skipped` say what became of each video, in the collection's order,
-    `folds` which records of the split `all` each fold trains and tests on, and `annotations` which file (relative to
+    `folds` which records of the split `whole` each fold trains and tests on, and `annotations` which file (relative to
     `data_path`) keeps what users said of a video.
 
     Attributes:
@@ -128,7 +128,7 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
         self.folds = [
             {split: _spans_of(names, self.prepared) for split, names in fold.items()} for fold in collection.folds
         ]
-        if self.folds:  # as numbers: in TFDS's words for parts of splits, "all" is the union of all
+        if self.folds:
             self.info.metadata["folds"] = self.folds
         self._write_annotations(videos, folder)
         splits = []
@@ -329,7 +329,7 @@ def _unique(videos: Sequence[Video]) -> tuple[list[Video], list[Skipped]]:
 
 
 def _spans_of(names: Sequence[str], films: Sequence[Prepared]) -> Spans:
-    """The records of some films in the split `all`, neighbours joined."""
+    """The records of some films in the split `whole`, neighbours joined."""
     spans: Spans = []
     for name, start, stop in _extents(films):
         if name in names and start < stop:
@@ -343,8 +343,8 @@ def _spans_of(names: Sequence[str], films: Sequence[Prepared]) -> Spans:
 def _extents(films: Sequence[Prepared]) -> Iterator[tuple[str, int, int]]:
     end = 0
     for film in films:
-        yield film.video, end, end + film.clips["all"]
-        end += film.clips["all"]
+        yield film.video, end, end + film.clips["whole"]
+        end += film.clips["whole"]
 
 
 def _file_name(name: str) -> str:

@@ -108,35 +108,37 @@ def _decode(path: str | os.PathLike[str], sample_rate: int) -> Iterator[np.ndarr
 
 
 def _timed(
-    frames: Iterable[av.AudioFrame], origin: Fraction | None, path: str | os.PathLike[str]
-) -> Iterator[tuple[np.ndarray, int, Fraction]]:
+    frames: Iterable[av.AudioFrame], origin: float | None, path: str | os.PathLike[str]
+) -> Iterator[tuple[np.ndarray, int, float]]:
     """Each piece of sound as mono, its sample rate, and when it starts, in seconds from `origin` (or the first piece).
 
     What has no stamp, or one that cannot be, follows on the piece before.
     """
     end = None
     for frame in frames:
-        stamp = stamp_s(frame)
+        exact = stamp_s(frame)
+        stamp = None if exact is None else float(exact)
         if origin is None:
             origin = stamp
         if stamp is None or origin is None:
-            start = end or Fraction(0)
+            start = end or 0.0
         elif clock_runs_on(end, stamp - origin) if end is not None else abs(stamp - origin) <= LONGEST_GAP_S:
             start = stamp - origin
         else:
-            start = end or Fraction(0)
+            start = end or 0.0
             origin = stamp - start
         sound = _mono(frame, path)
-        end = start + Fraction(len(sound), frame.sample_rate)
+        end = start + len(sound) / frame.sample_rate
         yield sound, frame.sample_rate, start
 
 
-def _first_frame_time(path: str | os.PathLike[str]) -> Fraction | None:
+def _first_frame_time(path: str | os.PathLike[str]) -> float | None:
     """When the picture starts on the container's clock, None without a picture."""
     with open_film(path) as container:
         stream = picture_stream(container)
         first = next(decode(container, stream, path), None) if stream else None
-        return stamp_s(first) if first else None
+        stamp = stamp_s(first) if first else None
+        return None if stamp is None else float(stamp)
 
 
 def _mono(frame: av.AudioFrame, path: str | os.PathLike[str]) -> np.ndarray:
@@ -150,7 +152,8 @@ def _mono(frame: av.AudioFrame, path: str | os.PathLike[str]) -> np.ndarray:
         return (channels.mean(axis=0, dtype=np.float32) - 128) / 128
     if channels.dtype.kind == "i":
         return (channels.mean(axis=0) / 2 ** (8 * channels.dtype.itemsize - 1)).astype(np.float32)
-    return np.nan_to_num(channels.mean(axis=0, dtype=np.float32), nan=0.0, posinf=1.0, neginf=-1.0)
+    mono = channels.mean(axis=0, dtype=np.float32)
+    return mono if np.isfinite(mono).all() else np.nan_to_num(mono, nan=0.0, posinf=1.0, neginf=-1.0)
 
 
 def _pieces(missing: int, longest: int) -> Iterator[int]:

@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import itertools
 import os
 from collections.abc import Generator, Iterable, Iterator
 from fractions import Fraction
@@ -20,7 +21,8 @@ from avmsnet_jax.errors import UserError
 LONGEST_GAP_S, MOST_DISORDER_S = 3600, 1
 
 _MOST_FPS = 480  # containers without a frame rate name that of their clock, such as 1000 or 90,000
-_AHEAD = 8  # frames that are decoded before they are asked for
+# Frames that are decoded before they are asked for: as many as fit, and several at a time, as changing threads costs.
+_AHEAD_BYTES, _AT_A_TIME, _MOST_TIMES = 64e6, 4, 8
 
 # What swscale knows by the number in the film: RGB, BT.709, untagged (BT.601 for FFmpeg, whatever the size), FCC,
 # BT.470BG, SMPTE 170M, SMPTE 240M and BT.2020. It refuses all others.
@@ -38,7 +40,7 @@ class VideoInfo:
     Attributes:
       fps: frames a second, on average over the film.
       start_s: time of the first frame on the container's own clock, seconds.
-      frames: how many frames the header promises, 0 where it does not say.
+      frames: how many frames the header promises, by their duration where it has no count; 0 where it says neither.
     """
 
     fps: Fraction
@@ -83,7 +85,8 @@ class Frame:
           UserError: the frame cannot be converted.
         """
         width, height, aspect = self._decoded.width, self._decoded.height, self._looks.pixel_aspect
-        return self._convert(max(round(width * aspect), width), max(round(height / aspect), height))
+        shown = self._convert(max(round(width * aspect), width), max(round(height / aspect), height))
+        return np.ascontiguousarray(shown)
 
     def scaled(self, width: int, height: int) -> np.ndarray:
         """The picture, upright, scaled by FFmpeg (bicubic) to a size whatever its own sides, of pixels or frame.
@@ -91,12 +94,17 @@ class Frame:
         It takes a tenth of the time of `rgb` and a filter of Pillow's, and differs by about half a level.
 
         Returns:
-          (height, width, 3) uint8 RGB.
+          (height, width, 3) uint8 RGB, colour by colour in memory.
 
         Raises:
           UserError: the frame cannot be converted.
         """
         return self._convert(*((height, width) if self._quarter_turns % 2 else (width, height)))
+
+    @property
+    def size(self) -> int:
+        """About what it takes in memory, bytes."""
+        return 3 * self._decoded.width * self._decoded.height
 
     @property
     def _quarter_turns(self) -> int:
@@ -115,7 +123,11 @@ class Frame:
                 interpolation=_EXACT,
                 threads=1,
             )
-            picture = converted.to_ndarray()
+            green, blue, red = (
+                np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)[:, :width]
+                for plane in converted.planes
+            )
+            picture = np.stack([red, green, blue]).transpose(1, 2, 0)
         except (av.FFmpegError, ValueError, MemoryError) as error:
             raise UserError(
                 f"cannot convert frame {self.number} of {self._looks.path}: {error}; convert the film again with ffmpeg"
@@ -201,7 +213,11 @@ def read_info(path: str | os.PathLike[str]) -> VideoInfo:
         first = next(decode(container, stream, path), None)
         if first is None:
             raise UserError(f"{path} has no frame that can be decoded; check that it plays")
-        return VideoInfo(fps, float(stamp_s(first) or 0), stream.frames)
+        # Matroska and others do not say how many frames they hold, only how long they last.
+        seconds = stream.duration * stream.time_base if stream.duration and stream.time_base else None
+        if seconds is None and container.duration:
+            seconds = Fraction(container.duration, av.time_base)
+        return VideoInfo(fps, float(stamp_s(first) or 0), stream.frames or round((seconds or 0) * fps))
 
 
 def read_frames(path: str | os.PathLike[str], *, constant_rate: bool = False) -> Iterator[Frame]:
@@ -225,11 +241,13 @@ def read_frames(path: str | os.PathLike[str], *, constant_rate: bool = False) ->
     """
     frames = _decode(path, constant_rate)
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
-        ahead = collections.deque(thread.submit(next, frames, None) for _ in range(_AHEAD))
+        ahead = collections.deque([thread.submit(_take, frames)])
         try:
-            while (frame := ahead.popleft().result()) is not None:
-                ahead.append(thread.submit(next, frames, None))
-                yield frame
+            while taken := ahead.popleft().result():
+                fit = int(_AHEAD_BYTES // (taken[0].size * _AT_A_TIME))
+                while len(ahead) < max(min(fit, _MOST_TIMES), 1):
+                    ahead.append(thread.submit(_take, frames))
+                yield from taken
         finally:  # reached, too, when the reader stops early
             for future in ahead:
                 future.cancel()
@@ -261,6 +279,10 @@ def _decode(path: str | os.PathLike[str], constant_rate: bool) -> Generator[Fram
         else:
             for number, (decoded, time) in enumerate(timed, start=1):
                 yield Frame(number, float(time), decoded, looks)
+
+
+def _take(frames: Iterator[Frame]) -> list[Frame]:
+    return list(itertools.islice(frames, _AT_A_TIME))
 
 
 def _timed(frames: Iterable[av.VideoFrame], frame_s: Fraction) -> Iterator[tuple[av.VideoFrame, Fraction]]:

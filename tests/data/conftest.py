@@ -49,7 +49,7 @@ def scored(directory, tmp_path_factory):
     (name,) = (path.name for path in folder.glob("*train.array_record*"))
     for path in folder.glob("*.array_record*"):
         path.unlink()
-    for split, labels in (("all", [example["label"] for example in examples]), ("unlabelled", [-1] * len(examples))):
+    for split, labels in (("whole", [example["label"] for example in examples]), ("unlabelled", [-1] * len(examples))):
         writer = ArrayRecordWriter(str(folder / name.replace("train", split)), "group_size:1")
         for number, (example, label) in enumerate(zip(examples, labels, strict=True)):
             given = np.array([number, label, np.nan], np.float32)
@@ -57,7 +57,7 @@ def scored(directory, tmp_path_factory):
         writer.close()
     info = json.loads((folder / "dataset_info.json").read_text())
     (kept,) = (split for split in info["splits"] if split["name"] == "train")
-    info["splits"] = [{**kept, "name": split} for split in ("all", "unlabelled")]
+    info["splits"] = [{**kept, "name": split} for split in ("whole", "unlabelled")]
     (folder / "dataset_info.json").write_text(json.dumps(info))
     manifest = json.loads((output / "manifest.json").read_text())
     manifest["folds"] = [

@@ -267,7 +267,7 @@ def test_a_fold_is_its_ranges_of_all_records(scored, train):
         (0, "test", range(20, 38)),
         (1, "train", [*range(5), *range(30, 38)]),
         (1, "test", range(5, 30)),
-        (1, "all", range(38)),
+        (1, "whole", range(38)),
     ):
         records = open_split(scored, split, fold=fold)
         assert [f"{r['video']}{r['frame']}" for r in records] == [order[number] for number in numbers]
@@ -300,7 +300,7 @@ def test_folds_that_are_not_there(scored, directory, tmp_path):
         open_split(scored, "train", fold=2)
     with pytest.raises(UserError, match=r"has no folds, so no fold 1; set --config\.data\.fold"):
         open_split(directory, "train", fold=1)
-    with pytest.raises(UserError, match="has no split 'dev'; it has all, test, train, unlabelled"):
+    with pytest.raises(UserError, match="has no split 'dev'; it has test, train, unlabelled, whole"):
         open_split(scored, "dev")
     copy = shutil.copytree(scored, tmp_path / "records")
     manifest = json.loads((copy / "manifest.json").read_text())

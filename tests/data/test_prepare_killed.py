@@ -49,15 +49,16 @@ def finish(process: subprocess.Popen) -> tuple[int, str]:
 
 
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(source, tmp_path):
-    told = soak(source, tmp_path, 6, random.Random(), ["--workers=2"], shard_bytes=100_000)
+    told = soak(source, tmp_path, 6, random.Random(), ["--workers=2"], shard_bytes=1_500_000)
     assert len(told) == 6
-    assert len(list((tmp_path / "undisturbed").rglob("*.array_record*"))) > 10
+    # Of the files of four films, two are joined to a shard and two are shards by themselves.
+    assert len(list((tmp_path / "undisturbed").rglob("*.array_record*"))) == 3
 
 
 def test_it_may_crash_between_any_two_changes_of_the_file_system():
-    first = random.randint(1, 40)
+    first = random.randint(1, 12)
     done = subprocess.run(
-        [sys.executable, "-m", "tests.soak.crash_preparing", f"--first={first}", "--every=40"],
+        [sys.executable, "-m", "tests.soak.crash_preparing", f"--first={first}", "--every=12"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -67,7 +67,7 @@ def _in_child(source: Path, output: Path, crash_at: int) -> int:
 
     status = 1
     try:
-        pack.SHARD_BYTES, film.PIECE_BYTES = 50_000, 500_000  # several shards, and several files of each film
+        pack.SHARD_BYTES, film.PIECE_BYTES = 500_000, 500_000  # files that are joined, and files that are shards
         sys.addaudithook(crash)
         with contextlib.redirect_stderr(io.StringIO()):
             prepare("movies", source, output, frames=8, frame_size=32, spacing=5)

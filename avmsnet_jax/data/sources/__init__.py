@@ -11,8 +11,8 @@ import numpy as np
 from avmsnet_jax.data.clips import Frame
 from avmsnet_jax.media.audio import Waveform
 
-# all: the videos of a collection that is divided into folds; unlabelled: films that nobody has judged.
-SPLITS = ("train", "test", "all", "unlabelled")
+# whole: the videos of a collection that is divided into folds; unlabelled: films that nobody has judged.
+SPLITS = ("train", "test", "whole", "unlabelled")
 UNLABELLED = -1
 
 # How far two counts of a film's frames may differ: decoders disagree by a few, and SumMe's running times by 3.4%

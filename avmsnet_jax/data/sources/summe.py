@@ -137,4 +137,4 @@ def _video(
         arrays["change_points"] = shots
         tables += (segmentations,)
     path = film_of(files, name)
-    return JudgedVideo(name, float(video.read_info(path).fps), "all", path, tables, summary, arrays)
+    return JudgedVideo(name, float(video.read_info(path).fps), "whole", path, tables, summary, arrays)

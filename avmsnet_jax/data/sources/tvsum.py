@@ -71,7 +71,7 @@ def find_videos(source: Path, splits: Path | None = None) -> Collection:
             "category": np.asarray(item.category),
             "title": np.asarray(item.title),
         }
-        videos.append(JudgedVideo(item.name, fps, "all", path, (tables[0],), item.user_scores, said))
+        videos.append(JudgedVideo(item.name, fps, "whole", path, (tables[0],), item.user_scores, said))
     order, held = [item.name for item in annotations], {item.name for item in videos}
     return Collection(videos, skipped, find_folds(splits, files, order, held, "tvsum"))
 

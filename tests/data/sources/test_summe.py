@@ -44,8 +44,8 @@ def test_summaries_and_segments_are_kept(download):
 
 def test_the_records_hold_the_summaries(download, tmp_path):
     manifest = prepare("summe", download, tmp_path / "records", frames=8, frame_size=32)
-    assert manifest["splits"]["all"]["videos"] == 3
-    for record in open_split(tmp_path / "records", "all"):
+    assert manifest["splits"]["whole"]["videos"] == 3
+    for record in open_split(tmp_path / "records", "whole"):
         said = chosen(80)[record["frame"] - 1] > 0
         np.testing.assert_array_equal(record["scores"][:3], said)
         assert np.isnan(record["scores"][3:]).all()

@@ -29,7 +29,7 @@ def download(tmp_path_factory):
 def test_every_user_s_scores_are_kept(download):
     collection = tvsum.find_videos(download)
     assert [video.name for video in collection.videos] == NAMES
-    assert {video.split for video in collection.videos} == {"all"}
+    assert {video.split for video in collection.videos} == {"whole"}
     assert not collection.skipped
     video, scores = collection.videos[2], votes(80, seed=2)
     np.testing.assert_array_equal(video.scores(51), scores[:, 50])
@@ -53,8 +53,8 @@ def test_videos_travel_to_other_processes(download):
 
 def test_the_records_hold_the_scores(download, tmp_path):
     manifest = prepare("tvsum", download, tmp_path / "records", frames=8, frame_size=32)
-    records = open_split(tmp_path / "records", "all")
-    assert manifest["splits"]["all"]["videos"] == 6
+    records = open_split(tmp_path / "records", "whole")
+    assert manifest["splits"]["whole"]["videos"] == 6
     for record in records:
         index = NAMES.index(str(record["video"]))
         scores = votes(60 + 10 * index, seed=index)
