@@ -102,7 +102,10 @@ class OptimizerConfig:
     weight_decay: float = _field(
         1e-5, "sgd: L2 decay of the groups that decay, biases and BN parameters included; adamw: of kernels only"
     )
-    decay_factor: float = _field(0.1, "what the learning rate is multiplied by at 50% and at 75% of the epochs")
+    schedule: str = _field("steps", "steps (falls at 50% and 75% of the epochs, as published) or cosine (falls to 0)")
+    decay_factor: float = _field(0.1, "steps: what the learning rate is multiplied by at 50% and at 75% of the epochs")
+    warmup_epochs: float = _field(0.0, "the learning rate rises from 0 during these", "epochs")
+    clip_norm: float = _field(0.0, "largest norm of the whole gradient, longer ones are shortened to it; 0 = any")
 
 
 @dataclasses.dataclass
@@ -113,6 +116,15 @@ class TrainConfig:
     batch_size: int = _field(128, "clips in one step over all devices", "clips")
     loss: str = _field(
         "bce", "bce = cross-entropy on the logit; double_sigmoid = the released code's loss, for reproduction"
+    )
+    accumulate: int = _field(
+        1,
+        "parts a batch is computed in, one after the other, for batches that do not fit; BN sees one part at a time",
+        "parts",
+    )
+    positive_weight: float = _field(1.0, "weight of a key clip's loss, for data where key clips are rare")
+    ema_decay: float = _field(
+        0.0, "share of the average of the weights that a step keeps; checkpoints then give the average; 0 = none"
     )
     seed: int = _field(0, "seed of initialisation, shuffling and flips")
     checkpoint_every_epochs: int = _field(20, "epochs between checkpoints; the last epoch always leaves one", "epochs")
@@ -133,7 +145,10 @@ class InitConfig:
 class MeshConfig:
     """How devices are arranged."""
 
-    data: int = _field(-1, "devices that share a batch; -1 = all there are", "devices")
+    data: int = _field(-1, "groups of devices that share a batch; -1 = as many as there are", "groups")
+    fsdp: int = _field(
+        1, "devices in a group: they share the batch, too, and each holds a part of the first linear layer", "devices"
+    )
 
 
 @dataclasses.dataclass
@@ -161,18 +176,46 @@ class Config:
         self.model.validate()
         _choice("optimizer.name", self.optimizer.name, ("sgd", "adamw"))
         _choice("train.loss", self.train.loss, ("bce", "double_sigmoid"))
-        for name in ("epochs", "batch_size", "checkpoint_every_epochs", "keep_checkpoints", "log_every_steps"):
+        _choice("optimizer.schedule", self.optimizer.schedule, ("steps", "cosine"))
+        for name in (
+            "epochs",
+            "batch_size",
+            "accumulate",
+            "checkpoint_every_epochs",
+            "keep_checkpoints",
+            "log_every_steps",
+        ):
             _at_least(f"train.{name}", getattr(self.train, name), 1)
         _at_least("eval.batch_size", self.eval.batch_size, 1)
         _at_least("data.threads", self.data.threads, 1)
         _at_least("data.fold", self.data.fold, 0)
         _at_least("data.workers", self.data.workers, 0)
-        for name in ("learning_rate", "weight_decay", "momentum", "dampening", "decay_factor"):
+        for name in (
+            "learning_rate",
+            "weight_decay",
+            "momentum",
+            "dampening",
+            "decay_factor",
+            "warmup_epochs",
+            "clip_norm",
+        ):
             value = getattr(self.optimizer, name)
             if not (math.isfinite(value) and value >= 0):
                 raise UserError(f"optimizer.{name} is {value}; it must be a finite number of at least 0")
+        if not (math.isfinite(self.train.positive_weight) and self.train.positive_weight > 0):
+            raise UserError(
+                f"train.positive_weight is {self.train.positive_weight}; it must be a finite number above 0"
+            )
+        if not 0 <= self.train.ema_decay < 1:
+            raise UserError(f"train.ema_decay is {self.train.ema_decay}; it must be at least 0 and less than 1")
+        if self.train.batch_size % self.train.accumulate:
+            raise UserError(
+                f"train.batch_size is {self.train.batch_size}, which train.accumulate={self.train.accumulate} "
+                "does not divide; use a multiple of it"
+            )
         if not 0 <= self.eval.threshold <= 1:
             raise UserError(f"eval.threshold is {self.eval.threshold}; it must be between 0 and 1")
+        _at_least("mesh.fsdp", self.mesh.fsdp, 1)
         if self.mesh.data == 0 or self.mesh.data < -1:
             raise UserError(f"mesh.data is {self.mesh.data}; give a number of devices, or -1 for all")
 

@@ -10,22 +10,29 @@ from avmsnet_jax.errors import UserError
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
-    """A mesh with one axis, `data`, over the configured number of devices.
+    """A mesh over the configured devices with two axes, `data` and `fsdp`; both share a batch.
 
     Raises:
       UserError: more devices are asked for than there are.
     """
     devices = jax.devices()
-    count = len(devices) if config.data == -1 else config.data
-    if count > len(devices):
-        raise UserError(f"mesh.data is {count}, but there are {len(devices)} devices; lower --config.mesh.data")
+    groups = len(devices) // config.fsdp if config.data == -1 else config.data
+    count = groups * config.fsdp
+    if not 0 < count <= len(devices):
+        if config.fsdp == 1:
+            raise UserError(f"mesh.data is {groups}, but there are {len(devices)} devices; lower --config.mesh.data")
+        raise UserError(
+            f"mesh.data={config.data} and mesh.fsdp={config.fsdp} take {max(groups, 1) * config.fsdp} devices, "
+            f"but there are {len(devices)}; lower one of them"
+        )
     # Auto: the compiler propagates shardings, which makes the batch statistics of BN global.
-    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=devices[:count])
+    shape, axes = (groups, config.fsdp), ("data", "fsdp")
+    return jax.make_mesh(shape, axes, axis_types=(AxisType.Auto, AxisType.Auto), devices=devices[:count])
 
 
 def check_divides(mesh: Mesh, batch_size: int, field: str) -> None:
     """Raises UserError where a batch cannot be dealt out evenly."""
-    devices = mesh.shape["data"]
+    devices = mesh.size
     if batch_size % devices:
         raise UserError(f"{field} is {batch_size}, which {devices} devices cannot share evenly; use a multiple of them")
 
@@ -35,6 +42,33 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def of_state(mesh: Mesh, state: Any) -> Any:
+    """Where each array of a training state goes, as a tree of the same structure.
+
+    The first linear layer, which has 70% of the published network's parameters, and what the optimiser keeps of it
+    are dealt out over `fsdp` by rows; everything else is on every device.
+
+    Args:
+      mesh: the devices.
+      state: arrays or their shapes; parameters keep their names in it wherever they stand.
+
+    Raises:
+      UserError: `fsdp` does not divide the rows.
+    """
+    parts = mesh.shape["fsdp"]
+
+    def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        if parts == 1 or not {"fc1", "kernel"} <= {getattr(entry, "key", None) for entry in path}:
+            return replicated(mesh)
+        if leaf.shape[0] % parts:
+            raise UserError(
+                f"mesh.fsdp is {parts}, which does not divide the {leaf.shape[0]} rows of the first linear layer"
+            )
+        return NamedSharding(mesh, PartitionSpec("fsdp"))
+
+    return jax.tree.map_with_path(place, state)
+
+
 def place_batch(mesh: Mesh, batch: Any) -> Any:
     """Puts arrays (B, ...) on the devices, each its share of the first axis. Returns before the copy is done."""
-    return jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data")))
+    return jax.device_put(batch, NamedSharding(mesh, PartitionSpec(("data", "fsdp"))))

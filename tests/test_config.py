@@ -16,7 +16,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 # Whole numbers and shares without a unit: what they count is in their meaning.
 UNITLESS = {
     *("learning_rate", "momentum", "dampening", "weight_decay", "decay_factor", "seed"),
-    *("shortcut", "dtype", "name", "loss", "train_split"),
+    *("shortcut", "dtype", "name", "loss", "train_split", "schedule", "clip_norm", "positive_weight", "ema_decay"),
 }
 
 
@@ -91,7 +91,8 @@ def test_a_value_that_makes_no_sense_is_refused_by_name(name, value):
 def test_the_defaults_are_the_published_recipe():
     config = Config()
     config.validate()
-    assert dataclasses.astuple(config.optimizer) == ("sgd", 0.01, 0.9, 0.9, 1e-5, 0.1)
+    assert dataclasses.astuple(config.optimizer) == ("sgd", 0.01, 0.9, 0.9, 1e-5, "steps", 0.1, 0.0, 0.0)
+    assert (config.train.accumulate, config.train.positive_weight, config.train.ema_decay) == (1, 1.0, 0.0)
     assert (config.train.epochs, config.train.batch_size, config.train.checkpoint_every_epochs) == (60, 128, 20)
     assert (config.model.depth, config.model.frames, config.model.frame_size) == (50, 16, 112)
     assert (config.model.audio_samples, config.eval.threshold) == (35280, 0.5)

@@ -37,8 +37,11 @@ class Checkpoints:
         )
 
     def save(self, graphdef: Any, state: TrainState, position: dict[str, Any]) -> None:
-        """Starts to save `state` and the data iterator's `position`; training goes on meanwhile."""
-        model = nnx.merge(graphdef, state.params, state.stats)
+        """Starts to save `state` and the data iterator's `position`; training goes on meanwhile.
+
+        Where an average of the weights is kept, that is the model, and the weights go with the optimiser.
+        """
+        model = nnx.merge(graphdef, state.params if state.ema is None else state.ema, state.stats)
         with self._writing():
             self._manager.save(
                 int(state.step),
@@ -46,37 +49,36 @@ class Checkpoints:
                     **{
                         checkpoint.MODEL: ocp.args.PyTreeSave(checkpoint.model_tree(model)),
                         checkpoint.CONFIG: ocp.args.JsonSave(config_lib.to_dict(self._config.model)),
-                        TRAINING: ocp.args.StandardSave(_numbered((state.step, state.opt_state))),
+                        TRAINING: ocp.args.StandardSave(_numbered(_rest(state))),
                         POSITION: ocp.args.JsonSave(position),
                     }
                 ),
             )
 
-    def restore(self, graphdef: Any, state: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """The latest checkpoint, placed as `state` is, and the data position; None if there is none."""
+    def restore(self, graphdef: Any, described: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """The latest checkpoint, its arrays placed as `described`, and the data position."""
         step = self._manager.latest_step()
-        if step is None:
-            return None
         place = self.directory / str(step)
         _, tree = checkpoint.restore(place)
-        model = nnx.merge(graphdef, state.params, state.stats)
+        model = nnx.merge(graphdef, described.params, described.stats)
         checkpoint.set_model_tree(model, tree, str(place))
         _, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
-        rest = (state.step, state.opt_state)
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _numbered(rest))
+        params, stats = states
+        rest = _rest(described)
         try:
             found = self._manager.restore(
                 step,
                 args=ocp.args.Composite(
-                    **{TRAINING: ocp.args.StandardRestore(abstract), POSITION: ocp.args.JsonRestore()}
+                    **{TRAINING: ocp.args.StandardRestore(_numbered(rest)), POSITION: ocp.args.JsonRestore()}
                 ),
             )
         except (ValueError, KeyError, OSError) as error:
             raise UserError(
                 f"cannot resume from {place}: {checkpoint.brief(error)}; give another --workdir to start anew"
             ) from error
-        count, opt_state = jax.tree.unflatten(jax.tree.structure(rest), list(found[TRAINING].values()))
-        return TrainState(count, states[0], states[1], opt_state), found[POSITION]
+        count, opt_state, weights = jax.tree.unflatten(jax.tree.structure(rest), list(found[TRAINING].values()))
+        ema = None if weights is None else params
+        return TrainState(count, params if ema is None else weights, stats, opt_state, ema), found[POSITION]
 
     def close(self) -> None:
         """Waits for the last save to be on disk."""
@@ -96,6 +98,11 @@ class Checkpoints:
                 f"cannot write a checkpoint to {self.directory}: {reason}; "
                 "make room, and the same command resumes from the checkpoint before"
             ) from error
+
+
+def _rest(state: TrainState) -> tuple[Any, ...]:
+    """What the items `model` and `position` do not hold."""
+    return state.step, state.opt_state, None if state.ema is None else state.params
 
 
 def _numbered(tree: Any) -> dict[str, Any]:

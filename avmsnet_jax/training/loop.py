@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 import jax
 import numpy as np
+import optax
 from flax import nnx
 from tqdm import tqdm
 
@@ -18,11 +19,10 @@ from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.models.avmsnet import AVMSNet
 from avmsnet_jax.staging import staged
 from avmsnet_jax.training.checkpoints import Checkpoints, begun
 from avmsnet_jax.training.optimizer import learning_rates, make_optimizer
-from avmsnet_jax.training.step import LOSSES, make_step, split
+from avmsnet_jax.training.step import TrainState, begin, create, describe, make_step
 from avmsnet_jax.weights import checkpoint
 
 
@@ -42,12 +42,9 @@ def train(config: Config, workdir: Path) -> None:
     mesh_lib.check_divides(mesh, config.train.batch_size, "train.batch_size")
     _check_same_run(config, workdir)
 
-    model = AVMSNet(config.model, rngs=nnx.Rngs(config.train.seed))
-    if config.init.checkpoint and not begun(workdir / "checkpoints"):
-        checkpoint.initialise(model, config.init.checkpoint)
     optimizer = make_optimizer(config, steps_per_epoch)
-    graphdef, state = split(model, optimizer)
-    state = jax.device_put(state, mesh_lib.replicated(mesh))
+    graphdef, described = describe(config, optimizer, mesh)
+    state = None if begun(workdir / "checkpoints") else _first_state(config, optimizer, graphdef, described)
     batches = pipeline.train_batches(
         records,
         batch_size=config.train.batch_size,
@@ -63,16 +60,15 @@ def train(config: Config, workdir: Path) -> None:
     except OSError as error:
         raise UserError(f"cannot create {error.filename}: {error.strerror}; choose another --workdir") from None
     with contextlib.closing(Checkpoints(workdir / "checkpoints", config)) as checkpoints:
-        resumed = checkpoints.restore(graphdef, state)
-        if resumed:
-            state, position = resumed
+        if state is None:
+            state, position = checkpoints.restore(graphdef, described)
             try:
                 batches.set_state(position)
             except ValueError as error:
                 place = workdir / "checkpoints" / str(int(state.step))
                 raise UserError(f"cannot resume from {place}: {error}; give another --workdir to start anew") from None
         first, last = int(state.step), config.train.epochs * steps_per_epoch
-        say = f"{workdir}: {len(records)} clips, {steps_per_epoch} steps an epoch, {mesh.shape['data']} devices"
+        say = f"{workdir}: {len(records)} clips, {steps_per_epoch} steps an epoch, {mesh.size} devices"
         if first >= last:
             print(f"{say}; already trained to step {first}, nothing to do (raise --config.train.epochs to go on)")
             return
@@ -81,7 +77,7 @@ def train(config: Config, workdir: Path) -> None:
             stage.write_text(config_lib.dumps(config), encoding="utf-8")
         _forget_after(first, workdir / "metrics.jsonl")
 
-        step = make_step(graphdef, optimizer, LOSSES[config.train.loss])
+        step = make_step(graphdef, optimizer, config, described)
         with (
             contextlib.closing(pipeline.ahead(batches, functools.partial(_place, mesh))) as placed,
             open(workdir / "metrics.jsonl", "a", encoding="utf-8") as file,
@@ -98,6 +94,19 @@ def train(config: Config, workdir: Path) -> None:
                     checkpoints.save(graphdef, state, position)
             log.close()
     print(f"{workdir}: trained to step {last}; checkpoints in {workdir / 'checkpoints'}", flush=True)
+
+
+def _first_state(
+    config: Config, optimizer: optax.GradientTransformation, graphdef: Any, described: TrainState
+) -> TrainState:
+    """Random weights, or those of `init.checkpoint` as far as it has them."""
+    state = create(config, optimizer, described)
+    if not config.init.checkpoint:
+        return state
+    model = nnx.merge(graphdef, state.params, state.stats)
+    checkpoint.initialise(model, config.init.checkpoint)
+    _, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return begin(config, optimizer, *states)
 
 
 def _check_same_run(config: Config, workdir: Path) -> None:

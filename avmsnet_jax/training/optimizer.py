@@ -90,14 +90,32 @@ def torch_momentum(momentum: float, dampening: float) -> optax.GradientTransform
 
 
 def schedule(config: Config, steps_per_epoch: int) -> optax.Schedule:
-    """The base learning rate by step: times `decay_factor` from 50% and again from 75% of the epochs."""
+    """The base learning rate by step, after a linear rise from 0 during `warmup_epochs`.
+
+    steps: times `decay_factor` from 50% and again from 75% of the epochs.
+    cosine: half a cosine from the rise's end down to 0 at the last step (Loshchilov and Hutter 2017, without restarts).
+    """
     optimizer, epochs = config.optimizer, config.train.epochs
+    rise = round(optimizer.warmup_epochs * steps_per_epoch)
+    if optimizer.schedule == "cosine":
+        fall: optax.Schedule = optax.cosine_decay_schedule(
+            optimizer.learning_rate, max(epochs * steps_per_epoch - rise, 1)
+        )
+        return _after_rise(fall, rise, optimizer.learning_rate, shift=rise)
     boundaries: dict[int, float] = {}
     for epoch in (int(0.5 * epochs), int(0.75 * epochs)):
         if epoch:  # a run of one epoch has no half to wait for
             step = epoch * steps_per_epoch
             boundaries[step] = boundaries.get(step, 1.0) * optimizer.decay_factor
-    return optax.piecewise_constant_schedule(optimizer.learning_rate, boundaries)
+    steps = optax.piecewise_constant_schedule(optimizer.learning_rate, boundaries)
+    return _after_rise(steps, rise, optimizer.learning_rate, shift=0)
+
+
+def _after_rise(schedule: optax.Schedule, rise: int, peak: float, shift: int) -> optax.Schedule:
+    """`schedule`, `shift` steps later, with the first `rise` steps at peak * (step + 1) / (rise + 1) instead."""
+    if not rise:
+        return schedule
+    return lambda step: jnp.where(step < rise, peak * (step + 1) / (rise + 1), schedule(jnp.maximum(step - shift, 0)))
 
 
 def learning_rates(config: Config, steps_per_epoch: int) -> Mapping[str, optax.Schedule]:
@@ -113,7 +131,7 @@ def learning_rates(config: Config, steps_per_epoch: int) -> Mapping[str, optax.S
 
 
 def make_optimizer(config: Config, steps_per_epoch: int) -> optax.GradientTransformation:
-    """The configured optimiser as a partition of the parameters by group.
+    """The configured optimiser as a partition of the parameters by group, after clipping where that is on.
 
     sgd: the published recipe, weight decay added to the gradient before the momentum as PyTorch does.
     adamw: one learning rate for all; kernels decay, biases and BN parameters do not.
@@ -122,12 +140,13 @@ def make_optimizer(config: Config, steps_per_epoch: int) -> optax.GradientTransf
     rates = learning_rates(config, steps_per_epoch)
     if optimizer.name == "adamw":
         adamw = optax.adamw(rates["all"], weight_decay=optimizer.weight_decay, mask=_kernels)
-        return optax.partition(
+        by_group = optax.partition(
             {"all": adamw, "frozen": optax.set_to_zero()},
             lambda params: jax.tree.map(
                 lambda group: "frozen" if group == "frozen" else "all", labels(params, audiovisual)
             ),
         )
+        return _clipped(by_group, optimizer.clip_norm)
     chains: dict[str, optax.GradientTransformation] = {
         name: optax.chain(
             optax.add_decayed_weights(optimizer.weight_decay if group.decays else 0.0),
@@ -136,7 +155,13 @@ def make_optimizer(config: Config, steps_per_epoch: int) -> optax.GradientTransf
         )
         for name, group in groups(audiovisual).items()
     }
-    return optax.partition(chains | {"frozen": optax.set_to_zero()}, lambda params: labels(params, audiovisual))
+    by_group = optax.partition(chains | {"frozen": optax.set_to_zero()}, lambda params: labels(params, audiovisual))
+    return _clipped(by_group, optimizer.clip_norm)
+
+
+def _clipped(optimizer: optax.GradientTransformation, norm: float) -> optax.GradientTransformation:
+    """Shortens the gradient of all parameters together to `norm` first, as torch's clip_grad_norm_; 0 = leaves it."""
+    return optax.chain(optax.clip_by_global_norm(norm), optimizer) if norm else optimizer
 
 
 def _kernels(params: Any) -> Any:

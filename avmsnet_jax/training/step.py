@@ -7,7 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 
+from avmsnet_jax import mesh as mesh_lib
+from avmsnet_jax.config import Config
 from avmsnet_jax.models.avmsnet import AVMSNet
 
 
@@ -18,50 +21,105 @@ class TrainState(NamedTuple):
     params: nnx.State
     stats: nnx.State
     opt_state: optax.OptState
+    ema: nnx.State | None  # the average of the parameters, where one is kept
 
 
-Loss = Callable[[jax.Array, jax.Array], jax.Array]
-Step = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, jax.Array]]
+Batch = dict[str, jax.Array]
+Loss = Callable[[jax.Array, jax.Array, float], jax.Array]
+Step = Callable[[TrainState, Batch], tuple[TrainState, jax.Array]]
 
 
-def bce(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Mean binary cross-entropy of `logits` (B,) against `labels` (B,) in 0-1."""
-    return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, labels))
+def bce(logits: jax.Array, labels: jax.Array, positive_weight: float = 1.0) -> jax.Array:
+    """Mean binary cross-entropy of `logits` (B,) against `labels` (B,) in 0-1.
+
+    With weight w of key clips and p = sigmoid(logit) the mean of -(w y log p + (1 - y) log(1 - p)), which is torch's
+    BCEWithLogitsLoss(pos_weight=w).
+    """
+    return jnp.mean(positive_weight * labels * jax.nn.softplus(-logits) + (1 - labels) * jax.nn.softplus(logits))
 
 
-def double_sigmoid(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def double_sigmoid(logits: jax.Array, labels: jax.Array, positive_weight: float = 1.0) -> jax.Array:
     """The released code's loss: cross-entropy *with logits* of what already is a sigmoid, so never below 0.31."""
-    return bce(jax.nn.sigmoid(logits), labels)
+    return bce(jax.nn.sigmoid(logits), labels, positive_weight)
 
 
 LOSSES: dict[str, Loss] = {"bce": bce, "double_sigmoid": double_sigmoid}
 
 
-def split(model: AVMSNet, optimizer: optax.GradientTransformation) -> tuple[Any, TrainState]:
-    """The static part of `model`, set to training, and the state that training starts from."""
+def describe(config: Config, optimizer: optax.GradientTransformation, mesh: Mesh) -> tuple[Any, TrainState]:
+    """The static part of the configured network, and shape, dtype and place of every array of its training state."""
+    model = nnx.eval_shape(lambda: AVMSNet(config.model, rngs=nnx.Rngs(config.train.seed)))
     model.train()
     graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
     params, stats = states
-    return graphdef, TrainState(jnp.zeros((), jnp.int32), params, stats, optimizer.init(params))
+    shapes = jax.eval_shape(lambda *states: begin(config, optimizer, *states), params, stats)
+    return graphdef, jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        shapes,
+        mesh_lib.of_state(mesh, shapes),
+    )
 
 
-def make_step(graphdef: Any, optimizer: optax.GradientTransformation, loss: Loss) -> Step:
+def begin(config: Config, optimizer: optax.GradientTransformation, params: nnx.State, stats: nnx.State) -> TrainState:
+    """The state before the first step, from a network's parameters and statistics."""
+    ema = jax.tree.map(jnp.copy, params) if config.train.ema_decay else None
+    return TrainState(jnp.zeros((), jnp.int32), params, stats, optimizer.init(params), ema)
+
+
+def create(config: Config, optimizer: optax.GradientTransformation, described: TrainState) -> TrainState:
+    """Random weights by `train.seed`, each array made where it belongs and never whole on one device."""
+
+    def first() -> TrainState:
+        _, *states = nnx.split(AVMSNet(config.model, rngs=nnx.Rngs(config.train.seed)), nnx.Param, nnx.BatchStat)
+        return begin(config, optimizer, *states)
+
+    return jax.jit(first, out_shardings=_places(described))()
+
+
+def make_step(graphdef: Any, optimizer: optax.GradientTransformation, config: Config, described: TrainState) -> Step:
     """A jitted step: (state, batch) -> (state, loss). The state handed in is donated and cannot be used again.
 
-    The batch has `clip` (B, T, H, W, 3) uint8, `sound` (B, S) float32 and `label` (B,) float32. Sharded over the mesh's
-    `data` axis, it makes gradients and BN statistics global.
+    The batch has `clip` (B, T, H, W, 3) uint8, `sound` (B, S) float32 and `label` (B,) float32. Sharded over the
+    mesh, it makes gradients and BN statistics global. With `train.accumulate` parts the gradient is that of the whole
+    batch, save that BN takes its statistics part by part, as it does wherever gradients are accumulated.
     """
+    settings, loss = config.train, LOSSES[config.train.loss]
 
-    def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, jax.Array]:
+    def gradients(params: nnx.State, stats: nnx.State, batch: Batch) -> tuple[jax.Array, nnx.State, nnx.State]:
         def forward(params: nnx.State) -> tuple[jax.Array, nnx.State]:
-            # A copy, as a forward pass changes the statistics, and those of `state` belong to another trace.
-            model = nnx.merge(graphdef, params, state.stats, copy=True)
-            value = loss(model(batch["clip"], batch["sound"]).logits, batch["label"])
-            return value, nnx.state(model, nnx.BatchStat)
+            # A copy, as a forward pass changes the statistics, and those of the state belong to another trace.
+            model = nnx.merge(graphdef, params, stats, copy=True)
+            logits = model(batch["clip"], batch["sound"]).logits
+            return loss(logits, batch["label"], settings.positive_weight), nnx.state(model, nnx.BatchStat)
 
-        (value, stats), grads = jax.value_and_grad(forward, has_aux=True)(state.params)
+        (value, after), grads = jax.value_and_grad(forward, has_aux=True)(params)
+        return value, after, grads
+
+    def accumulated(params: nnx.State, stats: nnx.State, batch: Batch) -> tuple[jax.Array, nnx.State, nnx.State]:
+        # Part i takes every n-th clip from i on: each device finds its share of every part in what it has.
+        parts = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, settings.accumulate, *x.shape[1:]), 0, 1), batch)
+
+        def add(carry: tuple, part: Batch) -> tuple[tuple, None]:
+            total, stats, grads = carry
+            value, stats, more = gradients(params, stats, part)
+            return (total + value, stats, jax.tree.map(jnp.add, grads, more)), None
+
+        start = jnp.zeros(()), stats, jax.tree.map(jnp.zeros_like, params)
+        (total, stats, grads), _ = jax.lax.scan(add, start, parts)
+        return total / settings.accumulate, stats, jax.tree.map(lambda g: g / settings.accumulate, grads)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
+        compute = gradients if settings.accumulate == 1 else accumulated
+        value, stats, grads = compute(state.params, state.stats, batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, stats, opt_state), value
+        ema = state.ema
+        if ema is not None:
+            ema = optax.incremental_update(params, ema, 1 - settings.ema_decay)
+        return TrainState(state.step + 1, params, stats, opt_state, ema), value
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, out_shardings=(_places(described), None))
+
+
+def _places(described: TrainState) -> TrainState:
+    return jax.tree.map(lambda leaf: leaf.sharding, described)

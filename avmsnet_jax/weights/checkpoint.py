@@ -46,7 +46,8 @@ def model_tree(model: AVMSNet) -> Tree:
 def set_model_tree(model: AVMSNet, tree: Tree, source: str = "the weights") -> None:
     """Gives `model` the arrays of `tree`, the counterpart of `model_tree`.
 
-    Arrays go where those they replace are (device and sharding), or to the default device in a model of shapes.
+    Arrays go where those they replace are (device and sharding), in a model of shapes where these say, or else to the
+    default device.
 
     Args:
       model: the network to fill; left as it was when an error is raised.
@@ -70,7 +71,7 @@ def set_model_tree(model: AVMSNet, tree: Tree, source: str = "the weights") -> N
     filled = []
     for key, leaf in state:
         ours = leaf.get_value()
-        sharding = ours.sharding if isinstance(ours, jax.Array) else None
+        sharding = getattr(ours, "sharding", None)  # a shape alone may have one, too
         filled.append((key, leaf.replace(jax.device_put(flat[names.path(key)], sharding))))
     nnx.update(model, nnx.from_flat_state(filled))
 

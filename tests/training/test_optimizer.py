@@ -230,6 +230,33 @@ def test_the_decay_factor_is_the_configurations():
     assert [float(rate(step)) for step in range(4)] == [1.0, 1.0, 0.5, 0.25]
 
 
+def test_cosine_and_warm_up():
+    optimizer = OptimizerConfig(learning_rate=1.0, schedule="cosine", warmup_epochs=1.5)
+    rate = schedule(Config(optimizer=optimizer, train=TrainConfig(epochs=4)), steps_per_epoch=2)
+    fall = [0.5 * (1 + np.cos(np.pi * step / 5)) for step in range(6)]
+    np.testing.assert_allclose([rate(step) for step in range(9)], [0.25, 0.5, 0.75, *fall], atol=1e-6)
+    optimizer = OptimizerConfig(learning_rate=1.0, warmup_epochs=0.5)  # the milestones stay where they were
+    rate = schedule(Config(optimizer=optimizer, train=TrainConfig(epochs=4)), steps_per_epoch=2)
+    np.testing.assert_allclose([rate(step) for step in range(8)], [0.5, 1, 1, 1, 0.1, 0.1, 0.01, 0.01], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_long_gradient_is_shortened_as_a_whole(name):
+    params, grads = nested(random_leaves(0)), nested(random_leaves(1))
+    norm = float(np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(grads))))
+    settings = {"name": name, "learning_rate": 0.1, "weight_decay": 0.0}
+
+    def update(grads, clip_norm):
+        optimizer = make_optimizer(Config(optimizer=OptimizerConfig(**settings, clip_norm=clip_norm)), 2)
+        return jax.tree.leaves(optimizer.update(grads, optimizer.init(params), params)[0])
+
+    shorter = jax.tree.map(lambda leaf: leaf / 4, grads)
+    for clipped, by_hand in zip(update(grads, norm / 4), update(shorter, 0.0), strict=True):
+        np.testing.assert_allclose(clipped, by_hand, rtol=1e-4, atol=1e-9)
+    for within, untouched in zip(update(grads, 2 * norm), update(grads, 0.0), strict=True):
+        np.testing.assert_array_equal(within, untouched)
+
+
 def test_learning_rates_by_group():
     rates = learning_rates(Config(), steps_per_epoch=10)
     assert {name: float(rate(0)) for name, rate in rates.items()} == {

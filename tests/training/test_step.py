@@ -4,14 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.models.avmsnet import AVMSNet
 from avmsnet_jax.training.optimizer import make_optimizer
-from avmsnet_jax.training.step import LOSSES, bce, double_sigmoid, make_step, split
+from avmsnet_jax.training.step import LOSSES, bce, create, describe, double_sigmoid, make_step
 
 LOGITS = np.array([-30.0, -2.0, 0.0, 0.5, 3.0, 100.0], np.float32)
 LABELS = np.array([0.0, 1.0, 1.0, 0.0, 1.0, 0.0], np.float32)
@@ -21,6 +19,13 @@ def test_bce_is_pytorchs_on_the_logit():
     torch = pytest.importorskip("torch")
     expected = torch.nn.BCEWithLogitsLoss()(torch.tensor(LOGITS), torch.tensor(LABELS))
     assert float(bce(LOGITS, LABELS)) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_key_clips_may_weigh_more():
+    torch = pytest.importorskip("torch")
+    expected = torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor(7.0))(torch.tensor(LOGITS), torch.tensor(LABELS))
+    assert float(bce(LOGITS, LABELS, 7.0)) == pytest.approx(float(expected), rel=1e-6)
+    assert float(bce(jnp.array([0.0, 0.0]), jnp.array([0.0, 1.0]), 3.0)) == pytest.approx(2 * np.log(2))
 
 
 def test_double_sigmoid_is_the_released_codes():
@@ -49,11 +54,11 @@ def steps(small_config, compiled_before):
         "label": np.array([0, 1, 1, 0], np.float32),
     }
     optimizer = make_optimizer(config, steps_per_epoch=4)
-    graphdef, first = split(AVMSNet(config.model, rngs=nnx.Rngs(0)), optimizer)
     mesh = mesh_lib.make_mesh(config.mesh)
-    first = jax.device_put(first, mesh_lib.replicated(mesh))
+    graphdef, described = describe(config, optimizer, mesh)
+    first = create(config, optimizer, described)
     before = jax.tree.map(np.array, (first.params, first.stats))  # copies: the buffers are donated
-    step = make_step(graphdef, optimizer, bce)
+    step = make_step(graphdef, optimizer, config, described)
     losses, state = [], first
     for _ in range(8):
         state, loss = step(state, mesh_lib.place_batch(mesh, batch))
@@ -94,7 +99,7 @@ def test_more_devices_than_there_are_and_batches_that_do_not_divide():
     config.mesh.data = 99
     with pytest.raises(UserError, match=r"mesh.data is 99, but there are \d+ devices"):
         mesh_lib.make_mesh(config.mesh)
-    mesh = jax.sharding.AbstractMesh((4,), ("data",))
+    mesh = jax.sharding.AbstractMesh((2, 2), ("data", "fsdp"))
     mesh_lib.check_divides(mesh, 8, "train.batch_size")
     with pytest.raises(UserError, match=r"train.batch_size is 6, which 4 devices cannot share evenly"):
         mesh_lib.check_divides(mesh, 6, "train.batch_size")

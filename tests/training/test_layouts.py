@@ -1,0 +1,133 @@
+"""The same steps on every layout of devices and in parts. Eight devices need a process of their own.
+
+`python -m tests.training.test_layouts` compares all layouts over 20 steps, in some minutes.
+"""
+
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from avmsnet_jax import mesh as mesh_lib
+from avmsnet_jax.config import Config, MeshConfig, ModelConfig, OptimizerConfig, TrainConfig
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.training.optimizer import make_optimizer
+from avmsnet_jax.training.step import TrainState, create, describe, make_step
+from tests.conftest import ROOT, SMALL
+
+BATCH = 16
+EIGHT_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+
+
+def batches(count: int) -> list[dict[str, np.ndarray]]:
+    """Scenes of large patches with a tone each; clips of mere noise would be alike to a network."""
+    rng = np.random.default_rng(0)
+    times = np.arange(17640) / 22050
+    return [
+        {
+            "clip": rng.integers(0, 256, (BATCH, 8, 4, 4, 3), dtype=np.uint8).repeat(8, 2).repeat(8, 3),
+            "sound": np.stack(
+                [
+                    loudness * np.sin(2 * np.pi * hertz * times)
+                    for loudness, hertz in rng.uniform((10, 100), (200, 5000), (BATCH, 2))
+                ]
+            ).astype(np.float32),
+            "label": (np.arange(BATCH) % 3 == 0).astype(np.float32),
+        }
+        for _ in range(count)
+    ]
+
+
+def run(config: Config, pool: list[dict[str, np.ndarray]], steps: int) -> tuple[list[float], list[TrainState]]:
+    """The losses of some steps over the batches of `pool` in turn; before the first and after each step, the state."""
+    mesh = mesh_lib.make_mesh(config.mesh)
+    optimizer = make_optimizer(config, steps_per_epoch=5)
+    graphdef, described = describe(config, optimizer, mesh)
+    state = create(config, optimizer, described)
+    step = make_step(graphdef, optimizer, config, described)
+    losses, states = [], [jax.tree.map(np.array, state)]
+    for index in range(steps):
+        state, loss = step(state, mesh_lib.place_batch(mesh, pool[index % len(pool)]))
+        losses.append(float(loss))
+        states.append(jax.tree.map(np.array, state) if index + 1 < steps else state)
+    return losses, states
+
+
+def configured(data: int = -1, fsdp: int = 1, **train) -> Config:
+    return Config(
+        model=ModelConfig(**SMALL),
+        optimizer=OptimizerConfig(learning_rate=1e-2),
+        train=TrainConfig(**{"epochs": 4, "batch_size": BATCH} | train),
+        mesh=MeshConfig(data=data, fsdp=fsdp),
+    )
+
+
+def bytes_on_a_device(state: TrainState) -> int:
+    """The most that any device holds."""
+    held: dict[int, int] = {}
+    for leaf in jax.tree.leaves(state):
+        for shard in leaf.addressable_shards:
+            held[shard.device.id] = held.get(shard.device.id, 0) + shard.data.nbytes
+    return max(held.values())
+
+
+def compare(layouts: list[tuple[int, int]], steps: int) -> None:
+    """What the process with eight devices runs: every layout against one device."""
+    first_layer = 4 * 32 * SMALL["head_width"] * 2  # its kernel and the momentum of that, bytes
+    reference, states = run(configured(1, 1), batches(4), steps)
+    held = bytes_on_a_device(states[-1])
+    for data, fsdp in layouts:
+        losses, states = run(configured(data, fsdp), batches(4), steps)
+        worst = np.max(np.abs(np.array(losses) / reference - 1))
+        saved = held - bytes_on_a_device(states[-1])
+        print(f"{data} x {fsdp}: losses within {worst:.1e}, {saved} bytes less on a device", flush=True)
+        # One unit in the last place of the first weights makes 3e-5 in 20 steps.
+        assert worst < 1e-4
+        assert saved == first_layer - first_layer // fsdp
+
+
+def test_every_layout_gives_the_same_losses(environment):
+    done = subprocess.run(
+        [sys.executable, "-c", "from tests.training import test_layouts as t; t.compare([(2, 4)], steps=8)"],
+        cwd=ROOT,
+        env=environment | EIGHT_DEVICES,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_batch_in_parts_is_the_batch_and_the_weights_are_averaged():
+    """Each clip four times in a row gives each of four parts every clip once, and BN the statistics of the whole."""
+    (batch,) = batches(1)
+    batch = {name: array[: BATCH // 4].repeat(4, 0) for name, array in batch.items()}
+    (whole,), (_, one) = run(configured(1), [batch], 1)
+    (parts, *_), states = run(configured(1, accumulate=4, ema_decay=0.75), [batch], 3)
+    assert parts == pytest.approx(whole, rel=1e-5)
+    for old, a, b in zip(*(jax.tree.leaves(each.params) for each in (states[0], one, states[1])), strict=True):
+        if old.ndim > 1:  # biases that a BN follows move by rounding alone
+            np.testing.assert_allclose(b, a, atol=1e-3 * np.abs(a - old).max())
+
+    expected = states[0].params
+    for state in states[1:]:
+        expected = jax.tree.map(lambda mean, new: 0.75 * mean + 0.25 * np.asarray(new), expected, state.params)
+        jax.tree.map(lambda mean, kept: np.testing.assert_allclose(kept, mean, atol=1e-6), expected, state.ema)
+
+
+def test_devices_that_cannot_be_arranged():
+    with pytest.raises(UserError, match=r"mesh.data=-1 and mesh.fsdp=99 take 99 devices, but there are \d+"):
+        mesh_lib.make_mesh(MeshConfig(fsdp=99))
+    config = configured()
+    mesh = jax.sharding.AbstractMesh((1, 5), ("data", "fsdp"))
+    with pytest.raises(UserError, match=r"mesh.fsdp is 5, which does not divide the 32 rows of the first linear layer"):
+        describe(config, make_optimizer(config, 5), mesh)
+
+
+if __name__ == "__main__":
+    os.environ |= EIGHT_DEVICES
+    compare([(2, 1), (4, 1), (8, 1), (4, 2), (2, 4), (1, 8)], steps=20)
