@@ -3,9 +3,10 @@
     python prepare_data.py --dataset movies --source my_films --output my_records
 
 movies: a folder of films in any format, with <film stem>.keyshots.csv beside each: the header
-start_s,end_s and a row for each key shot, in seconds. Films in the subfolders train and test belong to
-these; without such subfolders, the last 30% of the films in name order are for testing, or the last 30%
-of a single film.
+start_s,end_s and a row for each key shot, in seconds; or with <film stem>.labels.csv, rows of a frame
+number and 0 or 1. A film with neither is kept for inference, in the split unlabelled. Films in the
+subfolders train and test belong to these; without such subfolders, the last 30% of the films in name
+order are for testing, or the last 30% of a single film.
 
 movie50: the published layout, a folder that holds video_frames, video_audio, annotations and fold_lists.
 

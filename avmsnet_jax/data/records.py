@@ -244,7 +244,10 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
 class Movies(ClipRecords):
     """Films of one's own, with the key shots that somebody chose: a clip is key if its middle lies in one."""
 
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "A folder of films, with <film stem>.keyshots.csv (start_s,end_s) beside each."
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        "A folder of films, with <film stem>.keyshots.csv (start_s,end_s) or <film stem>.labels.csv (frame,label) "
+        "beside each; films with neither are unlabelled."
+    )
 
     def find(self, source: Path) -> Collection:
         """See `ClipRecords`."""

@@ -18,7 +18,7 @@ from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation.metrics import Agreement, chance, precision_recall_f
 from avmsnet_jax.evaluation.plots import score_curve
 from avmsnet_jax.evaluation.scoring import score_records
-from avmsnet_jax.staging import staged
+from avmsnet_jax.staging import staged, taken
 from avmsnet_jax.weights import checkpoint
 
 
@@ -40,7 +40,7 @@ def evaluate(config: Config, directory: str, split: str, output: Path) -> dict[s
     Raises:
       UserError: the checkpoint, the records or the output directory do not serve.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if taken(output):
         raise UserError(f"{output} exists and is not an empty directory; choose another --output or remove it")
     model = checkpoint.load(directory)
     records = pipeline.open_split(config.data.dir, split, model.config, config.data.fold)

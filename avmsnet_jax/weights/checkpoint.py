@@ -25,7 +25,7 @@ from avmsnet_jax import config as config_lib
 from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.models.avmsnet import AVMSNet
-from avmsnet_jax.staging import staged
+from avmsnet_jax.staging import staged, taken
 from avmsnet_jax.weights import names
 
 MODEL, CONFIG, PASSENGERS = "model", "config", "passengers"
@@ -94,7 +94,7 @@ def save(model: AVMSNet, directory: str | os.PathLike[str]) -> None:
       UserError: `directory` holds something else, or cannot be written.
     """
     target = Path(directory).absolute()
-    if _taken(target) and not _replaceable(target):
+    if taken(target) and not _replaceable(target):
         raise UserError(f"{directory} exists and is not a saved model; choose another directory or remove it")
     write(target, model.config, model_tree(model))
 
@@ -210,10 +210,6 @@ def brief(error: BaseException) -> str:
     """What a library's error says, short enough for one line."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 160 else text[:157] + "..."
-
-
-def _taken(target: Path) -> bool:
-    return target.exists() and not (target.is_dir() and not any(target.iterdir()))
 
 
 def _replaceable(target: Path) -> bool:
