@@ -18,7 +18,10 @@ VALID = {
     "model.frame_size": ("64", 64),
     "model.dtype": ("bfloat16", "bfloat16"),
     "optimizer.name": ("adamw", "adamw"),
+    "optimizer.schedule": ("cosine", "cosine"),
     "train.loss": ("double_sigmoid", "double_sigmoid"),
+    "train.positive_weight": ("3", 3.0),
+    "train.ema_decay": ("0.5", 0.5),
 }
 
 

@@ -49,7 +49,12 @@ def stage_films(
     for number, (_, folder) in enumerate(tasks):
         outcome: Prepared | Skipped | None = finished(folder)
         if outcome is None:
-            outcome = Skipped(**json.loads(_reason(folder).read_text()))
+            try:
+                outcome = Skipped(**json.loads(_reason(folder).read_text()))
+            except FileNotFoundError:
+                raise UserError(
+                    f"no Beam worker left word in {folder.parent}; all workers need to see source and output"
+                ) from None
             _reason(folder).unlink()
         on_film(number, outcome)
 
@@ -89,8 +94,11 @@ def _unless_full(place: Path, work: Callable[[Any], None], item: Any) -> None:
     try:
         work(item)
     except OSError as error:
-        with contextlib.suppress(OSError):
+        try:
             (place / _FULL).touch()  # even where there is no room for a word
+        except OSError:
+            raise error from None
+        with contextlib.suppress(OSError):
             (place / _FULL).write_text(str(error))
 
 

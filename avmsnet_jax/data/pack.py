@@ -24,7 +24,7 @@ _MOST_SHARDS = 512  # a reader keeps all shards of a split open, and 1024 files 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Which records of which files go to which shard; paths are relative to the working place.
+    """Which files go to which shard, by the numbers of their records; paths are relative to the working place.
 
     Attributes:
       pieces: (file, records) by split, in order.
@@ -131,6 +131,9 @@ def pack_shard(place: Path, plan: Plan, split: str, number: int) -> None:
                     writer.write(record)
             finish(writer, temporary)
             os.replace(temporary, target)
+        except Exception:
+            if not target.exists():  # else another worker of Beam's was faster, and has removed what was read
+                raise
         finally:
             temporary.unlink(missing_ok=True)
     for piece, _ in held:

@@ -1,6 +1,7 @@
 """A layout on disk to a directory of records, whole or not at all; what is finished of it need not be made again."""
 
 import contextlib
+import errno
 import fcntl
 import io
 import json
@@ -67,7 +68,10 @@ def prepare(
       KeyboardInterrupt: with a message that says what is kept.
     """
     source, output = Path(source), Path(output)
-    ModelConfig(frames=frames, frame_size=frame_size)  # raises for clips that no network can take
+    try:
+        ModelConfig(frames=frames, frame_size=frame_size)  # raises for clips that no network can take
+    except UserError as error:
+        raise UserError(str(error).replace("model.", "--")) from None
     if spacing < 1:
         raise UserError(f"--spacing is {spacing}; it must be at least 1 frame")
     if not 0 <= test_fraction < 1:
@@ -90,6 +94,8 @@ def prepare(
                 download_config=tfds.download.DownloadConfig(manual_dir=source, try_download_gcs=False)
             )
         shutil.rmtree(place / "set" / "downloads", ignore_errors=True)  # TFDS makes it, nobody uses it
+        for shard in (place / "shards").iterdir():  # only now: what fails before, TFDS removes with all that is in it
+            os.replace(shard, Path(builder.data_dir) / shard.name)
         manifest = _manifest(dataset, source, config, builder, place / "set")
         (place / "set" / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         os.replace(place / "set", output)
@@ -122,7 +128,10 @@ def _working_place(output: Path) -> Iterator[Path]:
                     raise UserError(f"{error}; {kept}") from error
                 if isinstance(error, OSError):
                     what = error.strerror or error
-                    remedy = f"{kept} once there is room" if kept else "choose a folder that is writable and has room"
+                    full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space" in str(what)
+                    remedy = (
+                        kept + " once there is room" * full if kept else "choose a folder that is writable and has room"
+                    )
                     raise UserError(f"cannot write {output}: {what}; {remedy}") from error
                 raise
             finally:
@@ -139,6 +148,8 @@ def _working_place(output: Path) -> Iterator[Path]:
 def _check_free(output: Path) -> None:
     if taken(output):
         raise UserError(f"{output} exists already; remove it, or choose another --output")
+    if output.is_symlink() or os.path.ismount(output):  # the set takes its place by a renaming
+        raise UserError(f"{output} is a link or a mounted place; choose a folder inside it as --output")
 
 
 @contextlib.contextmanager

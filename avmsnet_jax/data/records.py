@@ -62,8 +62,9 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
     `data_path`) keeps what users said of a video.
 
     Attributes:
-      place: where finished films wait for the others; what lies there from an earlier run is not made again. None =
-        in TFDS's temporary folder, which does not outlive a failure.
+      place: where finished films wait for the others, and the shards for whoever set this to put them into `data_dir`
+        in the end; what lies there from an earlier run is not made again. None = in TFDS's temporary folder, which
+        does not outlive a failure.
       workers: films that are read at a time.
       strict: whether a film that has to be skipped is an error.
       beam_options: options of an Apache Beam pipeline that does the work; None = this machine does, without Beam.
@@ -133,12 +134,13 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
         self._write_annotations(videos, folder)
         splits = []
         for split, shards in plan.shards.items():
-            for name, _, _ in shards:
-                os.replace(place / name, folder / Path(name).name)
-            size = sum((folder / Path(name).name).stat().st_size for name, _, _ in shards)
+            size = sum((place / name).stat().st_size for name, _, _ in shards)
             splits.append(tfds.core.SplitInfo(split, plan.lengths(split), size, self._get_filename_template(split)))
         self.info.set_splits(tfds.core.SplitDict(splits))
-        shutil.rmtree(folder / "work", ignore_errors=True)
+        if self.place is None:
+            for shard in (place / "shards").iterdir():
+                os.replace(shard, folder / shard.name)
+            shutil.rmtree(place)
 
     def _stage_as_planned(self, films: Sequence[crew.Task], place: Path) -> tuple[list[Prepared | Skipped], pack.Plan]:
         """Stages what is not finished, and settles what goes to which shard."""
@@ -213,7 +215,7 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
 
             tasks = [films[number] for number in todo]
             if self.beam_options is None:
-                crew.stage_films(tasks, cut, min(self.workers, len(tasks)), on_clip, on_film)
+                crew.stage_films(tasks, cut, self.workers, on_clip, on_film)
             else:
                 beam.stage_films(tasks, cut, self.beam_options, on_film)
         return [outcomes[number] for number in range(len(films))]
@@ -242,7 +244,7 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
 
 
 class Movies(ClipRecords):
-    """Films of one's own, with the key shots that somebody chose: a clip is key if its middle lies in one."""
+    """Films of one's own. A clip is key if its middle lies in a key shot that somebody chose, or is labelled so."""
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "A folder of films, with <film stem>.keyshots.csv (start_s,end_s) or <film stem>.labels.csv (frame,label) "

@@ -155,6 +155,8 @@ def open_film(path: str | os.PathLike[str]) -> Iterator[av.container.InputContai
     """Opens a film (or a sound file) for reading; what goes wrong inside becomes a UserError that names it."""
     try:
         with av.open(os.fspath(path), **_OPEN) as container:
+            if container.format.name == "tty":  # FFmpeg draws any text as a film of a terminal
+                raise UserError(f"{path} is text, and no film; take it away")
             yield container
     except FileNotFoundError:
         raise UserError(f"there is no film {path}; check the path") from None

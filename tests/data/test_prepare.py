@@ -528,3 +528,21 @@ def test_the_command_explains_a_mistake_in_one_line(tmp_path):
     assert done.returncode == 2
     assert done.stderr == "prepare_data.py: --dataset is 'kinetics'; choose movies, movie50, summe or tvsum\n"
     assert done.stdout == ""
+
+
+def test_text_beside_a_film_is_no_film(films, tmp_path):
+    """FFmpeg plays any text as a film of a terminal, whatever its name."""
+    source = folder_of(films, tmp_path / "source", "a")
+    for name in ("a.asc", "README.txt", "a.nfo"):
+        (source / name).write_text("What this folder holds.\n" * 40)
+    manifest = prepare("movies", source, tmp_path / "records")
+    assert [(video["video"], sum(video["clips"].values())) for video in manifest["videos"]] == [("a", 4)]
+    assert {skipped["video"] for skipped in manifest["skipped"]} == {"a.asc", "README.txt", "a.nfo"}
+
+
+def test_a_link_cannot_be_the_output(films, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    with pytest.raises(UserError, match="link is a link or a mounted place; choose a folder inside it"):
+        prepare("movies", films, tmp_path / "link")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "link"]

@@ -143,6 +143,20 @@ def test_a_reader_that_dies_costs_no_more_than_its_film(source, tmp_path, undist
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+def test_the_only_film_may_crash_its_reader_too(source, tmp_path, monkeypatch):
+    def find(self, source):
+        found = movies.find_films(source, 0.3)
+        kept = {field.name: getattr(found.videos[0], field.name) for field in dataclasses.fields(movies.Film)}
+        return dataclasses.replace(found, videos=[Deadly(**kept, deaths=9, diary=tmp_path / "diary")])
+
+    monkeypatch.setattr(Movies, "find", find)
+    with pytest.raises(
+        UserError, match=r"nothing .* could be prepared \(film00: the process that read it died"
+    ):
+        prepare("movies", source, tmp_path / "records", workers=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["diary"]
+
+
 def test_a_script_without_a_guard_is_told_so(source, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
