@@ -150,9 +150,7 @@ def test_the_only_film_may_crash_its_reader_too(source, tmp_path, monkeypatch):
         return dataclasses.replace(found, videos=[Deadly(**kept, deaths=9, diary=tmp_path / "diary")])
 
     monkeypatch.setattr(Movies, "find", find)
-    with pytest.raises(
-        UserError, match=r"nothing .* could be prepared \(film00: the process that read it died"
-    ):
+    with pytest.raises(UserError, match=r"nothing .* could be prepared \(film00: the process that read it died"):
         prepare("movies", source, tmp_path / "records", workers=2)
     assert [path.name for path in tmp_path.iterdir()] == ["diary"]
 
