@@ -11,9 +11,17 @@ from avmsnet_jax import command
 from avmsnet_jax.config import Config
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/train", "where config.json, metrics.jsonl and checkpoints/ go")
+_PARAMETERS = flags.DEFINE_bool(
+    "parameters", False, "print each parameter with its group, learning rate and decay, and do nothing else"
+)
 
 
 def main(config: Config) -> None:
+    if _PARAMETERS.value:
+        from avmsnet_jax.training import tables
+
+        print(tables.each_parameter(tables.parameters(config, tables.shapes_of(config))))
+        return
     from avmsnet_jax.training.loop import train
 
     train(config, Path(_WORKDIR.value))

@@ -83,6 +83,11 @@ class DataConfig:
 
     dir: str = _field("", "prepared records: the --output of prepare_data.py", "directory")
     train_split: str = _field("train", "split that training reads")
+    validation_fraction: float = _field(
+        0.0,
+        "share of that split's films, whole ones, that training leaves out and validates on after each epoch; the best "
+        "checkpoint by it is kept and is what others load; 0 = none",
+    )
     flip: bool = _field(True, "mirror a whole training clip left-right with probability 0.5")
     fold: int = _field(0, "which division into train and test to take, of data sets that have several", "folds")
     threads: int = _field(4, "threads that read and decode records ahead, of each worker if there are any", "threads")
@@ -128,8 +133,13 @@ class TrainConfig:
     )
     seed: int = _field(0, "seed of initialisation, shuffling and flips")
     checkpoint_every_epochs: int = _field(20, "epochs between checkpoints; the last epoch always leaves one", "epochs")
-    keep_checkpoints: int = _field(3, "newest checkpoints kept", "checkpoints")
+    checkpoint_every_steps: int = _field(
+        0, "steps between checkpoints within an epoch, for long ones; 0 = none", "steps"
+    )
+    keep_checkpoints: int = _field(3, "newest checkpoints kept, beside the best by validation", "checkpoints")
     log_every_steps: int = _field(10, "steps between lines in metrics.jsonl", "steps")
+    profile_from: int = _field(0, "first step to trace with jax.profiler, into WORKDIR/profile; 0 = none", "step")
+    profile_steps: int = _field(3, "how many steps to trace", "steps")
 
 
 @dataclasses.dataclass
@@ -152,6 +162,19 @@ class MeshConfig:
 
 
 @dataclasses.dataclass
+class HostsConfig:
+    """Which processes train together, usually one a machine. Slurm's, Open MPI's and TPU pods' find each other."""
+
+    auto: bool = _field(True, "join the processes that Slurm, Open MPI or a TPU pod started beside this one")
+    coordinator: str = _field(
+        "", "ADDRESS:PORT of process 0, where no such system tells; empty = this process is alone"
+    )
+    processes: int = _field(0, "how many there are, with a coordinator", "processes")
+    index: int = _field(-1, "which of them this one is, from 0, with a coordinator")
+    patience: int = _field(30, "how long one may be silent before the others stop", "seconds")
+
+
+@dataclasses.dataclass
 class EvalConfig:
     """How a checkpoint is scored."""
 
@@ -161,7 +184,7 @@ class EvalConfig:
 
 @dataclasses.dataclass
 class Config:
-    """The whole tree. Sections: model, data, optimizer, train, init, mesh, eval."""
+    """The whole tree. Sections: model, data, optimizer, train, init, mesh, hosts, eval."""
 
     model: ModelConfig = _field(ModelConfig, "the network")
     data: DataConfig = _field(DataConfig, "the records")
@@ -169,6 +192,7 @@ class Config:
     train: TrainConfig = _field(TrainConfig, "the training run")
     init: InitConfig = _field(InitConfig, "the first weights")
     mesh: MeshConfig = _field(MeshConfig, "the devices")
+    hosts: HostsConfig = _field(HostsConfig, "the processes")
     eval: EvalConfig = _field(EvalConfig, "the evaluation")
 
     def validate(self) -> None:
@@ -184,12 +208,19 @@ class Config:
             "checkpoint_every_epochs",
             "keep_checkpoints",
             "log_every_steps",
+            "profile_steps",
         ):
             _at_least(f"train.{name}", getattr(self.train, name), 1)
+        for name in ("checkpoint_every_steps", "profile_from"):
+            _at_least(f"train.{name}", getattr(self.train, name), 0)
         _at_least("eval.batch_size", self.eval.batch_size, 1)
         _at_least("data.threads", self.data.threads, 1)
         _at_least("data.fold", self.data.fold, 0)
         _at_least("data.workers", self.data.workers, 0)
+        if not 0 <= self.data.validation_fraction < 1:
+            raise UserError(
+                f"data.validation_fraction is {self.data.validation_fraction}; it must be at least 0 and less than 1"
+            )
         for name in (
             "learning_rate",
             "weight_decay",
@@ -218,6 +249,23 @@ class Config:
         _at_least("mesh.fsdp", self.mesh.fsdp, 1)
         if self.mesh.data == 0 or self.mesh.data < -1:
             raise UserError(f"mesh.data is {self.mesh.data}; give a number of devices, or -1 for all")
+        self._validate_hosts()
+
+    def _validate_hosts(self) -> None:
+        hosts = self.hosts
+        _at_least("hosts.patience", hosts.patience, 5)
+        if not hosts.coordinator:
+            if hosts.processes or hosts.index != -1:
+                raise UserError("hosts.processes and hosts.index need hosts.coordinator, the ADDRESS:PORT of process 0")
+            return
+        if not re.fullmatch(r".+:\d+", hosts.coordinator):
+            raise UserError(f"hosts.coordinator is {hosts.coordinator!r}; it must be ADDRESS:PORT of process 0")
+        _at_least("hosts.processes", hosts.processes, 1)
+        if not 0 <= hosts.index < hosts.processes:
+            raise UserError(
+                f"hosts.index is {hosts.index}; with hosts.processes={hosts.processes} it must be 0 to "
+                f"{hosts.processes - 1}"
+            )
 
 
 def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:

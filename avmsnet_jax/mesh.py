@@ -25,6 +25,11 @@ def make_mesh(config: MeshConfig) -> Mesh:
             f"mesh.data={config.data} and mesh.fsdp={config.fsdp} take {max(groups, 1) * config.fsdp} devices, "
             f"but there are {len(devices)}; lower one of them"
         )
+    if jax.process_count() > 1 and count != len(devices):
+        raise UserError(
+            f"mesh.data={config.data} and mesh.fsdp={config.fsdp} leave out some of the {len(devices)} devices of "
+            f"{jax.process_count()} processes; all have to take part"
+        )
     # Auto: the compiler propagates shardings, which makes the batch statistics of BN global.
     shape, axes = (groups, config.fsdp), ("data", "fsdp")
     return jax.make_mesh(shape, axes, axis_types=(AxisType.Auto, AxisType.Auto), devices=devices[:count])
@@ -70,5 +75,16 @@ def of_state(mesh: Mesh, state: Any) -> Any:
 
 
 def place_batch(mesh: Mesh, batch: Any) -> Any:
-    """Puts arrays (B, ...) on the devices, each its share of the first axis. Returns before the copy is done."""
-    return jax.device_put(batch, NamedSharding(mesh, PartitionSpec(("data", "fsdp"))))
+    """Puts arrays (B, ...) on the devices, each its share of the first axis. Returns before the copy is done.
+
+    Where several processes share the mesh, each gives the part of the batch that its own devices take.
+    """
+    sharding = shared_batch(mesh)
+    if jax.process_count() == 1:
+        return jax.device_put(batch, sharding)
+    return jax.tree.map(lambda part: jax.make_array_from_process_local_data(sharding, part), batch)
+
+
+def shared_batch(mesh: Mesh) -> NamedSharding:
+    """Every device its share of the first axis."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))

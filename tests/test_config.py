@@ -27,7 +27,16 @@ def write(path: Path, body: str, imports: str = "from avmsnet_jax.config import 
 
 def test_every_field_has_a_meaning_and_every_number_a_unit():
     fields = config_lib.fields()
-    assert {name.split(".")[0] for name in fields} == {"model", "data", "optimizer", "train", "init", "mesh", "eval"}
+    assert {name.split(".")[0] for name in fields} == {
+        "model",
+        "data",
+        "optimizer",
+        "train",
+        "init",
+        "mesh",
+        "hosts",
+        "eval",
+    }
     for name, field in fields.items():
         assert len(field.metadata["meaning"]) > 10, name
         assert field.metadata["unit"] or field.type is bool or name.rsplit(".")[-1] in UNITLESS, name

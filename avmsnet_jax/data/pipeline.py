@@ -22,6 +22,8 @@ Record = dict[str, Any]
 Batch = dict[str, np.ndarray]
 Placed = TypeVar("Placed")
 
+FEWEST_FILMS = 4  # of fewer, none is held out
+
 
 class Records:
     """The records of one split, by number. Safe to read from several threads, and sent to other processes by name.
@@ -32,6 +34,8 @@ class Records:
       fold: which of its divisions into train and test; 0 where there is only one.
       frames: frames of a clip.
       frame_size: height and width of a frame, pixels.
+      stored_split: the split of the files on disk that holds them.
+      numbers: which records of that these are.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class Records:
         split: str,
         fold: int,
         source: Any,
+        stored_split: str,
         numbers: Sequence[int],
         frames: int,
         frame_size: int,
@@ -49,8 +54,14 @@ class Records:
         self.fold = fold
         self.frames = frames
         self.frame_size = frame_size
+        self.stored_split = stored_split
+        self.numbers = numbers
         self._source = source
-        self._numbers = numbers  # of the split's records in `source`
+
+    def only(self, numbers: Sequence[int]) -> "Records":
+        """Some of these records, by their numbers in `stored_split`."""
+        facts = self.directory, self.split, self.fold, self._source, self.stored_split
+        return Records(*facts, numbers, self.frames, self.frame_size)
 
     @functools.cached_property
     def template(self) -> Record:
@@ -59,7 +70,7 @@ class Records:
 
     def __len__(self) -> int:
         """Clips in the split."""
-        return len(self._numbers)
+        return len(self.numbers)
 
     def __getitem__(self, index: int) -> Record:
         """One record.
@@ -71,7 +82,7 @@ class Records:
           `frame` int32 (the frame that the label is of, from 1), `time_s` float64 (when it is shown), `fps`
           float64.
         """
-        number = self._numbers[index]
+        number = self.numbers[index]
         try:
             record = self._source[number]
         except (RuntimeError, ValueError, OSError) as error:  # what ArrayRecord makes of a missing or cut shard
@@ -94,7 +105,7 @@ class Records:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process opens the files itself."""
-        return open_split, (self.directory, self.split, None, self.fold)
+        return _reopen, (self.directory, self.split, self.fold, self.numbers)
 
     def __repr__(self) -> str:
         """Grain logs and compares sources by this."""
@@ -175,16 +186,62 @@ def open_split(
                 "prepare them again"
             )
     # Shards are opened when first read: better now than in the middle of a run.
-    whole = Records(directory, stored, fold, source, range(len(source)), frames, frame_size)
+    whole = Records(directory, split, fold, source, stored, range(len(source)), frames, frame_size)
     for shard_end in itertools.accumulate(builder.info.splits[stored].shard_lengths):
         whole[shard_end - 1]
-    return Records(directory, split, fold, source, numbers, frames, frame_size)
+    return whole.only(numbers)
+
+
+def _reopen(directory: Path, split: str, fold: int, numbers: Sequence[int]) -> Records:
+    """What another process makes of records that were sent to it."""
+    return open_split(directory, split, None, fold).only(numbers)
 
 
 def _no_records(directory: Path) -> UserError:
     return UserError(
         f"{directory} holds no prepared records ({MANIFEST} is missing or damaged); prepare it with prepare_data.py"
     )
+
+
+def hold_out(source: Records, fraction: float, seed: int) -> tuple[Records, Records | None]:
+    """Divides a split by films: those to train on, and those to validate on.
+
+    Args:
+      source: the records.
+      fraction: share of the films that is held out, at least one.
+      seed: decides which.
+
+    Returns:
+      the rest, and what is held out: None where there are too few films to spare one, or `fraction` is 0.
+
+    Raises:
+      UserError: the manifest does not say which records are of which film.
+    """
+    if not fraction:
+        return source, None
+    films = _films(source)
+    if len(films) < FEWEST_FILMS:
+        return source, None
+    count = min(max(round(fraction * len(films)), 1), len(films) - 1)
+    chosen = set(np.random.default_rng(seed).permutation(len(films))[:count].tolist())
+    kept = [number for index, film in enumerate(films) if index not in chosen for number in film]
+    held = [number for index, film in enumerate(films) if index in chosen for number in film]
+    return source.only(kept), source.only(held)
+
+
+def _films(source: Records) -> list[list[int]]:
+    """The numbers of the records of each film that has any, from the manifest: no record is read."""
+    stored, own = source.stored_split, set(source.numbers)
+    films, end = [], 0
+    for video in read_manifest(source.directory)["videos"]:
+        start, end = end, end + video["clips"].get(stored, 0)
+        films.append([number for number in range(start, end) if number in own])
+    if sum(map(len, films)) != len(source):
+        raise UserError(
+            f"{source.directory / MANIFEST} is damaged: it does not say which records are of which film; "
+            "prepare the data again"
+        )
+    return [film for film in films if film]
 
 
 def check_labelled(source: Records) -> None:
@@ -259,7 +316,8 @@ def train_batches(
     """Batches for training. The same arguments give the same batches, however many threads and workers read.
 
     In each epoch all processes together see every clip once, in a new order, save those that would not
-    fill a last batch for every process; a batch never holds clips of two epochs.
+    fill a last batch for every process; a batch never holds clips of two epochs. The batches of all processes, one
+    after the other, are the batch that a single process would get, flips included.
 
     Args:
       source: the records.
@@ -282,12 +340,12 @@ def train_batches(
       UserError: the split has fewer clips than one batch for every process, or no labels.
     """
     check_labelled(source)
-    steps = steps_per_epoch(source, batch_size=batch_size, process_count=process_count)
-    order = grain.MapDataset.range(len(source)).seed(seed % 2**32)
-    order = order.shuffle()[: steps * batch_size * process_count][process_index::process_count]
+    steps_per_epoch(source, batch_size=batch_size, process_count=process_count)
+    order = grain.MapDataset.range(len(source)).seed(seed % 2**32).shuffle()
     picks = order.random_map(_maybe_flipped) if flip else order.map(_as_it_is)
-    stack = functools.partial(_stack, source, batch_size)
-    return Batches(picks.batch(batch_size, drop_remainder=True, batch_fn=stack).repeat(epochs), threads, workers)
+    stack = functools.partial(_stack_share, source, batch_size, process_index)
+    whole = batch_size * process_count
+    return Batches(picks.batch(whole, drop_remainder=True, batch_fn=stack).repeat(epochs), threads, workers)
 
 
 def steps_per_epoch(source: Records, *, batch_size: int, process_count: int = 1) -> int:
@@ -376,6 +434,11 @@ def _maybe_flipped(index: int, rng: np.random.Generator) -> tuple[int, bool]:
 
 def _as_it_is(index: int) -> tuple[int, bool]:
     return index, False
+
+
+def _stack_share(source: Records, batch_size: int, process_index: int, picks: Sequence[tuple[int, bool]]) -> Batch:
+    """Reads this process's part of the batch of all processes."""
+    return _stack(source, batch_size, picks[process_index * batch_size : (process_index + 1) * batch_size])
 
 
 def _padded(source: Records, batch_size: int, own: Sequence[int], index: int) -> Batch:

@@ -3,56 +3,90 @@
 import contextlib
 import functools
 import json
-import sys
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 import optax
 from flax import nnx
-from tqdm import tqdm
+from jax.sharding import Mesh
 
 from avmsnet_jax import config as config_lib
+from avmsnet_jax import hosts
 from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.staging import staged
+from avmsnet_jax.training import culprit, curve, tables
 from avmsnet_jax.training.checkpoints import Checkpoints, begun
-from avmsnet_jax.training.optimizer import learning_rates, make_optimizer
-from avmsnet_jax.training.step import TrainState, begin, create, describe, make_step
+from avmsnet_jax.training.log import METRICS, Log, NotFiniteError, read_metrics
+from avmsnet_jax.training.optimizer import make_optimizer
+from avmsnet_jax.training.step import Step, TrainState, begin, create, describe, make_step
+from avmsnet_jax.training.stopping import Stop, listening
+from avmsnet_jax.training.validation import Validate, make_validate
 from avmsnet_jax.weights import checkpoint
+
+CURVE, PROFILE = "curve.png", "profile"
+
+
+class _Run(NamedTuple):
+    """What the loop works with: `first` steps are done, `last` is where it ends."""
+
+    config: Config
+    workdir: Path
+    mesh: Mesh
+    graphdef: Any
+    step: Step
+    batches: pipeline.Batches
+    validate: Validate | None
+    checkpoints: Checkpoints
+    log: Log
+    stop: Stop
+    steps_per_epoch: int
+    first: int
+    last: int
 
 
 def train(config: Config, workdir: Path) -> None:
     """Trains the configured network on prepared records, or goes on where `workdir` left off.
 
     Leaves `config.json` (what was configured), `metrics.jsonl` (a line every `train.log_every_steps` steps and at the
-    end of an epoch) and `checkpoints/<step>/` in `workdir`.
+    end of an epoch), `tensorboard/`, `checkpoints/<step>/` and, at the end, `curve.png` in `workdir`.
+
+    SIGTERM ends it in good order after a checkpoint; so does Ctrl-C, by a KeyboardInterrupt that says so.
 
     Raises:
       UserError: the records, the first weights or the configuration do not fit, `workdir` holds another run or cannot
-        be written, or the loss is not finite.
+        be written, or a loss or a gradient is not finite.
     """
-    records = pipeline.open_split(config.data.dir, config.data.train_split, config.model, config.data.fold)
+    with hosts.together(config.hosts, workdir):
+        _train(config, workdir)
+
+
+def _train(config: Config, workdir: Path) -> None:
+    whole = pipeline.open_split(config.data.dir, config.data.train_split, config.model, config.data.fold)
+    records, held_out = pipeline.hold_out(whole, config.data.validation_fraction, config.train.seed)
     steps_per_epoch = pipeline.steps_per_epoch(records, batch_size=config.train.batch_size)
     mesh = mesh_lib.make_mesh(config.mesh)
     mesh_lib.check_divides(mesh, config.train.batch_size, "train.batch_size")
-    _check_same_run(config, workdir)
+    changes = _check_same_run(config, workdir)
 
     optimizer = make_optimizer(config, steps_per_epoch)
     graphdef, described = describe(config, optimizer, mesh)
     state = None if begun(workdir / "checkpoints") else _first_state(config, optimizer, graphdef, described)
     batches = pipeline.train_batches(
         records,
-        batch_size=config.train.batch_size,
+        batch_size=config.train.batch_size // jax.process_count(),
         seed=config.train.seed,
         epochs=config.train.epochs,
         flip=config.data.flip,
         threads=config.data.threads,
         workers=config.data.workers,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
     )
 
     try:
@@ -62,38 +96,137 @@ def train(config: Config, workdir: Path) -> None:
     with contextlib.closing(Checkpoints(workdir / "checkpoints", config)) as checkpoints:
         if state is None:
             state, position = checkpoints.restore(graphdef, described)
-            try:
-                batches.set_state(position)
-            except ValueError as error:
-                place = workdir / "checkpoints" / str(int(state.step))
-                raise UserError(f"cannot resume from {place}: {error}; give another --workdir to start anew") from None
+            batches.set_state(position)
         first, last = int(state.step), config.train.epochs * steps_per_epoch
         say = f"{workdir}: {len(records)} clips, {steps_per_epoch} steps an epoch, {mesh.size} devices"
         if first >= last:
-            print(f"{say}; already trained to step {first}, nothing to do (raise --config.train.epochs to go on)")
+            _print(f"{say}; already trained to step {first}, nothing to do (raise --config.train.epochs to go on)")
             return
-        print(say + (f"; resuming at step {first} of {last}" if first else f"; {last} steps"), flush=True)
-        with staged(workdir / "config.json") as stage:
-            stage.write_text(config_lib.dumps(config), encoding="utf-8")
-        _forget_after(first, workdir / "metrics.jsonl")
-
-        step = make_step(graphdef, optimizer, config, described)
+        _print(say + (f"; resuming at step {first} of {last}" if first else f"; {last} steps"))
+        _introduce(config, mesh, described, held_out, changes)
+        if hosts.is_first():
+            with staged(workdir / "config.json") as stage:
+                stage.write_text(config_lib.dumps(config), encoding="utf-8")
+        step = _compile(make_step(graphdef, optimizer, config, described), described, config, mesh)
+        validate = make_validate(graphdef, config, held_out, mesh) if held_out else None
         with (
-            contextlib.closing(pipeline.ahead(batches, functools.partial(_place, mesh))) as placed,
-            open(workdir / "metrics.jsonl", "a", encoding="utf-8") as file,
+            listening() as stop,
+            contextlib.closing(Log(workdir, config, steps_per_epoch, first, last)) as log,
         ):
-            log = _Log(file, config, steps_per_epoch, first, last)
-            for count in range(first + 1, last + 1):
-                waiting = time.perf_counter()
-                batch, position = next(placed)
-                log.waited += time.perf_counter() - waiting
-                state, loss = step(state, batch)
-                log.add(count, loss)
-                epoch, ends = divmod(count, steps_per_epoch)
-                if count == last or (not ends and not epoch % config.train.checkpoint_every_epochs):
-                    checkpoints.save(graphdef, state, position)
-            log.close()
-    print(f"{workdir}: trained to step {last}; checkpoints in {workdir / 'checkpoints'}", flush=True)
+            run = _Run(
+                config, workdir, mesh, graphdef, step, batches, validate, checkpoints, log, stop, steps_per_epoch,
+                first, last,
+            )  # fmt: skip
+            reached = _loop(run, state)
+    _finish(workdir, stop, reached, last)
+
+
+def _loop(run: _Run, state: TrainState) -> int:
+    """Takes the steps, and returns how many are done when it ends: all, or as many as there were when it was asked."""
+    with contextlib.closing(pipeline.ahead(run.batches, functools.partial(_place, run.mesh))) as placed:
+        for count in range(run.first + 1, run.last + 1):
+            _profile(run, count)
+            waiting = time.perf_counter()
+            batch, position = next(placed)
+            run.log.waited += time.perf_counter() - waiting
+            with jax.transfer_guard("disallow"):  # between host and devices nothing moves but what was put there
+                state, measured = run.step(state, batch)
+            run.log.add(count, measured)
+            stopping, save = run.stop.asked(count), _is_due(run, count)
+            if run.log.is_due(count) or save or stopping:
+                try:
+                    run.log.write(count)
+                except NotFiniteError as error:
+                    placed.close()
+                    raise _explained(run, state, *error.args) from None
+            found = run.validate(state) if run.validate and not count % run.steps_per_epoch else None
+            if found is not None:
+                better = run.checkpoints.is_better(found)
+                run.log.validated(count, found, better)
+                save = save or better
+            if save or stopping:
+                run.checkpoints.save(count, run.graphdef, state, position, found)
+            if stopping:
+                run.checkpoints.wait()
+                return count
+    _profile(run, run.last + 1)
+    return run.last
+
+
+def _is_due(run: _Run, count: int) -> bool:
+    """Whether a checkpoint belongs after this step."""
+    settings = run.config.train
+    epoch, within = divmod(count, run.steps_per_epoch)
+    if settings.checkpoint_every_steps and not count % settings.checkpoint_every_steps:
+        return True
+    return count == run.last or (not within and not epoch % settings.checkpoint_every_epochs)
+
+
+def _explained(run: _Run, state: TrainState, step: int, what: str) -> UserError:
+    """What a loss or gradient that is not finite came of: the step is done again, from the state that it left alone."""
+    run.batches.set_state({"next_index": step - 1})
+    batch = next(run.batches)
+    run.batches.close()
+    reason = culprit.find(run.graphdef, run.config, run.mesh, state, batch)
+    kept = f"the checkpoint of step {run.checkpoints.latest} is kept" if run.checkpoints.latest else "none was saved"
+    return UserError(f"{what} at step {step}: {reason} ({kept})")
+
+
+def _finish(workdir: Path, stop: Stop, reached: int, last: int) -> None:
+    """Says how the run ended, and leaves its curve."""
+    if hosts.is_first():
+        with staged(workdir / CURVE) as stage:
+            curve.draw(read_metrics(workdir / METRICS), stage)
+    if reached == last:
+        _print(f"{workdir}: trained to step {last}; checkpoints in {workdir / 'checkpoints'}, curve in {CURVE}")
+        return
+    saved = f"step {reached} of {last} is saved, and the same command resumes there"
+    if stop.interrupted:
+        raise KeyboardInterrupt(saved)
+    _print(f"{workdir}: asked to stop (SIGTERM); {saved}")
+
+
+def _introduce(
+    config: Config, mesh: Mesh, described: TrainState, held_out: pipeline.Records | None, changes: list[str]
+) -> None:
+    """What a run is about to do."""
+    for change in changes:
+        _print(f"changed since the run began: {change}")
+    if held_out:
+        _print(f"held out to validate on: {len(held_out)} clips")
+    elif config.data.validation_fraction:
+        _print(f"fewer than {pipeline.FEWEST_FILMS} films to train on, so none is held out to validate on")
+    _print(tables.devices(mesh, config.train.batch_size))
+    _print(tables.each_group(tables.parameters(config, described.params)))
+
+
+def _compile(step: Step, described: TrainState, config: Config, mesh: Mesh) -> Step:
+    """The step as a program for these devices, and a word about the memory that it takes."""
+    sharding, size, model = mesh_lib.shared_batch(mesh), config.train.batch_size, config.model
+    shapes = {
+        "clip": ((size, model.frames, model.frame_size, model.frame_size, 3), jnp.uint8),
+        "sound": ((size, model.audio_samples), jnp.float32),
+        "label": ((size,), jnp.float32),
+    }
+    batch = {name: jax.ShapeDtypeStruct(*shape, sharding=sharding) for name, shape in shapes.items()}
+    began = time.perf_counter()
+    compiled = step.lower(described, batch).compile()  # type: ignore[attr-defined]
+    _print(f"{tables.memory(described, compiled)}; compiled in {time.perf_counter() - began:.0f} s")
+    return compiled
+
+
+def _profile(run: _Run, count: int) -> None:
+    """Starts or ends a trace before step `count`."""
+    settings = run.config.train
+    start = max(settings.profile_from, run.first + 1)
+    end = min(start + settings.profile_steps, run.last + 1)
+    if not run.first < settings.profile_from <= run.last:
+        return
+    if count == start:
+        jax.profiler.start_trace(str(run.workdir / PROFILE))
+    elif count == end:
+        jax.profiler.stop_trace()
+        run.log.say(f"traced steps {start} to {end - 1}: {run.workdir / PROFILE}")
 
 
 def _first_state(
@@ -106,101 +239,56 @@ def _first_state(
     model = nnx.merge(graphdef, state.params, state.stats)
     checkpoint.initialise(model, config.init.checkpoint)
     _, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
-    return begin(config, optimizer, *states)
+    places = jax.tree.map(lambda leaf: leaf.sharding, described)
+    return jax.jit(lambda *states: begin(config, optimizer, *states), out_shardings=places)(*states)
 
 
-def _check_same_run(config: Config, workdir: Path) -> None:
-    """Raises UserError where the run in `workdir` cannot go on with this configuration.
+def _check_same_run(config: Config, workdir: Path) -> list[str]:
+    """Raises UserError where the run in `workdir` cannot go on with this configuration; says what else has changed.
 
     The network, the optimiser's state and the data position have to fit what is on disk; how fast to learn, for how
     long, and where the records lie may change.
     """
     path = workdir / "config.json"
     if not (path.exists() and begun(workdir / "checkpoints")):
-        return
+        return []
     try:
         before = config_lib.from_dict(Config, json.loads(path.read_text(encoding="utf-8")), str(path))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}); give another --workdir or remove it") from None
-    fixed = [f"model.{name}" for name in vars(config.model)]
-    for name in [*fixed, "data.fold", "optimizer.name", "train.batch_size", "train.seed"]:
+    changes = []
+    for name in config_lib.fields():
         section, field = name.split(".")
         held, wanted = getattr(getattr(before, section), field), getattr(getattr(config, section), field)
-        if held != wanted:
+        if held == wanted or section in ("hosts", "mesh", "init", "eval"):
+            continue
+        turned = name == "train.ema_decay" and bool(held) != bool(wanted)
+        if section == "model" or name in _FIXED or turned:
             raise UserError(
                 f"{workdir} holds a run with {name}={held}, not {wanted}; "
                 "give another --workdir, or the same configuration to resume"
             )
+        changes.append(f"{name} from {held} to {wanted}")
+    return changes
 
 
-def _forget_after(step: int, path: Path) -> None:
-    """Drops the lines of `metrics.jsonl` beyond `step`, which a killed run had reached but not saved."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except ValueError:  # the kill came in the middle of the line
-            break
-    with staged(path) as stage:
-        stage.write_text("".join(kept), encoding="utf-8")
+# Beside the network's: what the optimiser's state and the position in the data are of.
+_FIXED = (
+    "data.fold",
+    "data.train_split",
+    "data.validation_fraction",
+    "optimizer.name",
+    "train.batch_size",
+    "train.seed",
+)
 
 
-def _place(mesh: jax.sharding.Mesh, batch: pipeline.Batch) -> dict[str, jax.Array]:
+def _place(mesh: Mesh, batch: pipeline.Batch) -> dict[str, jax.Array]:
     """What a step takes of a batch, on the devices."""
     return mesh_lib.place_batch(mesh, {name: batch[name] for name in ("clip", "sound", "label")})
 
 
-class _Log:
-    """Losses to `metrics.jsonl` and to the terminal. They are fetched when a line is due, never in between."""
-
-    def __init__(self, file: TextIO, config: Config, steps_per_epoch: int, first: int, last: int):
-        self._file, self._config, self._steps_per_epoch, self._last = file, config, steps_per_epoch, last
-        self._rates = learning_rates(config, steps_per_epoch)
-        self._losses: list[jax.Array] = []  # since the last line, on the device
-        self._epoch: list[float] = []  # of the epoch so far
-        self._bar = tqdm(total=last, initial=first, unit="step", disable=not sys.stderr.isatty())
-        self._since = time.perf_counter()
-        self.waited = 0.0  # seconds since the last line in which the next batch was not there
-
-    def add(self, step: int, loss: jax.Array) -> None:
-        """Notes the loss of a step, on the device, and writes a line if one is due."""
-        self._losses.append(loss)
-        self._bar.update()
-        if step % self._config.train.log_every_steps and step % self._steps_per_epoch and step != self._last:
-            return
-        losses = np.asarray(jax.device_get(self._losses))
-        elapsed = time.perf_counter() - self._since
-        if not np.isfinite(losses).all():
-            culprit = step - len(losses) + 1 + int(np.flatnonzero(~np.isfinite(losses))[0])
-            raise UserError(
-                f"the loss is {losses[~np.isfinite(losses)][0]} at step {culprit}; "
-                "lower --config.optimizer.learning_rate (earlier checkpoints are kept)"
-            )
-        line = {
-            "step": step,
-            "epoch": (step - 1) // self._steps_per_epoch + 1,
-            "loss": float(losses.mean()),
-            "learning_rate": {name: float(rate(step - 1)) for name, rate in self._rates.items()},
-            "clips_per_second": len(losses) * self._config.train.batch_size / elapsed,
-            "data_wait_seconds": self.waited,
-            "data_wait_share": self.waited / elapsed,
-        }
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-        self._bar.set_postfix(loss=f"{line['loss']:.4f}", clips_s=f"{line['clips_per_second']:.1f}")
-        self._epoch += losses.tolist()
-        if not step % self._steps_per_epoch:
-            if self._bar.disable:
-                print(
-                    f"epoch {line['epoch']}/{self._config.train.epochs}  step {step}/{self._last}  "
-                    f"mean loss {np.mean(self._epoch):.4f}  {line['clips_per_second']:.1f} clips/s",
-                    flush=True,
-                )
-            self._epoch = []
-        self._losses, self.waited, self._since = [], 0.0, time.perf_counter()
-
-    def close(self) -> None:
-        self._bar.close()
+def _print(text: str) -> None:
+    """To the terminal, of several processes from the first alone."""
+    if hosts.is_first():
+        print(text, flush=True)

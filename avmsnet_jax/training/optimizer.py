@@ -21,6 +21,14 @@ class Group(NamedTuple):
     decays: bool
 
 
+class Treatment(NamedTuple):
+    """How a parameter is trained: its group, the learning rate before warm-up and falls, and its weight decay."""
+
+    group: str
+    rate: float
+    decay: float
+
+
 class _MomentumState(NamedTuple):
     steps: jax.Array
     buffer: optax.Updates
@@ -58,6 +66,19 @@ def label(path: str, audiovisual: bool) -> str:
     if parts[0] in ("soundnet", "alm"):
         return {"soundnet": "sound", "alm": "fusion"}[parts[0]] if audiovisual else "frozen"
     return "global"
+
+
+def treatment(path: str, config: Config) -> Treatment:
+    """What the configured optimiser does to a parameter; `path` as for `label`."""
+    optimizer, group = config.optimizer, label(path, config.model.audiovisual)
+    if group == "frozen":
+        return Treatment(group, 0.0, 0.0)
+    if optimizer.name == "adamw":
+        if path.endswith("kernel"):
+            return Treatment("kernels", optimizer.learning_rate, optimizer.weight_decay)
+        return Treatment("other", optimizer.learning_rate, 0.0)
+    rate, decays = groups(config.model.audiovisual)[group]
+    return Treatment(group, optimizer.learning_rate * rate, optimizer.weight_decay if decays else 0.0)
 
 
 def labels(params: Any, audiovisual: bool) -> Any:

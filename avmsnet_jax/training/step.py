@@ -24,9 +24,16 @@ class TrainState(NamedTuple):
     ema: nnx.State | None  # the average of the parameters, where one is kept
 
 
+class Measured(NamedTuple):
+    """What a step found out: the loss, and the norm of the gradient of all parameters before it is clipped."""
+
+    loss: jax.Array
+    gradient_norm: jax.Array
+
+
 Batch = dict[str, jax.Array]
 Loss = Callable[[jax.Array, jax.Array, float], jax.Array]
-Step = Callable[[TrainState, Batch], tuple[TrainState, jax.Array]]
+Step = Callable[[TrainState, Batch], tuple[TrainState, Measured]]
 
 
 def bce(logits: jax.Array, labels: jax.Array, positive_weight: float = 1.0) -> jax.Array:
@@ -77,7 +84,10 @@ def create(config: Config, optimizer: optax.GradientTransformation, described: T
 
 
 def make_step(graphdef: Any, optimizer: optax.GradientTransformation, config: Config, described: TrainState) -> Step:
-    """A jitted step: (state, batch) -> (state, loss). The state handed in is donated and cannot be used again.
+    """A jitted step: (state, batch) -> (state, measured). The state handed in is donated and cannot be used again.
+
+    Where the loss or the gradient is not finite, the state stays as it was, `step` included: from then on steps change
+    nothing, and what was good is still there when somebody looks.
 
     The batch has `clip` (B, T, H, W, 3) uint8, `sound` (B, S) float32 and `label` (B,) float32. Sharded over the
     mesh, it makes gradients and BN statistics global. With `train.accumulate` parts the gradient is that of the whole
@@ -108,15 +118,18 @@ def make_step(graphdef: Any, optimizer: optax.GradientTransformation, config: Co
         (total, stats, grads), _ = jax.lax.scan(add, start, parts)
         return total / settings.accumulate, stats, jax.tree.map(lambda g: g / settings.accumulate, grads)
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
         compute = gradients if settings.accumulate == 1 else accumulated
         value, stats, grads = compute(state.params, state.stats, batch)
+        measured = Measured(value, optax.tree.norm(grads))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema is not None:
             ema = optax.incremental_update(params, ema, 1 - settings.ema_decay)
-        return TrainState(state.step + 1, params, stats, opt_state, ema), value
+        after = TrainState(state.step + 1, params, stats, opt_state, ema)
+        sound = jnp.isfinite(measured.loss) & jnp.isfinite(measured.gradient_norm)
+        return jax.tree.map(lambda new, old: jnp.where(sound, new, old), after, state), measured
 
     return jax.jit(step, donate_argnums=0, out_shardings=(_places(described), None))
 

@@ -6,7 +6,8 @@ A saved directory, and each step of a training run, has the items
   config       the `ModelConfig` as JSON
   passengers   optional: tensors of a converted file that the network does not use, by their published names
 
-Training adds items of its own (optimiser, data position), which nothing here reads.
+Training adds items of its own: how the network did on held-out films (`validation`, JSON), by which the best of its
+steps is chosen, and others that nothing here reads (optimiser, data position).
 """
 
 import json
@@ -28,7 +29,7 @@ from avmsnet_jax.models.avmsnet import AVMSNet
 from avmsnet_jax.staging import staged, taken
 from avmsnet_jax.weights import names
 
-MODEL, CONFIG, PASSENGERS = "model", "config", "passengers"
+MODEL, CONFIG, PASSENGERS, VALIDATION = "model", "config", "passengers", "validation"
 _OURS = {MODEL, CONFIG, PASSENGERS}
 
 Tree = dict[str, Any]
@@ -104,7 +105,8 @@ def load(directory: str | os.PathLike[str]) -> AVMSNet:
 
     Args:
       directory: what `save` or `convert_weights.py` wrote, or a training run: its working directory, its
-        `checkpoints` (the latest step is taken), or one step. Any number of devices may have written it.
+        `checkpoints` (the step that did best on held-out films is taken, or the latest where none were held out), or
+        one step. Any number of devices may have written it.
 
     Raises:
       UserError: there is no checkpoint, or it is damaged.
@@ -147,7 +149,9 @@ def restore_passengers(directory: str | os.PathLike[str]) -> dict[str, np.ndarra
 
 
 def find(directory: str | os.PathLike[str]) -> Path:
-    """The checkpoint that `directory` stands for: itself, its latest step, or that of its `checkpoints`.
+    """The checkpoint that `directory` stands for: itself, or a step of it or of its `checkpoints`.
+
+    Of several steps the one with the best average precision on held-out films, or the latest where none was validated.
 
     Raises:
       UserError: there is none.
@@ -162,10 +166,36 @@ def find(directory: str | os.PathLike[str]) -> Path:
             return place
         if not place.is_dir():
             continue
-        steps = [step for step in place.iterdir() if re.fullmatch(r"\d+", step.name) and (step / MODEL).is_dir()]
-        if steps:
-            return max(steps, key=lambda step: int(step.name))
+        step = best_step(place) or max(steps_in(place), default=None)
+        if step is not None:
+            return place / str(step)
     raise UserError(f"no checkpoint in {directory}; give a directory that convert_weights.py or train.py left")
+
+
+def steps_in(directory: Path) -> list[int]:
+    """The steps of a training run that have a model, given its `checkpoints`."""
+    if not directory.is_dir():
+        return []
+    return [
+        int(step.name) for step in directory.iterdir() if re.fullmatch(r"\d+", step.name) and (step / MODEL).is_dir()
+    ]
+
+
+def best_step(directory: Path) -> int | None:
+    """The step whose network did best on held-out films, the earlier of two equals; None where none was validated."""
+    found = {step: validation_of(directory / str(step)) for step in sorted(steps_in(directory))}
+    validated = {step: precision for step, precision in found.items() if precision is not None}
+    return max(validated, key=lambda step: validated[step], default=None)
+
+
+def validation_of(checkpoint: Path) -> float | None:
+    """The average precision on held-out films of a step's network, None where it was not validated."""
+    try:
+        return float(
+            json.loads((checkpoint / VALIDATION / "metadata").read_text(encoding="utf-8"))["average_precision"]
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def write(

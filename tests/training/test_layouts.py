@@ -50,8 +50,8 @@ def run(config: Config, pool: list[dict[str, np.ndarray]], steps: int) -> tuple[
     step = make_step(graphdef, optimizer, config, described)
     losses, states = [], [jax.tree.map(np.array, state)]
     for index in range(steps):
-        state, loss = step(state, mesh_lib.place_batch(mesh, pool[index % len(pool)]))
-        losses.append(float(loss))
+        state, measured = step(state, mesh_lib.place_batch(mesh, pool[index % len(pool)]))
+        losses.append(float(measured.loss))
         states.append(jax.tree.map(np.array, state) if index + 1 < steps else state)
     return losses, states
 

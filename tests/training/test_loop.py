@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from flax import nnx, traverse_util
 import avmsnet_jax
 from avmsnet_jax import config as config_lib
 from avmsnet_jax.config import ModelConfig
-from avmsnet_jax.data.pipeline import open_split
+from avmsnet_jax.data.pipeline import Records, open_split
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.training.loop import train
 from avmsnet_jax.weights import checkpoint, names
@@ -36,6 +37,10 @@ def steps_saved(workdir):
 
 def weights(directory):
     return traverse_util.flatten_dict(checkpoint.restore(directory)[1], sep="/")
+
+
+def losses(workdir):
+    return [(line["step"], line["loss"]) for line in lines(workdir)]
 
 
 def assert_same_weights(actual, expected):
@@ -69,11 +74,20 @@ def save_filled(directory, value, **fields):
     avmsnet_jax.save(model, directory)
 
 
+def save_filled_at(step, value):
+    """Puts such a network in the place of a checkpoint's."""
+    shutil.rmtree(step / "model")
+    save_filled(step.parent / "filled", value)
+    (step.parent / "filled" / "model").rename(step / "model")
+    shutil.rmtree(step.parent / "filled")
+
+
 # What a run leaves
 
 
 def test_a_run_leaves_what_it_promises(small_run, small_config):
-    assert sorted(path.name for path in small_run.iterdir()) == ["checkpoints", "config.json", "metrics.jsonl"]
+    left = ["checkpoints", "config.json", "curve.png", "metrics.jsonl", "tensorboard"]
+    assert sorted(path.name for path in small_run.iterdir()) == left
     assert steps_saved(small_run) == [4, 8, 12, 16]
     resolved = json.loads((small_run / "config.json").read_text())
     assert config_lib.from_dict(config_lib.Config, resolved, "x") == small_config
@@ -133,9 +147,7 @@ def test_a_killed_run_resumes_exactly(small_run, small_config_file, environment,
     assert done.returncode == 0, done.stderr
     assert f"resuming at step {saved} of 16" in done.stdout
     assert_same_weights(workdir, small_run)
-    assert [(line["step"], line["loss"]) for line in lines(workdir)] == [
-        (line["step"], line["loss"]) for line in lines(small_run)
-    ]
+    assert losses(workdir) == losses(small_run)
     assert max(steps_saved(workdir)) == 16
     last_epoch = np.mean([line["loss"] for line in lines(small_run)[-4:]])
     assert f"epoch 4/4  step 16/16  mean loss {last_epoch:.4f}" in done.stdout
@@ -177,47 +189,110 @@ def test_a_run_that_left_no_checkpoint_does_not_bind(small_run, config, tmp_path
         train(config, tmp_path)
 
 
-def test_damaged_runs_are_named(copied, config):
-    shutil.rmtree(copied / "checkpoints" / "16" / "training")
-    with pytest.raises(UserError, match=r"cannot resume from .*/checkpoints/16: "):
+def flip_a_bit(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def largest_file(folder):
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+DAMAGE = {
+    "an item is gone": lambda step: shutil.rmtree(step / "training"),
+    "the network is gone": lambda step: shutil.rmtree(step / "model"),
+    "half of the files are gone": lambda step: [
+        path.unlink() for path in sorted(step.rglob("*/*"))[::2] if path.is_file()
+    ],
+    "a file is cut": lambda step: os.truncate(largest_file(step), 100),
+    "a bit of the network": lambda step: flip_a_bit(largest_file(step / "model")),
+    "a bit of the optimiser": lambda step: flip_a_bit(largest_file(step / "training")),
+    "another number": lambda step: save_filled_at(step, 0.5),
+    "no position": lambda step: (step / "position" / "metadata").write_text('{"next": 16}'),
+    "a position that is none": lambda step: (step / "position" / "metadata").write_text("{"),
+    "another position": lambda step: (step / "position" / "metadata").write_text('{"next_index": 15}'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_of_a_damaged_checkpoint_the_one_before_is_used(copied, small_run, config, capsys, damage):
+    """And the run ends, bit for bit, as if nothing had been."""
+    DAMAGE[damage](copied / "checkpoints" / "16")
+    train(config, copied)
+    said = capsys.readouterr()
+    assert re.search(r"^warning: the checkpoint of step 16 is damaged \(.*\); it is now .*/damaged/16, ", said.err)
+    assert "resuming at step 12 of 16" in said.out
+    assert (copied / "damaged" / "16").is_dir()
+    assert_same_weights(copied, small_run)
+    assert losses(copied) == losses(small_run)
+
+
+def test_a_run_of_which_nothing_can_be_read_is_left_alone(copied, config):
+    for step in (4, 8, 12, 16):
+        shutil.rmtree(copied / "checkpoints" / str(step) / "position")
+    before = contents(copied)
+    with pytest.raises(UserError, match=r"cannot resume from .*/checkpoints/16, nor from 3 before it: "):
         train(config, copied)
+    assert contents(copied) == before
     (copied / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config\.json is damaged"):
-        train(config, copied)
-
-
-@pytest.mark.parametrize("content", ['{"next_index": -3}', '{"next": 16}', "[16]", "{"])
-def test_a_damaged_data_position_is_named(copied, config, content):
-    (copied / "checkpoints" / "16" / "position" / "metadata").write_text(content)
-    with pytest.raises(UserError, match=r"cannot resume from .*/checkpoints/16: .*; give another --workdir"):
         train(config, copied)
 
 
 # Where it starts
 
 
-def test_a_visual_only_checkpoint_starts_an_audio_visual_run(python, small_config_file, tmp_path):
+def test_a_visual_only_checkpoint_starts_an_audio_visual_run(config, tmp_path):
     """That its weights are used shows in a loss that is not a number, and that stops the run."""
     save_filled(tmp_path / "first", math.nan, audiovisual=False)
-    arguments = ["--config", small_config_file, "--workdir", tmp_path / "run"]
-    done = python("train.py", *arguments, f"--config.init.checkpoint={tmp_path / 'first'}")
-    line = one_line(done)
-    assert line.startswith("train.py: the loss is nan at step 1; lower --config.optimizer.learning_rate")
+    config.init.checkpoint = str(tmp_path / "first")
+    blame = (
+        r"the loss is nan at step 1: before the step .* were not finite; start from other weights.* \(none was saved\)"
+    )
+    with pytest.raises(UserError, match=blame):
+        train(config, tmp_path / "run")
     assert steps_saved(tmp_path / "run") == []
     assert lines(tmp_path / "run") == []
 
 
-def test_a_loss_that_becomes_nan_keeps_the_checkpoints_before(copied, python, small_config_file, tmp_path):
-    save_filled(tmp_path / "nan", math.nan)
+# What is not a number
+
+
+@pytest.fixture
+def bad_records(small_records, tmp_path, monkeypatch):
+    """Makes record 5 of those that training reads come with a sample of sound that is infinite."""
+    read = Records.__getitem__
+
+    def spoilt(self, index):
+        record = read(self, index)
+        if index == 5:
+            record = {**record, "sound": record["sound"].copy()}
+            record["sound"][1000] = np.inf
+        return record
+
+    monkeypatch.setattr(Records, "__getitem__", spoilt)
+
+
+def test_a_clip_that_is_not_finite_is_named_and_the_checkpoints_before_are_kept(copied, config, bad_records):
     for step in (12, 16):
         shutil.rmtree(copied / "checkpoints" / str(step))
-    shutil.rmtree(copied / "checkpoints" / "8" / "model")
-    shutil.copytree(tmp_path / "nan" / "model", copied / "checkpoints" / "8" / "model")
     before = contents(copied / "checkpoints")
-    done = python("train.py", "--config", small_config_file, "--workdir", copied)
-    assert "the loss is nan at step 9; " in one_line(done)
+    config.train.log_every_steps = 3  # several steps are taken before anybody looks
+    blame = r"the (loss|gradient) is (nan|not finite) at step (9|10|11|12): the sound of the clip at frame \d+ of (one|two) "
+    kept = r".*; prepare the data again \(the checkpoint of step 8 is kept\)"
+    with pytest.raises(UserError, match=blame + kept):
+        train(config, copied)
     assert contents(copied / "checkpoints") == before
-    assert [line["step"] for line in lines(copied)] == list(range(1, 9))
+    assert [line["step"] for line in lines(copied)] == list(range(1, lines(copied)[-1]["step"] + 1))
+
+
+def test_too_great_a_learning_rate_names_what_overflows_first(config, tmp_path):
+    config.optimizer.learning_rate = 1e30
+    with pytest.raises(
+        UserError, match=r"at step \d: (the activations of|the gradient of) .*; lower --config.optimizer"
+    ):
+        train(config, tmp_path / "run")
 
 
 # What is refused

@@ -61,8 +61,8 @@ def steps(small_config, compiled_before):
     step = make_step(graphdef, optimizer, config, described)
     losses, state = [], first
     for _ in range(8):
-        state, loss = step(state, mesh_lib.place_batch(mesh, batch))
-        losses.append(float(loss))
+        state, measured = step(state, mesh_lib.place_batch(mesh, batch))
+        losses.append(float(measured.loss))
     return losses, before, state, first, step
 
 

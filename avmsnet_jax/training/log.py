@@ -1,0 +1,171 @@
+"""What a run says of itself: `metrics.jsonl`, TensorBoard's files, a progress bar or lines, and a curve at the end."""
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from avmsnet_jax import hosts
+from avmsnet_jax.config import Config
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.staging import staged
+from avmsnet_jax.training.optimizer import learning_rates
+from avmsnet_jax.training.step import Measured
+
+METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
+
+
+class NotFiniteError(Exception):
+    """A loss or a gradient that is no number. The first argument is the step, the second what it was."""
+
+
+class Log:
+    """Losses and rates, fetched from the device when a line is due and never in between. One process writes."""
+
+    def __init__(self, workdir: Path, config: Config, steps_per_epoch: int, first: int, last: int):
+        self._path = workdir / METRICS
+        self._config, self._steps_per_epoch, self._last = config, steps_per_epoch, last
+        self._rates = learning_rates(config, steps_per_epoch)
+        self._measured: list[Measured] = []  # since the last line, on the device
+        self._epoch: list[float] = []  # losses of the epoch so far
+        self._since = time.perf_counter()
+        self.waited = 0.0  # seconds since the last line in which the next batch was not there
+        self._writes = hosts.is_first()
+        self.bar = tqdm(
+            total=last, initial=first, unit="step", disable=not (self._writes and sys.stderr.isatty()), leave=True
+        )
+        if self._writes:
+            from tensorboardX import SummaryWriter  # half a second, and only here
+
+            with self._writing():
+                _forget_after(first, self._path)
+                self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 (closed in `close`)
+                # What a killed run had reached beyond the checkpoint is not shown twice.
+                self._board = SummaryWriter(str(workdir / TENSORBOARD), purge_step=first + 1 if first else None)
+
+    def add(self, step: int, measured: Measured) -> None:
+        """Notes what a step found, still on the device."""
+        self._measured.append(measured)
+        self.bar.update()
+
+    def is_due(self, step: int) -> bool:
+        """Whether a line belongs after this step."""
+        return not (step % self._config.train.log_every_steps and step % self._steps_per_epoch) or step == self._last
+
+    def write(self, step: int) -> None:
+        """Writes a line about the steps since the last one, up to `step`, if there are any.
+
+        Raises:
+          NotFiniteError: a loss or a gradient among them is not a finite number; nothing is written.
+          UserError: the disk is full, or the file cannot be written.
+        """
+        if not self._measured:
+            return
+        losses, norms = np.asarray(jax.device_get(self._measured), np.float64).T
+        elapsed = time.perf_counter() - self._since
+        wrong = np.flatnonzero(~(np.isfinite(losses) & np.isfinite(norms)))
+        if wrong.size:
+            culprit = int(wrong[0])
+            what = (
+                f"the loss is {losses[culprit]}" if not np.isfinite(losses[culprit]) else "the gradient is not finite"
+            )
+            raise NotFiniteError(step - len(losses) + 1 + culprit, what)
+        clips = len(losses) * self._config.train.batch_size / elapsed
+        line = {
+            "step": step,
+            "epoch": self.epoch_of(step),
+            "loss": float(losses.mean()),
+            "gradient_norm": float(norms.mean()),
+            "learning_rate": {name: float(rate(step - 1)) for name, rate in self._rates.items()},
+            "clips_per_second": clips,
+            "data_wait_seconds": self.waited,
+            "data_wait_share": self.waited / elapsed,
+        }
+        self._put(line, ("loss", "gradient_norm", "learning_rate", "clips_per_second", "data_wait_share"))
+        self.bar.set_postfix_str(
+            f"loss {line['loss']:.4f}, {clips:.1f} clips/s, {self.waited / elapsed:.0%} waiting for data"
+        )
+        self._epoch += losses.tolist()
+        if not step % self._steps_per_epoch:
+            self.say(
+                f"epoch {line['epoch']}/{self._config.train.epochs}  step {step}/{self._last}  "
+                f"mean loss {np.mean(self._epoch):.4f}  {clips:.1f} clips/s"
+            )
+            self._epoch = []
+        self._measured, self.waited, self._since = [], 0.0, time.perf_counter()
+
+    def validated(self, step: int, found: dict[str, float], best: bool) -> None:
+        """Writes a line about a validation; the time it took does not count as training."""
+        self._put({"step": step, "epoch": self.epoch_of(step), "validation": found}, ("validation",))
+        self.say(
+            f"validation  loss {found['loss']:.4f}  average precision {found['average_precision']:.4f}  "
+            f"F {found['fscore']:.4f}" + ("  (the best so far)" if best else "")
+        )
+        self._since = time.perf_counter()
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch that a step belongs to, from 1."""
+        return (step - 1) // self._steps_per_epoch + 1
+
+    def say(self, text: str) -> None:
+        """A line to the terminal, above the bar where there is one; of several processes the first speaks."""
+        if self._writes:
+            self.bar.write(text)
+            sys.stdout.flush()
+
+    def close(self) -> None:
+        """Ends the bar and the files."""
+        self.bar.close()
+        if self._writes:
+            with self._writing():
+                self._file.close()
+                self._board.close()
+
+    def _put(self, line: dict[str, Any], shown: tuple[str, ...]) -> None:
+        if not self._writes:
+            return
+        with self._writing():
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+            for name in shown:
+                values = line[name].items() if isinstance(line[name], dict) else [("", line[name])]
+                for part, value in values:
+                    self._board.add_scalar(f"{name}/{part}" if part else name, value, line["step"])
+            self._board.flush()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self._path}: {error.strerror or error}; make room, and the same command resumes from "
+                "the last checkpoint"
+            ) from error
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`, up to one that a kill cut short; none where there is no file."""
+    found = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                break
+    return found
+
+
+def _forget_after(step: int, path: Path) -> None:
+    """Drops the lines beyond `step`, which a killed run had reached but not saved."""
+    if path.exists():
+        kept = [line for line in read_metrics(path) if line["step"] <= step]
+        with staged(path) as stage:
+            stage.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")

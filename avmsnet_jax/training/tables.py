@@ -1,0 +1,107 @@
+"""What a run is about to do, as tables to read before it begins."""
+
+import math
+from collections import defaultdict
+from typing import Any, NamedTuple
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+
+from avmsnet_jax.config import Config
+from avmsnet_jax.training.optimizer import Treatment, parameter_path, treatment
+from avmsnet_jax.training.step import TrainState
+
+
+class Row(NamedTuple):
+    """One parameter and how it is trained."""
+
+    path: str
+    shape: tuple[int, ...]
+    treatment: Treatment
+
+
+def parameters(config: Config, params: Any) -> list[Row]:
+    """A row for every parameter of the network, in the order of the tree."""
+    return [
+        Row(parameter_path(path), leaf.shape, treatment(parameter_path(path), config))
+        for path, leaf in jax.tree.leaves_with_path(params)
+    ]
+
+
+def each_parameter(rows: list[Row]) -> str:
+    """All of them: `parameter, shape, group, lr, decay`."""
+    cells = [(row.path, "x".join(map(str, row.shape)), row.treatment.group, *_rates(row.treatment)) for row in rows]
+    return _aligned([("parameter", "shape", "group", "lr", "decay"), *cells], numbers=(3, 4))
+
+
+def each_group(rows: list[Row]) -> str:
+    """A line for each way in which parameters are treated: how many tensors and numbers, learning rate, decay."""
+    sizes: dict[Treatment, list[int]] = defaultdict(list)
+    for row in rows:
+        sizes[row.treatment].append(math.prod(row.shape))
+    cells = [(how.group, str(len(counts)), f"{sum(counts):,}", *_rates(how)) for how, counts in sizes.items()]
+    total = ("total", str(len(rows)), f"{sum(math.prod(row.shape) for row in rows):,}", "", "")
+    return _aligned([("group", "tensors", "parameters", "lr", "decay"), *cells, total], numbers=(1, 2, 3, 4))
+
+
+def devices(mesh: Mesh, batch_size: int) -> str:
+    """How the devices are arranged, and what each gets of a batch."""
+    first = mesh.devices.flat[0]
+    shape = " x ".join(f"{size} {axis}" for axis, size in mesh.shape.items())
+    processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    return (
+        f"devices: {mesh.size} x {first.device_kind}{processes}, as {shape}; "
+        f"{batch_size} clips a step, {batch_size // mesh.size} a device"
+    )
+
+
+def memory(described: TrainState, compiled: Any) -> str:
+    """What a device holds: the training state, by part, and what a step needs beside it."""
+    parts = {
+        "parameters": described.params,
+        "optimiser": described.opt_state,
+        "BN statistics": described.stats,
+        "averaged weights": described.ema,
+    }
+    held = {name: _bytes_a_device(part) for name, part in parts.items()}
+    told = [f"{name} {_size(size)}" for name, size in held.items() if size]
+    analysis = compiled.memory_analysis()
+    if analysis is not None:
+        told.append(f"a step {_size(analysis.temp_size_in_bytes)} beside them")
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    return f"memory a device: {', '.join(told)}" + (f"; it has {_size(limit)}" if limit else "")
+
+
+def _bytes_a_device(tree: Any) -> int:
+    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _rates(how: Treatment) -> tuple[str, str]:
+    return ("frozen", "") if how.group == "frozen" else (f"{how.rate:g}", f"{how.decay:g}")
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
+
+
+def _aligned(cells: list[tuple[str, ...]], numbers: tuple[int, ...]) -> str:
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    return "\n".join(
+        "  ".join(
+            text.rjust(width) if column in numbers else text.ljust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    )
+
+
+def shapes_of(config: Config) -> Any:
+    """The network's parameters as shapes, without making them."""
+    from avmsnet_jax.models.avmsnet import AVMSNet
+
+    return nnx.state(nnx.eval_shape(lambda: AVMSNet(config.model, rngs=nnx.Rngs(0))), nnx.Param)
