@@ -106,7 +106,8 @@ def _first_state(
     model = nnx.merge(graphdef, state.params, state.stats)
     checkpoint.initialise(model, config.init.checkpoint)
     _, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
-    return begin(config, optimizer, *states)
+    # Placed as a step leaves it, or the second step would be compiled anew.
+    return jax.device_put(begin(config, optimizer, *states), jax.tree.map(lambda leaf: leaf.sharding, described))
 
 
 def _check_same_run(config: Config, workdir: Path) -> None:
