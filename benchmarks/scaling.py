@@ -261,11 +261,12 @@ def predict(machine: Machine, case: Case, counted: dict[str, Any]) -> dict[str, 
 
 def line(row: dict[str, Any]) -> str:
     """A row of the table."""
+    where = f"{row['machine']:8} {row['dtype']:8} {row['devices']:3d} devices, fsdp {row['fsdp']}, "
+    work = f"{row['batch']:3d} clips each ({'/'.join(row['scaling'])}): {row['exact_flops'] / 1e9:6.0f} GFLOP, "
+    sent = f"sends {row['sent_bytes'] / 1e6:5.0f} MB in {len(row['operations'])} operations; "
+    overlapped = f"step {row['fast_overlapped_ms']:.1f}-{row['slow_overlapped_ms']:.1f} ms "
     return (
-        f"{row['machine']:8} {row['dtype']:8} {row['devices']:3d} devices, fsdp {row['fsdp']}, {row['batch']:3d} clips "
-        f"each ({'/'.join(row['scaling'])}): {row['exact_flops'] / 1e9:6.0f} GFLOP, "
-        f"sends {row['sent_bytes'] / 1e6:5.0f} MB in {len(row['operations'])} operations; step {row['fast_overlapped_ms']:.1f}-{row['slow_overlapped_ms']:.1f}"
-        f" ms (one after the other {row['fast_serial_ms']:.1f}-{row['slow_serial_ms']:.1f})"
+        where + work + sent + overlapped + f"(not overlapped {row['fast_serial_ms']:.1f}-{row['slow_serial_ms']:.1f})"
     )
 
 
