@@ -70,8 +70,10 @@ def collectives(program: str) -> list[Collective]:
     for name, lines in computations.items():
         for line in lines:
             parsed = _INSTRUCTION.match(line)
-            kind = parsed and parsed[3].removesuffix("-start")
-            if not parsed or kind not in KINDS or _is_alone(line):
+            if not parsed:
+                continue
+            kind = parsed[3].removesuffix("-start")
+            if kind not in KINDS or _is_alone(line):
                 continue
             if name in bodies:
                 raise ValueError(f"{parsed[1]} is in a loop, whose turns are not counted")
@@ -127,7 +129,7 @@ def _is_widened(rest: str, lines: list[str], computations: dict[str, list[str]])
     while moved := re.search(r" (?:bitcast|copy|transpose|reshape)\(%([\w.\-]+)\)", defined):
         defined = next((line for line in lines if line.lstrip().startswith(f"%{moved[1]} = ")), "")
     converted = re.search(r" convert\(%([\w.\-]+)\)", defined)
-    return bool(converted) and any(line.lstrip().startswith(f"%{converted[1]} = bf16[") for line in lines)
+    return converted is not None and any(f"%{converted[1]} = bf16[" in line for line in lines)
 
 
 def _is_alone(rest: str) -> bool:

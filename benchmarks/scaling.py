@@ -161,7 +161,7 @@ def compile_here(case: Case) -> dict[str, Any]:
     # The forms of convolutions and normalisations that accelerators get, not those that are fastest on a CPU.
     with mock.patch("jax.default_backend", return_value="gpu"):
         graphdef, described = describe(config, optimizer, mesh)
-        step = make_step(graphdef, optimizer, config, described)
+        step: Any = make_step(graphdef, optimizer, config, described)
         traced = step.trace(described, batch)
     # It never runs: no need for LLVM to optimise what XLA has.
     compiled = traced.lower().compile({"xla_backend_optimization_level": 0})
