@@ -24,7 +24,7 @@ demo: .venv/demo-installed
 	$(BIN)/python eval.py --config=configs/demo.py --config.data.dir=demo/records --checkpoint=demo/run --output=demo/results
 
 test: .venv/test-installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 lint: .venv/test-installed
 	$(BIN)/ruff check

@@ -1,16 +1,18 @@
 """What the tests of whole commands share: small films as records, a small network, and commands as processes."""
 
+import fcntl
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from avmsnet_jax.config import Config, DataConfig, EvalConfig, ModelConfig, OptimizerConfig, TrainConfig
 from avmsnet_jax.data.prepare import prepare
@@ -20,6 +22,17 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Every test of the network is a comparison with PyTorch.
 collect_ignore = [] if importlib.util.find_spec("torch") else ["models"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What any process of this test run compiled, no other compiles again: pytest-xdist's workers, commands, these."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="avmsnet_compiled_")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        os.environ |= {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        # JAX is imported already and has read its environment; only the first process comes here.
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def pytest_report_header() -> list[str]:
@@ -41,10 +54,28 @@ SMALL = {
 Run = Callable[..., subprocess.CompletedProcess]
 
 
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """The folder `name` as `make` left it: for all workers of pytest-xdist, by the first of them that asks."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # what a worker has for itself is a folder in it
+    folder, finished = shared / name, shared / f"{name}.finished"
+    with open(shared / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not finished.exists():
+            folder.mkdir()
+            make(folder)
+            finished.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def small_records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Records of four films with nine clips each: two to train on, two of awkward names to test on."""
-    folder = tmp_path_factory.mktemp("small")
+    return made_once(tmp_path_factory, "small", _prepare_small) / "records"
+
+
+def _prepare_small(folder: Path) -> None:
     rng = np.random.default_rng(0)
     for name, shots in (
         ("train/one", "1.0,3.0"),
@@ -61,7 +92,6 @@ def small_records(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_movie(path, patches, 10, waveform.astype(np.float32))
         path.with_name(f"{path.stem}.keyshots.csv").write_text(f"start_s,end_s\n{shots}\n", encoding="utf-8")
     prepare("movies", folder / "films", folder / "records", frames=8, frame_size=32, spacing=5)
-    return folder / "records"
 
 
 @pytest.fixture(scope="session")
@@ -97,13 +127,9 @@ def small_config_file(small_records: Path, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment in which a process finds the package, and reuses what an earlier one compiled."""
-    return os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
+def environment() -> dict[str, str]:
+    """An environment in which a process finds the package."""
+    return os.environ | {"PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture(scope="session")
@@ -127,28 +153,17 @@ def python(environment: dict[str, str]) -> Run:
 @pytest.fixture(scope="session")
 def small_run(python: Run, small_config_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The working directory of a finished run of `small_config`. Not to be changed."""
-    workdir = tmp_path_factory.mktemp("run") / "made" / "on demand"
-    done = python("train.py", "--config", small_config_file, "--workdir", workdir)
-    assert done.returncode == 0, done.stderr
-    return workdir
+
+    def make(folder: Path) -> None:
+        done = python("train.py", "--config", small_config_file, "--workdir", folder / "made" / "on demand")
+        assert done.returncode == 0, done.stderr
+
+    return made_once(tmp_path_factory, "run", make) / "made" / "on demand"
 
 
 @pytest.fixture(scope="module")
-def compiled_before(small_run: Path, environment: dict[str, str]) -> Iterator[None]:
-    """Lets this process, too, reuse what `small_run` compiled."""
-    settings = {
-        "jax_compilation_cache_dir": environment["JAX_COMPILATION_CACHE_DIR"],
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    jax.clear_caches()
+def compiled_before(small_run: Path) -> None:
+    """What `small_run` compiled is there, so that a module's tests need not compile it at once with it."""
 
 
 def one_line(done: subprocess.CompletedProcess) -> str:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx, traverse_util
@@ -254,6 +255,13 @@ def test_a_visual_only_checkpoint_starts_an_audio_visual_run(config, tmp_path):
         train(config, tmp_path / "run")
     assert steps_saved(tmp_path / "run") == []
     assert lines(tmp_path / "run") == []
+
+
+def test_first_weights_from_a_checkpoint_do_not_have_the_step_compiled_twice(small_run, config, tmp_path, caplog):
+    config.init.checkpoint, config.train.epochs = str(small_run), 1
+    with jax.log_compiles():
+        train(config, tmp_path / "run")
+    assert sum(record.message.startswith("Compiling jit(step)") for record in caplog.records) == 1
 
 
 # What is not a number
