@@ -85,8 +85,8 @@ PROTOCOLS = {
                 "frames: not what the literature reports",
             ),
         },
-        "SumMe's users gave no scores. The literature's tau and rho are those of the summary, 0 or 1 a frame, with the mean "
-        "of the users' summaries; those of the scores with that mean are another quantity.",
+        "SumMe's users gave no scores. The literature's tau and rho are those of the summary, with the mean of the "
+        "users' summaries; those of the scores with that mean are another quantity.",
     ),
 }
 
