@@ -34,12 +34,12 @@ class Protocol:
     Attributes:
       title: the benchmark's name.
       measures: what it measures, by name.
-      note: what a reader might mistake.
+      notes: what a reader might mistake.
     """
 
     title: str
     measures: dict[str, Measure]
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
 
 _F1_MEAN = Measure("F1, mean", "F1 of the summary with each user's in frames, mean over users")
@@ -85,8 +85,10 @@ PROTOCOLS = {
                 "frames: not what the literature reports",
             ),
         },
-        "SumMe's users gave no scores. The literature's tau and rho are those of the summary, with the mean of the "
-        "users' summaries; those of the scores with that mean are another quantity.",
+        (
+            "SumMe's users gave no scores. The literature's tau and rho are those of the summary, with the mean of the "
+            "users' summaries; those of the scores with that mean are another quantity.",
+        ),
     ),
 }
 

@@ -109,10 +109,10 @@ def _metrics(clips: Clips, films: dict[str, dict[str, Any]], threshold: float) -
     }
 
 
-def _intervals(counts: np.ndarray) -> dict[str, list[float]]:
+def _intervals(counts: np.ndarray) -> dict[str, list[float] | None]:
     """The 95% intervals of the pooled figures, films drawn anew; `counts` (V, 3): right, called and key clips."""
 
-    def ratio(above: tuple[int, ...], below: tuple[int, ...]) -> list[float]:
+    def ratio(above: tuple[int, ...], below: tuple[int, ...]) -> list[float] | None:
         def of(draws: np.ndarray) -> np.ndarray:
             totals = draws @ counts
             over, under = totals[:, above].sum(axis=1), totals[:, below].sum(axis=1)
@@ -151,9 +151,9 @@ def markdown(metrics: dict[str, Any]) -> str:
                 "test of Movie50.",
                 "## All clips of all films pooled",
                 report.markdown_table(*_table(metrics)),
-                f"[95% interval: bootstrap over {count} films]",
+                f"[95% interval: bootstrap over {report.counted(count, 'film')}]",
                 report.pooled_sentence(metrics),
-                f"## Mean over the {count} films",
+                f"## Mean over {report.counted(count, 'film')}",
                 report.markdown_table(["", "mean ± standard deviation [95% interval]"], films),
                 "## What is what",
                 "\n".join(f"- **{row}**: {meaning}." for row, meaning in BASELINES.items()),
@@ -169,7 +169,10 @@ def _table(metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         cells = ["-"] * 3 if row is None else [f"{row[field]:.3f}" for field in Agreement._fields]
         if row is not None and "interval" in row:
             intervals = [row["interval"][field] for field in Agreement._fields]
-            cells = [f"{cell} [{low:.3f}, {high:.3f}]" for cell, (low, high) in zip(cells, intervals, strict=True)]
+            cells = [
+                f"{cell} [{edges[0]:.3f}, {edges[1]:.3f}]" if edges else cell
+                for cell, edges in zip(cells, intervals, strict=True)
+            ]
         rows.append([name, *cells])
     return ["", "precision", "recall", "F"], rows
 

@@ -99,7 +99,14 @@ def precision_recall(scores: np.ndarray, labels: np.ndarray, threshold: float | 
         axes.annotate(f"F {level}", (1.0, level / (2 - level)), (4, -3), textcoords="offset points", color="#999999")
     _, precisions, recalls = precision_recall_curve(scores, labels)
     area, share = average_precision(scores, labels), float(np.mean(labels)) if len(labels) else 0.0
-    axes.step(recalls, precisions, where="pre", color=_BLUE, label=f"scores: average precision {area:.3f}")
+    # From recall 0 on: the first threshold's precision holds up to its recall, as average precision counts it.
+    axes.step(
+        np.append(0, recalls),
+        np.append(precisions[:1], precisions),
+        where="pre",
+        color=_BLUE,
+        label=f"scores: average precision {area:.3f}",
+    )
     axes.axhline(share, color=_GREY, linewidth=1.0, linestyle="--", label=f"chance: {share:.3f} of the clips are key")
     if threshold is not None:
         found = precision_recall_f(scores >= threshold, labels)

@@ -106,6 +106,11 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("  ".join(line).rstrip() for line in aligned)
 
 
+def counted(count: int, thing: str) -> str:
+    """`1 video`, `2 videos`."""
+    return f"{count} {thing}" + "s" * (count != 1)
+
+
 def cell(figures: Figures | None, *, short: bool = False) -> str:
     """A mean with its spread and its interval, `0.177 ± 0.070 [0.158, 0.197]`; a dash where there is none.
 
@@ -118,7 +123,7 @@ def cell(figures: Figures | None, *, short: bool = False) -> str:
     text = f"{figures['mean']:.4f}"
     if figures["sd"] is not None:
         text += f" ± {figures['sd']:.3f}"
-    if short:
+    if short or figures["interval"] is None:
         return text
     low, high = figures["interval"]
     return f"{text} [{low:.3f}, {high:.3f}]"

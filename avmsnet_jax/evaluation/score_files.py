@@ -43,9 +43,9 @@ def read_scores(path: Path, videos: Sequence[Judged]) -> list[dict[str, Scored]]
       FILE.h5     a dataset of scores for each video, or a group with one called `score` or `scores`
       DIR         a CSV for each video with the columns `frame` (from 1) and `score`, as eval.py writes them, or a .npy
 
-    or a folder whose names, in natural order, begin with `split`: one of these for each split. A video goes by its name
-    or by its number in the data set, `video_3`. There is a score for each pick, or for each frame; in a CSV, for the
-    frames it names.
+    or a folder of `split0`, `split1`, ... (or `fold`), one of these for each split. A video goes by its name or by its
+    number in the data set, `video_3`. There is a score for each pick, or for each frame; in a CSV, for the frames it
+    names.
 
     Returns:
       a single dictionary of scores by the name of the video, or one for each split.
@@ -91,10 +91,15 @@ def _tables(path: Path) -> list[tuple[Path, Mapping[str, tuple[Any, Any]]]]:
     if not path.exists():
         raise UserError(f"there are no scores {path}; check the path")
     if path.is_dir():
-        parts = sorted(path.glob("split*"), key=lambda part: [int(digits) for digits in re.findall(r"\d+", part.name)])
+        parts = {
+            int(found[1]): part for part in path.iterdir() if (found := re.match(r"(?:split|fold)\D?(\d+)", part.name))
+        }
         if parts:
-            return [table for part in parts for table in _tables(part)]
-        return [(path, dict(_read_folder(path)))]
+            return [table for number in sorted(parts) for table in _tables(parts[number])]
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in (".json", *HDF5_SUFFIXES))
+        if len(files) > 1:  # one an epoch, as some projects leave them
+            raise UserError(f"{path} holds {files[0].name} and {files[1].name}; keep the one that is to be tested")
+        return _tables(files[0]) if files else [(path, dict(_read_folder(path)))]
     if path.suffix.lower() in HDF5_SUFFIXES:
         return [(path, dict(_read_hdf5(path)))]
     if path.suffix.lower() != ".json":

@@ -9,8 +9,10 @@ RESAMPLES = 10_000
 _BLOCK = 1_000  # resamples at once
 
 
-def resampled(count: int, statistic: Callable[[np.ndarray], np.ndarray]) -> list[float]:
+def resampled(count: int, statistic: Callable[[np.ndarray], np.ndarray]) -> list[float] | None:
     """The 95% interval of a statistic of videos by the percentile bootstrap (Efron 1979): [low, high].
+
+    One video has none: None.
 
     Videos are drawn with replacement, as many as there are, 10,000 times from a fixed seed; the interval is that from
     the 2.5th to the 97.5th percentile of the statistic.
@@ -20,6 +22,8 @@ def resampled(count: int, statistic: Callable[[np.ndarray], np.ndarray]) -> list
       statistic: takes (R, count) float64, how often each video was drawn in each of R resamples, and returns (R,); NaN
         where it has no value.
     """
+    if count < 2:
+        return None
     rng = np.random.default_rng(0)
     found = [
         statistic(rng.multinomial(count, np.full(count, 1 / count), _BLOCK).astype(np.float64))

@@ -82,6 +82,7 @@ def run(trial: Trial, stage: Path) -> dict[str, Any]:
         **trial.facts,
         "num_videos": len(trial.videos),
         "rows": {row: {name: _figures(trial, values, name) for name in measures} for row, values in rows.items()},
+        "notes": _notes(trial),
         "measures": {name: measure.meaning for name, measure in measures.items()},
         "baselines": benchmark.BASELINES,
         "folds": {name: list(tested) for name, tested in trial.tests.items()},
@@ -93,6 +94,21 @@ def run(trial: Trial, stage: Path) -> dict[str, Any]:
     report.write_json(stage / "metrics.json", metrics)
     (stage / "report.md").write_text(markdown(metrics), encoding="utf-8")
     return metrics
+
+
+def _notes(trial: Trial) -> list[str]:
+    """What a reader might miss in the tables, or mistake."""
+    notes = list(PROTOCOLS[trial.protocol].notes)
+    if shotless := [video.name for video in trial.videos if video.shots is None]:
+        notes.append(
+            f"No summary and no F1 of {report.counted(len(shotless), 'video')}, as the shots are not known: give the "
+            "field's HDF5 file as another --annotations."
+        )
+    if trial.protocol == "tvsum" and any(video.user_scores is None for video in trial.videos):
+        notes.append(
+            "No tau and rho, as the users' scores are not known: give ydata-tvsum50.mat as another --annotations."
+        )
+    return notes
 
 
 def _figures(trial: Trial, row: Row, measure: str) -> dict[str, Any]:
@@ -149,7 +165,7 @@ def _write_videos(trial: Trial, rows: Mapping[str, Row], path: Path) -> None:
 def markdown(metrics: Mapping[str, Any]) -> str:
     """`metrics.json` of a trial as tables."""
     protocol = PROTOCOLS[metrics["protocol"]]
-    parts = [f"# {protocol.title}", *filter(None, [_sources(metrics), protocol.note])]
+    parts = [f"# {protocol.title}", _sources(metrics), *metrics["notes"]]
     for heading, kind, note in _tables(metrics):
         header, rows = _table(metrics, kind, short=False)
         parts += [f"## {heading}", report.markdown_table(header, rows), note]
@@ -168,11 +184,7 @@ def text(metrics: Mapping[str, Any]) -> str:
     for heading, kind, _ in _tables(metrics):
         parts += [f"{PROTOCOLS[metrics['protocol']].title}, {heading[0].lower()}{heading[1:]}"]
         parts += [report.text_table(*_table(metrics, kind, short=True))]
-    if note := PROTOCOLS[metrics["protocol"]].note:
-        parts += [note]
-    if metrics["shots"] != "given":
-        parts += [f"shots: {metrics['shots']}"]
-    return "\n".join(parts)
+    return "\n".join([*parts, *metrics["notes"]])
 
 
 def _tables(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -180,7 +192,7 @@ def _tables(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     count, folds = metrics["num_videos"], len(metrics["folds"])
     tables = [
         (
-            f"Mean over the {count} videos",
+            f"Mean over {report.counted(count, 'video')}",
             "videos",
             "Mean ± standard deviation over videos [95% interval of the mean: bootstrap over videos].",
         )
@@ -188,7 +200,7 @@ def _tables(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if folds > 1 and any(cell["splits"] for row in metrics["rows"].values() for cell in row.values()):
         tables.append(
             (
-                f"Mean over the {folds} splits",
+                f"Mean over {folds} splits",
                 "splits",
                 "Mean of the splits' means over their test videos ± standard deviation over splits [95% interval of "
                 "the mean: bootstrap over videos, each with its places in all splits].",

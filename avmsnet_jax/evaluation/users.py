@@ -120,7 +120,7 @@ def evaluate_scores(
         "scores": None if scores is None else str(scores),
         "annotations": [str(path) for path in paths],
         "threshold_from": "eval.threshold",
-        "shots": "given" if all(video.shots is not None for video in videos) else _UNKNOWN,
+        "shots": "given" if all(video.shots is not None for video in videos) else "not known of every video",
     }
     with staged(output.absolute()) as stage:
         thresholds = dict.fromkeys(scored, threshold)
@@ -131,9 +131,6 @@ def protocol_of(config: Config) -> str:
     """The protocol that fits the records of `config`: that of TVSum or SumMe where users judged, else movie50."""
     manifest = pipeline.read_manifest(config.data.dir)
     return manifest["dataset"] if manifest.get("annotations") and manifest.get("dataset") in PROTOCOLS else "movie50"
-
-
-_UNKNOWN = "not known of some videos, which have no summary and no F1; give --annotations of the field's HDF5 file, too"
 
 
 def _divided(
