@@ -20,9 +20,9 @@ from avmsnet_jax.evaluation.metrics import best_threshold
 from avmsnet_jax.models.avmsnet import AVMSNet
 
 # Clips that a device computes at once. Never more or fewer: the last bits of a score depend on it, and the batch size
-# shall not show in any figure. On CPU one at a time, at a fifth of the speed lost: products of several rows are added up
-# in an order that changes with XLA's threads. Some convolutions of small frames still do so, and XLA keeps a thread a
-# device: 8 devices that are simulated on a CPU of 2 cores can change a score by some 1e-7.
+# shall not show in any figure. On CPU one at a time, at a fifth of the speed lost: products of several rows are added
+# up in an order that changes with XLA's threads. Some convolutions of small frames still do so, and XLA keeps a thread
+# a device: 8 devices that are simulated on a CPU of 2 cores can change a score by some 1e-7.
 _AT_ONCE = {"cpu": 1}
 _AT_ONCE_ELSEWHERE = 16
 
