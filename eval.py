@@ -1,6 +1,10 @@
-"""Score a split of prepared records with a checkpoint: precision, recall and F beside chance, and every clip's score.
+"""Test scores of importance, a checkpoint's or anyone's, beside random, uniform and human ones.
 
-python eval.py --config=configs/films.py --config.data.dir=RECORDS --checkpoint=RUN --output=RESULTS
+A checkpoint on prepared records, by the protocol that fits the data set:
+  python eval.py --config=configs/films.py --config.data.dir=RECORDS --checkpoint=RUN --output=RESULTS
+
+Scores of any model, or none, against TVSum's or SumMe's annotations:
+  python eval.py --annotations=ydata-tvsum50.mat --scores=SCORES.json --output=RESULTS
 """
 
 from pathlib import Path
@@ -9,20 +13,80 @@ from absl import flags
 
 from avmsnet_jax import command
 from avmsnet_jax.config import Config
+from avmsnet_jax.errors import UserError
 
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "a training run, one of its steps, or a converted checkpoint")
-_OUTPUT = flags.DEFINE_string("output", "", "where metrics.json and scores/<video>.csv go; must not exist yet")
-_SPLIT = flags.DEFINE_string("split", "test", "which split of the records to score")
+_CHECKPOINT = flags.DEFINE_multi_string(
+    "checkpoint", [], "a training run, one of its steps, or a converted checkpoint; one for each fold to test all folds"
+)
+_SCORES = flags.DEFINE_string(
+    "scores",
+    "",
+    "instead of a checkpoint: FILE.json ({video: [score, ...]}, or a list of such, one for each split), FILE.h5 (a "
+    "dataset a video), or a folder of VIDEO.csv (frame,score) or VIDEO.npy, or of split*/ with these",
+)
+_ANNOTATIONS = flags.DEFINE_multi_string(
+    "annotations",
+    [],
+    "what users said, where no checkpoint is tested: ydata-tvsum50.mat, SumMe's folder, an HDF5 file with the field's "
+    "datasets, or prepared records; several are laid over one another",
+)
+_PROTOCOL = flags.DEFINE_enum(
+    "protocol",
+    "",
+    ["", "movie50", "tvsum", "summe"],
+    "movie50 (precision, recall, F of clips), tvsum (agreement with each user, mean) or summe (with the nearest user); "
+    "empty = the one that fits the data set",
+)
+_SPLITS = flags.DEFINE_string(
+    "splits", "", "JSON list of {train_keys, test_keys}, for --annotations; empty = the usual"
+)
+_SPLIT = flags.DEFINE_string("split", "test", "which split of the records to score; whole = all videos of all folds")
+_OUTPUT = flags.DEFINE_string("output", "", "where the report goes; must not exist yet")
 
 
 def main(config: Config) -> None:
-    command.require(_CHECKPOINT, _OUTPUT)
-    from avmsnet_jax.evaluation import movie50  # seconds to import: not for --help or a missing flag
-
-    metrics = movie50.evaluate(config, _CHECKPOINT.value, _SPLIT.value, Path(_OUTPUT.value))
-    print(movie50.summary(metrics))
+    if not (_CHECKPOINT.value or _SCORES.value or _ANNOTATIONS.value):
+        raise UserError("--checkpoint is missing, or --annotations, to test other --scores (--help lists all options)")
+    command.require(_OUTPUT)
+    table = _test_files(config) if _SCORES.value or _ANNOTATIONS.value else _test_checkpoints(config)
+    print(table)
     print(f"written to {_OUTPUT.value}")
 
 
+def _test_checkpoints(config: Config) -> str:
+    from avmsnet_jax.evaluation import movie50, trial, users  # seconds to import: not for --help or a missing flag
+
+    if _SPLITS.value:
+        raise UserError("--splits is for --annotations; records are divided by prepare_data.py --splits")
+    output = Path(_OUTPUT.value)
+    protocol = _PROTOCOL.value or users.protocol_of(config)
+    if protocol != "movie50":
+        return trial.text(users.evaluate(config, _CHECKPOINT.value, protocol, _SPLIT.value, output))
+    if len(_CHECKPOINT.value) > 1:
+        raise UserError("several checkpoints are for the folds of tvsum and summe; give one --checkpoint for movie50")
+    return movie50.summary(movie50.evaluate(config, _CHECKPOINT.value[0], _SPLIT.value, output))
+
+
+def _test_files(config: Config) -> str:
+    from avmsnet_jax.evaluation import trial, users
+
+    if _CHECKPOINT.value:
+        raise UserError(
+            "a checkpoint is tested on prepared records (--config.data.dir); leave out --scores and --annotations"
+        )
+    command.require(_ANNOTATIONS)
+    if _PROTOCOL.value == "movie50":
+        raise UserError("movie50 tests a checkpoint on prepared records; --annotations are judged by tvsum or summe")
+    metrics = users.evaluate_scores(
+        [Path(path) for path in _ANNOTATIONS.value],
+        Path(_SCORES.value) if _SCORES.value else None,
+        _PROTOCOL.value,
+        Path(_SPLITS.value) if _SPLITS.value else None,
+        config.eval.threshold,
+        Path(_OUTPUT.value),
+    )
+    return trial.text(metrics)
+
+
 if __name__ == "__main__":
-    command.run(main, takes_config=True)
+    command.run(main, takes_config=True, config_optional=True)

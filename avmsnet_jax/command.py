@@ -14,12 +14,15 @@ from avmsnet_jax import config as config_lib
 from avmsnet_jax.errors import UserError
 
 
-def run(main: Callable[[Any], None], *, takes_config: bool = False, positional: str = "") -> None:
+def run(
+    main: Callable[[Any], None], *, takes_config: bool = False, config_optional: bool = False, positional: str = ""
+) -> None:
     """Parses the command line, calls `main`, and exits: 0 on success, 2 with one line for a user's mistake.
 
     Args:
       main: called with the `Config` (`takes_config`) or else with the list of positional arguments.
       takes_config: the command has `--config=FILE` and `--config.section.field=value`.
+      config_optional: without `--config=FILE` the fields have their defaults.
       positional: what positional arguments are called in the help; empty = the command takes none.
     """
     program = sys.argv[0].rsplit("/", 1)[-1]
@@ -28,7 +31,7 @@ def run(main: Callable[[Any], None], *, takes_config: bool = False, positional: 
         if any(argument in ("--help", "-h", "--helpfull", "-help") for argument in sys.argv[1:]):
             print(_help(module, program, takes_config, positional), flush=True)
             sys.exit(0)
-        main(_parse(sys.argv, takes_config, positional))
+        main(_parse(sys.argv, takes_config, config_optional, positional))
     except UserError as error:
         print(f"{program}: {error}", file=sys.stderr)
         sys.exit(2)
@@ -40,22 +43,22 @@ def run(main: Callable[[Any], None], *, takes_config: bool = False, positional: 
         sys.exit(141)
 
 
-def require(*given: flags.FlagHolder[str]) -> None:
+def require(*given: flags.FlagHolder[Any]) -> None:
     """Raises UserError for the first option that has no value."""
     for flag in given:
         if not flag.value:
             raise UserError(f"--{flag.name} is missing (--help lists all options)")
 
 
-def _parse(argv: Sequence[str], takes_config: bool, positional: str) -> Any:
+def _parse(argv: Sequence[str], takes_config: bool, config_optional: bool, positional: str) -> Any:
     try:
         argv = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
         holder = None
         if takes_config:
             path, argv = _take_config_path(argv)
-            if not path:
+            if not path and not config_optional:
                 raise UserError("no configuration given; add --config=configs/NAME.py (--help lists the fields)")
-            config = config_lib.load_file(path)
+            config = config_lib.load_file(path) if path else config_lib.Config()
             _check_override_names(argv)
             holder = config_flags.DEFINE_config_dataclass("config", config, sys_argv=argv)
         left = flags.FLAGS(argv)[1:]

@@ -178,8 +178,13 @@ class HostsConfig:
 class EvalConfig:
     """How a checkpoint is scored."""
 
-    batch_size: int = _field(16, "clips scored at once over all devices", "clips")
+    batch_size: int = _field(
+        16, "clips read and put on all devices together at once; changes no score, whatever it is", "clips"
+    )
     threshold: float = _field(0.5, "a clip with at least this score counts as a key moment", "probability")
+    threshold_split: str = _field(
+        "", "split whose clips choose that score instead, for the greatest F there; never those that are judged by it"
+    )
 
 
 @dataclasses.dataclass

@@ -12,9 +12,12 @@ from avmsnet_jax.evaluation.change_points import kts
 from avmsnet_jax.evaluation.correlation import constant_pairs, kendall_tau, spearman_rho
 from avmsnet_jax.evaluation.metrics import (
     Agreement,
+    Calibration,
     average_precision,
     best_threshold,
+    calibration,
     f1_score,
+    precision_recall_curve,
     precision_recall_f,
     precision_recall_f_per_film,
 )
@@ -22,14 +25,17 @@ from avmsnet_jax.evaluation.selection import frame_scores, knapsack, select_shot
 
 __all__ = [
     "Agreement",
+    "Calibration",
     "average_precision",
     "best_threshold",
+    "calibration",
     "constant_pairs",
     "f1_score",
     "frame_scores",
     "kendall_tau",
     "knapsack",
     "kts",
+    "precision_recall_curve",
     "precision_recall_f",
     "precision_recall_f_per_film",
     "select_shots",

@@ -46,3 +46,20 @@ def binary(values: ArrayLike, name: str, *shape: str) -> np.ndarray:
     if ((array != 0) & (array != 1)).any():
         raise UserError(f"{name} holds other values than 0 and 1; choose the frames first")
     return array.astype(bool)
+
+
+def shots(bounds: ArrayLike, n_frames: int) -> np.ndarray:
+    """`bounds` as (S, 2) int64: first and last frame of each shot, both inclusive, one after the other.
+
+    Raises:
+      UserError: a shot is empty, overlaps the one before it or goes beyond the `n_frames` frames, or see `whole`.
+    """
+    found = whole(bounds, "shots", "shots", "first and last frame")
+    if found.shape[1] != 2:
+        raise UserError(f"shots has shape {found.shape}; give (shots, 2), the first and the last frame of each")
+    edges = found.ravel()
+    if len(edges) and (edges[0] < 0 or edges[-1] >= n_frames):
+        raise UserError(f"shots go beyond the {n_frames} frames; first and last frames are inclusive and count from 0")
+    if (found[:, 0] > found[:, 1]).any() or (found[1:, 0] <= found[:-1, 1]).any():
+        raise UserError("shots are empty or overlap; give them one after the other, first and last frame inclusive")
+    return found

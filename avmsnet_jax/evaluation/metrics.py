@@ -111,6 +111,65 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
     return float(np.sum(np.diff(true, prepend=0) / true[-1] * true / predicted))
 
 
+def precision_recall_curve(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision and recall at every threshold there is.
+
+    Args:
+      scores: (N,) numbers.
+      labels: (N,) 0/1 or bool.
+
+    Returns:
+      (L,) float64 each: the distinct scores, falling, and the precision and the recall of the clips at or above each
+      (recall 0 where no clip is key).
+
+    Raises:
+      UserError: see `average_precision`.
+    """
+    levels, true, predicted = _sweep(scores, labels)
+    positive = max(int(true[-1]), 1) if len(true) else 1
+    return levels, true / np.maximum(predicted, 1), true / positive
+
+
+class Calibration(NamedTuple):
+    """How far scores are probabilities, in bins of equal width.
+
+    Attributes:
+      counts: (bins,) int64, clips in each.
+      scores: (bins,) float64, their mean score; 0 where there are none.
+      shares: (bins,) float64, the share of them that is key; 0 where there are none.
+      error: the mean over clips of how far their bin's score lies from its share, 0-1: the expected calibration error
+        (Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning, AAAI 2015).
+    """
+
+    counts: np.ndarray
+    scores: np.ndarray
+    shares: np.ndarray
+    error: float
+
+
+def calibration(scores: ArrayLike, labels: ArrayLike, bins: int = 10) -> Calibration:
+    """What share of the clips with a score is key, for scores in bins [0, 1/bins), ..., [1 - 1/bins, 1].
+
+    Args:
+      scores: (N,) numbers in 0-1.
+      labels: (N,) 0/1 or bool.
+      bins: how many.
+
+    Raises:
+      UserError: the lengths differ, a score is not within 0-1, or a label neither 0 nor 1.
+    """
+    values, key = _clips(scores, labels)
+    if len(values) and not 0 <= values.min() <= values.max() <= 1:
+        raise UserError(f"scores lie within {values.min():g} to {values.max():g}; calibration is of scores in 0 to 1")
+    place = np.minimum((values * bins).astype(np.int64), bins - 1)
+    counts, total, true = (
+        np.bincount(place, weights, bins) for weights in (np.ones(len(values)), values, key.astype(np.float64))
+    )
+    most = np.maximum(counts, 1)
+    error = float(np.abs(total - true).sum() / max(len(values), 1))
+    return Calibration(counts.astype(np.int64), total / most, true / most, error)
+
+
 def best_threshold(scores: ArrayLike, labels: ArrayLike) -> tuple[float, Agreement]:
     """The threshold with the greatest F on these clips: take those of the validation part, never those reported on.
 
@@ -134,12 +193,17 @@ def best_threshold(scores: ArrayLike, labels: ArrayLike) -> tuple[float, Agreeme
 
 def _sweep(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The distinct scores, falling, and how many clips are at or above each: key ones, and all."""
-    values, key = checks.finite(scores, "scores", "clips"), checks.binary(labels, "labels", "clips")
-    if values.shape != key.shape:
-        raise UserError(f"{len(values)} scores stand against {len(key)} labels; give one label for each score")
+    values, key = _clips(scores, labels)
     levels, level_of = np.unique(-values, return_inverse=True)
     true, predicted = (np.cumsum(np.bincount(level_of[part], minlength=len(levels))) for part in (key, key | True))
     return -levels, true, predicted
+
+
+def _clips(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    values, key = checks.finite(scores, "scores", "clips"), checks.binary(labels, "labels", "clips")
+    if values.shape != key.shape:
+        raise UserError(f"{len(values)} scores stand against {len(key)} labels; give one label for each score")
+    return values, key
 
 
 def _agreement(true: float, predicted: float, positive: float) -> Agreement:

@@ -1,32 +1,37 @@
 """The published test: scores against a threshold, all clips of all videos pooled."""
 
-import csv
-import json
-import re
-import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
-from avmsnet_jax.errors import UserError
-from avmsnet_jax.evaluation.metrics import Agreement, chance, precision_recall_f
+from avmsnet_jax.evaluation import report, spread
+from avmsnet_jax.evaluation.metrics import Agreement, average_precision, chance, precision_recall_f
 from avmsnet_jax.evaluation.plots import score_curve
-from avmsnet_jax.evaluation.scoring import score_records
-from avmsnet_jax.staging import staged, taken
+from avmsnet_jax.evaluation.report import file_name
+from avmsnet_jax.evaluation.scoring import choose_threshold, score_split
+from avmsnet_jax.staging import staged
 from avmsnet_jax.weights import checkpoint
+
+BASELINES = {
+    "random": "a coin for each clip, as expected",
+    "uniform": "all clips alike: every one is called key, which is the best F that guessing can reach",
+    "human": "not known: the records hold a single judgement of each clip",
+}
+
+Clips = list[dict[str, Any]]
 
 
 def evaluate(config: Config, directory: str, split: str, output: Path) -> dict[str, Any]:
-    """Scores a split with a checkpoint; leaves `metrics.json`, `scores/<video>.csv`, `plots/<video>.png` in `output`.
+    """Scores a split with a checkpoint and leaves a report in `output`.
 
-    The network is the checkpoint's own; of `config` the records (`data`), the devices (`mesh`) and the batch size and
-    threshold (`eval`) are used.
+    That is `metrics.json`, `report.md` (the same as tables), `videos.csv` (a line for each video),
+    `scores/<video>.csv` (`frame,score,label`), `plots/<video>.png`, `precision_recall.png` and `calibration.png`.
+
+    The network is the checkpoint's own; of `config` the records (`data`), the devices (`mesh`) and `eval` are used.
 
     Args:
       config: the configuration.
@@ -40,80 +45,152 @@ def evaluate(config: Config, directory: str, split: str, output: Path) -> dict[s
     Raises:
       UserError: the checkpoint, the records or the output directory do not serve.
     """
-    if taken(output):
-        raise UserError(f"{output} exists and is not an empty directory; choose another --output or remove it")
+    report.check_free(output)
     model = checkpoint.load(directory)
     records = pipeline.open_split(config.data.dir, split, model.config, config.data.fold)
-    pipeline.check_labelled(records)
-    mesh = mesh_lib.make_mesh(config.mesh)
-    mesh_lib.check_divides(mesh, config.eval.batch_size, "eval.batch_size")
     with staged(output.absolute()) as stage:  # before the scoring: a place that cannot be written is known at once
-        scored = score_records(
-            model,
-            records,
-            mesh,
-            batch_size=config.eval.batch_size,
-            threads=config.data.threads,
-            workers=config.data.workers,
-        )
-        clips = list(tqdm(scored, total=len(records), unit="clip", disable=not sys.stderr.isatty()))
-        metrics = _metrics(config, clips) | {"split": split, "checkpoint": str(directory)}
-        _write(stage, clips, metrics)
+        clips = score_split(config, model, records)
+        threshold, origin = choose_threshold(config, model, config.data.fold, clips)
+        by_video: dict[str, Clips] = defaultdict(list)
+        for clip in clips:
+            by_video[clip["video"]].append(clip)
+        for rows in by_video.values():
+            rows.sort(key=lambda row: row["frame"])
+        facts = {
+            "threshold": threshold,
+            "threshold_from": origin,
+            "split": split,
+            "checkpoint": str(checkpoint.find(directory)),
+            "records": config.data.dir,
+        }
+        films = {video: _film(rows, threshold) for video, rows in by_video.items()}
+        metrics = _metrics(clips, films, threshold) | facts
+        _write(stage, by_video, films, metrics)
     return metrics
 
 
-def _metrics(config: Config, clips: list[dict[str, Any]]) -> dict[str, Any]:
-    labels = np.array([clip["label"] for clip in clips])
-    predicted = np.array([clip["score"] for clip in clips]) >= config.eval.threshold
+def _film(rows: Clips, threshold: float) -> dict[str, Any]:
+    """The figures of one film, and the counts they are of."""
+    scores, labels = _arrays(rows)
+    called = scores >= threshold
     return {
-        **precision_recall_f(predicted, labels)._asdict(),
-        "threshold": config.eval.threshold,
-        "num_clips": len(clips),
+        "num_clips": len(rows),
         "num_key_clips": int(labels.sum()),
-        "num_predicted": int(predicted.sum()),
-        "chance": {
-            "coin": chance(labels, 0.5)._asdict(),
-            "every_clip": chance(labels, 1.0)._asdict(),
+        "num_predicted": int(called.sum()),
+        "num_right": int(np.sum(called & labels)),
+        **precision_recall_f(called, labels)._asdict(),
+        "average_precision": average_precision(scores, labels),
+    }
+
+
+def _metrics(clips: Clips, films: dict[str, dict[str, Any]], threshold: float) -> dict[str, Any]:
+    scores, labels = _arrays(clips)
+    pooled = report.pooled(scores, labels, scores >= threshold)
+    coin, every = chance(labels, 0.5)._asdict(), chance(labels, 1.0)._asdict()
+    model = {field: pooled[field] for field in Agreement._fields}
+    counts = np.array(
+        [[film[name] for name in ("num_right", "num_predicted", "num_key_clips")] for film in films.values()]
+    )
+    return {
+        **pooled,
+        "chance": {"coin": coin, "every_clip": every},
+        "protocol": "movie50",
+        "rows": {
+            "model": model | {"interval": _intervals(counts)},
+            "random": coin,
+            "uniform": every,
+            "human": None,
+        },
+        "baselines": BASELINES,
+        "films": {
+            field: spread.over_videos(np.array([film[field] for film in films.values()]))
+            for field in (*Agreement._fields, "average_precision")
         },
     }
 
 
+def _intervals(counts: np.ndarray) -> dict[str, list[float] | None]:
+    """The 95% intervals of the pooled figures, films drawn anew; `counts` (V, 3): right, called and key clips."""
+
+    def ratio(above: tuple[int, ...], below: tuple[int, ...]) -> list[float] | None:
+        def of(draws: np.ndarray) -> np.ndarray:
+            totals = draws @ counts
+            over, under = totals[:, above].sum(axis=1), totals[:, below].sum(axis=1)
+            return np.divide(over, under, out=np.zeros(len(draws)), where=under > 0)
+
+        return spread.resampled(len(counts), of)
+
+    # F is 2 right / (called + key).
+    return {"precision": ratio((0,), (1,)), "recall": ratio((0,), (2,)), "fscore": ratio((0, 0), (1, 2))}
+
+
 def summary(metrics: dict[str, Any]) -> str:
     """The figures of `evaluate` as a small table for the terminal."""
-    rows = {
-        "model": metrics,
-        "chance: a coin for each clip": metrics["chance"]["coin"],
-        "chance: every clip is key": metrics["chance"]["every_clip"],
+    header, rows = _table(metrics)
+    named = {
+        "model": "model",
+        "random": "random: a coin for each clip",
+        "uniform": "uniform: every clip is key",
     }
-    lines = [f"{'':30}{'precision':>10}{'recall':>10}{'F':>10}"]
-    for name, row in rows.items():
-        lines.append(f"{name:30}" + "".join(f"{row[field]:10.3f}" for field in Agreement._fields))
-    return "\n".join(
-        [
-            *lines,
-            f"{metrics['num_clips']} clips, {metrics['num_key_clips']} of them key, threshold {metrics['threshold']}",
-        ]
+    lines = [[named[row[0]], *(cell.split(" ")[0] for cell in row[1:])] for row in rows if row[0] in named]
+    return report.text_table(header, lines) + "\n" + report.pooled_sentence(metrics)
+
+
+def markdown(metrics: dict[str, Any]) -> str:
+    """`metrics.json` as tables."""
+    films = [
+        [field.replace("_", " "), report.cell(metrics["films"][field])]
+        for field in (*Agreement._fields, "average_precision")
+    ]
+    count = metrics["films"]["fscore"]["count"]
+    return (
+        "\n\n".join(
+            [
+                "# Key moments",
+                f"Checkpoint {metrics['checkpoint']} on {metrics['records']}, split {metrics['split']}: the published "
+                "test of Movie50.",
+                "## All clips of all films pooled",
+                report.markdown_table(*_table(metrics)),
+                f"[95% interval: bootstrap over {report.counted(count, 'film')}]",
+                report.pooled_sentence(metrics),
+                f"## Mean over {report.counted(count, 'film')}",
+                report.markdown_table(["", "mean ± standard deviation [95% interval]"], films),
+                "## What is what",
+                "\n".join(f"- **{row}**: {meaning}." for row, meaning in BASELINES.items()),
+            ]
+        )
+        + "\n"
     )
 
 
-def file_name(video: str) -> str:
-    """A name for files about `video`: its own, with slashes as %2F. No two videos get the same."""
-    return re.sub("/|%(?=2F|25)", lambda found: f"%{ord(found[0]):02X}", video)
+def _table(metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    rows = []
+    for name, row in metrics["rows"].items():
+        cells = ["-"] * 3 if row is None else [f"{row[field]:.3f}" for field in Agreement._fields]
+        if row is not None and "interval" in row:
+            intervals = [row["interval"][field] for field in Agreement._fields]
+            cells = [
+                f"{cell} [{edges[0]:.3f}, {edges[1]:.3f}]" if edges else cell
+                for cell, edges in zip(cells, intervals, strict=True)
+            ]
+        rows.append([name, *cells])
+    return ["", "precision", "recall", "F"], rows
 
 
-def _write(stage: Path, clips: list[dict[str, Any]], metrics: dict[str, Any]) -> None:
-    for folder in ("scores", "plots"):
-        (stage / folder).mkdir(parents=True)
-    by_video = defaultdict(list)
-    for clip in clips:
-        by_video[clip["video"]].append(clip)
+def _write(stage: Path, by_video: dict[str, Clips], films: dict[str, dict[str, Any]], metrics: dict[str, Any]) -> None:
     for video, rows in by_video.items():
-        rows.sort(key=lambda row: row["frame"])
-        with open(stage / "scores" / f"{file_name(video)}.csv", "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["frame", "score", "label"])
-            for row in rows:
-                # Nine digits hold a float32: who reads the table counts as we did.
-                writer.writerow([row["frame"], f"{row['score']:.9g}", int(row["label"])])
-        score_curve(rows, metrics["threshold"], stage / "plots" / f"{file_name(video)}.png")
-    (stage / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        name = file_name(video)
+        frames, labels = [row["frame"] for row in rows], [row["label"] for row in rows]
+        report.write_scores(stage / "scores" / f"{name}.csv", frames, [row["score"] for row in rows], labels)
+        score_curve(rows, metrics["threshold"], stage / "plots" / f"{name}.png")
+    fields = list(next(iter(films.values())))
+    lines = [[video, *(film[field] for field in fields)] for video, film in films.items()]
+    report.write_table(stage / "videos.csv", ["video", *fields], lines)
+    report.write_plots(stage, *_arrays([row for rows in by_video.values() for row in rows]), metrics["threshold"])
+    report.write_json(stage / "metrics.json", metrics)
+    (stage / "report.md").write_text(markdown(metrics), encoding="utf-8")
+
+
+def _arrays(clips: Clips) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) float64 scores and (N,) bool labels."""
+    return np.array([clip["score"] for clip in clips]), np.array([clip["label"] for clip in clips], bool)

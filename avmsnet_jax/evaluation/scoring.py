@@ -1,56 +1,151 @@
-"""The scores of a network for every clip of a split."""
+"""The scores of a network for every clip of a split, and the score from which on a clip is key."""
 
 import contextlib
-from collections.abc import Iterator
+import functools
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
+from tqdm import tqdm
 
 from avmsnet_jax import mesh as mesh_lib
+from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.evaluation.metrics import best_threshold
 from avmsnet_jax.models.avmsnet import AVMSNet
+
+# Clips that a device computes at once. Never more or fewer: the last bits of a score depend on it, and the batch size
+# shall not show in any figure. On CPU one at a time, at a fifth of the speed lost: products of several rows are added
+# up in an order that changes with XLA's threads. Some convolutions of small frames still do so, and XLA keeps a thread
+# a device: 8 devices that are simulated on a CPU of 2 cores can change a score by some 1e-7.
+_AT_ONCE = {"cpu": 1}
+_AT_ONCE_ELSEWHERE = 16
 
 
 def score_records(
-    model: AVMSNet, records: pipeline.Records, mesh: Mesh, *, batch_size: int, threads: int, workers: int = 0
+    model: AVMSNet,
+    records: pipeline.Records,
+    mesh: Mesh,
+    *,
+    batch_size: int,
+    threads: int,
+    workers: int = 0,
+    features: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Scores every clip of `records` once, batch by batch over the mesh.
+    """Scores every clip of `records` once. The batch size changes no bit of what comes out.
 
     Args:
       model: in evaluation mode.
       records: an opened split.
-      mesh: the devices; `batch_size` is a multiple of them.
-      batch_size: clips at once; the last batch is padded, and what pads it is left out.
+      mesh: the devices.
+      batch_size: clips that are read, and put on the devices, at once; rounded up to what the devices share evenly.
+        The last batch is padded, and what pads it is left out.
       threads: threads that read ahead, of each worker if there are any.
       workers: processes that read ahead; 0 = this one does.
+      features: also yield what the trunk makes of each clip.
 
     Yields:
       for each clip: `video` str, `frame` int, `time_s` float, `score` float in 0-1, `label` bool, None where nobody
-      has judged the film.
+      has judged the film, and, if asked for, `features` (C,) float32.
     """
     graphdef, state = nnx.split(model)
     state = jax.device_put(state, mesh_lib.replicated(mesh))
+    share = _AT_ONCE.get(mesh.devices.flat[0].platform, _AT_ONCE_ELSEWHERE) * mesh.size
 
-    @jax.jit
-    def scores(state: nnx.State, clip: jax.Array, sound: jax.Array) -> jax.Array:
-        return nnx.merge(graphdef, state)(clip, sound).scores
+    def place(batch: pipeline.Batch) -> tuple[pipeline.Batch, list[tuple[jax.Array, jax.Array]]]:
+        parts = [slice(at, at + share) for at in range(0, len(batch["mask"]), share)]
+        return batch, [mesh_lib.place_batch(mesh, (batch["clip"][part], batch["sound"][part])) for part in parts]
 
-    def place(batch: pipeline.Batch) -> tuple[pipeline.Batch, tuple[jax.Array, jax.Array]]:
-        return batch, mesh_lib.place_batch(mesh, (batch["clip"], batch["sound"]))
-
+    batch_size = -(-batch_size // share) * share
     batches = pipeline.eval_batches(records, batch_size=batch_size, threads=threads, workers=workers)
     with contextlib.closing(pipeline.ahead(batches, place)) as placed:
-        for (batch, (clip, sound)), _ in placed:
-            found = np.asarray(scores(state, clip, sound))
+        for (batch, parts), _ in placed:
+            # All are on their way before the first is waited for.
+            found = jax.device_get([_forward(graphdef, mesh, features, state, *part) for part in parts])
+            scores = np.concatenate([part[0] for part in found])
+            seen = np.concatenate([part[1] for part in found]) if features else None
             for index in np.flatnonzero(batch["mask"]):
                 label = batch["label"][index]
                 yield {
                     "video": str(batch["video"][index]),
                     "frame": int(batch["frame"][index]),
                     "time_s": float(batch["time_s"][index]),
-                    "score": float(found[index]),
+                    "score": float(scores[index]),
                     "label": None if np.isnan(label) else bool(label),
+                    **({} if seen is None else {"features": seen[index]}),
                 }
+
+
+def score_split(
+    config: Config, model: AVMSNet, records: pipeline.Records, *, features: bool = False
+) -> list[dict[str, Any]]:
+    """Scores every clip of an opened split as `config` says (`data`, `mesh`, `eval.batch_size`), with a progress bar.
+
+    Returns:
+      what `score_records` yields.
+
+    Raises:
+      UserError: nobody has judged the clips, or there are not as many devices as the mesh takes.
+    """
+    pipeline.check_labelled(records)
+    scored = score_records(
+        model,
+        records,
+        mesh_lib.make_mesh(config.mesh),
+        batch_size=config.eval.batch_size,
+        threads=config.data.threads,
+        workers=config.data.workers,
+        features=features,
+    )
+    return list(tqdm(scored, total=len(records), unit="clip", disable=not sys.stderr.isatty()))
+
+
+def choose_threshold(config: Config, model: AVMSNet, fold: int, judged: Sequence[dict[str, Any]]) -> tuple[float, str]:
+    """The score from which on a clip is called key: `eval.threshold`, or the best on `eval.threshold_split`.
+
+    Never the best on the clips that are judged by it: a threshold chosen there flatters the network.
+
+    Args:
+      config: the configuration.
+      model: the network.
+      fold: which of the data set's divisions.
+      judged: the clips, as `score_records` yields them, that are to be judged.
+
+    Returns:
+      the threshold, and where it is from.
+
+    Raises:
+      UserError: the other split has some of the same clips, or no key clip.
+    """
+    split = config.eval.threshold_split
+    if not split:
+        return config.eval.threshold, "eval.threshold"
+    clips = score_split(config, model, pipeline.open_split(config.data.dir, split, model.config, fold))
+    same = {(clip["video"], clip["frame"]) for clip in clips} & {(clip["video"], clip["frame"]) for clip in judged}
+    if same:
+        raise UserError(
+            f"eval.threshold_split={split} has clips of {min(same)[0]} that are to be judged by the threshold; choose "
+            "it on other films, or leave it out for --config.eval.threshold"
+        )
+    return best_threshold([clip["score"] for clip in clips], [clip["label"] for clip in clips])[0], f"split {split}"
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _forward(
+    graphdef: nnx.GraphDef, mesh: Mesh, features: bool, state: nnx.State, clip: jax.Array, sound: jax.Array
+) -> tuple[jax.Array, ...]:
+    """The scores, and the features if wanted, of as many clips on each device as it computes at once."""
+    shared, dealt = PartitionSpec(), PartitionSpec(("data", "fsdp"))
+
+    def on_one(state: nnx.State, clip: jax.Array, sound: jax.Array) -> tuple[jax.Array, ...]:
+        out = nnx.merge(graphdef, state)(clip, sound)
+        return (out.scores, out.features) if features else (out.scores,)
+
+    return jax.shard_map(on_one, mesh=mesh, in_specs=(shared, dealt, dealt), out_specs=dealt, check_vma=False)(
+        state, clip, sound
+    )

@@ -66,7 +66,7 @@ def shot_scores(frame_scores: ArrayLike, shots: ArrayLike) -> np.ndarray:
       UserError: a shot is empty, overlaps the one before it, or goes beyond the frames.
     """
     scores = checks.finite(frame_scores, "frame_scores", "frames")
-    shots = _shots(shots, len(scores))
+    shots = checks.shots(shots, len(scores))
     return np.array([scores[first : last + 1].mean() for first, last in shots], np.float64)
 
 
@@ -152,15 +152,3 @@ def _picks(picks: ArrayLike, n_frames: int) -> np.ndarray:
     if not len(picks) or picks[0] < 0 or picks[-1] >= n_frames or (np.diff(picks) < 1).any():
         raise UserError(f"picks are not ascending frames within 0..{n_frames - 1}; give at least one, each once")
     return picks
-
-
-def _shots(shots: ArrayLike, n_frames: int) -> np.ndarray:
-    shots = checks.whole(shots, "shots", "shots", "first and last frame")
-    if shots.shape[1] != 2:
-        raise UserError(f"shots has shape {shots.shape}; give (shots, 2), the first and the last frame of each")
-    edges = shots.ravel()
-    if len(edges) and (edges[0] < 0 or edges[-1] >= n_frames):
-        raise UserError(f"shots go beyond the {n_frames} frames; first and last frames are inclusive and count from 0")
-    if (shots[:, 0] > shots[:, 1]).any() or (shots[1:, 0] <= shots[:-1, 1]).any():
-        raise UserError("shots are empty or overlap; give them one after the other, first and last frame inclusive")
-    return shots

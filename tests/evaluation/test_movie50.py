@@ -169,7 +169,7 @@ def test_a_place_that_cannot_be_written_is_known_before_anything_is_scored(small
     def never(*_, **__):
         raise AssertionError("scored")
 
-    monkeypatch.setattr("avmsnet_jax.evaluation.movie50.score_records", never)
+    monkeypatch.setattr("avmsnet_jax.evaluation.movie50.score_split", never)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*file/out: "):
         evaluate(config, str(small_run), "test", tmp_path / "file" / "out")

@@ -1,0 +1,314 @@
+"""What people said of the videos of TVSum, of SumMe, or of any files laid out like theirs."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from avmsnet_jax.data import MANIFEST, pipeline
+from avmsnet_jax.data.sources import folds, summe, tvsum
+from avmsnet_jax.data.sources.judged import files_below
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.evaluation import checks
+from avmsnet_jax.evaluation.change_points import kts
+from avmsnet_jax.evaluation.selection import frame_scores, shots, summary
+
+STRIDE = 15  # frames from one pick to the next in the field's files, and from one frame that is correlated to the next
+HDF5_SUFFIXES = (".h5", ".hdf5")
+
+_SPLITS = Path(__file__).parent / "splits"  # the five of each benchmark that public code passes around
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """A video as its users judged it.
+
+    Attributes:
+      name: what it is called.
+      key: `video_3` for the third of its data set, as the field's files number them; its name where none is known.
+      n_frames: how many frames were judged.
+      picks: (P,) int64, the frames (from 0) that scores are expected for.
+      shots: (S, 2) int64, first and last frame of each, both inclusive; None where nobody said.
+      user_scores: (users, n_frames) uint8, each user's score for each frame; None where users gave none.
+      user_summaries: (users, n_frames) bool, each user's summary; None where users made none.
+      fps: frames a second, None where nobody said; for plots.
+    """
+
+    name: str
+    key: str
+    n_frames: int
+    picks: np.ndarray
+    shots: np.ndarray | None = None
+    user_scores: np.ndarray | None = None
+    user_summaries: np.ndarray | None = None
+    fps: float | None = None
+
+    @property
+    def votes(self) -> np.ndarray:
+        """(users, n_frames): more for frames that a user values more."""
+        votes = self.user_scores if self.user_scores is not None else self.user_summaries
+        assert votes is not None  # every reader gives one or the other
+        return votes.astype(np.int64)
+
+    def completed(self) -> "Judged":
+        """With a summary for each user: where users gave scores only, the best one of each by these, given the shots.
+
+        So were TVSum's user summaries made that the field's files hold (Zhang et al., ECCV 2016).
+        """
+        if self.user_summaries is not None or self.shots is None:
+            return self
+        assert self.user_scores is not None
+        made = np.stack([summary(scores, self.shots) for scores in self.user_scores])
+        return dataclasses.replace(self, user_summaries=made)
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """A data set that people judged.
+
+    Attributes:
+      protocol: tvsum or summe.
+      videos: what they said of each, in the data set's order.
+      folds: for each split of the data set the names of its videos, `{"train": (...), "test": (...)}`.
+    """
+
+    protocol: str
+    videos: tuple[Judged, ...]
+    folds: tuple[folds.Fold, ...]
+
+
+def read_annotations(paths: Sequence[Path], protocol: str = "", splits: Path | None = None) -> Benchmark:
+    """Reads annotations as they are downloaded, and lays several files of the same videos over one another.
+
+    Args:
+      paths: each `ydata-tvsum50.mat`, a SumMe `GT/*.mat`, a folder that holds either at any depth, an HDF5 file with
+        the field's usual datasets ("eccv16"), or records of TVSum or SumMe that prepare_data.py wrote.
+      protocol: tvsum or summe; empty = what the files are of.
+      splits: a JSON file of the folds, as `folds.read_splits` takes it; None = those of the records; else the field's
+        own five, if these are its videos; else five in which every video is tested once.
+
+    Raises:
+      UserError: nothing is there, a file is broken, two files disagree, or the splits name other videos.
+    """
+    read = [_read(path) for path in paths]
+    found = {name for name, _ in read if name}
+    if not protocol:
+        if len(found) != 1:
+            listed = ", ".join(map(str, paths))
+            raise UserError(f"{listed}: TVSum or SumMe? They do not say as one; give --protocol=tvsum or summe")
+        protocol = found.pop()
+    videos: dict[str, Judged] = {}
+    for (_, part), path in zip(read, paths, strict=True):
+        for video in part:
+            held = videos.get(video.key)
+            videos[video.key] = video if held is None else _laid_over(held, video, path)
+    divided = [fold for path in paths if _is_records(path) for fold in folds_of_records(path)]
+    judged = tuple(videos.values())
+    return Benchmark(protocol, judged, tuple(divided or _folds(protocol, judged, splits)))
+
+
+def _read(path: Path) -> tuple[str, list[Judged]]:
+    """The data set that a path is of, empty if it does not say, and its videos."""
+    if not path.exists():
+        raise UserError(f"there are no annotations {path}; check the path")
+    if _is_records(path):
+        return of_records(path)
+    if path.suffix.lower() in HDF5_SUFFIXES:
+        return _read_hdf5(path)
+    files = files_below(path) if path.is_dir() else [path]
+    tables = [file for file in files if file.suffix.lower() == ".mat" and file.parent.name == "GT"]
+    if tables:
+        return "summe", _read_summe(files, tables)
+    tables = [file for file in files if file.name == tvsum.MAT] if path.is_dir() else files
+    if not tables:
+        raise UserError(
+            f"there are no annotations in {path}; give {tvsum.MAT}, a folder with GT/*.mat, or an HDF5 file (.h5)"
+        )
+    return "tvsum", [
+        Judged(item.name, f"video_{number}", item.n_frames, _every(item.n_frames), user_scores=item.user_scores)
+        for number, item in enumerate(tvsum.read_annotations(tables[0]), start=1)
+    ]
+
+
+def _read_summe(files: Sequence[Path], tables: Sequence[Path]) -> list[Judged]:
+    by_name = {table.stem: table for table in tables}
+    # Where GT itself is given, the shots lie beside it.
+    beside = [table.parent.parent / summe.SEGMENTATIONS for table in tables[:1]]
+    found = [file for file in [*files, *beside] if file.name == summe.SEGMENTATIONS and file.exists()]
+    segmented = summe.read_segmentations(found[0]) if found else {}
+    order = [*segmented, *(name for name in sorted(by_name) if name not in segmented)]
+    videos = []
+    for number, name in enumerate(order, start=1):
+        if name in by_name:
+            chosen = summe.read_annotation(by_name[name]).user_summary.astype(bool)
+            count = chosen.shape[1]
+            bounds = None if name not in segmented else _shots(segmented[name], count, f"{found[0]}, {name}")
+            videos.append(Judged(name, f"video_{number}", count, _every(count), bounds, None, chosen))
+    return videos
+
+
+def _read_hdf5(path: Path) -> tuple[str, list[Judged]]:
+    """The field's files: a group for each video with user_summary, n_frames, picks, change_points, perhaps features."""
+    videos, named = [], 0
+    try:
+        with h5py.File(path) as file:
+            for key in sorted(file, key=lambda key: (len(key), key)):
+                group = file[key]
+                if "user_summary" not in group:
+                    raise UserError(
+                        f"{path}: {key} has no user_summary; give the field's HDF5 file, or scores as --scores"
+                    )
+                named += "video_name" in group
+                videos.append(_judged_of_hdf5(group, key, f"{path}, {key}"))
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise UserError(f"cannot read {path} ({error}); download or write it again") from None
+    if not videos:
+        raise UserError(f"{path} holds no videos; give the field's HDF5 file")
+    users = {len(video.user_summaries) for video in videos if video.user_summaries is not None}
+    return "summe" if named == len(videos) else "tvsum" if users == {tvsum.USERS} else "", videos
+
+
+def _judged_of_hdf5(group: Any, key: str, where: str) -> Judged:
+    chosen = checks.binary(np.atleast_2d(group["user_summary"][()]), f"{where}: user_summary", "users", "frames")
+    count = int(np.asarray(group["n_frames"][()]).item()) if "n_frames" in group else chosen.shape[1]
+    if chosen.shape[1] != count or not len(chosen):
+        raise UserError(f"{where}: user_summary has shape {chosen.shape} and n_frames is {count}; mend the file")
+    picks = checks.whole(group["picks"][()].ravel(), f"{where}: picks", "picks") if "picks" in group else _every(count)
+    name = key
+    if "video_name" in group:
+        text = np.asarray(group["video_name"][()]).item()
+        name = text.decode() if isinstance(text, bytes) else str(text)
+    bounds = None
+    if "change_points" in group:
+        bounds = _shots(group["change_points"][()], count, f"{where}: change_points")
+    elif "features" in group:
+        features = group["features"][()]
+        if len(features) != len(picks):
+            raise UserError(f"{where}: there are {len(features)} features and {len(picks)} picks; mend the file")
+        bounds = shots(kts(features, len(features) - 1), picks, count)
+    return Judged(name, key, count, picks, bounds, None, chosen)
+
+
+def of_records(directory: Path) -> tuple[str, list[Judged]]:
+    """What is kept beside prepared records: the data set's name, and every video that users judged."""
+    manifest = pipeline.read_manifest(directory)
+    videos = []
+    for name, file in manifest.get("annotations", {}).items():
+        try:
+            with np.load(directory / file) as arrays:
+                held = {field: arrays[field] for field in arrays.files if arrays[field].dtype.kind in "fiub"}
+                count = int(held["n_frames"])
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"cannot read {directory / file} ({error}); prepare the data again") from None
+        chosen = held.get("user_summary")
+        videos.append(
+            Judged(
+                name,
+                name,  # its number in the data set is not known: others may have been skipped
+                count,
+                _every(count),
+                held.get("change_points"),
+                held.get("user_scores"),
+                None if chosen is None else chosen.astype(bool),
+                float(held["fps"]),
+            )
+        )
+    if not videos:
+        raise UserError(
+            f"{directory} keeps no judgements of users; give TVSum or SumMe as downloaded to prepare_data.py, or use "
+            "--protocol=movie50"
+        )
+    return manifest["dataset"], videos
+
+
+def of_labels(directory: Path, clips: Sequence[dict[str, Any]]) -> list[Judged]:
+    """Films that one person judged, from the labels of their clips: the frames that this user's summary holds.
+
+    Each label is held until the next clip, as scores are.
+
+    Args:
+      directory: the prepared records.
+      clips: every scored clip of the films, in order.
+
+    Raises:
+      UserError: a film lies in two splits, so that its clips here are not all there are.
+    """
+    films = {film["video"]: film for film in pipeline.read_manifest(directory)["videos"]}
+    videos = []
+    for name in dict.fromkeys(clip["video"] for clip in clips):
+        film, own = films[name], [clip for clip in clips if clip["video"] == name]
+        if sum(film["clips"].values()) != len(own):
+            raise UserError(
+                f"{name} is divided by time between the splits of {directory}, and a summary is of a whole film; "
+                "prepare it with --test_fraction=0 and give --split=train"
+            )
+        picks = np.array([clip["frame"] - 1 for clip in own])
+        kept = frame_scores([clip["label"] for clip in own], picks, film["frames"]) > 0
+        videos.append(Judged(name, name, film["frames"], picks, None, None, kept[None], film["fps"]))
+    return videos
+
+
+def folds_of_records(directory: Path) -> list[folds.Fold]:
+    """The folds of prepared records, each the names of its videos by split; empty where there is one division."""
+    manifest = pipeline.read_manifest(directory)
+    ends, names, end = [], [], 0
+    for video in manifest["videos"]:
+        end += video["clips"].get("whole", 0)
+        ends.append(end)
+        names.append(video["video"])
+    return [
+        {
+            split: tuple(
+                name
+                for name, start, end in zip(names, [0, *ends], ends, strict=False)
+                if start < end and any(first <= start < last for first, last in spans)
+            )
+            for split, spans in fold.items()
+        }
+        for fold in manifest.get("folds", ())
+    ]
+
+
+def _is_records(path: Path) -> bool:
+    return path.is_dir() and (path / MANIFEST).exists()
+
+
+def _folds(protocol: str, videos: Sequence[Judged], splits: Path | None) -> list[folds.Fold]:
+    keys, names = [video.key for video in videos], [video.name for video in videos]
+    numbered = keys == [f"video_{number}" for number in range(1, len(keys) + 1)]
+    if splits is None and numbered:
+        shipped = _SPLITS / f"{protocol}.json"
+        rows = json.loads(shipped.read_text(encoding="utf-8"))
+        if {key for row in rows for part in row.values() for key in part} == set(keys):
+            splits = shipped
+    if splits is not None and not numbered:
+        raise UserError(f"{splits} numbers the videos; give the annotations of all, video_1 to the last")
+    return folds.find_folds(splits, (), names, set(names), protocol)
+
+
+def _laid_over(before: Judged, video: Judged, path: Path) -> Judged:
+    if before.n_frames != video.n_frames:
+        raise UserError(
+            f"{path}: {video.key} has {video.n_frames} frames, elsewhere {before.n_frames}; give files of one release"
+        )
+    fields = {name: getattr(video, name) for name in ("shots", "user_scores", "user_summaries")}
+    given = {name: value for name, value in fields.items() if value is not None and getattr(before, name) is None}
+    if video.shots is not None and before.shots is None:
+        given["picks"] = video.picks  # of the file that also has shots: that with the features
+    name = video.name if before.name == before.key else before.name
+    return dataclasses.replace(before, name=name, **given)
+
+
+def _shots(bounds: Any, n_frames: int, where: str) -> np.ndarray:
+    try:
+        return checks.shots(bounds, n_frames)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _every(n_frames: int) -> np.ndarray:
+    return np.arange(0, n_frames, STRIDE)

@@ -1,0 +1,129 @@
+"""What a test leaves: tables for people and for programs."""
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.evaluation import plots
+from avmsnet_jax.evaluation.metrics import average_precision, calibration, precision_recall_f
+from avmsnet_jax.staging import taken
+
+Figures = dict[str, Any]  # what `spread.over_videos` and `spread.over_splits` return
+
+
+def file_name(video: str) -> str:
+    """A name for files about `video`: its own, with slashes as %2F. No two videos get the same."""
+    return re.sub("/|%(?=2F|25)", lambda found: f"%{ord(found[0]):02X}", video)
+
+
+def check_free(output: Path) -> None:
+    """Raises UserError where a report would replace something."""
+    if taken(output):
+        raise UserError(f"{output} exists and is not an empty directory; choose another --output or remove it")
+
+
+def pooled(scores: np.ndarray, labels: np.ndarray, called: np.ndarray) -> dict[str, Any]:
+    """The agreement of all clips together; `calibration_error` is None where scores do not lie in 0-1.
+
+    Args:
+      scores: (N,).
+      labels: (N,) bool.
+      called: (N,) bool, those whose score reaches the threshold.
+    """
+    return {
+        **precision_recall_f(called, labels)._asdict(),
+        "num_clips": len(scores),
+        "num_key_clips": int(labels.sum()),
+        "num_predicted": int(called.sum()),
+        "average_precision": average_precision(scores, labels),
+        "calibration_error": calibration(scores, labels).error if _probable(scores) else None,
+    }
+
+
+def pooled_sentence(metrics: Mapping[str, Any]) -> str:
+    """`pooled` in words."""
+    error = metrics["calibration_error"]
+    rest = "" if error is None else f", calibration error {error:.3f}"
+    return (
+        f"Precision {metrics['precision']:.3f}, recall {metrics['recall']:.3f}, F {metrics['fscore']:.3f} at threshold "
+        f"{metrics['threshold']} (from {metrics['threshold_from']}); average precision "
+        f"{metrics['average_precision']:.3f}{rest}. "
+        f"{metrics['num_clips']} clips, {metrics['num_key_clips']} of them key."
+    )
+
+
+def _probable(scores: np.ndarray) -> bool:
+    return len(scores) > 0 and 0 <= scores.min() <= scores.max() <= 1
+
+
+def write_plots(folder: Path, scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> None:
+    """Draws `precision_recall.png`, the threshold marked if there is one, and of scores in 0-1 `calibration.png`."""
+    plots.precision_recall(scores, labels, threshold, folder / "precision_recall.png")
+    if _probable(scores):
+        plots.calibration_curve(scores, labels, folder / "calibration.png")
+
+
+def write_scores(path: Path, frames: Iterable[int], scores: Iterable[float], labels: Iterable[bool]) -> None:
+    """Writes `frame,score,label` of one video; frames count from 1."""
+    # Nine digits hold a float32: who reads the table counts as we did.
+    rows = ((frame, f"{score:.9g}", int(label)) for frame, score, label in zip(frames, scores, labels, strict=True))
+    write_table(path, ("frame", "score", "label"), rows)
+
+
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Writes a CSV file, None as nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def write_json(path: Path, metrics: Mapping[str, Any]) -> None:
+    """Writes `metrics`, which hold no NaN."""
+    path.write_text(json.dumps(metrics, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of Markdown, its first column to the left, the others to the right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def text_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """The same table for a terminal."""
+    lines = [list(header), *map(list, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    aligned = [[cell.rjust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
+    for line in aligned:
+        line[0] = line[0].strip().ljust(widths[0])
+    return "\n".join("  ".join(line).rstrip() for line in aligned)
+
+
+def counted(count: int, thing: str) -> str:
+    """`1 video`, `2 videos`."""
+    return f"{count} {thing}" + "s" * (count != 1)
+
+
+def cell(figures: Figures | None, *, short: bool = False) -> str:
+    """A mean with its spread and its interval, `0.177 ± 0.070 [0.158, 0.197]`; a dash where there is none.
+
+    Args:
+      figures: as `spread` gives them.
+      short: without the interval.
+    """
+    if figures is None:
+        return "-"
+    text = f"{figures['mean']:.4f}"
+    if figures["sd"] is not None:
+        text += f" ± {figures['sd']:.3f}"
+    if short or figures["interval"] is None:
+        return text
+    low, high = figures["interval"]
+    return f"{text} [{low:.3f}, {high:.3f}]"

@@ -1,0 +1,151 @@
+"""Scores that anyone's model gave, as files."""
+
+import csv
+import dataclasses
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.evaluation import checks
+from avmsnet_jax.evaluation.annotations import HDF5_SUFFIXES, Judged
+from avmsnet_jax.evaluation.report import file_name
+
+_SCORES = ("score", "scores")  # what a video's group of an HDF5 file may call them
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """A model's scores of one video.
+
+    Attributes:
+      picks: (P,) int64, the frames they are for, from 0.
+      scores: (P,) float64.
+      features: (P, C) float32, what the model made of these frames; None if it does not tell.
+    """
+
+    picks: np.ndarray
+    scores: np.ndarray
+    features: np.ndarray | None = None
+
+
+def read_scores(path: Path, videos: Sequence[Judged]) -> list[dict[str, Scored]]:
+    """Reads scores by the videos' names.
+
+    Files may be
+
+      FILE.json   {"video": [score, ...], ...}, or a list of such objects, one for each split
+      FILE.h5     a dataset of scores for each video, or a group with one called `score` or `scores`
+      DIR         a CSV for each video with the columns `frame` (from 1) and `score`, as eval.py writes them, or a .npy
+
+    or a folder of `split0`, `split1`, ... (or `fold`), one of these for each split. A video goes by its name or by its
+    number in the data set, `video_3`. There is a score for each pick, or for each frame; in a CSV, for the frames it
+    names.
+
+    Returns:
+      a single dictionary of scores by the name of the video, or one for each split.
+
+    Raises:
+      UserError: a file is missing or broken, or its scores do not fit the video; what is of no video is an error, too.
+    """
+    tables = _tables(path)
+    names = {alias: video for video in videos for alias in (video.key, video.name, file_name(video.name))}
+    found = []
+    for source, table in tables:
+        scored = {}
+        for name, (frames, scores) in table.items():
+            if name not in names:
+                raise UserError(f"{source}: no video is called {name!r}; names are such as {_some(videos)}")
+            video, where = names[name], f"{source}, {name}"
+            if video.name in scored:
+                raise UserError(f"{where}: the scores of {video.name} stand there twice; remove one")
+            scored[video.name] = _fitted(video, frames, scores, where)
+        found.append(scored)
+    return found
+
+
+def _fitted(video: Judged, frames: Any, scores: Any, where: str) -> Scored:
+    values = checks.finite(scores, where, "scores")
+    if frames is not None:
+        picks = checks.whole(frames, f"{where}: frames", "frames") - 1
+        if not len(picks) or picks[0] < 0 or picks[-1] >= video.n_frames or (np.diff(picks) < 1).any():
+            raise UserError(f"{where}: frames do not ascend within 1..{video.n_frames}; frames count from 1")
+        return Scored(picks, values)
+    if len(values) == len(video.picks):
+        return Scored(video.picks, values)
+    if len(values) == video.n_frames:
+        return Scored(np.arange(video.n_frames), values)
+    raise UserError(
+        f"{where}: there are {len(values)} scores; give {len(video.picks)}, one for each pick, or {video.n_frames}, "
+        "one for each frame"
+    )
+
+
+def _tables(path: Path) -> list[tuple[Path, Mapping[str, tuple[Any, Any]]]]:
+    """For each split, or the only one: where it was read, and by video the frames, or None, and the scores."""
+    if not path.exists():
+        raise UserError(f"there are no scores {path}; check the path")
+    if path.is_dir():
+        parts = {
+            int(found[1]): part for part in path.iterdir() if (found := re.match(r"(?:split|fold)\D?(\d+)", part.name))
+        }
+        if parts:
+            return [table for number in sorted(parts) for table in _tables(parts[number])]
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in (".json", *HDF5_SUFFIXES))
+        if len(files) > 1:  # one an epoch, as some projects leave them
+            raise UserError(f"{path} holds {files[0].name} and {files[1].name}; keep the one that is to be tested")
+        return _tables(files[0]) if files else [(path, dict(_read_folder(path)))]
+    if path.suffix.lower() in HDF5_SUFFIXES:
+        return [(path, dict(_read_hdf5(path)))]
+    if path.suffix.lower() != ".json":
+        raise UserError(f"{path} is of no known kind; give a folder, .h5 or .json (--help says what they hold)")
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))
+        tables = [{str(name): (None, values) for name, values in row.items()} for row in _listed(rows)]
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f'{path} holds no scores ({error}); write {{"video_1": [0.1, ...], ...}}') from None
+    return [(path, table) for table in tables]
+
+
+def _listed(rows: Any) -> list[Any]:
+    return rows if isinstance(rows, list) else [rows]
+
+
+def _read_folder(folder: Path) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in (".csv", ".npy"))
+    if not files:
+        raise UserError(f"{folder} holds no scores; give a folder with VIDEO.csv (frame,score) or VIDEO.npy")
+    for file in files:
+        try:
+            if file.suffix.lower() == ".npy":
+                yield file.stem, (None, np.load(file))
+                continue
+            with open(file, newline="", encoding="utf-8-sig") as opened:
+                rows = list(csv.DictReader(opened))
+            yield file.stem, ([int(row["frame"]) for row in rows], [float(row["score"]) for row in rows])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"cannot read {file} ({error!r}); write rows of frame,score below that header") from None
+
+
+def _read_hdf5(path: Path) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    try:
+        with h5py.File(path) as file:
+            for name, item in file.items():
+                if isinstance(item, h5py.Group):
+                    held = [field for field in _SCORES if field in item]
+                    if not held:
+                        raise UserError(f"{path}: {name} has no dataset {' or '.join(_SCORES)}; write the scores there")
+                    item = item[held[0]]
+                yield name, (None, np.asarray(item[()]).squeeze())
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"cannot read {path} ({error}); write it again") from None
+
+
+def _some(videos: Sequence[Judged]) -> str:
+    first = videos[0]
+    return " or ".join(dict.fromkeys((first.key, first.name)))

@@ -1,0 +1,240 @@
+"""Scores beside random, uniform and human ones: over videos, over splits, and as a person reads it."""
+
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from avmsnet_jax.data.sources.judged import key_frames
+from avmsnet_jax.evaluation import benchmark, plots, report, spread
+from avmsnet_jax.evaluation.annotations import Judged
+from avmsnet_jax.evaluation.benchmark import BUDGET, PROTOCOLS
+from avmsnet_jax.evaluation.score_files import Scored
+from avmsnet_jax.evaluation.selection import frame_scores, summary
+
+ALL = ""  # in place of a split's name, where scores are of every video
+
+# What a row of the tables says of each video, or of each video and split, by measure.
+Row = dict[tuple[str, str], benchmark.Values]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """What is to be tested.
+
+    Attributes:
+      protocol: tvsum or summe.
+      videos: those that are tested, in order, with what their users said.
+      tests: by the name of each split the videos that it tests.
+      scored: by the same names each split's scores by video, or by `ALL` alone those of every video; empty = none.
+      thresholds: by the names of `scored`, from which score on a frame is called key.
+      facts: where all this came from, for `metrics.json`.
+    """
+
+    protocol: str
+    videos: Sequence[Judged]
+    tests: Mapping[str, Sequence[str]]
+    scored: Mapping[str, Mapping[str, Scored]]
+    thresholds: Mapping[str, float]
+    facts: Mapping[str, Any]
+
+    @property
+    def pairs(self) -> list[tuple[Judged, str, Scored]]:
+        """Each video with the split that tests it, or `ALL`, and the scores that are tested."""
+        return [
+            (video, split, scores[video.name])
+            for split, scores in self.scored.items()
+            for video in self.videos
+            if video.name in (scores if split == ALL else self.tests[split])
+        ]
+
+
+def run(trial: Trial, stage: Path) -> dict[str, Any]:
+    """Tests, and leaves in the folder `stage`, which is made, what a reader wants to see.
+
+    `metrics.json`, `report.md` (the same as tables), `videos.csv` (a line for each video and row); of scores also
+    `scores/<video>.csv` (`frame,score,label`), `plots/<video>.png`, `precision_recall.png` and, if they lie in 0-1,
+    `calibration.png`. Where each split has scores of its own, theirs are in `scores/<split>/` and `plots/<split>/`.
+
+    Returns:
+      what `metrics.json` holds: of scores the figures of `report.pooled` over all of them; `rows`, by row (model,
+      random, uniform, human) and measure, `videos` as `spread.over_videos` and `splits` as `spread.over_splits` gives
+      it; what measures and rows mean; where scores, shots and threshold are from.
+    """
+    stage.mkdir()
+    trial = dataclasses.replace(trial, videos=[video.completed() for video in trial.videos])
+    rows: dict[str, Row] = {"model": {}} if trial.scored else {}
+    rows |= {"random": {}, "uniform": {}, "human": {}}
+    for video in tqdm(trial.videos, unit="video", disable=not sys.stderr.isatty()):
+        rows["random"][video.name, ALL] = benchmark.of_random(trial.protocol, video)
+        rows["uniform"][video.name, ALL] = benchmark.of_uniform(trial.protocol, video)
+        rows["human"][video.name, ALL] = benchmark.of_humans(trial.protocol, video)
+    for video, split, scored in trial.pairs:
+        rows["model"][video.name, split] = benchmark.of_scores(trial.protocol, video, scored)
+    metrics = _write_scores(trial, stage) if trial.scored else {}
+    measures = PROTOCOLS[trial.protocol].measures
+    metrics |= {
+        "protocol": trial.protocol,
+        **trial.facts,
+        "num_videos": len(trial.videos),
+        "rows": {row: {name: _figures(trial, values, name) for name in measures} for row, values in rows.items()},
+        "notes": _notes(trial),
+        "measures": {name: measure.meaning for name, measure in measures.items()},
+        "baselines": benchmark.BASELINES,
+        "folds": {name: list(tested) for name, tested in trial.tests.items()},
+    }
+    if trial.scored:
+        constant = [benchmark.constant(trial.protocol, video, scored) for video, _, scored in trial.pairs]
+        metrics["constant_pairs"] = {"of": sum(total for _, total in constant), "count": sum(n for n, _ in constant)}
+    _write_videos(trial, rows, stage / "videos.csv")
+    report.write_json(stage / "metrics.json", metrics)
+    (stage / "report.md").write_text(markdown(metrics), encoding="utf-8")
+    return metrics
+
+
+def _notes(trial: Trial) -> list[str]:
+    """What a reader might miss in the tables, or mistake."""
+    notes = list(PROTOCOLS[trial.protocol].notes)
+    if shotless := [video.name for video in trial.videos if video.shots is None]:
+        notes.append(
+            f"No summary and no F1 of {report.counted(len(shotless), 'video')}, as the shots are not known: give the "
+            "field's HDF5 file as another --annotations."
+        )
+    if trial.protocol == "tvsum" and any(video.user_scores is None for video in trial.videos):
+        notes.append(
+            "No tau and rho, as the users' scores are not known: give ydata-tvsum50.mat as another --annotations."
+        )
+    return notes
+
+
+def _figures(trial: Trial, row: Row, measure: str) -> dict[str, Any]:
+    """One cell of the tables: a measure of a row, over videos and over splits."""
+    held = np.full((len(trial.videos), max(len(trial.tests), 1)), np.nan)
+    whole = np.full(len(trial.videos), np.nan)
+    for number, video in enumerate(trial.videos):
+        for column, (split, tested) in enumerate(trial.tests.items()):
+            if video.name in tested:
+                values = row.get((video.name, split)) or row.get((video.name, ALL)) or {}
+                held[number, column] = values.get(measure, np.nan)
+        own = [values[measure] for (name, _), values in row.items() if name == video.name and measure in values]
+        if own:
+            whole[number] = np.mean(own)
+    return {"videos": spread.over_videos(whole), "splits": spread.over_splits(held) if trial.tests else None}
+
+
+def _write_scores(trial: Trial, stage: Path) -> dict[str, Any]:
+    scores: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    called: list[np.ndarray] = []
+    for video, split, scored in trial.pairs:
+        key = key_frames(video.votes)[scored.picks]
+        name = report.file_name(video.name)
+        folder = split.replace(" ", "_")
+        report.write_scores(stage / "scores" / folder / f"{name}.csv", scored.picks + 1, scored.scores, key)
+        frames = frame_scores(scored.scores, scored.picks, video.n_frames)
+        chosen = None if video.shots is None else summary(frames, video.shots, BUDGET)
+        title = f"{video.name}, {split}" if split else video.name
+        path = stage / "plots" / folder / f"{name}.png"
+        plots.judged_curve(title, frames, video.votes, video.shots, chosen, video.fps, path)
+        scores.append(scored.scores)
+        labels.append(key)
+        called.append(scored.scores >= trial.thresholds[split])
+    thresholds = dict(trial.thresholds)
+    threshold: Any = thresholds.popitem()[1] if len(set(thresholds.values())) == 1 else thresholds
+    every, key = np.concatenate(scores), np.concatenate(labels)
+    report.write_plots(stage, every, key, threshold if isinstance(threshold, float) else None)
+    return report.pooled(every, key, np.concatenate(called)) | {"threshold": threshold}
+
+
+def _write_videos(trial: Trial, rows: Mapping[str, Row], path: Path) -> None:
+    measures = list(PROTOCOLS[trial.protocol].measures)
+    order = {video.name: number for number, video in enumerate(trial.videos)}
+    lines: list[tuple[Any, ...]] = [
+        (name, row, split, *(values.get(measure) for measure in measures))
+        for row, held in rows.items()
+        for (name, split), values in held.items()
+    ]
+    lines.sort(key=lambda line: order[line[0]])  # stable: a video's rows stay in theirs
+    report.write_table(path, ("video", "row", "split", *measures), lines)
+
+
+def markdown(metrics: Mapping[str, Any]) -> str:
+    """`metrics.json` of a trial as tables."""
+    protocol = PROTOCOLS[metrics["protocol"]]
+    parts = [f"# {protocol.title}", _sources(metrics), *metrics["notes"]]
+    for heading, kind, note in _tables(metrics):
+        header, rows = _table(metrics, kind, short=False)
+        parts += [f"## {heading}", report.markdown_table(header, rows), note]
+    if metrics["rows"].get("model") and len(metrics["folds"]) > 1:
+        parts += ["## Each split", report.markdown_table(*_each_split(metrics))]
+    if "num_clips" in metrics:
+        parts += ["## All scored frames pooled", report.pooled_sentence(metrics)]
+    meanings = [f"- **{measure.heading}**: {measure.meaning}." for measure in protocol.measures.values()]
+    meanings += [f"- **{row}**: {meaning}." for row, meaning in metrics["baselines"].items()]
+    return "\n\n".join([*parts, "## What is what", "\n".join(meanings)]) + "\n"
+
+
+def text(metrics: Mapping[str, Any]) -> str:
+    """The figures as small tables for the terminal."""
+    parts = []
+    for heading, kind, _ in _tables(metrics):
+        parts += [f"{PROTOCOLS[metrics['protocol']].title}, {heading[0].lower()}{heading[1:]}"]
+        parts += [report.text_table(*_table(metrics, kind, short=True))]
+    return "\n".join([*parts, *metrics["notes"]])
+
+
+def _tables(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Of each table the heading, the figures it takes, and how to read it."""
+    count, folds = metrics["num_videos"], len(metrics["folds"])
+    tables = [
+        (
+            f"Mean over {report.counted(count, 'video')}",
+            "videos",
+            "Mean ± standard deviation over videos [95% interval of the mean: bootstrap over videos].",
+        )
+    ]
+    if folds > 1 and any(cell["splits"] for row in metrics["rows"].values() for cell in row.values()):
+        tables.append(
+            (
+                f"Mean over {folds} splits",
+                "splits",
+                "Mean of the splits' means over their test videos ± standard deviation over splits [95% interval of "
+                "the mean: bootstrap over videos, each with its places in all splits].",
+            )
+        )
+    return tables
+
+
+def _table(metrics: Mapping[str, Any], kind: str, short: bool) -> tuple[list[str], list[list[str]]]:
+    measures = PROTOCOLS[metrics["protocol"]].measures
+    rows = [
+        [row, *(report.cell(figures[name][kind], short=short) for name in measures)]
+        for row, figures in metrics["rows"].items()
+    ]
+    return ["", *(measure.heading for measure in measures.values())], rows
+
+
+def _each_split(metrics: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    measures = PROTOCOLS[metrics["protocol"]].measures
+    rows = []
+    for number, (name, tested) in enumerate(metrics["folds"].items()):
+        cells = [metrics["rows"]["model"][measure]["splits"] for measure in measures]
+        rows.append(
+            [f"{name}, {len(tested)} videos", *(f"{cell['each'][number]:.4f}" if cell else "-" for cell in cells)]
+        )
+    return ["model", *(measure.heading for measure in measures.values())], rows
+
+
+def _sources(metrics: Mapping[str, Any]) -> str:
+    """A sentence on where the figures are from."""
+    whose = "Random, uniform and human rows only"
+    if metrics.get("checkpoint"):
+        whose = f"Checkpoint {', '.join(metrics['checkpoint'])} on {metrics['records']}, split {metrics['split']}"
+    elif metrics.get("scores"):
+        whose = f"Scores of {metrics['scores']}"
+    said = f"; annotations {', '.join(metrics['annotations'])}" if metrics.get("annotations") else ""
+    return f"{whose}{said}. Shots: {metrics['shots']}."

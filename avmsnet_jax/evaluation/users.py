@@ -1,0 +1,203 @@
+"""The test on TVSum and SumMe: scores, a checkpoint's or anyone's, against what users said."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avmsnet_jax import config as config_lib
+from avmsnet_jax.config import Config
+from avmsnet_jax.data import pipeline
+from avmsnet_jax.data.sources.folds import Fold
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.evaluation import annotations, report, trial
+from avmsnet_jax.evaluation.annotations import Judged
+from avmsnet_jax.evaluation.benchmark import PROTOCOLS
+from avmsnet_jax.evaluation.change_points import kts
+from avmsnet_jax.evaluation.score_files import Scored, read_scores
+from avmsnet_jax.evaluation.scoring import choose_threshold, score_split
+from avmsnet_jax.evaluation.selection import shots
+from avmsnet_jax.evaluation.trial import ALL, Trial
+from avmsnet_jax.staging import staged
+from avmsnet_jax.weights import checkpoint
+
+Clips = list[dict[str, Any]]
+
+
+def evaluate(config: Config, directories: Sequence[str], protocol: str, split: str, output: Path) -> dict[str, Any]:
+    """Tests a checkpoint, or one for each fold, on prepared records; `trial.run` says what it leaves in `output`.
+
+    Shots are those of the data set, or else KTS on the network's own features of the clips. Of films with labels
+    instead of users' judgements, the labels are the one user's summary.
+
+    Args:
+      config: of it the records (`data`), the devices (`mesh`) and `eval` are used; the network is the checkpoint's own.
+      directories: a checkpoint, tested on fold `data.fold`; or one for each fold in order, tested on its own fold.
+      protocol: tvsum or summe.
+      split: which part of the records; whole = every video, of a data set that is divided into folds.
+      output: a directory that does not exist yet or is empty.
+
+    Returns:
+      what `metrics.json` holds.
+
+    Raises:
+      UserError: checkpoints, records or the output directory do not serve, or a checkpoint was trained on what it is
+        to be tested on.
+    """
+    report.check_free(output)
+    manifest = pipeline.read_manifest(config.data.dir)
+    judged = annotations.of_records(Path(config.data.dir))[1] if manifest.get("annotations") else []
+    folds = annotations.folds_of_records(Path(config.data.dir))
+    if len(directories) > 1 and len(directories) != len(folds):
+        raise UserError(
+            f"{len(directories)} checkpoints are given, and {config.data.dir} has {len(folds)} folds; give one, or one "
+            "for each fold in order"
+        )
+    chosen = range(len(folds)) if len(directories) > 1 else [config.data.fold]
+    names = [f"fold {fold}" for fold in chosen] if len(directories) > 1 else [ALL]
+    clips: dict[str, Clips] = {}
+    thresholds: dict[str, float] = {}
+    found = []
+    with staged(output.absolute()) as stage:  # before the scoring: a place that cannot be written is known at once
+        for name, fold, directory in zip(names, chosen, directories, strict=True):
+            found.append(checkpoint.find(directory))
+            _check_unseen(config, found[-1], folds, fold, split)
+            model = checkpoint.load(directory)
+            records = pipeline.open_split(config.data.dir, split, model.config, fold)
+            shotless = not judged or any(video.shots is None for video in judged)
+            clips[name] = score_split(config, model, records, features=shotless)
+            thresholds[name], origin = choose_threshold(config, model, fold, clips[name])
+        every = [clip for part in clips.values() for clip in part]
+        scored = {name: _by_video(part) for name, part in clips.items()}
+        videos = judged or annotations.of_labels(Path(config.data.dir), every)
+        tested = {name for part in scored.values() for name in part}
+        videos, origin_of_shots = _with_shots([video for video in videos if video.name in tested], scored)
+        part = "test" if split == "whole" else split
+        reported = range(len(folds)) if split == "whole" else chosen
+        tests = {f"fold {fold}": folds[fold][part] for fold in reported if folds and part in folds[fold]}
+        facts = {
+            "checkpoint": [str(place) for place in found],
+            "records": config.data.dir,
+            "split": split,
+            "threshold_from": origin,
+            "shots": origin_of_shots,
+        }
+        return trial.run(Trial(protocol, videos, tests, scored, thresholds, facts), stage)
+
+
+def evaluate_scores(
+    paths: Sequence[Path], scores: Path | None, protocol: str, splits: Path | None, threshold: float, output: Path
+) -> dict[str, Any]:
+    """Tests anyone's scores, or none, against annotations; `trial.run` says what it leaves in `output`.
+
+    Args:
+      paths: the annotations, see `annotations.read_annotations`.
+      scores: see `score_files.read_scores`; None = only what random, uniform and human summaries reach.
+      protocol: tvsum or summe; empty = what the annotations are of.
+      splits: a JSON file of the folds; None = see `annotations.read_annotations`.
+      threshold: from which score on a frame is called key.
+      output: a directory that does not exist yet or is empty.
+
+    Returns:
+      what `metrics.json` holds.
+
+    Raises:
+      UserError: a file is missing or broken, or has no scores of a video that is tested.
+    """
+    report.check_free(output)
+    benchmark = annotations.read_annotations(paths, protocol, splits)
+    tests = {f"fold {number}": fold["test"] for number, fold in enumerate(benchmark.folds)}
+    scored: dict[str, Mapping[str, Scored]] = {}
+    videos = list(benchmark.videos)
+    if scores is not None:
+        scored = _divided(read_scores(scores, videos), tests, [video.name for video in videos], scores)
+        named = {name for split, part in scored.items() for name in (part if split == ALL else tests[split])}
+        videos = [video for video in videos if video.name in named]
+    facts = {
+        "scores": None if scores is None else str(scores),
+        "annotations": [str(path) for path in paths],
+        "threshold_from": "eval.threshold",
+        "shots": "given" if all(video.shots is not None for video in videos) else "not known of every video",
+    }
+    with staged(output.absolute()) as stage:
+        thresholds = dict.fromkeys(scored, threshold)
+        return trial.run(Trial(benchmark.protocol, videos, tests, scored, thresholds, facts), stage)
+
+
+def protocol_of(config: Config) -> str:
+    """The protocol that fits the records of `config`: that of TVSum or SumMe where users judged, else movie50."""
+    manifest = pipeline.read_manifest(config.data.dir)
+    return manifest["dataset"] if manifest.get("annotations") and manifest.get("dataset") in PROTOCOLS else "movie50"
+
+
+def _divided(
+    tables: Sequence[Mapping[str, Scored]], tests: Mapping[str, Sequence[str]], videos: Sequence[str], source: Path
+) -> dict[str, Mapping[str, Scored]]:
+    """By split, or by `ALL`, the scores of `read_scores`; raises UserError where some are missing."""
+    if len(tables) not in (1, len(tests)):
+        raise UserError(
+            f"{source} has scores for {len(tables)} splits of {len(tests)}; give all of them, or one for all"
+        )
+    divided = {ALL: tables[0]} if len(tables) == 1 else dict(zip(tests, tables, strict=True))
+    for split, part in divided.items():
+        wanted = videos if split == ALL else tests[split]
+        if split == ALL and all(name in part for names in tests.values() for name in names):
+            continue  # those that no split tests may be left out
+        if missing := [name for name in wanted if name not in part]:
+            where = f", {split}," if split != ALL else ""
+            raise UserError(f"{source}{where} has no scores of {checkpoint.few(missing)}; add them")
+    return divided
+
+
+def _by_video(clips: Clips) -> dict[str, Scored]:
+    parts: dict[str, Clips] = {}
+    for clip in clips:
+        parts.setdefault(clip["video"], []).append(clip)
+    scored = {}
+    for name, part in parts.items():
+        part.sort(key=lambda clip: clip["frame"])
+        picks = np.array([clip["frame"] - 1 for clip in part])
+        seen = np.stack([clip["features"] for clip in part]) if "features" in part[0] else None
+        scored[name] = Scored(picks, np.array([clip["score"] for clip in part]), seen)
+    return scored
+
+
+def _with_shots(videos: Sequence[Judged], scored: Mapping[str, Mapping[str, Scored]]) -> tuple[list[Judged], str]:
+    """The videos, where they have no shots with those of KTS, and where shots are from.
+
+    Where several networks scored a video, the first one's features decide: every row has the same shots.
+    """
+    completed, made = [], 0
+    for video in videos:
+        if video.shots is None:
+            found = next(part[video.name] for part in scored.values() if video.name in part)
+            assert found.features is not None  # asked for where shots are missing
+            changes = kts(found.features, len(found.features) - 1)
+            video = dataclasses.replace(video, shots=shots(changes, found.picks, video.n_frames))
+            made += 1
+        completed.append(video)
+    origin = "given" if not made else f"KTS on the network's features of the clips, for {made} of {len(videos)} videos"
+    return completed, origin
+
+
+def _check_unseen(config: Config, found: Path, folds: Sequence[Fold], fold: int, split: str) -> None:
+    """Raises UserError where the run that left this checkpoint was trained on videos it is now to be tested on."""
+    path = found.parent.parent / "config.json"
+    if not folds or found.parent.name != "checkpoints" or not path.exists():
+        return
+    try:
+        run = config_lib.from_dict(Config, json.loads(path.read_text(encoding="utf-8")), str(path)).data
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}); give the checkpoint's own run") from None
+    if Path(run.dir).resolve() != Path(config.data.dir).resolve() or split == run.train_split:
+        return  # another data set; or its training videos are what the user wants to see
+    trained = folds[run.fold].get(run.train_split, ()) if run.fold < len(folds) else ()
+    held = folds[fold].get(split, ()) if split != "whole" else [name for part in folds for name in part["test"]]
+    if seen := sorted({*trained} & {*held}):
+        raise UserError(
+            f"{found} was trained on fold {run.fold}, with {checkpoint.few(seen)} in it, which would be tested; set "
+            f"--config.data.fold={run.fold}, or give a checkpoint for each fold"
+        )

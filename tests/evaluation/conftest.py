@@ -1,0 +1,85 @@
+"""What tests of eval.py on TVSum and SumMe share: small downloads as records, networks, and the field's HDF5 files."""
+
+import copy
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from flax import nnx
+
+import avmsnet_jax
+from avmsnet_jax.config import Config, DataConfig, EvalConfig, ModelConfig
+from avmsnet_jax.data.prepare import prepare
+from tests.conftest import SMALL
+from tests.data.sources.downloads import write_summe, write_tvsum
+
+TVSUM = ["AwmHb44_ouw", "98MoyGZKHXc", "J0nA4VgnoCo", "gzDbaEs1Rlg", "XzYM3PfTM4w"]
+
+
+@pytest.fixture(scope="session")
+def downloads(tmp_path_factory):
+    """A folder with small TVSum and SumMe downloads."""
+    root = tmp_path_factory.mktemp("downloads")
+    write_tvsum(root / "tvsum", dict.fromkeys(TVSUM, 150))
+    write_summe(root / "summe", {"Air_Force_One": 90, "Base jumping": 120})
+    return root
+
+
+@pytest.fixture(scope="session")
+def judged_records(downloads):
+    """Their records, 29 and 17 or 23 clips a video."""
+    for dataset in ("tvsum", "summe"):
+        prepare(dataset, downloads / dataset, downloads / f"{dataset}_records", frames=8, frame_size=32, spacing=5)
+    return {dataset: downloads / f"{dataset}_records" for dataset in ("tvsum", "summe")}
+
+
+@pytest.fixture(scope="session")
+def networks(tmp_path_factory) -> list[str]:
+    """Two untrained networks as checkpoints."""
+    root = tmp_path_factory.mktemp("networks")
+    for seed in range(2):
+        avmsnet_jax.save(avmsnet_jax.AVMSNet(ModelConfig(**SMALL), rngs=nnx.Rngs(seed)), root / str(seed))
+    return [str(root / str(seed)) for seed in range(2)]
+
+
+@pytest.fixture
+def judged_config(judged_records):
+    """A configuration for the records of a data set."""
+
+    def of(dataset: str, **data: object) -> Config:
+        return copy.deepcopy(
+            Config(
+                model=ModelConfig(**SMALL),
+                data=DataConfig(dir=str(judged_records[dataset]), threads=1, **data),
+                eval=EvalConfig(batch_size=16),
+            )
+        )
+
+    return of
+
+
+def write_hdf5(path: Path, videos: dict[str, dict[str, object]]) -> Path:
+    """The field's HDF5 file: a group of datasets for each video."""
+    with h5py.File(path, "w") as file:
+        for key, fields in videos.items():
+            for name, value in fields.items():
+                file[f"{key}/{name}"] = value
+    return path
+
+
+def field_video(rng, n_frames=300, users=3, **changes):
+    """A video as the field's files have it: shots of 20 frames, a pick every 15."""
+    shots = np.arange(0, n_frames, 20)[:, None] + [0, 19]
+    picks = np.arange(0, n_frames, 15)
+    fields = {
+        "features": rng.random((len(picks), 8)).astype(np.float32),
+        "gtscore": rng.random(len(picks)),
+        "user_summary": np.repeat(rng.random((users, n_frames // 20)) < 0.15, 20, axis=1).astype(np.float32),
+        "change_points": shots,
+        "n_frame_per_seg": np.full(len(shots), 20),
+        "n_frames": n_frames,
+        "picks": picks,
+        "n_steps": len(picks),
+    }
+    return {name: value for name, value in (fields | changes).items() if value is not None}
