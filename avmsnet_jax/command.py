@@ -14,21 +14,26 @@ from avmsnet_jax import config as config_lib
 from avmsnet_jax.errors import UserError
 
 
-def run(main: Callable[[Any], None], *, takes_config: bool = False, positional: str = "") -> None:
+def run(
+    main: Callable[..., None], *, takes_config: bool = False, positional: str = "", sections: Sequence[str] = ()
+) -> None:
     """Parses the command line, calls `main`, and exits: 0 on success, 2 with one line for a user's mistake.
 
     Args:
-      main: called with the `Config` (`takes_config`) or else with the list of positional arguments.
+      main: called with the `Config` (`takes_config`), with the list of positional arguments, or with both if
+        the command has both.
       takes_config: the command has `--config=FILE` and `--config.section.field=value`.
       positional: what positional arguments are called in the help; empty = the command takes none.
+      sections: of the configuration those that the command reads, where these are few: the help lists no
+        others, and a file is not needed.
     """
     program = sys.argv[0].rsplit("/", 1)[-1]
     module = sys.modules["__main__"]
     try:
         if any(argument in ("--help", "-h", "--helpfull", "-help") for argument in sys.argv[1:]):
-            print(_help(module, program, takes_config, positional), flush=True)
+            print(_help(module, program, takes_config, positional, sections), flush=True)
             sys.exit(0)
-        main(_parse(sys.argv, takes_config, positional))
+        main(*_parse(sys.argv, takes_config, positional, sections))
     except UserError as error:
         print(f"{program}: {error}", file=sys.stderr)
         sys.exit(2)
@@ -47,15 +52,15 @@ def require(*given: flags.FlagHolder[str]) -> None:
             raise UserError(f"--{flag.name} is missing (--help lists all options)")
 
 
-def _parse(argv: Sequence[str], takes_config: bool, positional: str) -> Any:
+def _parse(argv: Sequence[str], takes_config: bool, positional: str, sections: Sequence[str]) -> list[Any]:
     try:
         argv = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
         holder = None
         if takes_config:
             path, argv = _take_config_path(argv)
-            if not path:
+            if not path and not sections:
                 raise UserError("no configuration given; add --config=configs/NAME.py (--help lists the fields)")
-            config = config_lib.load_file(path)
+            config = config_lib.load_file(path) if path else config_lib.Config()
             _check_override_names(argv)
             holder = config_flags.DEFINE_config_dataclass("config", config, sys_argv=argv)
         left = flags.FLAGS(argv)[1:]
@@ -66,10 +71,10 @@ def _parse(argv: Sequence[str], takes_config: bool, positional: str) -> Any:
     if left and not positional:
         raise UserError(f"unexpected argument {left[0]!r}; options begin with -- (--help lists them)")
     if holder is None:
-        return left
+        return [left]
     config = holder.value  # with the overrides; the library works on a copy of what it was given
     config.validate()
-    return config
+    return [config, left] if positional else [config]
 
 
 def _take_config_path(argv: Sequence[str]) -> tuple[str, list[str]]:
@@ -108,8 +113,9 @@ def _plain(message: str) -> str:
     return message.removeprefix("FATAL Flags parsing error:") + " (--help lists all options)"
 
 
-def _help(module: Any, program: str, takes_config: bool, positional: str) -> str:
-    options = " ".join(filter(None, [positional, "--config=FILE [--config.section.field=value ...]" * takes_config]))
+def _help(module: Any, program: str, takes_config: bool, positional: str, sections: Sequence[str]) -> str:
+    file = "[--config=FILE]" if sections else "--config=FILE"
+    options = " ".join(filter(None, [positional, f"{file} [--config.section.field=value ...]" * takes_config]))
     parts = [(module.__doc__ or "").strip(), "", f"usage: python {program} {options} [options]", ""]
     own = flags.FLAGS.flags_by_module_id_dict().get(id(module), [])  # by name, `python -m` would find none
     if takes_config:
@@ -120,6 +126,8 @@ def _help(module: Any, program: str, takes_config: bool, positional: str) -> str
     if takes_config:
         parts += ["", "configuration fields (defaults are those of the code; the file may set others):"]
         for name, field in config_lib.fields().items():
+            if sections and name.split(".")[0] not in sections:
+                continue
             unit = field.metadata["unit"]
             facts = f"default: {field.default!r}" + (f", in {unit}" if unit else "")
             parts.append(_entry(f"--config.{name}", f"{field.metadata['meaning']} ({facts})"))

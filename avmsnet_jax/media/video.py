@@ -60,8 +60,8 @@ class Clock:
       stamps_s: the same on the container's own clock; NaN where it has no stamp.
     """
 
-    times_s: array = dataclasses.field(default_factory=lambda: array("d"))  # type: ignore[type-arg]
-    stamps_s: array = dataclasses.field(default_factory=lambda: array("d"))  # type: ignore[type-arg]
+    times_s: array = dataclasses.field(default_factory=lambda: array("d"))
+    stamps_s: array = dataclasses.field(default_factory=lambda: array("d"))
 
 
 class _Scaler(threading.local):
@@ -120,6 +120,16 @@ class Frame:
           UserError: the frame cannot be converted.
         """
         return self._convert(*((height, width) if self._quarter_turns % 2 else (width, height)))
+
+    @property
+    def pixel_aspect(self) -> Fraction:
+        """Width of a pixel in heights."""
+        return self._looks.pixel_aspect
+
+    @property
+    def interlaced(self) -> bool:
+        """Whether it is two fields, a moment apart."""
+        return self._decoded.interlaced_frame
 
     @property
     def shown_size(self) -> tuple[int, int]:
