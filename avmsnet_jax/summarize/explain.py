@@ -3,9 +3,10 @@
 import contextlib
 import functools
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -88,7 +89,7 @@ def _spline(size: int, cells: int) -> np.ndarray:
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def write_overlay(summary: Summary, path: Path) -> None:
+def write_overlay(summary: Summary, path: Path, on_frame: Callable[[], Any] = lambda: None) -> None:
     """Writes the summary once more as the network saw and heard it.
 
     The picture is dark where the network pays no attention, and as it is where it pays the most; where it places the
@@ -98,6 +99,7 @@ def write_overlay(summary: Summary, path: Path) -> None:
     Args:
       summary: at least one shot of which is chosen.
       path: the mp4 to write; `summary.mp4`, from which pictures and sound come, lies beside it.
+      on_frame: called after each frame.
 
     Raises:
       UserError: `summary.mp4` is missing or broken, or the place cannot be written.
@@ -105,7 +107,7 @@ def write_overlay(summary: Summary, path: Path) -> None:
     source = path.with_name("summary.mp4")
     fps = read_info(source).fps
     with staged(path) as stage:
-        _encode(stage, _pictures(summary, source), fps, source)
+        _encode(stage, _pictures(summary, source), fps, source, on_frame)
 
 
 def _pictures(summary: Summary, source: Path) -> Iterator[np.ndarray]:
@@ -230,7 +232,9 @@ def _pairs(scores: Scores) -> Iterable[tuple[float, float]]:
     return zip(scores.times_s.tolist(), scores.scores.tolist(), strict=True)
 
 
-def _encode(path: Path, pictures: Iterator[np.ndarray], fps: Fraction, source: Path) -> None:
+def _encode(
+    path: Path, pictures: Iterator[np.ndarray], fps: Fraction, source: Path, on_frame: Callable[[], Any]
+) -> None:
     """Writes pictures as H.264, with the sound of `source` as it is."""
     with contextlib.ExitStack() as stack:
         target = stack.enter_context(av.open(str(path), "w", options={"movflags": "faststart"}))
@@ -254,6 +258,7 @@ def _encode(path: Path, pictures: Iterator[np.ndarray], fps: Fraction, source: P
             frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, threads=1)
             frame.pts, frame.time_base = index, 1 / fps
             target.mux(video.encode(frame))
+            on_frame()
         target.mux(video.encode(None))
         for packet in itertools.chain([waiting] if waiting else [], sounds):
             packet.stream = audio
