@@ -124,7 +124,9 @@ def list_films(movies: Sequence[str | os.PathLike[str]]) -> list[Path]:
     return films
 
 
-def summarize_film(film: Path, network: score.Network, config: Config, folder: Path, facts: dict[str, str]) -> Summary:
+def summarize_film(
+    film: Path, network: score.Network, config: Config, folder: Path, facts: dict[str, str], shown_in: Path
+) -> Summary:
     """Writes one film's summary, with all that goes with it, to a folder that does not exist yet.
 
     Args:
@@ -133,6 +135,7 @@ def summarize_film(film: Path, network: score.Network, config: Config, folder: P
       config: of which `summarize` is used.
       folder: to create; the caller sees to it that nobody takes it for finished before it is.
       facts: of the run, for the report.
+      shown_in: what `folder` will be called when it is finished.
 
     Raises:
       UserError: the film cannot be read, or has no place for what is asked.
@@ -159,8 +162,9 @@ def summarize_film(film: Path, network: score.Network, config: Config, folder: P
     takes = cut.takes(watched, kept)
     timeline.write_edl(watched, takes, folder / timeline.EDL)
     timeline.write_otio(watched, takes, folder / timeline.OTIO)
-    explain.write_overlay(summary, folder / OVERLAY)
-    report.write_report(summary, folder)
+    with _bar(f"drawing over {film.name}", sum(stop - first for first, stop in kept), "frame") as bar:
+        explain.write_overlay(summary, folder / OVERLAY, bar.update)
+    report.write_report(summary, folder, shown_in=shown_in)
     return summary
 
 
@@ -176,7 +180,7 @@ def _attempt(config: Config, directory: str, overwrite: bool, task: tuple[Path, 
         network = _network(directory, config.mesh.data, config.mesh.fsdp, config.summarize.batch_size)
         _remove_abandoned(folder)
         with staged(folder) as stage, _held(stage.parent):
-            summary = summarize_film(film, network, config, stage, _facts(config, directory))
+            summary = summarize_film(film, network, config, stage, _facts(config, directory), folder)
     except UserError as error:
         return Outcome(film, folder, error=str(error))
     chosen = sum(shot.chosen for shot in summary.shots)
