@@ -64,6 +64,11 @@ class Waveform:
         self._held, self._start = [held], max(start, self._start)
         return held[: max(stop - start, 0)]
 
+    def skip_rest(self) -> None:
+        """Decodes what nobody has asked for, for the sake of `on_chunk`."""
+        for _ in self._chunks:
+            pass
+
 
 def open_waveform(
     path: str | os.PathLike[str],

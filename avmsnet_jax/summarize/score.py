@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import functools
 import io
 import itertools
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -107,13 +108,15 @@ class Watched:
     pixel_aspect: Fraction
     interlaced: bool
 
-    @property
+    @functools.cached_property
     def steady(self) -> bool:
         """Whether the film shows its frames at equal distances, but for the rounding of its time stamps."""
-        return bool(np.abs(self.times_s - np.arange(len(self.times_s)) / float(self.rate)).max() <= _ROUNDING_S)
+        return _steady(self.times_s, self.rate)
 
     def time_of(self, index: int) -> float:
         """When the decoded frame `index` (from 0) is shown; the film's end for the one after the last. Seconds."""
+        if self.steady:
+            return float(index / self.rate)
         return float(self.times_s[index]) if index < len(self.times_s) else self.scores.duration_s
 
 
@@ -160,8 +163,8 @@ def watch(
             )
         if not observer.n_frames >= clips.first_centre(frames, spacing) + frames // 2:
             yield _only_clip(film, info.fps, observer, frames, frame_size)
-        while waveform is not None and len(waveform.excerpt(observer.samples, observer.samples + audio.SAMPLE_RATE)):
-            pass  # the loudness of the rest
+        if waveform is not None:
+            waveform.skip_rest()
 
     with contextlib.closing(_ahead(_batched(cut(), batch_size))) as batches:
         for batch in batches:
@@ -178,7 +181,7 @@ def watch(
     )
     scores = Scores(
         film=film,
-        duration_s=float(times[-1] + 1 / info.fps),
+        duration_s=float(len(times) / info.fps if _steady(times, info.fps) else times[-1] + 1 / info.fps),
         fps=float(info.fps),
         n_frames=observer.n_frames,
         width=width,
@@ -207,6 +210,10 @@ def expected_clips(film: Path, spacing_s: float) -> int:
     return max(info.frames // max(round(spacing_s * info.fps), 1), 1)
 
 
+def _steady(times_s: np.ndarray, rate: Fraction) -> bool:
+    return bool(np.abs(times_s - np.arange(len(times_s)) / float(rate)).max() <= _ROUNDING_S)
+
+
 class _Observer:
     """What is kept of a film beside its clips, as frames and sound go by."""
 
@@ -218,7 +225,6 @@ class _Observer:
         self.interlaced = False
         self.change: list[float] = []
         self.thumbnails: dict[int, bytes] = {}
-        self.samples = 0
         self.loudness: list[float] = []
         self._rest = np.zeros(0, np.float32)
         self._labelled = (clips.label_frame(centre) for centre in itertools.count(spacing, spacing))
@@ -250,7 +256,6 @@ class _Observer:
 
     def listen(self, chunk: np.ndarray) -> None:
         """Measures the next (n,) samples."""
-        self.samples += len(chunk)
         sound = np.concatenate([self._rest, chunk])
         whole = len(sound) // HOP * HOP
         self.loudness += np.square(sound[:whole]).reshape(-1, HOP).mean(axis=1).tolist()
