@@ -25,7 +25,7 @@ _SOUND = (0.15, 0.85, 1.0)  # RGB: what is heard glows in it
 _DARK, _GREY, _LIGHT, _CHOSEN = (16, 17, 20), (92, 96, 104), (236, 233, 226), (242, 177, 52)
 
 
-def attention_levels(scores: Scores) -> np.ndarray:
+def attention_levels(scores: Scores) -> tuple[np.ndarray, float]:
     """Where the network looked, all attention modules taken together.
 
     Each module's map, in multiples of an even spread, is brought to one grid, and their mean is taken.
@@ -34,8 +34,9 @@ def attention_levels(scores: Scores) -> np.ndarray:
       scores: of M clips.
 
     Returns:
-      (M, h, w) float32, h and w at most 28: 0 = no more than an even spread, 1 = as much as the film's most, which is
-      the 99.8th percentile, and no less than twice an even spread, so that attention to nothing looks like it.
+      (M, h, w) float32, h and w at most 28: 0 = no more than an even spread, 1 = as much as anywhere in the film;
+      and how many times an even spread that is. It is the 99.5th percentile, and no less than 1.2, so that attention
+      to nothing looks like it.
     """
     rows, columns = (min(max(maps.shape[axis] for maps in scores.attention), _FINEST) for axis in (1, 2))
     parts = []
@@ -47,8 +48,8 @@ def attention_levels(scores: Scores) -> np.ndarray:
             part = part + resized(even, rows, columns)
         parts.append(part)
     relative = np.concatenate(parts)
-    top = max(float(np.percentile(relative, 99.8)), 2.0)
-    return np.clip((relative - 1) / (top - 1), 0, 1, dtype=np.float32)
+    top = max(float(np.percentile(relative, 99.5)), 1.2)
+    return np.clip((relative - 1) / (top - 1), 0, 1, dtype=np.float32), top
 
 
 def sound_levels(scores: Scores) -> np.ndarray:
@@ -113,7 +114,7 @@ def write_overlay(summary: Summary, path: Path, on_frame: Callable[[], Any] = la
 def _pictures(summary: Summary, source: Path) -> Iterator[np.ndarray]:
     """The overlaid frames of the summary, (H, W, 3) uint8, both sides even."""
     scores = summary.scores
-    looked, heard = attention_levels(scores), sound_levels(scores)
+    (looked, _), heard = attention_levels(scores), sound_levels(scores)
     scale = min(_LONGEST_SIDE / max(scores.width, scores.height), 1)
     width, height = (max(2 * round(side * scale / 2), 2) for side in (scores.width, scores.height))
     band = _Band(summary, width, height)

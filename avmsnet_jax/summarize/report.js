@@ -19,10 +19,11 @@
   };
   const spoken = (seconds) => {
     const minutes = Math.floor(seconds / 60);
-    const plural = (number, word) => number + " " + word + (number === 1 ? "" : "s");
     return (minutes ? plural(minutes, "minute") + " " : "") + plural(Math.floor(seconds % 60), "second");
   };
   const digits = Math.max(...clips.s) < 0.095 ? 3 : 2;
+  const brief = film.duration < 120; // tenths of a second matter
+  const plural = (number, word) => number + " " + word + (number === 1 ? "" : "s");
   const points = (score) => score.toFixed(digits);
   const percent = (part, whole) => (100 * part / whole).toFixed(1).replace(/\.0$/, "") + "%";
   const make = (tag, text, className) => {
@@ -315,7 +316,7 @@
     $("cursor").hidden = $("card").hidden = false;
     $("cursor").style.transform = "translateX(" + across(cursor) + "px)";
     $("card-image").src = thumb(nearest(thumbTimes, cursor));
-    $("card-time").textContent = clock(cursor, film.duration < 120);
+    $("card-time").textContent = clock(cursor, brief);
     $("card-score").textContent = score;
     $("card-what").textContent = inSummary ? "in the summary at " + clock(shot.at + cursor - shot.start) : filmPlays ? "left out: plays the film" : "left out";
     const half = 96, x = Math.min(Math.max(across(cursor), half), Math.max(width - half, half));
@@ -381,7 +382,7 @@
       const button = make("button", undefined, "row"), line = make("span", undefined, "line"), frames = make("span", undefined, "frames");
       button.type = "button";
       button.setAttribute("aria-label", "Shot " + (index + 1) + " of " + chosen.length + ", from " + spoken(shot.start) + " to " + spoken(shot.end) + ", score " + points(shot.score) + ". Play");
-      line.append(make("b", clock(shot.start) + "–" + clock(shot.end)), make("small", (shot.end - shot.start).toFixed(1) + " s"), make("span", points(shot.score)));
+      line.append(make("b", clock(shot.start, brief) + "–" + clock(shot.end, brief)), make("small", (shot.end - shot.start).toFixed(1) + " s"), make("span", points(shot.score)));
       const position = thumbs.clips.indexOf(shot.best), image = make("img");
       image.alt = "";
       image.src = thumb(position);
@@ -446,23 +447,25 @@
   const tell = () => {
     const part = (text, strong) => (strong ? make("b", text) : text);
     $("gist").replaceChildren(
-      part(clock(film.duration), true), " of film in ", part(clock(data.summary.length), true), " · ", part(String(chosen.length), true),
-      " of " + shots.length + " shots · " + percent(data.summary.length, film.duration) + " of the film, " + percent(data.summary.budget, film.duration) + " allowed",
+      part(clock(film.duration, brief), true), " of film in ", part(clock(data.summary.length, brief), true), " · ", part(String(chosen.length), true),
+      " of " + plural(shots.length, "shot") + " · " + percent(data.summary.length, film.duration) + " of the film, " + percent(data.summary.budget, film.duration) + " allowed",
     );
     const facts = [
       ["Film", film.name], ["Length", clock(film.duration, true)],
       ["Picture", film.width + " × " + film.height + ", " + +film.fps.toFixed(3) + " frames a second"], ["Sound", film.sound ? "yes" : "none"],
-      ["Moments scored", String(clips.t.length)], ["Chosen", chosen.length + " of " + shots.length + " shots"], ...data.facts,
+      ["Moments scored", String(clips.t.length)], ["Chosen", chosen.length + " of " + plural(shots.length, "shot")], ...data.facts,
     ];
     for (const [name, value] of facts) {
       const pair = make("div");
       pair.append(make("dt", name), make("dd", value));
       $("facts").append(pair);
     }
-    const heard = maps.hear ? " Rings lie around the place where it put the sound, brighter where the sound meant more to it." : "";
-    $("reading").textContent = "The score of a moment says how likely the network holds it for one that people would keep, 0 to 1. "
-      + "“Looked at”: the picture is bright where the network paid attention and dark where it paid no more than average." + heard
-      + " Both are drawn on one scale for the whole film.";
+    const heard = maps.hear
+      ? " Where it placed the sound there are rings, brighter where the sound meant more to it, and drawn on one scale for the whole film."
+      : "";
+    $("reading").textContent = "The score of a moment, 0 to 1, says how sure the network is that people would keep it. "
+      + "Under “looked at” the picture is dark where the network gave it no more than average attention; where it is brightest, "
+      + "it gave " + maps.times_even + " times as much." + heard;
   };
 
   const source = () => {

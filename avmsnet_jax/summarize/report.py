@@ -130,11 +130,12 @@ def _maps(summary: Summary, shown: list[int]) -> dict[str, Any]:
         for clip in np.flatnonzero((scores.times_s >= shot.start_s - 2) & (scores.times_s < shot.end_s + 2))
     }
     kept = sorted(played | set(shown))
-    maps: dict[str, Any] = {"clips": kept}
-    for name, levels in (("look", explain.attention_levels(scores)), ("hear", explain.sound_levels(scores))):
+    looked, times_even = explain.attention_levels(scores)
+    maps: dict[str, Any] = {"clips": kept, "times_even": round(times_even, 1)}
+    for name, levels in (("look", looked), ("hear", explain.sound_levels(scores))):
         bytes_ = np.round(255 * levels[kept]).astype(np.uint8)
         _, rows, columns = bytes_.shape
-        known = bool(levels.any())  # a network that only looks has heard nothing
+        known = name == "look" or bool(levels.any())  # a network that only looks has heard nothing
         maps[name] = {"rows": rows, "columns": columns, "levels": _base64(bytes_.tobytes())} if known else None
     return maps
 

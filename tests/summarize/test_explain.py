@@ -106,12 +106,14 @@ def test_a_rotated_film_is_shown_upright(made, tmp_path):
 def test_levels_of_attention_are_multiples_of_an_even_spread(made):
     scores = made[0].scores
     even = dataclasses.replace(scores, attention=tuple(np.full((23, n, n), n**-2, np.float16) for n in (56, 28, 14)))
-    levels = explain.attention_levels(even)
+    levels, top = explain.attention_levels(even)
+    assert top == 1.2
     assert levels.shape == (23, 28, 28)
     assert levels.max() < 0.01
     peak = np.zeros((23, 56, 56), np.float16)
     peak[:, 8:10, 40:42] = 0.25
-    levels = explain.attention_levels(dataclasses.replace(even, attention=(*even.attention[1:], peak)))
+    levels, top = explain.attention_levels(dataclasses.replace(even, attention=(*even.attention[1:], peak)))
+    assert 30 < top < 800 / 3  # of one module in three, 784 times an even spread there
     assert levels[3, 4, 20] == levels.max() == 1
     assert levels[3, 8, 20] == levels[3, 4, 24] == 0
     assert np.median(levels) == 0
