@@ -199,7 +199,7 @@ class _Picture:
         self._converted = bool(self._hdr) or frame.format.is_rgb or frame.format.has_palette
         full = not self._converted and (frame.color_range == _FULL or frame.format.name.startswith("yuvj"))
         self._range, self._pix_fmt = ("pc", "yuvj420p") if full else ("tv", "yuv420p")
-        options = {"crf": "18", "preset": "faster"} | ({} if watched.steady else {"bf": "0"})
+        options = {"crf": "18", "preset": "veryfast"} | ({} if watched.steady else {"bf": "0"})
         stream = self._stream = out.add_stream("libx264", rate=watched.rate, options=options)
         stream.width, stream.height = (side + side % 2 for side in self._size)
         stream.pix_fmt = self._pix_fmt
