@@ -176,16 +176,27 @@ def _attempt(config: Config, directory: str, overwrite: bool, task: tuple[Path, 
                 "--overwrite replaces it" if (folder / FACTS).is_file() else "it is no summary: choose another place"
             )
             raise UserError(f"{folder} exists already; {remedy}")
+        if not _is_text(film):
+            raise UserError(f"the name of {_shown(film)} is not UTF-8, which the summary's files need; rename it")
         video.read_info(film)  # before the network is read, which takes seconds
         network = _network(directory, config.mesh.data, config.mesh.fsdp, config.summarize.batch_size)
         _remove_abandoned(folder)
         with staged(folder) as stage, _held(stage.parent):
             summary = summarize_film(film, network, config, stage, _facts(config, directory), folder)
     except UserError as error:
-        return Outcome(film, folder, error=str(error))
+        return Outcome(Path(_shown(film)), folder, error=str(error))
     chosen = sum(shot.chosen for shot in summary.shots)
     lengths = f"{cut.clock(round(summary.length_s))} of {cut.clock(round(summary.scores.duration_s))}"
     return Outcome(film, folder, account=f"{lengths} in {chosen} shot{'s' * (chosen > 1)}")
+
+
+def _is_text(path: Path) -> bool:
+    return _shown(path) == str(path)
+
+
+def _shown(path: Path) -> str:
+    """A path that can be printed: names of files need not be in any encoding."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 @functools.cache
