@@ -37,7 +37,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.prepare_film import loop  # noqa: E402
+from prepare_film import loop  # noqa: E402
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, float, Any]:

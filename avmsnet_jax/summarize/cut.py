@@ -214,7 +214,7 @@ class _Picture:
             context.colorspace, context.color_range = frame.colorspace, _FULL if full else frame.color_range
             context.color_primaries, context.color_trc = frame.color_primaries, frame.color_trc
         if matrix := frame.side_data.get("DISPLAYMATRIX"):
-            stream.set_display_matrix(np.frombuffer(memoryview(matrix), np.int32).tolist())
+            stream.set_display_matrix(np.frombuffer(memoryview(matrix), np.int32).tolist())  # type: ignore[arg-type]
         self._durations: dict[int, int] = {}
         self._keys: set[int] = set()
         self._graph: av.filter.Graph | None = None
