@@ -1,4 +1,4 @@
-# make demo: the whole way from films to scores, on movies rendered for the purpose. make test: the tests.
+# make demo: the whole way from films to scores and a summary, on movies rendered for the purpose. make test: the tests.
 PYTHON ?= python3
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 # A Python that has no list of its own takes that of the newest.
@@ -22,6 +22,7 @@ demo: .venv/demo-installed
 	$(BIN)/python prepare_data.py --dataset=movies --source=demo/films --output=demo/records --frame_size=48
 	$(BIN)/python train.py --config=configs/demo.py --config.data.dir=demo/records --workdir=demo/run
 	$(BIN)/python eval.py --config=configs/demo.py --config.data.dir=demo/records --checkpoint=demo/run --output=demo/results
+	$(BIN)/python summarize.py demo/films/test/toy_18.mp4 --checkpoint=demo/run --output=demo/summaries
 
 test: .venv/test-installed
 	$(BIN)/python -m pytest -n logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder

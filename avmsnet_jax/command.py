@@ -15,23 +15,31 @@ from avmsnet_jax.errors import UserError
 
 
 def run(
-    main: Callable[[Any], None], *, takes_config: bool = False, config_optional: bool = False, positional: str = ""
+    main: Callable[..., None],
+    *,
+    takes_config: bool = False,
+    config_optional: bool = False,
+    positional: str = "",
+    sections: Sequence[str] = (),
 ) -> None:
     """Parses the command line, calls `main`, and exits: 0 on success, 2 with one line for a user's mistake.
 
     Args:
-      main: called with the `Config` (`takes_config`) or else with the list of positional arguments.
+      main: called with the `Config` (`takes_config`), with the list of positional arguments, or with both if
+        the command has both.
       takes_config: the command has `--config=FILE` and `--config.section.field=value`.
       config_optional: without `--config=FILE` the fields have their defaults.
       positional: what positional arguments are called in the help; empty = the command takes none.
+      sections: of the configuration those that the command reads, where these are few: the help lists no
+        others, and a file is not needed.
     """
     program = sys.argv[0].rsplit("/", 1)[-1]
     module = sys.modules["__main__"]
     try:
         if any(argument in ("--help", "-h", "--helpfull", "-help") for argument in sys.argv[1:]):
-            print(_help(module, program, takes_config, positional), flush=True)
+            print(_help(module, program, takes_config, positional, sections), flush=True)
             sys.exit(0)
-        main(_parse(sys.argv, takes_config, config_optional, positional))
+        main(*_parse(sys.argv, takes_config, config_optional or bool(sections), positional))
     except UserError as error:
         print(f"{program}: {error}", file=sys.stderr)
         sys.exit(2)
@@ -50,7 +58,7 @@ def require(*given: flags.FlagHolder[Any]) -> None:
             raise UserError(f"--{flag.name} is missing (--help lists all options)")
 
 
-def _parse(argv: Sequence[str], takes_config: bool, config_optional: bool, positional: str) -> Any:
+def _parse(argv: Sequence[str], takes_config: bool, config_optional: bool, positional: str) -> list[Any]:
     try:
         argv = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
         holder = None
@@ -69,10 +77,10 @@ def _parse(argv: Sequence[str], takes_config: bool, config_optional: bool, posit
     if left and not positional:
         raise UserError(f"unexpected argument {left[0]!r}; options begin with -- (--help lists them)")
     if holder is None:
-        return left
+        return [left]
     config = holder.value  # with the overrides; the library works on a copy of what it was given
     config.validate()
-    return config
+    return [config, left] if positional else [config]
 
 
 def _take_config_path(argv: Sequence[str]) -> tuple[str, list[str]]:
@@ -111,8 +119,9 @@ def _plain(message: str) -> str:
     return message.removeprefix("FATAL Flags parsing error:") + " (--help lists all options)"
 
 
-def _help(module: Any, program: str, takes_config: bool, positional: str) -> str:
-    options = " ".join(filter(None, [positional, "--config=FILE [--config.section.field=value ...]" * takes_config]))
+def _help(module: Any, program: str, takes_config: bool, positional: str, sections: Sequence[str]) -> str:
+    file = "[--config=FILE]" if sections else "--config=FILE"
+    options = " ".join(filter(None, [positional, f"{file} [--config.section.field=value ...]" * takes_config]))
     parts = [(module.__doc__ or "").strip(), "", f"usage: python {program} {options} [options]", ""]
     own = flags.FLAGS.flags_by_module_id_dict().get(id(module), [])  # by name, `python -m` would find none
     if takes_config:
@@ -123,6 +132,8 @@ def _help(module: Any, program: str, takes_config: bool, positional: str) -> str
     if takes_config:
         parts += ["", "configuration fields (defaults are those of the code; the file may set others):"]
         for name, field in config_lib.fields().items():
+            if sections and name.split(".")[0] not in sections:
+                continue
             unit = field.metadata["unit"]
             facts = f"default: {field.default!r}" + (f", in {unit}" if unit else "")
             parts.append(_entry(f"--config.{name}", f"{field.metadata['meaning']} ({facts})"))

@@ -188,8 +188,44 @@ class EvalConfig:
 
 
 @dataclasses.dataclass
+class SummarizeConfig:
+    """How a film becomes its summary."""
+
+    budget: str = _field(
+        "0.15", "length of the summary: a share of the film (0.15 or 15%), seconds (90s) or a number of shots (12shots)"
+    )
+    spacing_s: float = _field(
+        1.0, "from one clip to the next; the published one is every 25 frames at 25 a second", "s"
+    )
+    shots: str = _field(
+        "kts", "how shots are found: kts (on the network's features) or scenes (PySceneDetect, the extra `scenes`)"
+    )
+    shortest_shot_s: float = _field(1.5, "no shot is shorter, unless the film is", "s")
+    longest_shot_s: float = _field(6.0, "longer shots are divided where the scores change most", "s")
+    keep_opening_s: float = _field(0.0, "this much of the film's beginning is always in the summary", "s")
+    move_cuts_s: float = _field(
+        0.5, "cuts move by up to this, onto a cut of the film's own or out of speech and loud sound; 0 = they stay", "s"
+    )
+    batch_size: int = _field(8, "clips scored at once over all devices", "clips")
+
+    def validate(self) -> None:
+        """Raises UserError for the first field whose value makes no sense; the budget's is read where it is used."""
+        _choice("summarize.shots", self.shots, ("kts", "scenes"))
+        _at_least("summarize.batch_size", self.batch_size, 1)
+        for name in ("spacing_s", "shortest_shot_s", "longest_shot_s", "keep_opening_s", "move_cuts_s"):
+            value, least = getattr(self, name), 0.0 if name in ("keep_opening_s", "move_cuts_s") else 0.001
+            if not (math.isfinite(value) and value >= least):
+                raise UserError(f"summarize.{name} is {value}; it must be a finite number of at least {least} seconds")
+        if self.longest_shot_s < 2 * self.shortest_shot_s:
+            raise UserError(
+                f"summarize.longest_shot_s is {self.longest_shot_s}; it must be at least twice "
+                f"summarize.shortest_shot_s, which is {self.shortest_shot_s}"
+            )
+
+
+@dataclasses.dataclass
 class Config:
-    """The whole tree. Sections: model, data, optimizer, train, init, mesh, hosts, eval."""
+    """The whole tree. Sections: model, data, optimizer, train, init, mesh, hosts, eval, summarize."""
 
     model: ModelConfig = _field(ModelConfig, "the network")
     data: DataConfig = _field(DataConfig, "the records")
@@ -199,6 +235,7 @@ class Config:
     mesh: MeshConfig = _field(MeshConfig, "the devices")
     hosts: HostsConfig = _field(HostsConfig, "the processes")
     eval: EvalConfig = _field(EvalConfig, "the evaluation")
+    summarize: SummarizeConfig = _field(SummarizeConfig, "the summary of a film")
 
     def validate(self) -> None:
         """Raises UserError for the first field whose value makes no sense."""
@@ -251,6 +288,7 @@ class Config:
             )
         if not 0 <= self.eval.threshold <= 1:
             raise UserError(f"eval.threshold is {self.eval.threshold}; it must be between 0 and 1")
+        self.summarize.validate()
         _at_least("mesh.fsdp", self.mesh.fsdp, 1)
         if self.mesh.data == 0 or self.mesh.data < -1:
             raise UserError(f"mesh.data is {self.mesh.data}; give a number of devices, or -1 for all")

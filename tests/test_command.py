@@ -8,7 +8,9 @@ import pytest
 from avmsnet_jax import config as config_lib
 from tests.conftest import ROOT, one_line
 
-COMMANDS = ["train.py", "eval.py", "prepare_data.py", "convert_weights.py", "-m avmsnet_jax.toy"]
+COMMANDS = ["train.py", "eval.py", "prepare_data.py", "convert_weights.py", "summarize.py", "-m avmsnet_jax.toy"]
+# The sections of the configuration that a command's help lists, where they are not all.
+SECTIONS = {"summarize.py": ("summarize", "mesh")}
 # A value for each type that no field has as its default, as it is typed and as it is meant.
 TYPED = {int: ("7", 7), float: ("1", 1.0), str: ("some where=é", "some where=é")}
 VALID = {
@@ -22,6 +24,9 @@ VALID = {
     "train.loss": ("double_sigmoid", "double_sigmoid"),
     "train.positive_weight": ("3", 3.0),
     "train.ema_decay": ("0.5", 0.5),
+    "summarize.shots": ("scenes", "scenes"),
+    "summarize.spacing_s": ("2", 2.0),
+    "summarize.longest_shot_s": ("30", 30.0),
 }
 
 
@@ -151,7 +156,8 @@ def test_help_lists_everything_at_once(python, command):
     for name, field in config_lib.fields().items():
         unit = f", in {field.metadata['unit']}" if field.metadata["unit"] else ""
         entry = f"--config.{name} {field.metadata['meaning']} (default: {field.default!r}{unit})"
-        assert (entry in text) == (command in ("train.py", "eval.py")), name
+        listed = command in ("train.py", "eval.py") or name.split(".")[0] in SECTIONS.get(command, ())
+        assert (entry in text) == listed, name
 
 
 @pytest.mark.parametrize("argument", ["-h", "--helpfull"])
@@ -164,6 +170,13 @@ def test_help_wins_over_any_mistake(python, argument):
 def test_a_required_option_is_asked_for(python, small_config_file):
     assert "--output is missing" in one_line(python("eval.py", f"--config={small_config_file}", "--checkpoint=x"))
     assert "--checkpoint is missing" in one_line(python("eval.py", f"--config={small_config_file}", "--output=x"))
+
+
+def test_a_command_that_reads_few_fields_needs_no_file(python, tmp_path):
+    assert "no film given" in one_line(python("summarize.py", "--checkpoint=x", "--output=y"))
+    assert "--checkpoint is missing" in one_line(python("summarize.py", "film.mp4", "--output=y"))
+    options = ["--checkpoint=x", "--output=y", "--config.summarize.longest_shot_s=1"]
+    assert "must be at least twice" in one_line(python("summarize.py", "film.mp4", *options))
 
 
 def test_the_package_offers_what_it_promises(python):

@@ -16,7 +16,19 @@ CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 # Whole numbers and shares without a unit: what they count is in their meaning.
 UNITLESS = {
     *("learning_rate", "momentum", "dampening", "weight_decay", "decay_factor", "seed"),
-    *("shortcut", "dtype", "name", "loss", "train_split", "schedule", "clip_norm", "positive_weight", "ema_decay"),
+    *(
+        "shortcut",
+        "dtype",
+        "name",
+        "loss",
+        "train_split",
+        "budget",
+        "shots",
+        "schedule",
+        "clip_norm",
+        "positive_weight",
+        "ema_decay",
+    ),
 }
 
 
@@ -27,16 +39,8 @@ def write(path: Path, body: str, imports: str = "from avmsnet_jax.config import 
 
 def test_every_field_has_a_meaning_and_every_number_a_unit():
     fields = config_lib.fields()
-    assert {name.split(".")[0] for name in fields} == {
-        "model",
-        "data",
-        "optimizer",
-        "train",
-        "init",
-        "mesh",
-        "hosts",
-        "eval",
-    }
+    sections = {"model", "data", "optimizer", "train", "init", "mesh", "hosts", "eval", "summarize"}
+    assert {name.split(".")[0] for name in fields} == sections
     for name, field in fields.items():
         assert len(field.metadata["meaning"]) > 10, name
         assert field.metadata["unit"] or field.type is bool or name.rsplit(".")[-1] in UNITLESS, name

@@ -24,7 +24,7 @@ pytest.importorskip("torch", reason="the documentation converts .pth files")
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SCRIPTS = {"prepare_data.py", "train.py", "eval.py", "convert_weights.py"}
+SCRIPTS = {"prepare_data.py", "train.py", "eval.py", "convert_weights.py", "summarize.py"}
 # What is added to a command to make it small enough for a test.
 SMALLER = {
     "prepare_data.py": ["--frame_size=32"],
@@ -111,6 +111,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (desk / "films").mkdir()
     for path in (desk / "toys").glob("*/*"):
         shutil.copy(path, desk / "films")
+    shutil.copy(next((desk / "toys" / "test").glob("*.mp4")), desk / "film.mp4")
     write_pth(desk / "audiovisual_save_60.pth", published_weights(audio=True))
     write_pth(desk / "visual_save_60.pth", published_weights(audio=False))
     write_sound8(desk / "sound8.npy")

@@ -45,7 +45,7 @@ def stage_films(
     """
     if not tasks:
         return
-    _run(options, tasks, functools.partial(_stage, cut), tasks[0][1].parent.parent)
+    run(options, tasks, functools.partial(_stage, cut), tasks[0][1].parent.parent)
     for number, (_, folder) in enumerate(tasks):
         outcome: Prepared | Skipped | None = finished(folder)
         if outcome is None:
@@ -62,7 +62,7 @@ def stage_films(
 def pack(place: Path, plan: packing.Plan, options: Sequence[str]) -> None:
     """Packs the shards of a plan, which is saved in the working place, in a Beam pipeline. See `stage_films`."""
     shards = [(split, number) for split in plan.shards for number in range(len(plan.shards[split]))]
-    _run(options, shards, functools.partial(_pack, place), place)
+    run(options, shards, functools.partial(_pack, place), place)
 
 
 def _stage(cut: Cut, task: tuple[Video, Path]) -> None:
@@ -102,7 +102,19 @@ def _unless_full(place: Path, work: Callable[[Any], None], item: Any) -> None:
             (place / _FULL).write_text(str(error))
 
 
-def _run(options: Sequence[str], items: Sequence[Any], work: Callable[[Any], None], place: Path) -> None:
+def run(options: Sequence[str], items: Sequence[Any], work: Callable[[Any], None], place: Path) -> None:
+    """Does `work` on each item in a Beam pipeline; see `stage_films` for the options.
+
+    Args:
+      options: the pipeline's.
+      items: what can be sent to another machine; so can `work`.
+      work: whatever it does lies on the file system that workers share.
+      place: a folder there.
+
+    Raises:
+      UserError: Beam is not installed, an option is wrong, or the pipeline failed.
+      OSError: a worker could not write.
+    """
     with _quiet():
         try:
             import apache_beam

@@ -2,8 +2,9 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -18,18 +19,29 @@ SAMPLE_RATE = 22050  # Hz: SoundNet's
 # one of them is worse than sound that is a little off: half a frame at 25 a second.
 _TOLERANCE_S = 0.02
 
+# How much of a channel is heard left and right, of the two, by FFmpeg's names of channels.
+_HALF = 0.5**0.5
+_SHARES = {
+    **{name: (1.0, 0.0) for name in ("FL", "FLC")},
+    **{name: (0.0, 1.0) for name in ("FR", "FRC")},
+    **{name: (_HALF, 0.0) for name in ("BL", "SL")},
+    **{name: (0.0, _HALF) for name in ("BR", "SR")},
+    "FC": (_HALF, _HALF),
+    "BC": (0.5, 0.5),
+}
+
 
 class Waveform:
-    """A mono waveform that is decoded as far as it is asked for: memory does not grow with its length.
+    """A waveform that is decoded as far as it is asked for: memory does not grow with its length.
 
     Excerpts are asked for in order of time, and may overlap.
     """
 
     def __init__(self, chunks: Iterable[np.ndarray]):
-        """`chunks` are (n,) float32 in ±1, one after the other."""
+        """`chunks` are (n,) or, with channels, (n, C) float32 in ±1, one after the other."""
         self._chunks = iter(chunks)
-        self._held = np.zeros(0, np.float32)
-        self._start = 0  # of what is held
+        self._held: list[np.ndarray] = []
+        self._start = self._end = 0  # of what is held
 
     def excerpt(self, start: int, stop: int) -> np.ndarray:
         """Samples `start` up to `stop`, fewer where the waveform ends earlier.
@@ -40,18 +52,47 @@ class Waveform:
         """
         if start < self._start:
             raise ValueError(f"sample {start} has gone by; what is held starts at {self._start}")
-        pieces, end = [self._held], self._start + len(self._held)
-        while end < stop and (chunk := next(self._chunks, None)) is not None:
-            pieces.append(chunk)
-            end += len(chunk)
-        held = np.concatenate(pieces)[start - self._start :]
-        self._held, self._start = held, start
+        while self._end < stop and (chunk := next(self._chunks, None)) is not None:
+            self._end += len(chunk)
+            if self._end <= start:  # gone by, and so is all that is held
+                self._held, self._start = [chunk[:0]], self._end
+            else:
+                self._held.append(chunk)
+        if not self._held:
+            return np.zeros(0, np.float32)
+        held = np.concatenate(self._held)[max(start - self._start, 0) :]
+        self._held, self._start = [held], max(start, self._start)
         return held[: max(stop - start, 0)]
 
+    def skip_rest(self) -> None:
+        """Decodes what nobody has asked for, for the sake of `on_chunk`."""
+        for _ in self._chunks:
+            pass
 
-def open_waveform(path: str | os.PathLike[str], sample_rate: int = SAMPLE_RATE) -> Waveform | None:
-    """The sound of a film or of a sound file, to be decoded as far as it is needed. See `read_waveform`."""
-    chunks = _decode(path, sample_rate)
+
+def open_waveform(
+    path: str | os.PathLike[str],
+    sample_rate: int = SAMPLE_RATE,
+    *,
+    stereo: bool = False,
+    on_chunk: Callable[[np.ndarray], Any] = lambda chunk: None,
+) -> Waveform | None:
+    """The sound of a film or of a sound file, to be decoded as far as it is needed. See `read_waveform`.
+
+    Args:
+      path: any container and sample format that FFmpeg reads.
+      sample_rate: Hz wanted.
+      stereo: the waveform is (N, 2) instead of (N,): of one channel twice the same, of more than two a mix that
+        cannot clip, as ITU-R BS.775 has it, without the channel of low effects.
+      on_chunk: called with each chunk as it is decoded, before any of it is handed out.
+    """
+
+    def told() -> Iterator[np.ndarray]:
+        for chunk in _decode(path, sample_rate, stereo):
+            on_chunk(chunk)
+            yield chunk
+
+    chunks = told()
     first = next(chunks, None)
     return None if first is None else Waveform(itertools.chain([first], chunks))
 
@@ -73,11 +114,11 @@ def read_waveform(path: str | os.PathLike[str], sample_rate: int = SAMPLE_RATE) 
     Raises:
       UserError: the file is missing or broken.
     """
-    chunks = list(_decode(path, sample_rate))
+    chunks = list(_decode(path, sample_rate, stereo=False))
     return np.concatenate(chunks) if chunks else None
 
 
-def _decode(path: str | os.PathLike[str], sample_rate: int) -> Iterator[np.ndarray]:
+def _decode(path: str | os.PathLike[str], sample_rate: int, stereo: bool) -> Iterator[np.ndarray]:
     """The chunks of the waveform; none where there is no audio track, or nothing in it."""
     origin = _first_frame_time(path)  # before the film is opened: the index of a long one takes memory
     with open_film(path) as container:
@@ -87,16 +128,17 @@ def _decode(path: str | os.PathLike[str], sample_rate: int) -> Iterator[np.ndarr
         resampler: soxr.ResampleStream | None = None
         rate = 0
         heard = 0  # samples at the file's rate, from the first frame of the picture on
-        for sound, rate_now, start in _timed(decode(container, stream, path), origin, path):
+        silence = np.zeros((0, 2) if stereo else 0, np.float32)
+        for sound, rate_now, start in _timed(decode(container, stream, path), origin, path, stereo):
             if resampler is None or rate_now != rate:
                 if resampler is not None:
-                    yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-                resampler = soxr.ResampleStream(rate_now, sample_rate, 1, dtype="float32", quality="HQ")
+                    yield resampler.resample_chunk(silence, last=True)
+                resampler = soxr.ResampleStream(rate_now, sample_rate, 1 + stereo, dtype="float32", quality="HQ")
                 heard, rate = round(heard * Fraction(rate_now, rate)) if rate else 0, rate_now
             missing = round(start * rate) - heard
             if heard == 0 or abs(missing) > _TOLERANCE_S * rate:
                 for length in _pieces(missing, rate):
-                    yield resampler.resample_chunk(np.zeros(length, np.float32))
+                    yield resampler.resample_chunk(np.zeros((length, *silence.shape[1:]), np.float32))
                     heard += length
                 sound = sound[max(-missing, 0) :]
             if not len(sound):
@@ -104,13 +146,13 @@ def _decode(path: str | os.PathLike[str], sample_rate: int) -> Iterator[np.ndarr
             yield resampler.resample_chunk(sound)
             heard += len(sound)
         if resampler is not None and heard:
-            yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+            yield resampler.resample_chunk(silence, last=True)
 
 
 def _timed(
-    frames: Iterable[av.AudioFrame], origin: float | None, path: str | os.PathLike[str]
+    frames: Iterable[av.AudioFrame], origin: float | None, path: str | os.PathLike[str], stereo: bool
 ) -> Iterator[tuple[np.ndarray, int, float]]:
-    """Each piece of sound as mono, its sample rate, and when it starts, in seconds from `origin` (or the first piece).
+    """Each piece of sound, its sample rate, and when it starts, in seconds from `origin` (or the first piece).
 
     What has no stamp, or one that cannot be, follows on the piece before.
     """
@@ -127,7 +169,7 @@ def _timed(
         else:
             start = end or 0.0
             origin = stamp - start
-        sound = _mono(frame, path)
+        sound = _stereo(frame, path) if stereo else _mono(frame, path)
         end = start + len(sound) / frame.sample_rate
         yield sound, frame.sample_rate, start
 
@@ -143,17 +185,40 @@ def _first_frame_time(path: str | os.PathLike[str]) -> float | None:
 
 def _mono(frame: av.AudioFrame, path: str | os.PathLike[str]) -> np.ndarray:
     """(N,) float32 in ±1, the mean of the channels."""
-    try:
-        stored = frame.to_ndarray()
-    except ValueError:
-        raise UserError(f"{path} holds sound as {frame.format.name}, which cannot be read; convert it") from None
-    channels = stored if frame.format.is_planar else stored.reshape(-1, frame.layout.nb_channels).T
+    channels = _channels(frame, path)
     if channels.dtype == np.uint8:
         return (channels.mean(axis=0, dtype=np.float32) - 128) / 128
     if channels.dtype.kind == "i":
         return (channels.mean(axis=0) / 2 ** (8 * channels.dtype.itemsize - 1)).astype(np.float32)
-    mono = channels.mean(axis=0, dtype=np.float32)
-    return mono if np.isfinite(mono).all() else np.nan_to_num(mono, nan=0.0, posinf=1.0, neginf=-1.0)
+    return _finite(channels.mean(axis=0, dtype=np.float32))
+
+
+def _stereo(frame: av.AudioFrame, path: str | os.PathLike[str]) -> np.ndarray:
+    """(N, 2) float32 in ±1."""
+    channels = _channels(frame, path)
+    if channels.dtype.kind in "ui":
+        zero = 128 if channels.dtype == np.uint8 else 0
+        channels = (channels.astype(np.float64) - zero) / 2 ** (8 * channels.dtype.itemsize - 1)
+    names = [channel.name for channel in frame.layout.channels]
+    if len(channels) > 2 and "FL" in names:
+        shares = np.array([_SHARES.get(name, (0.0, 0.0)) for name in names]).T
+        channels = shares / max(shares.sum(axis=1).max(), 1.0) @ channels
+    elif len(channels) > 2:
+        channels = channels.mean(axis=0, keepdims=True)
+    return _finite(np.ascontiguousarray(np.broadcast_to(channels, (2, channels.shape[1])).T, np.float32))
+
+
+def _channels(frame: av.AudioFrame, path: str | os.PathLike[str]) -> np.ndarray:
+    """(C, N) as they are stored."""
+    try:
+        stored = frame.to_ndarray()
+    except ValueError:
+        raise UserError(f"{path} holds sound as {frame.format.name}, which cannot be read; convert it") from None
+    return stored if frame.format.is_planar else stored.reshape(-1, frame.layout.nb_channels).T
+
+
+def _finite(sound: np.ndarray) -> np.ndarray:
+    return sound if np.isfinite(sound).all() else np.nan_to_num(sound, nan=0.0, posinf=1.0, neginf=-1.0)
 
 
 def _pieces(missing: int, longest: int) -> Iterator[int]:

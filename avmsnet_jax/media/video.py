@@ -5,7 +5,10 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import itertools
+import math
 import os
+import threading
+from array import array
 from collections.abc import Generator, Iterable, Iterator
 from fractions import Fraction
 from typing import Any
@@ -49,19 +52,37 @@ class VideoInfo:
 
 
 @dataclasses.dataclass(frozen=True)
+class Clock:
+    """When each frame was shown, in the order of decoding; `read_frames` fills it in as it goes.
+
+    Attributes:
+      times_s: seconds from the first frame.
+      stamps_s: the same on the container's own clock; NaN where it has no stamp.
+    """
+
+    times_s: array = dataclasses.field(default_factory=lambda: array("d"))
+    stamps_s: array = dataclasses.field(default_factory=lambda: array("d"))
+
+
+class _Scaler(threading.local):
+    """One for each thread that asks for pictures."""
+
+    def __init__(self) -> None:
+        self.reformatter = VideoReformatter()
+
+
+@dataclasses.dataclass(frozen=True)
 class _Looks:
     """How a film wants its frames shown, and the scaler that all of them share."""
 
     path: str
     pixel_aspect: Fraction
-    scaler: VideoReformatter = dataclasses.field(default_factory=VideoReformatter)
+    scaler: _Scaler = dataclasses.field(default_factory=_Scaler)
 
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
     """One decoded frame, not yet converted to RGB: most frames of a film are never looked at.
-
-    Frames of a film share a scaler: ask them for pictures from one thread at a time.
 
     Attributes:
       number: 1 for the film's first frame, as the published annotations count.
@@ -84,9 +105,8 @@ class Frame:
         Raises:
           UserError: the frame cannot be converted.
         """
-        width, height, aspect = self._decoded.width, self._decoded.height, self._looks.pixel_aspect
-        shown = self._convert(max(round(width * aspect), width), max(round(height / aspect), height))
-        return np.ascontiguousarray(shown)
+        width, height = self.shown_size
+        return np.ascontiguousarray(self.scaled(width, height))
 
     def scaled(self, width: int, height: int) -> np.ndarray:
         """The picture, upright, scaled by FFmpeg (bicubic) to a size whatever its own sides, of pixels or frame.
@@ -102,6 +122,36 @@ class Frame:
         return self._convert(*((height, width) if self._quarter_turns % 2 else (width, height)))
 
     @property
+    def pixel_aspect(self) -> Fraction:
+        """Width of a pixel in heights."""
+        return self._looks.pixel_aspect
+
+    @property
+    def interlaced(self) -> bool:
+        """Whether it is two fields, a moment apart."""
+        return self._decoded.interlaced_frame
+
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """Width and height of `rgb`, pixels."""
+        width, height, aspect = self._decoded.width, self._decoded.height, self._looks.pixel_aspect
+        size = max(round(width * aspect), width), max(round(height / aspect), height)
+        return size[::-1] if self._quarter_turns % 2 else size
+
+    def brightness(self, rows: int = 18, columns: int = 32) -> np.ndarray:
+        """(rows, columns) float32 in 0-1: the first plane at a grid of points, to tell frames apart without converting.
+
+        It is luma in films with one plane for it, and some colour or other in the rest.
+        """
+        plane, depth = self._decoded.planes[0], self._decoded.format.components[0].bits
+        kind = np.uint16 if depth > 8 else np.uint8
+        across = plane.line_size // np.dtype(kind).itemsize
+        values = np.frombuffer(memoryview(plane), kind)[: self._decoded.height * across].reshape(-1, across)
+        y = (np.arange(rows) * 2 + 1) * self._decoded.height // (2 * rows)
+        x = (np.arange(columns) * 2 + 1) * min(self._decoded.width, across) // (2 * columns)
+        return values[np.ix_(y, x)].astype(np.float32) / (2**depth - 1)
+
+    @property
     def size(self) -> int:
         """About what it takes in memory, bytes."""
         return 3 * self._decoded.width * self._decoded.height
@@ -114,7 +164,7 @@ class Frame:
         known = self._decoded.colorspace in _KNOWN_MATRICES
         try:
             # Planar, because swscale is twice as fast at it.
-            converted = self._looks.scaler.reformat(
+            converted = self._looks.scaler.reformatter.reformat(
                 self._decoded,
                 width=width,
                 height=height,
@@ -222,7 +272,9 @@ def read_info(path: str | os.PathLike[str]) -> VideoInfo:
         return VideoInfo(fps, float(stamp_s(first) or 0), stream.frames or round((seconds or 0) * fps))
 
 
-def read_frames(path: str | os.PathLike[str], *, constant_rate: bool = False) -> Iterator[Frame]:
+def read_frames(
+    path: str | os.PathLike[str], *, constant_rate: bool = False, clock: Clock | None = None
+) -> Iterator[Frame]:
     """Decodes a film from its first frame to its last, a few frames ahead of the reader, in a thread of its own.
 
     Memory does not grow with the film's length.
@@ -234,6 +286,7 @@ def read_frames(path: str | os.PathLike[str], *, constant_rate: bool = False) ->
         frames a second, so that frame n is what is seen (n - 1) / fps seconds after the first, to within a
         frame: in a gap the frame before stays, and of two frames in one place the later one does. Of films
         with a constant frame rate both are the same.
+      clock: gets the time of every frame that is decoded, those too that have no place on the grid.
 
     Yields:
       the frames in the order they are shown.
@@ -241,7 +294,7 @@ def read_frames(path: str | os.PathLike[str], *, constant_rate: bool = False) ->
     Raises:
       UserError: the file is missing or broken, or has no picture.
     """
-    frames = _decode(path, constant_rate)
+    frames = _decode(path, constant_rate, clock)
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
         ahead = collections.deque([thread.submit(_take, frames)])
         try:
@@ -268,13 +321,13 @@ def running_time(path: str | os.PathLike[str]) -> float:
     return seconds if packets else 0.0
 
 
-def _decode(path: str | os.PathLike[str], constant_rate: bool) -> Generator[Frame, None, None]:
+def _decode(path: str | os.PathLike[str], constant_rate: bool, clock: Clock | None) -> Generator[Frame, None, None]:
     with open_film(path) as container:
         stream = _required_picture(container, path)
         fps = _frame_rate(stream, path)
         stream.thread_type = "AUTO"
         looks = _Looks(os.fspath(path), _pixel_aspect(stream))
-        timed = _timed(decode(container, stream, path), 1 / fps)
+        timed = _timed(decode(container, stream, path), 1 / fps, clock)
         if constant_rate:
             for slot, decoded in _on_grid(timed, fps):
                 yield Frame(slot + 1, float(slot / fps), decoded, looks)
@@ -287,7 +340,9 @@ def _take(frames: Iterator[Frame]) -> list[Frame]:
     return list(itertools.islice(frames, _AT_A_TIME))
 
 
-def _timed(frames: Iterable[av.VideoFrame], frame_s: Fraction) -> Iterator[tuple[av.VideoFrame, Fraction]]:
+def _timed(
+    frames: Iterable[av.VideoFrame], frame_s: Fraction, clock: Clock | None
+) -> Iterator[tuple[av.VideoFrame, Fraction]]:
     """Each frame with its time in seconds from the first; without a stamp it lasts `frame_s`."""
     time, origin = -frame_s, None  # origin: what the film's clock shows at our 0
     for frame in frames:
@@ -299,6 +354,9 @@ def _timed(frames: Iterable[av.VideoFrame], frame_s: Fraction) -> Iterator[tuple
         else:
             time += frame_s
             origin = stamp - time
+        if clock is not None:
+            clock.times_s.append(float(time))
+            clock.stamps_s.append(math.nan if stamp is None else float(stamp))
         yield frame, time
 
 

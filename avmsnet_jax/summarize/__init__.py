@@ -1,0 +1,1 @@
+"""From a film to its summary: score, choose, cut, report."""

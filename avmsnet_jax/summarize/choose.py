@@ -1,0 +1,315 @@
+"""Which shots of a film are its summary, and where exactly they begin and end."""
+
+import dataclasses
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from avmsnet_jax import evaluation
+from avmsnet_jax.config import SummarizeConfig
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.media.audio import SAMPLE_RATE
+from avmsnet_jax.summarize.result import Shot
+from avmsnet_jax.summarize.score import HOP, Watched
+
+_STEP = 0.25  # a shot is divided where the mean score changes by as much
+
+# What it takes for a cut to move, in decibels of loudness at the cut.
+_OWN_CUT_DB = 12  # a cut of the film's own may be louder by this than another place
+_SLIVER_DB = 20  # a place that leaves a blink of the next picture, or of the last one, must be quieter by this
+_SLIVER_S = 0.4
+_FAR_DB = 3  # a place at the very edge of the window must be quieter by this
+_SILENCE_DB = -60  # of full scale: what is less loud is not heard
+_AROUND_S = 0.05  # loudness at a cut is that from so much before it to so much after
+
+# A cut of the film's own: a change of the picture this large, and by as much larger than those around it.
+_OWN_CUT, _STANDS_OUT = 0.05, 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How much of a film its summary may hold: one of the three.
+
+    Attributes:
+      share: of the film, 0-1.
+      seconds: as such.
+      shots: how many.
+    """
+
+    share: float | None = None
+    seconds: float | None = None
+    shots: int | None = None
+
+    def limit_s(self, duration_s: float) -> float:
+        """The longest summary of a film, seconds; infinite where only shots are counted."""
+        if self.share is not None:
+            return self.share * duration_s
+        return math.inf if self.seconds is None else min(self.seconds, duration_s)
+
+
+def parse_budget(text: str) -> Budget:
+    """Reads `0.15`, `15%`, `90s` or `12shots`.
+
+    Raises:
+      UserError: it is none of these.
+    """
+    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(%|s|shots?|)\s*", text)
+    number = float(match[1]) if match else 0.0
+    unit = match[2] if match else ""
+    if match and unit in ("", "%"):
+        share = number / 100 if unit else number
+        if 0 < share <= 1:
+            return Budget(share=share)
+    elif match and unit == "s" and number > 0:
+        return Budget(seconds=number)
+    elif match and unit.startswith("shot") and number >= 1 and number % 1 == 0:
+        return Budget(shots=int(number))
+    raise UserError(
+        f"the budget is {text!r}; give a share of the film (0.15 or 15%), seconds (90s) or a number of shots (12shots)"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A film in shots, some of them chosen.
+
+    Attributes:
+      shots: all of them, in order.
+      ranges: for each the decoded frames it holds, counted from 0, `[first, last)`.
+      budget_s: how long the summary was allowed to be; of a number of shots, how long they are.
+      length_s: how long it is.
+    """
+
+    shots: tuple[Shot, ...]
+    ranges: tuple[tuple[int, int], ...]
+    budget_s: float
+    length_s: float
+
+
+def choose(watched: Watched, config: SummarizeConfig) -> Choice:
+    """Finds the shots of a film and chooses those of the greatest total score within the budget, exactly.
+
+    A shot's value is the sum of its frames' scores, so that a long shot counts for as much as the short ones that it
+    could be divided into. (The protocol of the benchmarks, `evaluation.select_shots`, takes the mean, which prefers
+    short shots whatever their scores are.)
+
+    Raises:
+      UserError: the budget makes no sense, the opening that is to be kept does not fit, or PySceneDetect is asked for
+        and not installed.
+    """
+    budget = parse_budget(config.budget)
+    scores, fps = watched.scores, float(watched.rate)
+    limit_s = budget.limit_s(scores.duration_s)
+    shortest, longest = config.shortest_shot_s, min(config.longest_shot_s, limit_s)
+    shortest = min(shortest, longest / 2)
+    starts = _clip_starts(scores.frames)
+    by_frame = evaluation.frame_scores(scores.scores, starts, scores.n_frames)
+    opening = min(round(config.keep_opening_s * fps), scores.n_frames)
+    edges = [0, *_beginnings(watched, config.shots, starts), scores.n_frames]
+    edges = _far_apart(edges, shortest * fps, opening)
+    edges = _divided(edges, by_frame, starts, shortest * fps, longest * fps, opening)
+    edges = _moved(edges, watched, shortest * fps, config.move_cuts_s)
+    bounds = _decoded(edges, watched)
+    values = _values(bounds, by_frame, watched)
+    chosen = _chosen(bounds, values, watched, budget, limit_s, config.keep_opening_s if opening else 0.0)
+    if not chosen:
+        bounds, values, chosen = _trimmed(bounds, values, by_frame, watched, limit_s)
+    return _choice(bounds, values, set(chosen), watched, limit_s)
+
+
+def _clip_starts(frames: np.ndarray) -> np.ndarray:
+    """(M,) int64: from which frame (from 0) on each clip speaks for the film, halfway from the one before."""
+    picks = frames - 1
+    return np.concatenate([[0], (picks[:-1] + picks[1:] + 1) // 2])
+
+
+def _beginnings(watched: Watched, method: str, starts: np.ndarray) -> list[int]:
+    """The frames (from 0) that begin a new shot."""
+    if method == "kts":
+        changes = evaluation.kts(watched.scores.features, max_change_points=len(starts) - 1)
+        return [int(frame) for frame in starts[changes]]
+    found = (round(second * watched.rate) for second in _scenes(watched.scores.film))
+    return sorted({frame for frame in found if 0 < frame < watched.scores.n_frames})
+
+
+def _scenes(film: Path) -> list[float]:
+    """When PySceneDetect sees the picture cut, seconds."""
+    try:
+        import scenedetect
+    except ImportError:
+        raise UserError(
+            "PySceneDetect is not installed; pip install 'avmsnet_jax[scenes]', or leave summarize.shots at kts"
+        ) from None
+    try:
+        scenes = scenedetect.detect(str(film), scenedetect.AdaptiveDetector(), backend="pyav")
+    except Exception as error:  # whatever it makes of a film that we could read
+        raise UserError(f"PySceneDetect cannot read {film} ({error}); take summarize.shots=kts") from error
+    return [float(start.seconds) for start, _ in scenes[1:]]
+
+
+def _far_apart(edges: Sequence[int], shortest: float, opening: int) -> list[int]:
+    """Of the edges those that leave no shot shorter than `shortest`; the opening is a shot of its own."""
+    first, last = edges[0], edges[-1]
+    fixed = [first, opening] if 0 < opening < last else [first]
+    kept = fixed[:]
+    for edge in edges[1:-1]:
+        if edge - kept[-1] >= shortest and last - edge >= shortest:
+            kept.append(edge)
+    return [*kept, last]
+
+
+def _divided(
+    edges: Sequence[int], by_frame: np.ndarray, starts: np.ndarray, shortest: float, longest: float, opening: int
+) -> list[int]:
+    """More edges, where the score changes most, until no shot is too long and no large change is left within one."""
+    total = np.concatenate([[0.0], np.cumsum(by_frame)])
+    found, waiting = set(edges), list(itertools.pairwise(edges))
+    while waiting:
+        first, last = waiting.pop()
+        if last - first < 2 * shortest or last <= opening:
+            continue
+        inner = starts[(starts >= first + shortest) & (starts <= last - shortest)]
+        if not len(inner):  # clips are farther apart than shots may be long
+            parts = math.ceil((last - first) / max(longest, 1))
+            found |= {round(first + (last - first) * part / parts) for part in range(1, parts)}
+            continue
+        before, after = inner - first, last - inner
+        left, right = (total[inner] - total[first]) / before, (total[last] - total[inner]) / after
+        gain = (left - right) ** 2 * before * after / (last - first)  # what it takes off the scatter
+        middle = np.abs(before - after) / (last - first)  # of equal ones the one in the middle
+        best = int(np.argmax(gain - 1e-6 * middle))
+        if last - first > longest or abs(left[best] - right[best]) >= _STEP:
+            edge = int(inner[best])
+            found.add(edge)
+            waiting += [(first, edge), (edge, last)]
+    return sorted(found)
+
+
+def _moved(edges: Sequence[int], watched: Watched, shortest: float, window_s: float) -> list[int]:
+    """Each edge at the best place nearby: on a cut of the film's own, or where it is quiet.
+
+    The cost of a place is its loudness in decibels; see the constants for what else counts.
+    """
+    fps, n_frames = float(watched.rate), len(watched.change)
+    window = round(window_s * fps)
+    own = _own_cuts(watched.change, fps)
+    loudness = _loudness_db(watched.loudness, np.arange(n_frames + 1) / fps)
+    moved = [edges[0]]
+    for edge, following in itertools.pairwise(edges[1:]):
+        lowest = max(edge - window, math.ceil(moved[-1] + shortest))
+        highest = min(edge + window, math.floor(following - shortest))
+        places = np.arange(lowest, highest + 1)
+        if not len(places):
+            places = np.array([edge])
+        away = np.abs(own[:, None] - places).min(axis=0) if len(own) else np.full(len(places), n_frames)
+        cost = loudness[places] + _FAR_DB * np.abs(places - edge) / max(window, 1)
+        cost += np.where(away == 0, -_OWN_CUT_DB, np.where(away < _SLIVER_S * fps, _SLIVER_DB, 0))
+        moved.append(int(places[np.argmin(cost)]))
+    return [*moved, edges[-1]]
+
+
+def _own_cuts(change: np.ndarray, fps: float) -> np.ndarray:
+    """The frames (from 0) that begin another take."""
+    around = 2 * max(round(0.3 * fps), 2) + 1
+    usual = ndimage.median_filter(change, around, mode="nearest")
+    peak = change >= ndimage.maximum_filter(change, 5, mode="nearest")
+    return np.flatnonzero(peak & (change >= _OWN_CUT) & (change >= _STANDS_OUT * usual))
+
+
+def _loudness_db(loudness: np.ndarray, times_s: np.ndarray) -> np.ndarray:
+    """Loudness around each time, decibels of full scale, never less than `_SILENCE_DB`."""
+    if not len(loudness):
+        return np.full(len(times_s), float(_SILENCE_DB))
+    total = np.concatenate([[0.0], np.cumsum(loudness, dtype=np.float64)])
+    first, last = (
+        np.clip(np.rint((times_s + side) * SAMPLE_RATE / HOP).astype(int), 0, len(loudness))
+        for side in (-_AROUND_S, _AROUND_S)
+    )
+    mean = (total[last] - total[first]) / np.maximum(last - first, 1)
+    return 10 * np.log10(np.maximum(mean, 10 ** (_SILENCE_DB / 10)))
+
+
+def _decoded(edges: Sequence[int], watched: Watched) -> list[int]:
+    """The edges as decoded frames; where a film has gaps, several may be one."""
+    half = 0.5 / float(watched.rate)
+    inner = np.searchsorted(watched.times_s, np.array(edges[1:-1]) / float(watched.rate) - half)
+    last = len(watched.times_s)
+    return sorted({0, *(int(index) for index in inner if index < last), last})
+
+
+def _values(bounds: Sequence[int], by_frame: np.ndarray, watched: Watched) -> np.ndarray:
+    """Mean score of each shot."""
+    total = np.concatenate([[0.0], np.cumsum(by_frame)])
+    times = np.array([watched.time_of(bound) for bound in bounds])
+    slots = np.clip(np.rint(times * float(watched.rate)).astype(int), 0, len(by_frame))
+    return (total[slots[1:]] - total[slots[:-1]]) / np.maximum(np.diff(slots), 1)
+
+
+def _chosen(
+    bounds: Sequence[int], values: np.ndarray, watched: Watched, budget: Budget, limit_s: float, opening_s: float
+) -> list[int]:
+    """The numbers of the chosen shots."""
+    forced = [0] if opening_s else []
+    others = [number for number in range(len(values)) if number not in forced]
+    if budget.shots is not None:
+        ranked = sorted(others, key=lambda number: -values[number])
+        return [*forced, *ranked[: budget.shots - len(forced)]]
+    weights, capacity = _weights(bounds, watched, limit_s)
+    room = capacity - sum(int(weights[number]) for number in forced)
+    if room < 0:
+        raise UserError(
+            f"the opening of {opening_s:g} s alone is longer than the summary of {watched.scores.film.name} may be, "
+            f"{limit_s:.1f} s; lower summarize.keep_opening_s or raise the budget"
+        )
+    held = (values[others] + 1e-6) * weights[others]  # a film of zeros has a summary, too
+    return [*forced, *(others[item] for item in evaluation.knapsack(held, weights[others], room))]
+
+
+def _weights(bounds: Sequence[int], watched: Watched, limit_s: float) -> tuple[np.ndarray, int]:
+    """How long each shot is and how long all may be, in frames; hundredths of a second where frames are not even."""
+    if watched.steady:
+        return np.diff(bounds), math.floor(limit_s * watched.rate + 1e-6)
+    lengths = np.diff([watched.time_of(bound) for bound in bounds])
+    return np.ceil(lengths * 100 - 1e-6).astype(np.int64), math.floor(limit_s * 100 + 1e-6)
+
+
+def _trimmed(
+    bounds: Sequence[int], values: np.ndarray, by_frame: np.ndarray, watched: Watched, limit_s: float
+) -> tuple[list[int], np.ndarray, list[int]]:
+    """Where every shot is too long: the best moment of the best one, at least a frame."""
+    best = int(np.argmax(values))
+    first, last = bounds[best], bounds[best + 1]
+    start_s, end_s = watched.time_of(first), watched.time_of(last)
+    inside = (watched.scores.times_s >= start_s) & (watched.scores.times_s < end_s)
+    peak_s = (start_s + end_s) / 2
+    if inside.any():
+        peak_s = float(watched.scores.times_s[np.argmax(np.where(inside, watched.scores.scores, -1))])
+    begin = int(np.searchsorted(watched.times_s, min(peak_s - limit_s / 2, end_s - limit_s) - 1e-6))
+    begin = min(max(begin, first), last - 1)
+    stop = begin + 1
+    while stop < last and watched.time_of(stop + 1) - watched.time_of(begin) <= limit_s + 1e-6:
+        stop += 1
+    bounds = sorted({*bounds, begin, stop})
+    return bounds, _values(bounds, by_frame, watched), [bounds.index(begin)]
+
+
+def _choice(bounds: Sequence[int], values: np.ndarray, chosen: set[int], watched: Watched, limit_s: float) -> Choice:
+    rate, steady = float(watched.rate), watched.steady
+    shots, at, frames_at = [], 0.0, 0
+    for number, (first, last) in enumerate(itertools.pairwise(bounds)):
+        start_s, end_s = watched.time_of(first), watched.time_of(last)
+        begins = (frames_at / rate if steady else at) if number in chosen else None
+        slot, end = round(start_s * rate), round(end_s * rate)
+        shots.append(
+            Shot(start_s, end_s, slot + 1, max(end, slot + 1), float(values[number]), number in chosen, begins)
+        )
+        if number in chosen:
+            at, frames_at = at + end_s - start_s, frames_at + last - first
+    length_s = frames_at / rate if steady else at
+    ranges = tuple(itertools.pairwise(bounds))
+    return Choice(tuple(shots), ranges, length_s if math.isinf(limit_s) else limit_s, length_s)

@@ -1,0 +1,266 @@
+"""What the network looked at and where it heard the sound, drawn over the summary."""
+
+import contextlib
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import Colorspace
+from PIL import Image, ImageDraw, ImageFont
+
+from avmsnet_jax.media.video import open_film, read_frames, read_info
+from avmsnet_jax.staging import staged
+from avmsnet_jax.summarize.result import Scores, Summary
+
+_FINEST = 28  # cells across the attention: the stem's 56 x 56 show no more, in four times the bytes
+_LONGEST_SIDE = 1280  # pixels: larger pictures take minutes and show no more of maps this coarse
+_MAPS_SIDE = 480  # pixels: what is drawn over pictures is drawn at this size
+_DIMMED = 0.4  # brightness of what the network pays no more than average attention
+_SOUND = (0.15, 0.85, 1.0)  # RGB: what is heard glows in it
+_DARK, _GREY, _LIGHT, _CHOSEN = (16, 17, 20), (92, 96, 104), (236, 233, 226), (242, 177, 52)
+
+
+def attention_levels(scores: Scores) -> tuple[np.ndarray, float]:
+    """Where the network looked, all attention modules taken together.
+
+    Each module's map, in multiples of an even spread, is brought to one grid, and their mean is taken.
+
+    Args:
+      scores: of M clips.
+
+    Returns:
+      (M, h, w) float32, h and w at most 28: 0 = no more than an even spread, 1 = as much as anywhere in the film;
+      and how many times an even spread that is. It is the 99.5th percentile, and no less than 1.2, so that attention
+      to nothing looks like it.
+    """
+    rows, columns = (min(max(maps.shape[axis] for maps in scores.attention), _FINEST) for axis in (1, 2))
+    parts = []
+    for start in range(0, len(scores.times_s), 256):  # the maps of a long film as float32 would take 100 MB and more
+        part = np.zeros((1, 1, 1), np.float32)
+        for maps in scores.attention:
+            _, height, width = maps.shape
+            even = maps[start : start + 256].astype(np.float32) * (height * width / len(scores.attention))
+            part = part + resized(even, rows, columns)
+        parts.append(part)
+    relative = np.concatenate(parts)
+    top = max(float(np.percentile(relative, 99.5)), 1.2)
+    return np.clip((relative - 1) / (top - 1), 0, 1, dtype=np.float32), top
+
+
+def sound_levels(scores: Scores) -> np.ndarray:
+    """Where the network placed the sound.
+
+    Args:
+      scores: of M clips.
+
+    Returns:
+      (M, h, w) float32: 0 = the film's median or less, 1 = its 99.5th percentile or more; zeros where the network
+      only looks.
+    """
+    norms = scores.localization.astype(np.float32)
+    low, high = np.percentile(norms, (50, 99.5))
+    return np.clip((norms - low) / (high - low), 0, 1) if high > low else np.zeros_like(norms)
+
+
+def resized(maps: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Brings maps to another size with cubic B-splines, which neither ring nor leave edges.
+
+    Args:
+      maps: (..., h, w) float32.
+      height: rows wanted.
+      width: columns wanted.
+
+    Returns:
+      (..., height, width) float32.
+    """
+    return _spline(height, maps.shape[-2]) @ maps @ _spline(width, maps.shape[-1]).T
+
+
+def _spline(size: int, cells: int) -> np.ndarray:
+    """(size, cells) float32: what each of `cells` contributes to each of `size` samples; rows sum to 1."""
+    places = (np.arange(size) + 0.5) * cells / size - 0.5
+    away = np.abs(places[:, None] - np.arange(cells)) / max(cells / size, 1)
+    near, far = 2 / 3 - away**2 + away**3 / 2, np.clip(2 - away, 0, None) ** 3 / 6
+    weights = np.where(away < 1, near, far)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def write_overlay(summary: Summary, path: Path, on_frame: Callable[[], Any] = lambda: None) -> None:
+    """Writes the summary once more as the network saw and heard it.
+
+    The picture is dark where the network pays no attention, and as it is where it pays the most; where it places the
+    sound, a blue-green light lies over it. Below it the film's time, its score, and the curve of the whole film with
+    what was chosen of it. The sound is the summary's own. Memory does not grow with the length.
+
+    Args:
+      summary: at least one shot of which is chosen.
+      path: the mp4 to write; `summary.mp4`, from which pictures and sound come, lies beside it.
+      on_frame: called after each frame.
+
+    Raises:
+      UserError: `summary.mp4` is missing or broken, or the place cannot be written.
+    """
+    source = path.with_name("summary.mp4")
+    fps = read_info(source).fps
+    with staged(path) as stage:
+        _encode(stage, _pictures(summary, source), fps, source, on_frame)
+
+
+def _pictures(summary: Summary, source: Path) -> Iterator[np.ndarray]:
+    """The overlaid frames of the summary, (H, W, 3) uint8, both sides even."""
+    scores = summary.scores
+    (looked, _), heard = attention_levels(scores), sound_levels(scores)
+    scale = min(_LONGEST_SIDE / max(scores.width, scores.height), 1)
+    width, height = (max(2 * round(side * scale / 2), 2) for side in (scores.width, scores.height))
+    band = _Band(summary, width, height)
+    chosen = [shot for shot in summary.shots if shot.chosen]
+    begins = np.array([shot.summary_start_s for shot in chosen], float)
+
+    coarse = min(_MAPS_SIDE / max(width, height), 1)
+    rows, columns = max(round(height * coarse), 1), max(round(width * coarse), 1)
+
+    @functools.lru_cache(maxsize=2)  # once a clip, not once a frame
+    def maps(clip: int) -> tuple[np.ndarray, np.ndarray]:
+        return resized(looked[clip], rows, columns), resized(heard[clip], rows, columns)
+
+    for frame in read_frames(source, constant_rate=True):
+        shot = chosen[max(int(np.searchsorted(begins, frame.time_s + 1e-6, side="right")) - 1, 0)]
+        film_s = shot.start_s + frame.time_s - float(shot.summary_start_s or 0)
+        before, after, share = _neighbours(scores.times_s, film_s)
+        (look, hear), (look_next, hear_next) = maps(before), maps(after)
+        picture = _lit(
+            frame.scaled(width, height), look + share * (look_next - look), hear + share * (hear_next - hear)
+        )
+        yield np.concatenate([picture, band.at(film_s, float(scores.scores[before if share < 0.5 else after]))])
+
+
+def _neighbours(times_s: np.ndarray, time_s: float) -> tuple[int, int, float]:
+    """The clips before and after a moment, and how far it is from the one to the other, 0-1."""
+    after = int(np.searchsorted(times_s, time_s))
+    if after in (0, len(times_s)):
+        only = min(after, len(times_s) - 1)
+        return only, only, 0.0
+    before = after - 1
+    return before, after, float((time_s - times_s[before]) / (times_s[after] - times_s[before]))
+
+
+def _lit(picture: np.ndarray, look: np.ndarray, hear: np.ndarray) -> np.ndarray:
+    """A picture, (H, W, 3) uint8, lit by two maps of 0-1, (h, w)."""
+    height, width, _ = picture.shape
+    gain = _spread(_DIMMED + (1 - _DIMMED) * np.sqrt(look), height, width)
+    light = _spread(0.25 * hear + 0.65 * _rings(hear), height, width)
+    dark = 255 - (picture.transpose(2, 0, 1) * gain >> 8)
+    # As by a lamp ("screen"): what is light stays light, and nothing is washed out.
+    for plane, colour in zip(dark, _SOUND, strict=True):
+        plane[:] = plane * (256 - (light * round(256 * colour) >> 8)) >> 8
+    return (255 - dark).astype(np.uint8).transpose(1, 2, 0)
+
+
+def _spread(levels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(height, width) uint16, 0-255, of a smaller map of 0-1."""
+    image = Image.fromarray((255 * levels).astype(np.uint8))
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)).astype(np.uint16)
+
+
+def _rings(levels: np.ndarray) -> np.ndarray:
+    """(h, w) float32, 0-1: lines of equal level around what is heard, as waves spread in water."""
+    down, across = np.gradient(levels)
+    slope = np.sqrt(down**2 + across**2) + 1e-6
+    ring = 0.35 + 0.25 * np.clip(np.round((levels - 0.35) / 0.25), 0, 2)  # the nearest of three
+    return np.clip(1 - np.abs(levels - ring) / slope, 0, 1) * ring
+
+
+class _Band:
+    """The strip below the picture: time, the film's curve with what was chosen, score."""
+
+    def __init__(self, summary: Summary, width: int, height: int):
+        self._size = min(max(min(width, height) // 22, 10), 28)  # of the text, pixels
+        self._height = 2 * self._size if width >= 14 * self._size else 0  # a smaller picture has no room for it
+        self._duration_s = summary.scores.duration_s
+        self._left, self._right = 4 * self._size, width - 4 * self._size
+        self._font = ImageFont.load_default(self._size)
+        self._base = self._curve(summary, width) if self._height else Image.new("RGB", (width, 0))
+        self._shown: tuple[tuple[int, str], Image.Image] | None = None
+
+    def at(self, time_s: float, score: float) -> np.ndarray:
+        """(height, width, 3) uint8 for a moment of the film; no rows where there is no room."""
+        if not self._height:
+            return np.asarray(self._base)
+        text = int(time_s), f"{score:.2f}"
+        if self._shown is None or self._shown[0] != text:
+            image = self._base.copy()
+            draw = ImageDraw.Draw(image)
+            middle = self._height // 2
+            clock = f"{text[0] // 60}:{text[0] % 60:02}"
+            draw.text((self._size // 2, middle), clock, _LIGHT, self._font, anchor="lm")
+            draw.text((image.width - self._size // 2, middle), text[1], _CHOSEN, self._font, anchor="rm")
+            self._shown = text, image
+        strip = np.array(self._shown[1])
+        place = self._left + round((self._right - self._left - 1) * min(time_s / self._duration_s, 1))
+        strip[2:-2, place : place + max(self._size // 10, 1)] = _LIGHT
+        return strip
+
+    def _curve(self, summary: Summary, width: int) -> Image.Image:
+        """The film's scores as a hilly line, light where it is in the summary; drawn large for smooth edges."""
+        finer, scores = 4, summary.scores
+        left, right, bottom = self._left * finer, self._right * finer, (self._height - 4) * finer
+        top = self._size // 3 * finer
+
+        def across(time_s: float) -> float:
+            return left + (right - left) * min(time_s / scores.duration_s, 1)
+
+        line = [(across(time), bottom - (bottom - top) * float(score)) for time, score in _pairs(scores)]
+        hill = [(left, bottom), (left, line[0][1]), *line, (right, line[-1][1]), (right, bottom)]
+        size = width * finer, self._height * finer
+        chosen = Image.new("L", size)
+        for shot in summary.shots:
+            if shot.chosen:
+                box = (across(shot.start_s), 0, max(across(shot.end_s), across(shot.start_s) + finer), size[1])
+                ImageDraw.Draw(chosen).rectangle(box, 255)
+        grey, light = Image.new("RGB", size, _DARK), Image.new("RGB", size, _DARK)
+        ImageDraw.Draw(grey).polygon(hill, _GREY)
+        ImageDraw.Draw(light).polygon(hill, _CHOSEN)
+        grey.paste(light, mask=chosen)
+        return grey.resize((width, self._height), Image.Resampling.BOX)
+
+
+def _pairs(scores: Scores) -> Iterable[tuple[float, float]]:
+    return zip(scores.times_s.tolist(), scores.scores.tolist(), strict=True)
+
+
+def _encode(
+    path: Path, pictures: Iterator[np.ndarray], fps: Fraction, source: Path, on_frame: Callable[[], Any]
+) -> None:
+    """Writes pictures as H.264, with the sound of `source` as it is."""
+    with contextlib.ExitStack() as stack:
+        target = stack.enter_context(av.open(str(path), "w", options={"movflags": "faststart"}))
+        heard = stack.enter_context(open_film(source))
+        first = next(pictures)
+        video = target.add_stream("libx264", rate=fps, options={"crf": "20", "preset": "veryfast"})
+        video.height, video.width, video.pix_fmt = *first.shape[:2], "yuv420p"
+        video.codec_context.colorspace = video.codec_context.color_primaries = video.codec_context.color_trc = 1
+        video.codec_context.color_range = 1
+        sounds: Iterator[av.Packet] = iter(())
+        if heard.streams.audio:
+            audio = target.add_stream_from_template(heard.streams.audio[0])
+            sounds = (packet for packet in heard.demux(heard.streams.audio[0]) if packet.dts is not None)
+        waiting = next(sounds, None)
+        for index, picture in enumerate(itertools.chain([first], pictures)):
+            while waiting is not None and (waiting.dts or 0) * waiting.time_base <= index / fps:
+                waiting.stream = audio
+                target.mux(waiting)
+                waiting = next(sounds, None)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, threads=1)
+            frame.pts, frame.time_base = index, 1 / fps
+            target.mux(video.encode(frame))
+            on_frame()
+        target.mux(video.encode(None))
+        for packet in itertools.chain([waiting] if waiting else [], sounds):
+            packet.stream = audio
+            target.mux(packet)

@@ -1,0 +1,172 @@
+"""One page, in one file, that shows what the network made of a film."""
+
+import base64
+import hashlib
+import html
+import io
+import json
+import os
+import string
+import urllib.parse
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from avmsnet_jax.staging import staged
+from avmsnet_jax.summarize import explain
+from avmsnet_jax.summarize.result import Scores, Summary
+
+EMBEDDED_BYTES = 24_000_000  # largest summary that becomes a part of the page; browsers are slow with more
+_THUMBNAILS = 160  # spread over the film, beside one for each chosen shot: some 7 KB each
+_STRIP_COLUMNS, _STRIP_ROWS = 1200, 32
+
+
+def write_report(summary: Summary, folder: Path, *, shown_in: Path | None = None) -> None:
+    """Writes `report.html`: the score curve, the summary to watch, the chosen shots, where the network looked.
+
+    The page needs no network and no other file, but for a summary of more than `EMBEDDED_BYTES`, which it plays
+    from `summary.mp4` beside it, and for moments that were left out, which it plays from the film where that is.
+    A browser keeps it to that: its content security policy allows its own script and style, and nothing from afar.
+
+    Args:
+      summary: of at least one clip and one shot.
+      folder: where to write it; it holds `summary.mp4`.
+      shown_in: the folder that `folder` will be, if it is yet to be renamed: the way to the film begins there.
+
+    Raises:
+      UserError: the place cannot be written.
+    """
+    embedded = (folder / "summary.mp4").stat().st_size <= EMBEDDED_BYTES
+    parts = {
+        name: (resources.files(__package__) / f"report.{name}").read_text("utf-8") for name in ("html", "css", "js")
+    }
+    page = string.Template(parts["html"]).substitute(
+        policy=_policy(parts["css"], parts["js"]),
+        title=html.escape(_text(summary.scores.film.stem)),
+        style=parts["css"],
+        script=parts["js"],
+        # Within a script's tags only < can end them.
+        data=json.dumps(_data(summary, shown_in or folder, embedded)).replace("<", "\\u003c"),
+        embedded=_base64((folder / "summary.mp4").read_bytes()) if embedded else "",
+    )
+    with staged(folder / "report.html") as stage:
+        stage.write_text(page, encoding="utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    """What a browser may run and load for the page: whatever a name or a fact smuggles in is not it."""
+
+    def own(text: str) -> str:
+        return f"'sha256-{_base64(hashlib.sha256(text.encode()).digest())}'"
+
+    return (
+        f"default-src 'none'; script-src {own(script)}; style-src {own(style)}; img-src data:; "
+        "media-src blob: 'self' file:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _data(summary: Summary, folder: Path, embedded: bool) -> dict[str, Any]:
+    """What the page's script draws; times in seconds, clips by their place in the list."""
+    scores = summary.scores
+    best = {
+        index: _best_clip(scores, shot.start_s, shot.end_s) for index, shot in enumerate(summary.shots) if shot.chosen
+    }
+    spread = np.linspace(0, len(scores.times_s) - 1, min(len(scores.times_s), _THUMBNAILS)).round().astype(int)
+    shown = sorted({*spread.tolist(), *best.values()})
+    return {
+        "film": {
+            "name": _text(scores.film.name),
+            "href": _way(scores.film, folder),
+            "duration": scores.duration_s,
+            "fps": scores.fps,
+            "width": scores.width,
+            "height": scores.height,
+            "sound": scores.has_sound,
+        },
+        "summary": {
+            "href": None if embedded else "summary.mp4",
+            "length": summary.length_s,
+            "budget": summary.budget_s,
+        },
+        "clips": {
+            "t": np.round(scores.times_s, 3).tolist(),
+            "s": [round(score, 4) for score in scores.scores.tolist()],
+        },
+        "shots": [
+            {
+                "start": round(shot.start_s, 4),
+                "end": round(shot.end_s, 4),
+                "score": round(shot.score, 4),
+                "at": None if shot.summary_start_s is None else round(shot.summary_start_s, 4),
+                "best": best.get(index),
+            }
+            for index, shot in enumerate(summary.shots)
+        ],
+        "thumbs": {"clips": shown, "jpeg": [_base64(scores.thumbnails[clip]) for clip in shown]},
+        "maps": _maps(summary, shown),
+        "strip": _base64(_strip(scores)),
+        "facts": [[_text(name), _text(value)] for name, value in summary.facts.items()],
+    }
+
+
+def _best_clip(scores: Scores, start_s: float, end_s: float) -> int:
+    """The clip with the highest score in a shot; in one without any, the nearest to its middle."""
+    within = np.flatnonzero((scores.times_s >= start_s) & (scores.times_s < end_s))
+    if len(within):
+        return int(within[np.argmax(scores.scores[within])])
+    return int(np.argmin(np.abs(scores.times_s - (start_s + end_s) / 2)))
+
+
+def _maps(summary: Summary, shown: list[int]) -> dict[str, Any]:
+    """The maps, as bytes, of the clips that the summary plays or that have a thumbnail."""
+    scores = summary.scores
+    played = {
+        int(clip)
+        for shot in summary.shots
+        if shot.chosen
+        for clip in np.flatnonzero((scores.times_s >= shot.start_s - 2) & (scores.times_s < shot.end_s + 2))
+    }
+    kept = sorted(played | set(shown))
+    looked, times_even = explain.attention_levels(scores)
+    maps: dict[str, Any] = {"clips": kept, "times_even": round(times_even, 1)}
+    for name, levels in (("look", looked), ("hear", explain.sound_levels(scores))):
+        bytes_ = np.round(255 * levels[kept]).astype(np.uint8)
+        _, rows, columns = bytes_.shape
+        known = name == "look" or bool(levels.any())  # a network that only looks has heard nothing
+        maps[name] = {"rows": rows, "columns": columns, "levels": _base64(bytes_.tobytes())} if known else None
+    return maps
+
+
+def _strip(scores: Scores) -> bytes:
+    """The film as a JPEG strip of columns: each is what one thumbnail comes to when it is pressed together."""
+    columns = min(len(scores.times_s), _STRIP_COLUMNS)
+    times = (np.arange(columns) + 0.5) / columns * scores.duration_s
+    clips = np.abs(np.searchsorted(scores.times_s, times)).clip(max=len(scores.times_s) - 1)
+    strip = Image.new("RGB", (columns, _STRIP_ROWS))
+    for column, clip in enumerate(clips.tolist()):
+        with Image.open(io.BytesIO(scores.thumbnails[clip])) as thumbnail:
+            thumbnail.draft("RGB", (_STRIP_ROWS, _STRIP_ROWS))  # decodes to a quarter of the sides
+            pressed = thumbnail.convert("RGB").resize((1, _STRIP_ROWS), Image.Resampling.BOX)
+        strip.paste(pressed, (column, 0))
+    file = io.BytesIO()
+    strip.save(file, "JPEG", quality=88, subsampling=0)
+    return file.getvalue()
+
+
+def _way(film: Path, folder: Path) -> str | None:
+    """The address of the film as seen from the page, None where there is no such file."""
+    if not film.is_file():
+        return None
+    return urllib.parse.quote(os.fsencode(os.path.relpath(film.absolute(), folder.absolute())))
+
+
+def _text(name: str) -> str:
+    """A name as text: file names need not be in any encoding."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")

@@ -1,0 +1,327 @@
+"""Films to summaries, one after the other or on Apache Beam; what goes wrong with one of them costs no other."""
+
+import contextlib
+import csv
+import dataclasses
+import fcntl
+import functools
+import importlib.metadata
+import json
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import av
+import jax
+from tqdm import tqdm
+
+from avmsnet_jax import mesh as mesh_lib
+from avmsnet_jax.config import Config, MeshConfig
+from avmsnet_jax.data import beam
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.media import video
+from avmsnet_jax.staging import staged, taken
+from avmsnet_jax.summarize import choose, cut, explain, report, score, timeline
+from avmsnet_jax.summarize.result import Summary
+from avmsnet_jax.weights import checkpoint
+
+SUMMARY, SCORES, FACTS = "summary.mp4", "scores.csv", "summary.json"
+OVERLAY = "overlay.mp4"
+_NO_FILMS = {".csv", ".json", ".txt", ".md", ".srt", ".vtt", ".ass", ".nfo", ".jpg", ".jpeg", ".png", ".webp", ".html"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of a film.
+
+    Attributes:
+      film: the film.
+      folder: where its summary is, or would be.
+      error: why there is none; empty = there is.
+      account: how long it is, in words.
+    """
+
+    film: Path
+    folder: Path
+    error: str = ""
+    account: str = ""
+
+
+def summarize(
+    movies: Sequence[str | os.PathLike[str]],
+    directory: str,
+    output: str | os.PathLike[str],
+    config: Config,
+    *,
+    overwrite: bool = False,
+    beam_options: Sequence[str] | None = None,
+    on_film: Callable[[int, int, Outcome], Any] = lambda number, count, outcome: None,
+) -> list[Outcome]:
+    """Summarizes films, each into `output/<film stem>/`, which appears when it is whole.
+
+    Args:
+      movies: films, and folders of films.
+      directory: a checkpoint, as `avmsnet_jax.load` takes it.
+      output: the folder for all summaries.
+      config: the sections `summarize` and `mesh` are used; the network is the checkpoint's own.
+      overwrite: replace earlier summaries.
+      beam_options: options of an Apache Beam pipeline that does the work instead; see `data.beam`.
+      on_film: called with the number of the film, from 1, how many there are, and what became of it.
+
+    Returns:
+      what became of each film.
+
+    Raises:
+      UserError: what concerns no single film: the checkpoint, the configuration, two films of one name, no films.
+    """
+    choose.parse_budget(config.summarize.budget)
+    films = list_films(movies)
+    output = Path(os.path.abspath(output))
+    folders = [output / film.stem for film in films]
+    tasks = list(zip(films, folders, strict=True))
+    one = functools.partial(_attempt, config, os.path.abspath(directory), overwrite)
+    checkpoint.find(directory)
+    if beam_options is not None:
+        outcomes = _on_beam(tasks, one, output, beam_options)
+        for number, outcome in enumerate(outcomes, start=1):
+            on_film(number, len(tasks), outcome)
+        return outcomes
+    outcomes = []
+    for task in tasks:
+        outcomes.append(one(task))
+        on_film(len(outcomes), len(tasks), outcomes[-1])
+    return outcomes
+
+
+def list_films(movies: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """The films that are meant by films and folders, each folder's in order of name.
+
+    Raises:
+      UserError: a folder holds none, or two films would have the same summary.
+    """
+    films: list[Path] = []
+    for movie in map(Path, movies):
+        if not movie.is_dir():
+            films.append(movie)
+            continue
+        inside = [path for path in sorted(movie.iterdir()) if path.is_file() and not path.name.startswith(".")]
+        inside = [path for path in inside if path.suffix.lower() not in _NO_FILMS]
+        if not inside:
+            raise UserError(f"there is no film in {movie}; give films, or a folder that holds some")
+        films += inside
+    names: dict[str, Path] = {}
+    for film in films:
+        if film.stem in names:
+            raise UserError(
+                f"{names[film.stem]} and {film} would both be summarized in {film.stem}; rename one, "
+                "or summarize them one by one"
+            )
+        names[film.stem] = film
+    return films
+
+
+def summarize_film(
+    film: Path, network: score.Network, config: Config, folder: Path, facts: dict[str, str], shown_in: Path
+) -> Summary:
+    """Writes one film's summary, with all that goes with it, to a folder that does not exist yet.
+
+    Args:
+      film: the film.
+      network: what looks at it.
+      config: of which `summarize` is used.
+      folder: to create; the caller sees to it that nobody takes it for finished before it is.
+      facts: of the run, for the report.
+      shown_in: what `folder` will be called when it is finished.
+
+    Raises:
+      UserError: the film cannot be read, or has no place for what is asked.
+    """
+    options = config.summarize
+    with _bar(f"watching {film.name}", score.expected_clips(film, options.spacing_s), "clip") as bar:
+        watched = score.watch(
+            film,
+            network,
+            frames=network.frames,
+            frame_size=network.frame_size,
+            batch_size=network.batch_size,
+            spacing_s=options.spacing_s,
+            on_clips=bar.update,
+        )
+    choice = choose.choose(watched, options)
+    kept = [span for span, shot in zip(choice.ranges, choice.shots, strict=True) if shot.chosen]
+    folder.mkdir()
+    with _bar(f"cutting {film.name}", sum(stop - first for first, stop in kept), "frame") as bar:
+        cut.cut(watched, kept, folder / SUMMARY, bar.update)
+    summary = Summary(watched.scores, choice.shots, choice.budget_s, choice.length_s, facts)
+    _write_scores(summary, folder / SCORES)
+    _write_facts(summary, folder / FACTS)
+    takes = cut.takes(watched, kept)
+    timeline.write_edl(watched, takes, folder / timeline.EDL)
+    timeline.write_otio(watched, takes, folder / timeline.OTIO)
+    with _bar(f"drawing over {film.name}", sum(stop - first for first, stop in kept), "frame") as bar:
+        explain.write_overlay(summary, folder / OVERLAY, bar.update)
+    report.write_report(summary, folder, shown_in=shown_in)
+    return summary
+
+
+def _attempt(config: Config, directory: str, overwrite: bool, task: tuple[Path, Path]) -> Outcome:
+    film, folder = task
+    try:
+        if taken(folder) and not (overwrite and (folder / FACTS).is_file()):
+            remedy = (
+                "--overwrite replaces it" if (folder / FACTS).is_file() else "it is no summary: choose another place"
+            )
+            raise UserError(f"{folder} exists already; {remedy}")
+        if not _is_text(film):
+            raise UserError(f"the name of {_shown(film)} is not UTF-8, which the summary's files need; rename it")
+        video.read_info(film)  # before the network is read, which takes seconds
+        network = _network(directory, config.mesh.data, config.mesh.fsdp, config.summarize.batch_size)
+        _remove_abandoned(folder)
+        with staged(folder) as stage, _held(stage.parent):
+            summary = summarize_film(film, network, config, stage, _facts(config, directory), folder)
+    except UserError as error:
+        return Outcome(Path(_shown(film)), folder, error=str(error))
+    chosen = sum(shot.chosen for shot in summary.shots)
+    lengths = f"{cut.clock(round(summary.length_s))} of {cut.clock(round(summary.scores.duration_s))}"
+    return Outcome(film, folder, account=f"{lengths} in {chosen} shot{'s' * (chosen > 1)}")
+
+
+def _is_text(path: Path) -> bool:
+    return _shown(path) == str(path)
+
+
+def _shown(path: Path) -> str:
+    """A path that can be printed: names of files need not be in any encoding."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+@functools.cache
+def _network(directory: str, data: int, fsdp: int, batch_size: int) -> score.Network:
+    mesh = mesh_lib.make_mesh(MeshConfig(data=data, fsdp=fsdp))
+    return score.Network(checkpoint.load(directory), mesh, batch_size)
+
+
+def _facts(config: Config, directory: str) -> dict[str, str]:
+    options, devices = config.summarize, jax.devices()
+    shots = {"kts": "KTS on the network's features", "scenes": "PySceneDetect"}[options.shots]
+    return {
+        "checkpoint": str(checkpoint.find(directory)),
+        "budget": options.budget,
+        "shots": f"{shots}, {options.shortest_shot_s:g} s to {options.longest_shot_s:g} s",
+        "clips": f"one every {options.spacing_s:g} s",
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "versions": ", ".join(
+            [
+                *(f"{name} {importlib.metadata.version(name)}" for name in ("avmsnet_jax", "jax", "flax", "av")),
+                f"FFmpeg {av.ffmpeg_version_info}",
+            ]
+        ),
+    }
+
+
+def _write_scores(summary: Summary, path: Path) -> None:
+    scores = summary.scores
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["frame", "time_s", "score"])
+        for frame, time_s, value in zip(scores.frames, scores.times_s, scores.scores, strict=True):
+            writer.writerow([frame, f"{time_s:.6f}", f"{value:.9g}"])  # nine digits hold a float32
+
+
+def _write_facts(summary: Summary, path: Path) -> None:
+    scores = summary.scores
+    facts = {
+        "film": str(scores.film),
+        "duration_s": scores.duration_s,
+        "fps": scores.fps,
+        "budget_s": summary.budget_s,
+        "length_s": summary.length_s,
+        "shots": [
+            {
+                "start": shot.start_s,
+                "end": shot.end_s,
+                "score": shot.score,
+                "first_frame": shot.first_frame,
+                "last_frame": shot.last_frame,
+                "summary_start": shot.summary_start_s,
+            }
+            for shot in summary.shots
+            if shot.chosen
+        ],
+        "facts": summary.facts,
+    }
+    path.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _bar(name: str, total: int, unit: str) -> "tqdm[Any]":
+    return tqdm(desc=name, total=total, unit=unit, disable=not sys.stderr.isatty(), leave=False)
+
+
+@contextlib.contextmanager
+def _held(place: Path) -> Iterator[None]:
+    """Marks a folder as in use until this process ends, whatever ends it."""
+    with open(place / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Removes what runs that were killed have left unfinished of this summary."""
+    for place in folder.parent.glob(f".{folder.name.translate(_PLAIN)}.*/lock"):
+        with contextlib.suppress(OSError), open(place) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(place.parent)
+
+
+_PLAIN = str.maketrans({letter: f"[{letter}]" for letter in "*?["})  # of names in a pattern
+
+
+def _on_beam(
+    tasks: Sequence[tuple[Path, Path]],
+    one: Callable[[tuple[Path, Path]], Outcome],
+    output: Path,
+    options: Sequence[str],
+) -> list[Outcome]:
+    with _words(output) as place:
+        beam.run(options, list(enumerate(tasks)), functools.partial(_leave_word, one, place), place)
+        outcomes = []
+        for number, (film, folder) in enumerate(tasks):
+            try:
+                word = json.loads((place / str(number)).read_text(encoding="utf-8"))
+            except FileNotFoundError:
+                raise UserError(
+                    f"no Beam worker left word in {place}; all workers need to see films and output"
+                ) from None
+            outcomes.append(Outcome(film, folder, **word))
+    return outcomes
+
+
+@contextlib.contextmanager
+def _words(output: Path) -> Iterator[Path]:
+    """A folder in the output for what Beam's workers have to say."""
+    place = output / f".beam.{secrets.token_hex(4)}"
+    made = not output.exists()
+    try:
+        place.mkdir(parents=True)
+        yield place
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror or error}; choose another place") from error
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        if made:
+            with contextlib.suppress(OSError):
+                output.rmdir()
+
+
+def _leave_word(one: Callable[[tuple[Path, Path]], Outcome], place: Path, item: tuple[int, tuple[Path, Path]]) -> None:
+    number, task = item
+    if (place / str(number)).exists():  # Beam may give a film again
+        return
+    outcome = one(task)
+    unfinished = place / f".{number}.{secrets.token_hex(4)}"
+    unfinished.write_text(json.dumps({"error": outcome.error, "account": outcome.account}), encoding="utf-8")
+    os.replace(unfinished, place / str(number))

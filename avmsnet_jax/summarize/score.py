@@ -1,0 +1,304 @@
+"""Watches a film once, from its first frame to its last: what the network makes of it, and where it may be cut."""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import io
+import itertools
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent import futures
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from PIL import Image
+
+from avmsnet_jax import mesh as mesh_lib
+from avmsnet_jax.data import clips
+from avmsnet_jax.media import audio, video
+from avmsnet_jax.models.avmsnet import AVMSNet
+from avmsnet_jax.summarize.result import Scores
+
+HOP = 220  # samples at 22,050 Hz from one measure of loudness to the next: 10 ms
+THUMBNAIL = 192  # pixels, the longer side
+_ROUNDING_S = 0.002  # Matroska rounds stamps to a millisecond
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What the network makes of B clips.
+
+    Attributes:
+      scores: (B,) float32.
+      features: (B, C) float32.
+      attention: (B, h, w) float16 for each attention module.
+      localization: (B, h, w) float16.
+    """
+
+    scores: np.ndarray
+    features: np.ndarray
+    attention: tuple[np.ndarray, ...]
+    localization: np.ndarray
+
+
+class Network:
+    """A network on its devices that looks at clips a batch at a time.
+
+    Attributes:
+      frames: frames of a clip.
+      frame_size: height and width of a frame, pixels.
+      batch_size: clips at once; `__call__` takes fewer, too.
+    """
+
+    def __init__(self, model: AVMSNet, mesh: Mesh, batch_size: int):
+        """`batch_size` is rounded up to what the devices of `mesh` can share evenly."""
+        self.frames, self.frame_size = model.config.frames, model.config.frame_size
+        self.batch_size = -(-batch_size // mesh.size) * mesh.size
+        self._mesh = mesh
+        model.eval()
+        graphdef, state = nnx.split(model)
+        self._state = jax.device_put(state, mesh_lib.replicated(mesh))
+
+        @jax.jit
+        def look(state: nnx.State, clip: jax.Array, sound: jax.Array) -> tuple[Any, ...]:
+            out = nnx.merge(graphdef, state)(clip, sound)
+            where = jnp.linalg.norm(out.localization, axis=-1)
+            attention = tuple(each.astype(jnp.float16) for each in out.attention)
+            return out.scores, out.features, attention, where.astype(jnp.float16)
+
+        self._look = look
+
+    def __call__(self, batch: Sequence[clips.Clip]) -> Seen:
+        """Looks at up to `batch_size` clips; what pads the batch is left out."""
+        filled = [*batch, *[batch[-1]] * (self.batch_size - len(batch))]
+        arrays = np.stack([clip.clip for clip in filled]), np.stack([clip.sound for clip in filled])
+        out = self._look(self._state, *mesh_lib.place_batch(self._mesh, arrays))
+        return Seen(*jax.tree.map(lambda array: np.asarray(array)[: len(batch)], out))
+
+
+@dataclasses.dataclass(frozen=True)
+class Watched:
+    """A film that was watched to its end.
+
+    Attributes:
+      scores: what the network made of it.
+      rate: frames a second of the grid that its frames are counted on.
+      times_s: (N,) float64, when each decoded frame is shown, seconds from the first.
+      stamps_s: (N,) float64, the same on the container's own clock; NaN where it has no stamp.
+      change: (n_frames,) float32 in 0-1, by how much each frame of the grid differs from the one before.
+      loudness: (L,) float32, mean square of the sound in every 10 ms (`HOP` samples); empty without sound.
+      pixel_aspect: width of a pixel in heights.
+      interlaced: whether any frame is two fields.
+    """
+
+    scores: Scores
+    rate: Fraction
+    times_s: np.ndarray
+    stamps_s: np.ndarray
+    change: np.ndarray
+    loudness: np.ndarray
+    pixel_aspect: Fraction
+    interlaced: bool
+
+    @functools.cached_property
+    def steady(self) -> bool:
+        """Whether the film shows its frames at equal distances, but for the rounding of its time stamps."""
+        return _steady(self.times_s, self.rate)
+
+    def time_of(self, index: int) -> float:
+        """When the decoded frame `index` (from 0) is shown; the film's end for the one after the last. Seconds."""
+        if self.steady:
+            return float(index / self.rate)
+        return float(self.times_s[index]) if index < len(self.times_s) else self.scores.duration_s
+
+
+def watch(
+    film: Path,
+    network: Callable[[Sequence[clips.Clip]], Seen],
+    *,
+    frames: int,
+    frame_size: int,
+    batch_size: int,
+    spacing_s: float = 1.0,
+    on_clips: Callable[[int], Any] = lambda count: None,
+) -> Watched:
+    """Scores a film while it is decoded: the next clips are cut in a thread while the network looks at these.
+
+    The clips are those that `prepare_data.py` makes of a film that is labelled by key shots or not at all. Memory grows
+    with the film's length only by what is kept of each clip.
+
+    Args:
+      film: any film that FFmpeg reads.
+      network: a `Network`, or what else looks at clips.
+      frames: frames of a clip.
+      frame_size: height and width of a clip's frames, pixels.
+      batch_size: clips at once.
+      spacing_s: from one clip to the next, seconds, rounded to frames; at 25 frames a second the published spacing is
+        1. A film too short for any clip gets one of its middle, in which its first and last frames are held.
+      on_clips: called with the number of clips in each batch that was looked at.
+
+    Raises:
+      UserError: the film is missing or broken, or has no picture.
+    """
+    info = video.read_info(film)
+    spacing = max(round(spacing_s * info.fps), 1)
+    observer = _Observer(frames, spacing)
+    waveform = audio.open_waveform(film, on_chunk=observer.listen)
+    taken: list[tuple[int, float]] = []
+    seen: list[Seen] = []
+
+    def cut() -> Generator[clips.Clip]:
+        film_frames = observer.look(video.read_frames(film, constant_rate=True, clock=observer.clock))
+        with contextlib.closing(film_frames):
+            yield from clips.cut(
+                film_frames, waveform, float(info.fps), frames=frames, frame_size=frame_size, spacing=spacing
+            )
+        if not observer.n_frames >= clips.first_centre(frames, spacing) + frames // 2:
+            yield _only_clip(film, info.fps, observer, frames, frame_size)
+        if waveform is not None:
+            waveform.skip_rest()
+
+    with contextlib.closing(_ahead(_batched(cut(), batch_size))) as batches:
+        for batch in batches:
+            seen.append(network(batch))
+            taken += [(clip.frame, clip.time_s) for clip in batch]
+            on_clips(len(batch))
+    times = np.array(observer.clock.times_s)
+    width, height = observer.shown_size
+    together = Seen(
+        np.concatenate([each.scores for each in seen]),
+        np.concatenate([each.features for each in seen]),
+        tuple(np.concatenate(maps) for maps in zip(*(each.attention for each in seen), strict=True)),
+        np.concatenate([each.localization for each in seen]),
+    )
+    scores = Scores(
+        film=film,
+        duration_s=float(len(times) / info.fps if _steady(times, info.fps) else times[-1] + 1 / info.fps),
+        fps=float(info.fps),
+        n_frames=observer.n_frames,
+        width=width,
+        height=height,
+        has_sound=waveform is not None,
+        frames=np.array([frame for frame, _ in taken], np.int64),
+        times_s=np.array([time for _, time in taken]),
+        thumbnails=[observer.thumbnails[frame] for frame, _ in taken],
+        **vars(together),
+    )
+    return Watched(
+        scores=scores,
+        rate=info.fps,
+        times_s=times,
+        stamps_s=np.array(observer.clock.stamps_s),
+        change=np.array(observer.change, np.float32),
+        loudness=np.array(observer.loudness, np.float32),
+        pixel_aspect=observer.pixel_aspect,
+        interlaced=observer.interlaced,
+    )
+
+
+def expected_clips(film: Path, spacing_s: float) -> int:
+    """How many clips a film has by its header, for a progress bar."""
+    info = video.read_info(film)
+    return max(info.frames // max(round(spacing_s * info.fps), 1), 1)
+
+
+def _steady(times_s: np.ndarray, rate: Fraction) -> bool:
+    return bool(np.abs(times_s - np.arange(len(times_s)) / float(rate)).max() <= _ROUNDING_S)
+
+
+class _Observer:
+    """What is kept of a film beside its clips, as frames and sound go by."""
+
+    def __init__(self, frames: int, spacing: int):
+        self.clock = video.Clock()
+        self.n_frames = 0
+        self.shown_size = (0, 0)
+        self.pixel_aspect = Fraction(1)
+        self.interlaced = False
+        self.change: list[float] = []
+        self.thumbnails: dict[int, bytes] = {}
+        self.loudness: list[float] = []
+        self._rest = np.zeros(0, np.float32)
+        self._labelled = (clips.label_frame(centre) for centre in itertools.count(spacing, spacing))
+        self._next = next(self._labelled)
+
+    def look(self, film: Iterable[video.Frame]) -> Generator[video.Frame]:
+        """Passes the frames on."""
+        before = None
+        for frame in film:
+            now = frame.brightness()
+            if before is None:
+                self.shown_size, self.pixel_aspect = frame.shown_size, frame.pixel_aspect
+            self.interlaced |= frame.interlaced
+            self.change.append(0.0 if before is None else float(np.abs(now - before).mean()))
+            before, self.n_frames = now, frame.number
+            if frame.number == self._next:
+                self.keep(frame, self._next)
+                self._next = next(self._labelled)
+            yield frame
+
+    def keep(self, frame: video.Frame, number: int) -> None:
+        """Keeps a small picture of a frame."""
+        width, height = frame.shown_size
+        scale = min(THUMBNAIL / max(width, height), 1)
+        picture = frame.scaled(max(round(width * scale), 1), max(round(height * scale), 1))
+        file = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(picture)).save(file, "JPEG", quality=80)
+        self.thumbnails[number] = file.getvalue()
+
+    def listen(self, chunk: np.ndarray) -> None:
+        """Measures the next (n,) samples."""
+        sound = np.concatenate([self._rest, chunk])
+        whole = len(sound) // HOP * HOP
+        self.loudness += np.square(sound[:whole]).reshape(-1, HOP).mean(axis=1).tolist()
+        self._rest = sound[whole:]
+
+
+def _only_clip(film: Path, fps: Fraction, observer: _Observer, frames: int, frame_size: int) -> clips.Clip:
+    """The clip of the middle of a film that is too short for any."""
+    centre = (observer.n_frames + 1) // 2
+    pictures = []
+    for frame in video.read_frames(film, constant_rate=True):
+        pictures.append(clips.resize(frame, frame_size))
+        if frame.number == centre:
+            observer.keep(frame, centre)
+    waveform, excerpt = audio.open_waveform(film), np.zeros(0, np.float32)
+    if waveform is not None:
+        start, stop = clips.excerpt_bounds(centre, float(fps), frames)
+        excerpt = waveform.excerpt(max(start, 0), max(stop, 0))
+    return clips.Clip(
+        frame=centre,
+        time_s=clips.frame_time(centre, float(fps)),
+        clip=np.stack([pictures[min(max(n, 1), len(pictures)) - 1] for n in clips.frame_list(centre, frames)]),
+        sound=clips.sound_buffer(excerpt, clips.SAMPLES_PER_FRAME * frames),
+        has_sound=len(excerpt) > 0,
+    )
+
+
+def _batched(items: Generator[T], size: int) -> Generator[list[T]]:
+    with contextlib.closing(items):
+        while batch := list(itertools.islice(items, size)):
+            yield batch
+
+
+def _ahead(items: Generator[T], depth: int = 2) -> Generator[T]:
+    """Makes the next items in a thread while one is used."""
+    thread = futures.ThreadPoolExecutor(1, thread_name_prefix="clips")
+    coming = collections.deque(thread.submit(next, items, None) for _ in range(depth))
+    try:
+        while (item := coming.popleft().result()) is not None:
+            coming.append(thread.submit(next, items, None))
+            yield item
+    finally:
+        for future in coming:
+            future.cancel()
+        thread.submit(items.close)
+        thread.shutdown()

@@ -1,0 +1,84 @@
+"""Watches films and cuts their summaries.
+
+    python summarize.py film.mp4 --checkpoint=RUN --output=summaries
+
+MOVIE is a film in any format that FFmpeg reads, or a folder of films. For film.mp4 it leaves, in the
+folder film in --output:
+
+summary.mp4   the summary, for any player and browser, with a chapter for each stretch of the film
+report.html   the scores over the film, what was chosen, where the network looked; needs no network
+overlay.mp4   the summary with the network's attention drawn over it
+scores.csv    the score of every moment: frame,time_s,score
+summary.json  the chosen shots: start and end in seconds, score
+summary.edl   the cut for editing programs; with pip install 'avmsnet_jax[editors]' also as summary.otio
+
+A film that fails does not stop the others; the exit status is then 2. What exists is not replaced
+unless --overwrite is given, so that the same command goes on after an interruption.
+"""
+
+import shlex
+import signal
+import sys
+from typing import Any
+
+from absl import flags
+
+from avmsnet_jax import command
+from avmsnet_jax.config import Config
+from avmsnet_jax.errors import UserError
+
+CHECKPOINT = flags.DEFINE_string("checkpoint", "", "a training run, one of its steps, or a converted checkpoint")
+OUTPUT = flags.DEFINE_string("output", "", "folder for the summaries, a folder for each film")
+BUDGET = flags.DEFINE_string(
+    "budget",
+    None,
+    "length of a summary: a share of the film (0.15 or 15%), seconds (90s) or a number of shots (12shots); "
+    "short for --config.summarize.budget",
+)
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace earlier summaries of the same films")
+BEAM = flags.DEFINE_string(
+    "beam",
+    None,
+    "do the work on Apache Beam, with these options of its own; see prepare_data.py",
+)
+
+
+def main(config: Config, movies: list[str]) -> None:
+    """Summarizes, and says in a line for each film what there is now."""
+    if not movies:
+        raise UserError("no film given; python summarize.py FILM --checkpoint=RUN --output=FOLDER")
+    command.require(CHECKPOINT, OUTPUT)
+    if BUDGET.value is not None:
+        config.summarize.budget = BUDGET.value
+    signal.signal(signal.SIGTERM, _stop)
+    from avmsnet_jax.summarize.run import Outcome, summarize  # seconds to import: not for --help or a wrong flag
+
+    def tell(number: int, count: int, outcome: Outcome) -> None:
+        place = f"[{number}/{count}] " * (count > 1)
+        if not outcome.error:
+            print(f"{place}{outcome.folder}/summary.mp4: {outcome.account}", flush=True)
+        elif count > 1:
+            print(f"{place}{outcome.film}: {outcome.error}", file=sys.stderr, flush=True)
+
+    outcomes = summarize(
+        movies,
+        CHECKPOINT.value,
+        OUTPUT.value,
+        config,
+        overwrite=OVERWRITE.value,
+        beam_options=None if BEAM.value is None else shlex.split(BEAM.value),
+        on_film=tell,
+    )
+    failed = [outcome for outcome in outcomes if outcome.error]
+    if len(outcomes) == 1 and failed:
+        raise UserError(failed[0].error)
+    if failed:
+        raise UserError(f"{len(failed)} of {len(outcomes)} films have no new summary, for the reasons above")
+
+
+def _stop(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    command.run(main, takes_config=True, positional="MOVIE [MOVIE ...]", sections=("summarize", "mesh"))

@@ -1,0 +1,35 @@
+"""HDR to BT.709: figures of the standards, and what must not change."""
+
+import numpy as np
+import pytest
+
+from avmsnet_jax.summarize.hdr import HLG, PQ, to_bt709
+
+# What a white page (203 cd/m2) is coded as: ITU-R BT.2408, table 1.
+WHITE = {PQ: 0.58, HLG: 0.75}
+
+
+@pytest.mark.parametrize("transfer", [PQ, HLG])
+def test_greys_stay_grey_and_in_order(transfer):
+    greys = np.linspace(0, 1, 101)[:, None].repeat(3, 1)
+    mapped = to_bt709(greys, transfer)
+    assert np.ptp(mapped, axis=1).max() < 0.002
+    assert (np.diff(mapped[:, 1]) >= -1e-9).all()
+    assert mapped[0].max() == 0
+    assert mapped[-1].min() > 0.99
+
+
+@pytest.mark.parametrize("transfer", [PQ, HLG])
+def test_a_white_page_is_nearly_white_and_what_is_dark_keeps_its_light(transfer):
+    (white,) = to_bt709(np.full((1, 3), WHITE[transfer]), transfer)
+    assert 0.9 < white[1] < 0.97
+    if transfer == PQ:  # 26 cd/m2 (BT.2408: 18% grey is coded as 0.38)
+        (grey,) = to_bt709(np.full((1, 3), 0.38), transfer)
+        assert grey[1] ** 2.4 * 203 == pytest.approx(26, abs=1)
+
+
+def test_colours_keep_their_hue():
+    red, green, blue = to_bt709(np.array([[0.5, 0.3, 0.3], [0.3, 0.5, 0.3], [0.3, 0.3, 0.5]]), PQ)
+    assert red.argmax() == 0
+    assert green.argmax() == 1
+    assert blue.argmax() == 2

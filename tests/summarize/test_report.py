@@ -1,0 +1,358 @@
+"""The report, in a real browser that can reach nothing else."""
+
+import dataclasses
+import io
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from avmsnet_jax.summarize import report
+from avmsnet_jax.summarize.result import Summary
+from tests.media.films import number_of
+from tests.summarize.made import FPS, SECONDS, make_summary
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="the report is tested in a browser that playwright drives")
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NAME = "<img src=x onerror=alert(1)> „Größe“ & 100% #1?.mp4"
+Open = Callable[..., sync_api.Page]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[sync_api.Browser]:
+    """One for all tests: its start takes most of their time."""
+    if BROWSER is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("there is no Chromium; apt-get install chromium")
+
+    options = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+    options += ["--disable-background-networking", "--disable-component-update"]  # or it looks for its maker
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Summary, Path]:
+    """A summary, and the folder with its report: the film lies two folders up."""
+    root = tmp_path_factory.mktemp("report")
+    folder = root / "out" / "film"
+    folder.mkdir(parents=True)
+    summary = make_summary(folder, root / NAME, facts={"Check <b>point</b>": "runs/</script><script>alert(1)</script>"})
+    report.write_report(summary, folder)
+    return summary, folder
+
+
+@pytest.fixture
+def opened(browser: sync_api.Browser, made: tuple[Summary, Path]) -> Iterator[Open]:
+    """Opens a report as a file; when the test ends, the page has asked for nothing and complained of nothing."""
+    contexts, asked, said = [], [], []
+
+    def opened(
+        folder: Path = made[1], *, width: int = 1200, height: int = 900, forgiven: str = "", **context: object
+    ) -> sync_api.Page:
+        contexts.append(browser.new_context(viewport={"width": width, "height": height}, **context))
+        page = contexts[-1].new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: (forgiven and forgiven in message.text) or said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: said.append(dialog.message) or dialog.dismiss())
+        page.goto((folder / "report.html").as_uri())
+        until(page, "document.getElementById('summary').readyState >= 1")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not said
+    strangers = [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
+    assert not strangers
+
+
+def until(page: sync_api.Page, condition: str) -> None:
+    """Waits for a JavaScript expression to be true. The page's policy forbids playwright's own way, which is eval."""
+    for _ in range(500):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(20)
+    pytest.fail(f"10 seconds have gone by, and still not {condition}")
+
+
+def place(page: sync_api.Page, time_s: float) -> tuple[float, float]:
+    """Where a moment is on the curve, in the page's pixels."""
+    box = page.locator("#plot").bounding_box()
+    return box["x"] + box["width"] * time_s / SECONDS, box["y"] + 40
+
+
+def click(page: sync_api.Page, time_s: float) -> None:
+    """Clicks on a moment of the curve."""
+    page.mouse.click(*place(page, time_s))
+
+
+def seeked(page: sync_api.Page, player: str = "summary") -> float:
+    """Stops a player that is to play and has come to where it was sent; where that is, seconds."""
+    until(page, f"(p => !p.paused && !p.seeking && p.readyState >= 2)(document.getElementById('{player}'))")
+    return page.evaluate("id => { const p = document.getElementById(id); p.pause(); return p.currentTime; }", player)
+
+
+def frame_shown(page: sync_api.Page, player: str) -> int:
+    """The number that the picture on the screen carries."""
+    until(page, f"!document.getElementById('{player}').seeking")
+    return number_of(np.asarray(Image.open(io.BytesIO(page.locator(f"#{player}").screenshot())).convert("RGB")))
+
+
+def background(page: sync_api.Page) -> float:
+    """How light the page is, 0-255."""
+    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    return float(np.mean([float(value) for value in re.findall(r"[\d.]+", colour)[:3]]))
+
+
+def test_the_curve_is_drawn_over_the_whole_film(opened, made):
+    page = opened()
+    numbers = [float(number) for number in re.findall(r"[\d.]+", page.locator("#curve").get_attribute("d"))]
+    across, down = np.array(numbers).reshape(-1, 2).T
+    scores, width = made[0].scores, page.locator("#plot").bounding_box()["width"]
+    np.testing.assert_allclose(across, scores.times_s / SECONDS * width, atol=0.1)
+    # Higher scores lie higher, in proportion.
+    assert np.corrcoef(down, -scores.scores)[0, 1] > 0.9999
+    assert page.locator("#curve").evaluate("curve => getComputedStyle(curve).stroke") != "none"
+    bands = re.findall(r"M([\d.]+) 0h([\d.]+)", page.locator("#bands").get_attribute("d"))
+    expected = [(5, 4), (15, 2)]
+    np.testing.assert_allclose(np.array(bands, float), np.array(expected) / SECONDS * width, atol=0.1)
+
+
+def test_a_click_plays_the_moment_from_the_summary(opened):
+    page = opened()
+    click(page, 16.26)
+    time = seeked(page)
+    assert 5.2 <= time < 6
+    assert page.locator("#reel [aria-current]").get_attribute("aria-label").startswith("Shot 2 of 2, from 15 seconds")
+    # At the very start of a shot no frame of the one before shows: the player is sent half a frame further.
+    page.evaluate("HTMLMediaElement.prototype.play = async () => {}")
+    page.evaluate("document.getElementById('summary').pause()")
+    page.locator("#reel button").nth(1).click()
+    assert page.evaluate("document.getElementById('summary').currentTime") == pytest.approx(4.05, abs=1e-3)
+    assert frame_shown(page, "summary") == 15 * FPS + 1
+    until(page, "document.getElementById('now').textContent.includes('film 0:15')")
+
+
+def test_a_moment_left_out_plays_from_the_film_or_says_why_not(opened, made, tmp_path):
+    page = opened()
+    click(page, 11.05)
+    assert seeked(page, "film") == pytest.approx(11.05, abs=0.8)
+    assert page.locator("#film").is_visible()
+    assert not page.locator("#summary").is_visible()
+    assert 11 * FPS <= frame_shown(page, "film") <= 13 * FPS
+    assert "0:11 is not in the summary" in page.locator("#status").text_content()
+    click(page, 7)
+    assert 2 <= seeked(page) < 3
+    assert page.locator("#status").text_content() == ""
+
+    shutil.copytree(made[1], tmp_path / "elsewhere")
+    page = opened(tmp_path / "elsewhere", forgiven="ERR_FILE_NOT_FOUND")  # the way to the film leads nowhere
+    click(page, 11)
+    until(page, "document.getElementById('status').textContent.includes('cannot be played here')")
+    assert page.locator("#summary").is_visible()
+    click(page, 12)
+    assert "0:12 is not in the summary, and the film is not" in page.locator("#status").text_content()
+    assert page.evaluate("document.getElementById('summary').currentTime") == 0
+
+
+def test_the_film_can_be_watched_whole(opened):
+    page = opened()
+    page.locator("#to-film").click()
+    click(page, 6)  # which the summary has, too
+    assert seeked(page, "film") == pytest.approx(6, abs=0.8)
+    page.locator("#to-summary").click()
+    until(page, "Math.abs(document.getElementById('summary').currentTime - 1) < 1")
+    assert page.locator("#to-summary").get_attribute("aria-pressed") == "true"
+
+
+def test_hovering_tells_time_score_and_picture(opened, made):
+    page = opened()
+    page.mouse.move(*place(page, 15.8))
+    assert page.locator("#card-time").text_content() == "0:15.8"
+    assert page.locator("#card-score").text_content() == "0.80"
+    assert page.locator("#card-what").text_content() == "in the summary at 0:04"
+    until(page, "document.getElementById('card-image').complete")
+    shown = Image.open(io.BytesIO(page.locator("#card-image").screenshot())).convert("L")
+    assert abs(shown.getpixel((32, 24)) - 8 * 15) < 4  # the 16th clip's thumbnail
+    page.mouse.move(*place(page, 2))
+    assert page.locator("#card-what").text_content().startswith("left out")
+    card = page.locator("#card").bounding_box()
+    assert card["x"] >= 0
+    page.mouse.move(5, 5)
+    assert not page.locator("#card").is_visible()
+
+
+def test_the_keyboard_reaches_and_plays_every_moment(opened):
+    page = opened()
+    plot = page.locator("#plot")
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if plot.evaluate("plot => plot === document.activeElement"):
+            break
+    assert plot.evaluate("plot => plot.matches(':focus-visible')")
+    assert plot.evaluate("plot => getComputedStyle(plot).outlineStyle") == "solid"
+
+    def now() -> float:
+        return float(plot.get_attribute("aria-valuenow"))
+
+    page.keyboard.press("Home")
+    assert now() == 0
+    page.keyboard.press("PageUp")
+    assert now() == 5
+    page.keyboard.press("ArrowRight")
+    assert now() == 6
+    assert plot.get_attribute("aria-valuetext") == "6 seconds, score 0.05, in the summary"
+    page.keyboard.press("Enter")
+    assert 1 <= seeked(page) < 2
+    page.keyboard.press("Space")
+    until(page, "!document.getElementById('summary').paused")
+    page.keyboard.press("Space")
+    until(page, "document.getElementById('summary').paused")
+    page.keyboard.press("PageUp")
+    assert now() == 15
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    assert now() == 13
+    page.keyboard.press("PageDown")
+    assert now() == 5
+    page.keyboard.press("End")
+    assert now() == SECONDS
+
+
+def test_names_and_facts_are_text(opened):
+    page = opened()
+    stem = NAME.removesuffix(".mp4")
+    assert page.title() == f"{stem} \N{EN DASH} summary"
+    assert page.locator("h1").text_content() == stem
+    facts = page.locator("#facts").text_content()
+    assert "Check <b>point</b>runs/</script><script>alert(1)</script>" in facts
+    assert page.locator("h1 img, #facts b").count() == 0
+
+
+def test_light_and_dark(opened):
+    light, dark = opened(color_scheme="light"), opened(color_scheme="dark")
+    assert background(light) > 230
+    assert background(dark) < 30
+    assert dark.locator("#curve").evaluate("c => getComputedStyle(c).stroke") != light.locator("#curve").evaluate(
+        "c => getComputedStyle(c).stroke"
+    )
+    light.locator("#theme").click()
+    assert background(light) < 30
+    assert light.locator("#theme").get_attribute("aria-pressed") == "true"
+    light.reload()
+    assert background(light) < 30
+    light.locator("#theme").click()
+    assert background(light) > 230
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1440])
+def test_nothing_is_wider_than_the_screen(opened, width):
+    page = opened(width=width, height=800)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for part in ("#plot", ".picture", "#reel", "#facts"):
+        box = page.locator(part).bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+        assert box["width"] > 200
+
+
+def test_attention_and_sound_are_drawn_over_the_picture(opened):
+    page = opened()
+    click(page, 16)
+    seeked(page)
+
+    def alpha(x: float) -> float:
+        """How much of the picture is covered there, 0-255, at half its height."""
+        page.wait_for_timeout(50)
+        return page.locator("#lens").evaluate(
+            """(lens, x) => {
+                const copy = new OffscreenCanvas(1, 1).getContext("2d");
+                copy.drawImage(lens, -Math.floor(x * lens.width), -Math.floor(lens.height / 2));
+                return copy.getImageData(0, 0, 1, 1).data[3];
+            }""",
+            x,
+        )
+
+    page.locator("#look").click()
+    assert alpha(0.08) < 40 < 140 < alpha(0.7)  # attention is at the left
+    page.locator("#look").click()
+    page.locator("#hear").click()
+    assert alpha(0.98) > 30 > alpha(0.3)  # the sound at the right
+    page.locator("#hear").click()
+    assert alpha(0.98) == 0
+    thumbnails = page.locator("#reel li").first.locator("canvas")
+    assert thumbnails.count() == 2
+    until(page, "document.querySelector('#reel canvas').width === 64")
+    painted = Image.open(io.BytesIO(thumbnails.first.screenshot())).convert("L")
+    left, right = (painted.getpixel((round(x * painted.width), painted.height // 2)) for x in (0.08, 0.8))
+    assert left > 2 * right
+
+
+def test_a_silent_film_offers_no_sound(opened, tmp_path):
+    summary = make_summary(tmp_path, tmp_path / "silent.mp4", sound=False)
+    report.write_report(summary, tmp_path)
+    page = opened(tmp_path)
+    assert not page.locator("#hear").is_visible()
+    assert page.locator("#look").is_visible()
+    assert page.locator("#reel li").first.locator("canvas").count() == 1
+    assert "Soundnone" in page.locator("#facts").text_content()
+
+
+def test_a_large_summary_is_played_from_beside_the_page(opened, made, tmp_path, monkeypatch):
+    summary, folder = made
+    monkeypatch.setattr(report, "EMBEDDED_BYTES", 1000)
+    shutil.copy(folder / "summary.mp4", tmp_path)
+    report.write_report(summary, tmp_path)
+    assert (tmp_path / "report.html").stat().st_size < (folder / "report.html").stat().st_size
+    page = opened(tmp_path)
+    assert page.evaluate("document.getElementById('summary').currentSrc") == (tmp_path / "summary.mp4").as_uri()
+    click(page, 16)
+    assert 5 <= seeked(page) < 6
+
+
+def test_the_way_to_the_film_begins_where_the_folder_will_be(made, tmp_path):
+    summary, folder = made
+    stage = tmp_path / "deeper" / "stage"
+    stage.mkdir(parents=True)
+    shutil.copy(folder / "summary.mp4", stage)
+    report.write_report(summary, stage, shown_in=folder)
+    assert (stage / "report.html").read_bytes() == (folder / "report.html").read_bytes()
+
+
+def test_two_hours_stay_a_small_page(opened, made, tmp_path):
+    summary, folder = made
+    short, repeats = summary.scores, 313
+    clips = len(short.times_s) * repeats
+    noise = np.random.default_rng(0).integers(0, 256, (108, 192, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "JPEG", quality=30)
+    scores = dataclasses.replace(
+        short,
+        duration_s=clips + 1.0,
+        n_frames=clips * FPS,
+        times_s=np.arange(1, clips + 1, dtype=float),
+        **{name: np.tile(getattr(short, name), repeats) for name in ("frames", "scores")},
+        attention=tuple(np.tile(maps, (repeats, 1, 1)) for maps in short.attention),
+        localization=np.tile(short.localization, (repeats, 1, 1)),
+        thumbnails=[file.getvalue()] * clips,
+    )
+    shutil.copy(folder / "summary.mp4", tmp_path)
+    report.write_report(dataclasses.replace(summary, scores=scores), tmp_path)
+    text = (tmp_path / "report.html").read_text("utf-8")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+    assert len(data["clips"]["t"]) == clips > 7000
+    assert len(data["thumbs"]["jpeg"]) <= 165
+    assert len(text) < 4e6
+    page = opened(tmp_path)
+    drawn = page.locator("#curve").get_attribute("d").count("L")
+    assert 1000 < drawn <= 2 * page.locator("#plot").bounding_box()["width"] + 2

@@ -1,0 +1,214 @@
+"""Films in, summaries out: what is scored, what is chosen, and what stays when something goes wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import avmsnet_jax
+from avmsnet_jax import mesh as mesh_lib
+from avmsnet_jax.config import Config, MeshConfig, SummarizeConfig
+from avmsnet_jax.data import pipeline
+from avmsnet_jax.data.prepare import prepare
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.evaluation.scoring import score_records
+from avmsnet_jax.media.audio import read_waveform
+from avmsnet_jax.media.video import read_frames
+from avmsnet_jax.summarize.run import summarize
+from tests.conftest import ROOT, one_line
+from tests.media.films import encode, number_of, numbered
+from tests.summarize.test_kinds import noise, pictures, stretches
+
+CONFIG = Config(
+    summarize=SummarizeConfig(
+        budget="0.3", spacing_s=0.2, shortest_shot_s=0.4, longest_shot_s=0.8, move_cuts_s=0.2, batch_size=4
+    )
+)
+
+
+def film(path: Path, count: int = 100) -> Path:
+    return encode(path, pictures(count), 25, sound=noise(count / 25))
+
+
+def facts_of(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+
+
+def test_scores_are_those_of_the_film_as_records(random_weights, folder, tmp_path):
+    path = film(folder / "film.mkv", 150)
+    prepare("movies", folder, tmp_path / "records", frames=8, frame_size=32, spacing=5)
+    model, mesh = avmsnet_jax.load(random_weights), mesh_lib.make_mesh(MeshConfig())
+    records = pipeline.open_split(str(tmp_path / "records"), "unlabelled", model.config, 0)
+    wanted = list(score_records(model, records, mesh, batch_size=8, threads=1))
+    summarize([path], random_weights, tmp_path / "out", CONFIG)
+    rows = np.genfromtxt(tmp_path / "out" / "film" / "scores.csv", delimiter=",", names=True)
+    assert rows["frame"].tolist() == [row["frame"] for row in wanted]
+    assert rows["score"] == pytest.approx([row["score"] for row in wanted], abs=1e-6)
+    assert np.ptp(rows["score"]) > 1e-5
+
+
+def test_flashes_are_heard_when_they_are_seen_in_every_shot(random_weights, folder, tmp_path):
+    frames = [np.full((48, 64, 3), 230 if index % 15 == 7 else 40, np.uint8) for index in range(300)]
+    sound = np.zeros((1, 300 * 22050 // 25), np.float32)
+    for index in range(7, 300, 15):
+        sound[0, index * 882 : (index + 1) * 882] = 0.5 * np.sin(np.arange(882) * 0.3)
+    path = encode(folder / "flash.mkv", frames, 25, sound=sound)
+    summarize([path], random_weights, tmp_path / "out", CONFIG)
+    out = tmp_path / "out" / "flash"
+    seen = [frame.time_s for frame in read_frames(out / "summary.mp4") if frame.rgb().mean() > 128]
+    heard = read_waveform(out / "summary.mp4")
+    loud = np.flatnonzero(np.abs(heard) > 0.2)
+    onsets = loud[np.diff(loud, prepend=-1000) > 300] / 22050
+    shots = stretches(facts_of(out))
+    assert len(shots) >= 3
+    expected = sum(sum(start - 1e-6 <= index / 25 < end - 1e-6 for index in range(7, 300, 15)) for start, end in shots)
+    assert len(seen) == expected >= 4
+    assert onsets == pytest.approx(seen, abs=0.02)  # half a frame
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "ts", "avi"])
+def test_far_apart_shots_are_the_very_frames(random_weights, folder, tmp_path, suffix):
+    codec = {"codec": "libx264" if suffix != "avi" else "mpeg4", "pix_fmt": "yuv420p"}
+    path = encode(folder / f"far.{suffix}", pictures(1000), 10, **codec)
+    config = Config(summarize=SummarizeConfig(budget="4shots", shortest_shot_s=1, longest_shot_s=2, move_cuts_s=0))
+    config.summarize.keep_opening_s = 1.0
+    summarize([path], random_weights, tmp_path / "out", config)
+    shots = facts_of(tmp_path / "out" / "far")["shots"]
+    assert len(shots) == 4
+    assert shots[0]["start"] == 0
+    wanted = [n for shot in shots for n in range(shot["first_frame"], shot["last_frame"] + 1)]
+    assert [number_of(frame.rgb()) for frame in read_frames(tmp_path / "out" / "far" / "summary.mp4")] == wanted
+
+
+def test_budgets(random_weights, folder, tmp_path):
+    path = film(folder / "film.mkv")
+    for number, (budget, most) in enumerate([("25%", 1.0), ("0.9s", 0.9), ("0.1s", 0.1), ("1", 4.0)]):
+        config = Config(
+            summarize=SummarizeConfig(budget=budget, spacing_s=0.2, shortest_shot_s=0.4, longest_shot_s=0.8)
+        )
+        summarize([path], random_weights, tmp_path / str(number), config)
+        facts = facts_of(tmp_path / str(number) / "film")
+        assert 0.5 * most < facts["length_s"] <= most + 1e-9
+    for wrong in ("0", "1.5", "x", "-1s", "0.5shots", "200%", ""):
+        with pytest.raises(UserError, match=r"give a share of the film \(0.15 or 15%\)"):
+            summarize([path], random_weights, tmp_path / "wrong", Config(summarize=SummarizeConfig(budget=wrong)))
+    config = Config(summarize=SummarizeConfig(budget="1s", keep_opening_s=2, spacing_s=0.2))
+    (outcome,) = summarize([path], random_weights, tmp_path / "wrong", config)
+    assert "the opening of 2 s alone is longer" in outcome.error
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_cuts_stay_out_of_loud_sound_where_it_is_quiet_nearby(random_weights, folder, tmp_path):
+    loud = np.tile(np.repeat([0.3, 0.001], [round(0.36 * 22050), round(0.04 * 22050)]), 20)[: 8 * 22050]
+    sound = (loud * np.random.default_rng(0).normal(size=len(loud)))[None].astype(np.float32)
+    path = encode(folder / "film.mkv", [numbered(1)] * 200, 25, sound=sound)
+    starts = {}
+    for name, window in (("moved", 0.2), ("stay", 0.0)):
+        config = Config(
+            summarize=SummarizeConfig(
+                budget="0.3", spacing_s=0.2, shortest_shot_s=0.4, longest_shot_s=1.0, move_cuts_s=window
+            )
+        )
+        summarize([path], random_weights, tmp_path / name, config)
+        edges = [edge for span in stretches(facts_of(tmp_path / name / "film")) for edge in span if 0 < edge < 8]
+        starts[name] = [(edge + 0.02) % 0.4 - 0.02 for edge in edges]
+    assert all(abs(phase - 0.38) <= 0.041 or abs(phase + 0.02) <= 0.041 for phase in starts["moved"]), starts
+    assert starts["moved"]
+
+
+def test_scenes_of_pyscenedetect(random_weights, folder, tmp_path):
+    pytest.importorskip("scenedetect")
+    rng = np.random.default_rng(0)
+    scenes = rng.integers(0, 256, (4, 6, 8, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+    path = encode(folder / "film.mkv", [scenes[index // 30] for index in range(120)], 25)
+    config = Config(summarize=SummarizeConfig(budget="2shots", shots="scenes", spacing_s=0.2, shortest_shot_s=0.8))
+    (outcome,) = summarize([path], random_weights, tmp_path / "out", config)
+    assert not outcome.error
+    shots = facts_of(tmp_path / "out" / "film")["shots"]
+    assert {shot["start"] for shot in shots} <= {0.0, 1.2, 2.4, 3.6}
+    assert len(shots) == 2
+
+
+def test_a_film_that_fails_does_not_stop_the_rest(random_weights, folder, tmp_path):
+    for name in ("a", "c"):
+        film(folder / f"{name}.mkv", 50)
+    (folder / "b.mkv").write_bytes(b"no film at all")
+    (folder / "notes.txt").write_text("not meant")
+    outcomes = summarize([folder, tmp_path / "none.mp4"], random_weights, tmp_path / "out", CONFIG)
+    assert [bool(outcome.error) for outcome in outcomes] == [False, True, False, True]
+    assert "b.mkv" in outcomes[1].error
+    assert "none.mp4; check the path" in outcomes[3].error
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "c"]
+    before = (tmp_path / "out" / "a" / "summary.mp4").stat().st_mtime_ns
+    (again, *_) = summarize([folder / "a.mkv"], random_weights, tmp_path / "out", CONFIG)
+    assert "exists already; --overwrite replaces it" in again.error
+    assert (tmp_path / "out" / "a" / "summary.mp4").stat().st_mtime_ns == before
+    (again, *_) = summarize([folder / "a.mkv"], random_weights, tmp_path / "out", CONFIG, overwrite=True)
+    assert not again.error
+    assert (tmp_path / "out" / "a" / "summary.mp4").stat().st_mtime_ns != before
+    (tmp_path / "out" / "mine").mkdir()
+    (tmp_path / "out" / "mine" / "diary").touch()
+    film(folder / "mine.mkv", 50)
+    (spared, *_) = summarize([folder / "mine.mkv"], random_weights, tmp_path / "out", CONFIG, overwrite=True)
+    assert "no summary: choose another place" in spared.error
+    assert (tmp_path / "out" / "mine" / "diary").exists()
+    with pytest.raises(UserError, match="would both be summarized in a"):
+        summarize([folder / "a.mkv", folder / "a.mp4"], random_weights, tmp_path / "out", CONFIG)
+
+
+def test_beam_does_the_same(random_weights, folder, tmp_path):
+    pytest.importorskip("apache_beam")
+    film(folder / "a.mkv", 50)
+    (folder / "b.mkv").write_bytes(b"no film at all")
+    summarize([folder], random_weights, tmp_path / "plain", CONFIG)
+    outcomes = summarize([folder], random_weights, tmp_path / "beam", CONFIG, beam_options=[])
+    assert [bool(outcome.error) for outcome in outcomes] == [False, True]
+    assert [path.name for path in (tmp_path / "beam").iterdir()] == ["a"]
+    for name in ("scores.csv", "summary.mp4"):
+        both = [(tmp_path / way / "a" / name).read_bytes() for way in ("plain", "beam")]
+        assert both[0] == both[1]
+
+
+def test_what_the_command_says(python, random_weights, folder, tmp_path):
+    path = film(folder / "film.mkv", 50)
+    options = [f"--checkpoint={random_weights}", f"--output={tmp_path / 'out'}", "--budget=50%"]
+    done = python("summarize.py", path, *options, "--config.summarize.spacing_s=0.2")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert done.stdout.startswith(f"{tmp_path / 'out'}/film/summary.mp4: 0:0")
+    assert {"summary.mp4", "scores.csv", "summary.json", "report.html"} <= set(os.listdir(tmp_path / "out" / "film"))
+    assert "exists already" in one_line(python("summarize.py", path, *options))
+    (folder / "broken.mp4").write_bytes(b"\0" * 1000)
+    assert "broken.mp4" in one_line(python("summarize.py", folder / "broken.mp4", *options))
+    assert "no checkpoint at /none" in one_line(python("summarize.py", path, *options, "--checkpoint=/none"))
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_ended_leaves_nothing_that_looks_finished(environment, random_weights, folder, tmp_path, how):
+    path = encode(folder / "film.mp4", pictures(500) * 12, 25, codec="libx264", pix_fmt="yuv420p")
+    out = tmp_path / "out"
+    arguments = [sys.executable, "summarize.py", str(path), f"--checkpoint={random_weights}", f"--output={out}"]
+    process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 100
+    while not list(out.glob(".film.*")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    time.sleep(0.1)
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=60)
+    assert not (out / "film").exists()
+    if how == signal.SIGKILL:
+        assert list(out.glob(".film.*"))
+        (outcome,) = summarize([path], random_weights, out, Config())
+        assert not outcome.error
+        assert [each.name for each in out.iterdir()] == ["film"]
+    else:
+        assert process.returncode == 130
+        assert errors.splitlines() == ["summarize.py: interrupted"]
+        assert not out.exists()
