@@ -127,8 +127,8 @@ def _help(module: Any, program: str, takes_config: bool, positional: str, sectio
     if takes_config:
         parts.append(_entry("--config", "configuration file; those in configs/ come with the project"))
     for flag in sorted(own, key=lambda flag: flag.name):
-        default = "" if flag.default in (None, "") else f" (default: {flag.default_as_str})"
-        parts.append(_entry(f"--{'[no]' if flag.boolean else ''}{flag.name}", flag.help + default))
+        default = "" if flag.default in (None, "", []) else f" (default: {flag.default_as_str})"
+        parts.append(_entry(f"--{'[no]' if flag.boolean else ''}{flag.name}", _meaning(flag) + default))
     if takes_config:
         parts += ["", "configuration fields (defaults are those of the code; the file may set others):"]
         for name, field in config_lib.fields().items():
@@ -138,6 +138,12 @@ def _help(module: Any, program: str, takes_config: bool, positional: str, sectio
             facts = f"default: {field.default!r}" + (f", in {unit}" if unit else "")
             parts.append(_entry(f"--config.{name}", f"{field.metadata['meaning']} ({facts})"))
     return "\n".join(parts)
+
+
+def _meaning(flag: flags.Flag[Any]) -> str:
+    """A flag's help without what the library adds: the values of a choice, which the help tells with their meanings."""
+    text = re.sub(r"^<[^>]*>: ", "", flag.help)
+    return re.sub(r";\s+repeat this option to specify a list of values$", "; may be given several times", text)
 
 
 def _entry(name: str, text: str) -> str:

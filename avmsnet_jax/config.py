@@ -87,6 +87,7 @@ class DataConfig:
         0.0,
         "share of that split's films, whole ones, that training leaves out and validates on after each epoch; the best "
         "checkpoint by it is kept and is what others load; 0 = none",
+        "share",
     )
     flip: bool = _field(True, "mirror a whole training clip left-right with probability 0.5")
     fold: int = _field(0, "which division into train and test to take, of data sets that have several", "folds")
@@ -167,10 +168,10 @@ class HostsConfig:
 
     auto: bool = _field(True, "join the processes that Slurm, Open MPI or a TPU pod started beside this one")
     coordinator: str = _field(
-        "", "ADDRESS:PORT of process 0, where no such system tells; empty = this process is alone"
+        "", "where process 0 is, if no such system tells; empty = this process is alone", "ADDRESS:PORT"
     )
     processes: int = _field(0, "how many there are, with a coordinator", "processes")
-    index: int = _field(-1, "which of them this one is, from 0, with a coordinator")
+    index: int = _field(-1, "which of them this one is, from 0, with a coordinator", "processes")
     patience: int = _field(30, "how long one may be silent before the others stop", "seconds")
 
 
@@ -183,7 +184,9 @@ class EvalConfig:
     )
     threshold: float = _field(0.5, "a clip with at least this score counts as a key moment", "probability")
     threshold_split: str = _field(
-        "", "split whose clips choose that score instead, for the greatest F there; never those that are judged by it"
+        "",
+        "split whose clips choose that score instead, for the greatest F there; never those that are judged by it",
+        "split",
     )
 
 
