@@ -19,9 +19,13 @@ from flax import nnx, traverse_util
 import avmsnet_jax
 from avmsnet_jax import config as config_lib
 from avmsnet_jax.config import ModelConfig
-from avmsnet_jax.data.pipeline import Records, open_split
+from avmsnet_jax.data.pipeline import Records, hold_out, open_split
+from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.errors import UserError
+from avmsnet_jax.media.writer import write_movie
+from avmsnet_jax.training import validation
 from avmsnet_jax.training.loop import train
+from avmsnet_jax.training.step import bce
 from avmsnet_jax.weights import checkpoint, names
 from tests.conftest import ROOT, SMALL, one_line
 
@@ -117,6 +121,84 @@ def test_the_latest_checkpoint_is_what_load_takes(small_run):
     assert not np.array_equal(before["fc1/kernel"], after["fc1/kernel"])
 
 
+def test_tensorboard_reads_what_a_run_wrote(small_run):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = event_accumulator.EventAccumulator(str(small_run / "tensorboard")).Reload()
+    assert {"loss", "gradient_norm", "clips_per_second", "data_wait_share", "learning_rate/fusion"} <= set(
+        events.Tags()["scalars"]
+    )
+    shown = [(event.step, pytest.approx(event.value)) for event in events.Scalars("loss")]
+    assert losses(small_run) == shown
+
+
+def test_a_run_says_what_it_is_about_to_do(python, small_config_file, tmp_path):
+    arguments = ["--config", small_config_file, "--workdir", tmp_path / "run", "--config.train.epochs=1"]
+    done = python("train.py", *arguments, "--config.train.profile_from=2", "--config.train.profile_steps=1")
+    assert done.returncode == 0, done.stderr
+    for line in (
+        r"devices: 1 x cpu, as 1 data x 1 fsdp; 4 clips a step, 4 a device",
+        r"group +tensors +parameters +lr +decay",
+        r"fusion +6 +1,428 +0.001 +1e-05",
+        r"attention_score_bias +3 +3 +2e-06 +0",
+        r"total +91 +69,710",
+        r"memory a device: parameters 279 kB, optimiser 279 kB, .* a step .* beside them; compiled in \d+ s",
+        r"traced steps 2 to 2: .*/profile",
+    ):
+        assert re.search(line, done.stdout), (line, done.stdout)
+    assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
+
+
+# On films that are held out
+
+
+@pytest.fixture(scope="module")
+def five_films(tmp_path_factory):
+    """Records of five short films to train on."""
+    folder = tmp_path_factory.mktemp("five")
+    rng = np.random.default_rng(0)
+    for number in range(5):
+        frames = rng.integers(0, 256, (4, 4, 4, 3), dtype=np.uint8).repeat(7, 0).repeat(8, 1).repeat(8, 2)
+        (folder / "films" / "train").mkdir(parents=True, exist_ok=True)
+        path = folder / "films" / "train" / f"film{number}.mp4"
+        write_movie(path, frames, 10, rng.uniform(-0.5, 0.5, 61740).astype(np.float32))
+        path.with_name(f"{path.stem}.keyshots.csv").write_text("start_s,end_s\n1.0,1.6\n")
+    prepare("movies", folder / "films", folder / "records", frames=8, frame_size=32, spacing=5)
+    return folder / "records"
+
+
+def test_the_best_on_held_out_films_is_kept_and_loaded(five_films, config, tmp_path, monkeypatch, capsys):
+    config.data.dir, config.data.validation_fraction, config.train.keep_checkpoints = str(five_films), 0.3, 1
+    config.train.epochs = 3
+    # The network would take long to be better at one time and worse at another: the figure is given instead.
+    figures = iter([0.3, 0.9, 0.5])
+    monkeypatch.setattr(validation, "average_precision", lambda scores, labels: next(figures))
+    train(config, tmp_path / "run")
+    said = capsys.readouterr().out
+    whole = open_split(five_films, "train")
+    rest, held_out = hold_out(whole, 0.3, seed=0)
+    assert len({str(record["video"]) for record in held_out}) == 2
+    assert not {str(record["video"]) for record in held_out} & {str(record["video"]) for record in rest}
+    assert f"held out to validate on: {len(held_out)} clips" in said
+    steps = len(rest) // 4
+    assert steps_saved(tmp_path / "run") == [2 * steps, 3 * steps]
+    assert checkpoint.find(tmp_path / "run").name == str(2 * steps)
+    validated = [line for line in lines(tmp_path / "run") if "validation" in line]
+    assert [line["validation"]["average_precision"] for line in validated] == [0.3, 0.9, 0.5]
+    # The loss on them is what the network of that checkpoint gives.
+    model = avmsnet_jax.load(tmp_path / "run" / "checkpoints" / str(3 * steps))
+    clips = [held_out[number] for number in range(len(held_out))]
+    logits = model(np.stack([c["clip"] for c in clips]), np.stack([c["sound"] for c in clips])).logits
+    expected = bce(logits, np.array([c["label"] for c in clips]))
+    assert validated[-1]["validation"]["loss"] == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_of_too_few_films_none_is_held_out(config, tmp_path, capsys):
+    config.data.validation_fraction, config.train.epochs = 0.3, 1
+    train(config, tmp_path / "run")
+    assert "fewer than 4 films to train on, so none is held out" in capsys.readouterr().out
+    assert not [line for line in lines(tmp_path / "run") if "validation" in line]
+
+
 # How it goes on
 
 
@@ -152,6 +234,52 @@ def test_a_killed_run_resumes_exactly(small_run, small_config_file, environment,
     assert max(steps_saved(workdir)) == 16
     last_epoch = np.mean([line["loss"] for line in lines(small_run)[-4:]])
     assert f"epoch 4/4  step 16/16  mean loss {last_epoch:.4f}" in done.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_run_goes_on_exactly(
+    small_run, config, small_config_file, environment, tmp_path, number
+):
+    """In the middle of an epoch, where no checkpoint was due."""
+    workdir = tmp_path / "run"
+    command = ["train.py", "--config", str(small_config_file), "--workdir", str(workdir)]
+    process = subprocess.Popen(
+        [sys.executable, *command], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 200
+    while not (workdir / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=100)
+    (step,) = (re.search(r"step (\d+) of 16 is saved, and the same command resumes there", out + err) or [0, "?"])[1:2]
+    if number == signal.SIGTERM:
+        assert (process.returncode, err) == (0, "")
+        assert "asked to stop (SIGTERM)" in out
+    else:
+        assert process.returncode == 130
+        assert err.startswith(f"train.py: interrupted: step {step} ")
+    assert 1 <= int(step) < 16
+    assert int(step) in steps_saved(workdir)
+    train(config, workdir)
+    assert_same_weights(workdir, small_run)
+    assert losses(workdir) == losses(small_run)
+
+
+def test_other_numbers_of_devices_go_on_with_a_run(small_run, copied, python, small_config_file):
+    """From one device to eight, of which four share the first layer, and back."""
+    for step in (12, 16):
+        shutil.rmtree(copied / "checkpoints" / str(step))
+    arguments = ["--config", small_config_file, "--workdir", copied]
+    flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+    done = python("train.py", *arguments, "--config.mesh.fsdp=4", "--config.train.epochs=3", XLA_FLAGS=flags)
+    assert done.returncode == 0, done.stderr
+    assert "resuming at step 8 of 12" in done.stdout
+    assert "changed since the run began: train.epochs from 4 to 3" in done.stdout
+    done = python("train.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "resuming at step 12 of 16" in done.stdout
+    ours, reference = ([loss for _, loss in losses(run)] for run in (copied, small_run))
+    np.testing.assert_allclose(ours, reference, rtol=2e-3)
 
 
 def test_four_devices_train_as_one(small_run, small_config_file, python, tmp_path):

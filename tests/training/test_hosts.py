@@ -1,0 +1,131 @@
+"""Several processes that train together on one machine, and what they do when one of them is lost.
+
+`python -m tests.training.test_hosts --processes=4` does the same with four.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from avmsnet_jax.weights import checkpoint
+from tests.conftest import ROOT
+
+# Compiles in half of the time, which each of the processes takes.
+QUICK = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+PATIENCE = 10
+
+
+@contextlib.contextmanager
+def together(count: int, config: Path, workdir: Path, environment: dict[str, str]) -> Iterator[list[subprocess.Popen]]:
+    """`count` processes that train until somebody stops them; whoever is left at the end is killed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = {"train.epochs": 1000, "hosts.processes": count, "hosts.coordinator": f"127.0.0.1:{port}"}
+    settings |= {"hosts.patience": PATIENCE, "train.keep_checkpoints": 2, "train.checkpoint_every_epochs": 50}
+    arguments = [f"--config={config}", f"--workdir={workdir}", *(f"--config.{k}={v}" for k, v in settings.items())]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "train.py", *arguments, f"--config.hosts.index={index}"],
+            cwd=ROOT,
+            env=environment | QUICK,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(count)
+    ]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def losses(workdir: Path) -> list[float]:
+    path = workdir / "metrics.jsonl"
+    return [json.loads(line)["loss"] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def wait_for_step(step: int, workdir: Path, processes: list[subprocess.Popen]) -> None:
+    deadline = time.monotonic() + 300
+    while len(losses(workdir)) < step:
+        assert time.monotonic() < deadline, "no such step in time"
+        assert all(process.poll() is None for process in processes), [p.communicate() for p in processes if p.poll()]
+        time.sleep(0.05)
+
+
+def check(count: int, config: Path, reference: list[float], workdir: Path, environment: dict[str, str]) -> list[str]:
+    """Trains, stops all by a signal to one, goes on, and loses one. Returns what was measured."""
+    told = []
+    with together(count, config, workdir, environment) as processes:
+        wait_for_step(8, workdir, processes)
+        ours = losses(workdir)[:8]
+        worst = float(np.max(np.abs(np.array(ours) / reference[:8] - 1)))
+        assert worst < 1e-3, (ours, reference)
+        told.append(f"{count} processes: losses of 8 steps within {worst:.1e} of one process's")
+        processes[-1].send_signal(signal.SIGTERM)
+        outputs = [process.communicate(timeout=60) for process in processes]
+        assert [process.returncode for process in processes] == [0] * count, outputs
+        (saved,) = re.findall(r"asked to stop \(SIGTERM\); step (\d+) of \d+ is saved", outputs[0][0])
+        assert not any(output for output, _ in outputs[1:]), "only the first speaks"
+        assert checkpoint.find(workdir).name == saved
+        assert len(losses(workdir)) == int(saved)
+        assert not (workdir / ".alive").exists()
+        told.append(f"SIGTERM to the last: all saved step {saved} and left with 0")
+    with together(count, config, workdir, environment) as processes:
+        wait_for_step(int(saved) + 2, workdir, processes)
+        processes[-1].kill()
+        killed = time.monotonic()
+        outputs = [process.communicate(timeout=60) for process in processes[:-1]]
+        told.append(f"one of them killed: the others had ended after {time.monotonic() - killed:.1f} s")
+        for index, process in enumerate(processes[:-1]):
+            assert process.returncode == 1
+            said = outputs[index][1].splitlines()[-1]
+            assert re.match(rf"train.py: process {index} of {count}: .*; start all of them again|.* has stopped", said)
+            assert "Traceback" not in outputs[index][1]
+        assert f"resuming at step {saved} of" in outputs[0][0]
+    return told
+
+
+def test_two_processes(small_config_file, small_run, environment, tmp_path):
+    check(2, small_config_file, losses(small_run), tmp_path / "run", environment)
+
+
+def test_a_process_that_hangs_is_missed(small_config_file, environment, tmp_path):
+    """Before the first step too: while the other compiles, no exchange has told it anything."""
+    with together(2, small_config_file, tmp_path / "run", environment) as (first, second):
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "run" / ".alive" / "1").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        second.send_signal(signal.SIGSTOP)
+        _, said = first.communicate(timeout=60)
+        assert first.returncode == 1
+        assert f"process 0 of 2: process 1 has given no sign of life for {PATIENCE} s" in said
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--processes", type=int, default=4)
+    parser.add_argument("--config", type=Path, required=True, help="of a small run with batches that they can share")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        alone = [sys.executable, "train.py", f"--config={options.config}", f"--workdir={name}/alone"]
+        settings = os.environ | {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": f"{name}/compiled"}
+        settings |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        subprocess.run(alone, cwd=ROOT, env=settings, check=True, stdout=subprocess.DEVNULL)
+        alone_losses = losses(Path(name) / "alone")
+        print("\n".join(check(options.processes, options.config, alone_losses, Path(name) / "run", settings)))
