@@ -2,9 +2,9 @@
 
     python -m tests.soak.kill_training --kills=20
 
-A run of a small network with a checkpoint every three steps is started again after each kill until it ends: the loss of
-each step and the final weights have to be, bit for bit, those of a run that nobody disturbed. The next kills are of a new
-run. In between, some runs are stopped by SIGTERM, and of some the newest checkpoint is damaged.
+A run of a small network with a checkpoint every three steps is started again after each kill until it ends: the loss
+of each step and the final weights have to be, bit for bit, those of a run that nobody disturbed. The next kills are of
+a new run. In between, some runs are stopped by SIGTERM, and of some the newest checkpoint is damaged.
 """
 
 import argparse
