@@ -93,8 +93,10 @@ def test_a_second_run_at_once_is_refused(source, tmp_path, undisturbed):
     output = tmp_path / "records"
     first = start(source, output, "--workers=1")
     wait_for(lambda: (working_place(output) / "films").exists())
+    os.killpg(first.pid, signal.SIGSTOP)  # or it might be through before the second begins
     status, errors = finish(start(source, output, "--workers=1"))
     assert (status, first.poll()) == (2, None)
+    os.killpg(first.pid, signal.SIGCONT)
     assert errors == (
         f"prepare_data.py: {output} is being prepared by another process; wait for it, or choose another --output\n"
     )

@@ -251,7 +251,9 @@ def test_a_signal_saves_and_the_run_goes_on_exactly(
         time.sleep(0.002)
     process.send_signal(number)
     out, err = process.communicate(timeout=100)
-    (step,) = (re.search(r"step (\d+) of 16 is saved, and the same command resumes there", out + err) or [0, "?"])[1:2]
+    found = re.search(r"step (\d+) of 16 is saved, and the same command resumes there", out + err)
+    assert found, (out, err)
+    step = found[1]
     if number == signal.SIGTERM:
         assert (process.returncode, err) == (0, "")
         assert "asked to stop (SIGTERM)" in out
@@ -266,15 +268,17 @@ def test_a_signal_saves_and_the_run_goes_on_exactly(
 
 
 def test_other_numbers_of_devices_go_on_with_a_run(small_run, copied, python, small_config_file):
-    """From one device to eight, of which four share the first layer, and back."""
+    """From one device to four, which share the first layer, and back."""
     for step in (12, 16):
         shutil.rmtree(copied / "checkpoints" / str(step))
     arguments = ["--config", small_config_file, "--workdir", copied]
     flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
-    done = python("train.py", *arguments, "--config.mesh.fsdp=4", "--config.train.epochs=3", XLA_FLAGS=flags)
+    others = ["--config.mesh.fsdp=4", "--config.train.keep_checkpoints=8"]
+    done = python("train.py", *arguments, *others, XLA_FLAGS=flags)
     assert done.returncode == 0, done.stderr
-    assert "resuming at step 8 of 12" in done.stdout
-    assert "changed since the run began: train.epochs from 4 to 3" in done.stdout
+    assert "resuming at step 8 of 16" in done.stdout
+    assert "changed since the run began: train.keep_checkpoints from 9 to 8" in done.stdout
+    shutil.rmtree(copied / "checkpoints" / "16")
     done = python("train.py", *arguments)
     assert done.returncode == 0, done.stderr
     assert "resuming at step 12 of 16" in done.stdout
@@ -427,7 +431,7 @@ def test_what_overflows_first_is_named(config, tmp_path):
     save_filled(tmp_path / "first", 1e25)
     config.init.checkpoint = str(tmp_path / "first")
     with pytest.raises(
-        UserError, match=r"at step 1: the activations of stem are the first .*; lower --config.optimizer"
+        UserError, match=r"at step 1: the activations of layer1 are the first .*; lower --config.optimizer"
     ):
         train(config, tmp_path / "run")
 
