@@ -94,11 +94,14 @@ def make_step(graphdef: Any, optimizer: optax.GradientTransformation, config: Co
     batch, save that BN takes its statistics part by part, as it does wherever gradients are accumulated.
     """
     settings, loss = config.train, LOSSES[config.train.loss]
+    mesh: Mesh = described.step.sharding.mesh  # type: ignore[attr-defined]
 
     def gradients(params: nnx.State, stats: nnx.State, batch: Batch) -> tuple[jax.Array, nnx.State, nnx.State]:
         def forward(params: nnx.State) -> tuple[jax.Array, nnx.State]:
             # A copy, as a forward pass changes the statistics, and those of the state belong to another trace.
             model = nnx.merge(graphdef, params, stats, copy=True)
+            if mesh.shape["fsdp"] > 1:
+                model.fc1.dot_general = mesh_lib.shared_layer(mesh, model.fc1.dot_general)
             logits = model(batch["clip"], batch["sound"]).logits
             return loss(logits, batch["label"], settings.positive_weight), nnx.state(model, nnx.BatchStat)
 

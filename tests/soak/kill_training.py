@@ -116,13 +116,12 @@ def soak(records: Path, folder: Path, kills: int, rng: random.Random) -> list[st
             steps = checkpoint.steps_in(workdir / "checkpoints")
             line += f": began at step {resumed[1] if resumed else 0}, newest checkpoint {max(steps, default=0)}"
             told.append(line + (damage(workdir, rng) if rng.random() < 0.3 else ""))
-        if not line or "trained to step" in output:
-            assert process.returncode == 0, errors
-            if not line:
-                same(workdir, reference)
-                if len(told) >= kills:
-                    return told
-                shutil.rmtree(workdir)
+            continue
+        assert process.returncode == 0, errors
+        same(workdir, reference)
+        if len(told) >= kills:
+            return told
+        shutil.rmtree(workdir)
 
 
 def main() -> None:
