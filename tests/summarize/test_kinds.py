@@ -234,6 +234,34 @@ def test_every_sound_is_where_it_was_in_the_picture(results, kind):
         at += end - start
 
 
+PLAY = """async () => {
+  const video = document.querySelector("video");
+  const ended = new Promise((done, failed) => {
+    video.onended = done;
+    video.onerror = () => failed(new Error(video.error.message));
+  });
+  video.muted = true;
+  video.playbackRate = 8;
+  await video.play();
+  await ended;
+  return [video.duration, video.videoWidth, video.webkitAudioDecodedByteCount];
+}"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_browser_plays_the_summary_to_its_end(results, browser, kind):
+    result = results(kind)
+    page = result.folder / "play.html"
+    page.write_text('<video src="summary.mp4"></video>')
+    with browser.new_context() as context:
+        tab = context.new_page()
+        tab.goto(page.as_uri())
+        duration, width, heard = tab.evaluate(PLAY)
+    assert duration == pytest.approx(result.facts["length_s"], abs=1 / result.facts["fps"])
+    assert width > 0
+    assert (heard > 0) == (read_waveform(result.film) is not None)
+
+
 def shown_stream(path: Path) -> tuple[int, int, Fraction, int, int, int]:
     with av.open(str(path)) as container:
         stream = picture_stream(container)

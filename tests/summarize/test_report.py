@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,23 +19,8 @@ from tests.summarize.made import FPS, SECONDS, make_summary
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the report is tested in a browser that playwright drives")
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NAME = "<img src=x onerror=alert(1)> „Größe“ & 100% #1?.mp4"
 Open = Callable[..., sync_api.Page]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[sync_api.Browser]:
-    """One for all tests: its start takes most of their time."""
-    if BROWSER is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("there is no Chromium; apt-get install chromium")
-
-    options = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-    options += ["--disable-background-networking", "--disable-component-update"]  # or it looks for its maker
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=options)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
