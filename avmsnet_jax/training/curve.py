@@ -36,7 +36,12 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
     loss.set(ylabel="loss")
     loss.set_ylim(bottom=0)
     for name in steps[-1]["learning_rate"] if steps else ():
-        rate.plot([line["step"] for line in steps], [line["learning_rate"][name] for line in steps], label=name)
+        rate.plot(
+            [line["step"] for line in steps],
+            [line["learning_rate"][name] for line in steps],
+            drawstyle="steps-pre",
+            label=name,
+        )
     rate.set(xlabel="step", ylabel="learning rate")
     if steps and min(line["learning_rate"][name] for line in steps for name in line["learning_rate"]) > 0:
         rate.set_yscale("log")

@@ -19,6 +19,8 @@ from avmsnet_jax.staging import staged
 from avmsnet_jax.training.optimizer import learning_rates
 from avmsnet_jax.training.step import Measured
 
+_QUIET_S = 60  # without a bar, a line is printed at least this often
+
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 
 
@@ -34,7 +36,8 @@ class Log:
         self._config, self._steps_per_epoch, self._last = config, steps_per_epoch, last
         self._rates = learning_rates(config, steps_per_epoch)
         self._measured: list[Measured] = []  # since the last line, on the device
-        self._epoch: list[float] = []  # losses of the epoch so far
+        self._epoch = self._losses_before(first)  # of the epoch so far
+        self._said = time.perf_counter()
         self._since = time.perf_counter()
         self.waited = 0.0  # seconds since the last line in which the next batch was not there
         self._writes = hosts.is_first()
@@ -93,11 +96,14 @@ class Log:
             f"loss {line['loss']:.4f}, {clips:.1f} clips/s, {self.waited / elapsed:.0%} waiting for data"
         )
         self._epoch += losses.tolist()
-        if not step % self._steps_per_epoch:
+        ends = not step % self._steps_per_epoch
+        if ends or (self.bar.disable and time.perf_counter() - self._said > _QUIET_S):
             self.say(
                 f"epoch {line['epoch']}/{self._config.train.epochs}  step {step}/{self._last}  "
                 f"mean loss {np.mean(self._epoch):.4f}  {clips:.1f} clips/s"
             )
+            self._said = time.perf_counter()
+        if ends:
             self._epoch = []
         self._measured, self.waited, self._since = [], 0.0, time.perf_counter()
 
@@ -119,6 +125,16 @@ class Log:
         if self._writes:
             self.bar.write(text)
             sys.stdout.flush()
+
+    def _losses_before(self, first: int) -> list[float]:
+        """The losses of an epoch in which a run goes on, from its own lines: a line gives the mean of its steps."""
+        losses: list[float] = []
+        step = first - first % self._steps_per_epoch
+        for line in read_metrics(self._path):
+            if "loss" in line and step < line["step"] <= first:
+                losses += [line["loss"]] * (line["step"] - step)
+                step = line["step"]
+        return losses
 
     def close(self) -> None:
         """Ends the bar and the files."""
