@@ -237,7 +237,9 @@ def test_a_killed_run_resumes_exactly(small_run, small_config_file, environment,
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_the_run_goes_on(small_run, config, small_config_file, environment, tmp_path, number):
+def test_a_signal_saves_and_the_run_goes_on(
+    small_run, config, small_config_file, environment, tmp_path, capsys, number
+):
     """In the middle of an epoch, where no checkpoint was due."""
     workdir = tmp_path / "run"
     command = ["train.py", "--config", str(small_config_file), "--workdir", str(workdir)]
