@@ -83,3 +83,29 @@ def test_summe_random_scores(summe):
         assert chosen.sum() <= 0.15 * users.shape[1]
         found.append([f1_score(chosen, users, "max"), f1_score(chosen, users)])
     assert np.mean(found, axis=0) == pytest.approx([0.403, 0.189], abs=0.015)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "expected"),
+    [
+        ("tvsum/ydata-tvsum50.mat", {("human", "tau"): (0.17745, 1e-5), ("human", "rho"): (0.20422, 1e-5)}),
+        (
+            "summe",
+            {
+                ("human", "f1_mean"): (0.3107, 5e-5),
+                ("human", "f1_max"): (0.5433, 5e-5),
+                # One draw: its standard deviation over the 25 videos is 0.018 and 0.008.
+                ("random", "f1_max"): (0.403, 0.036),
+                ("random", "f1_mean"): (0.189, 0.016),
+            },
+        ),
+    ],
+)
+def test_the_rows_of_eval_py(python, tmp_path, annotations, expected):
+    if not (DATA / annotations).exists():
+        pytest.skip(f"needs ../shared/data/{annotations}")
+    done = python("eval.py", f"--annotations={DATA / annotations}", f"--output={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "out" / "metrics.json").read_text())["rows"]
+    for (row, measure), (value, tolerance) in expected.items():
+        assert rows[row][measure]["videos"]["mean"] == pytest.approx(value, abs=tolerance), (row, measure)
