@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -196,6 +197,8 @@ class Checkpoints:
         except (ValueError, OSError) as error:  # what tensorstore makes of it
             cause = re.search(r"[^:]+(?= \[os_error_code)", str(error))
             reason = cause[0].strip() if cause else getattr(error, "strerror", None) or checkpoint.brief(error)
+            for unfinished in self.directory.glob("*.orbax-checkpoint-tmp"):  # it takes what room there was
+                shutil.rmtree(unfinished, ignore_errors=True)
             raise UserError(
                 f"cannot write a checkpoint to {self.directory}: {reason}; "
                 "make room, and the same command resumes from the checkpoint before"

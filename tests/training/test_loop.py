@@ -270,6 +270,29 @@ def test_a_signal_saves_and_the_run_goes_on(
     assert losses(workdir) == losses(small_run)
 
 
+def test_a_full_disk_keeps_the_checkpoints_before(small_run, config, tmp_path):
+    """And with room made, the run ends as if nothing had been."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    saved = sum(path.stat().st_size for path in (small_run / "checkpoints" / "4").rglob("*") if path.is_file())
+    size = round(2.6 * saved + 200_000)  # two checkpoints, what stands beside them, and a part of the third
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", place], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small disk")
+    try:
+        with pytest.raises(
+            UserError, match=r"cannot write .*: No space left on device; make room, and the same command"
+        ):
+            train(config, place / "run")
+        steps = steps_saved(place / "run")
+        assert steps[:1] == [4]
+        subprocess.run(["mount", "-o", "remount,size=64m", place], check=True)
+        train(config, place / "run")
+        assert_same_weights(place / "run", small_run)
+        assert losses(place / "run") == losses(small_run)
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
 def test_other_numbers_of_devices_go_on_with_a_run(small_run, copied, python, small_config_file):
     """From one device to four, which share the first layer, and back."""
     for step in (12, 16):
