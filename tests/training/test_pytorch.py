@@ -104,17 +104,21 @@ def train_jax(config: Config, state: dict, pool: list, dtype: object) -> tuple[l
 
 
 def compare(config: Config, size: int, dtype: object) -> tuple[float, dict[str, float], dict[str, float]]:
-    """The worst relative difference of a loss; of each parameter and statistic, over its scale; and of how it moved."""
+    """The worst relative difference of a loss; of each parameter and statistic, over its scale; and of how it moved.
+
+    The losses, ours and PyTorch's, are printed.
+    """
     state, pool = states(config.model), batches(config.model, size)
     theirs, expected = train_torch(config, state, pool, dtype)
     ours, found = train_jax(config, state, pool, dtype)
+    print("losses", [round(loss, 6) for loss in ours], "PyTorch's", [round(loss, 6) for loss in theirs])
     values, moves = {}, {}
     for name, value in found.items():
         reference = np.asarray(to_jax(name, expected[name]), np.float64)
         first = np.asarray(to_jax(name, state[name]), np.float64)
         error = np.abs(np.asarray(value, np.float64) - reference).max()
         values[name] = float(error / np.abs(reference).max())
-        if not no_gradient(name):
+        if not no_gradient(name) and (reference != first).any():
             moves[name] = float(error / np.abs(reference - first).max())
     return float(np.abs(np.array(ours) / theirs - 1).max()), values, moves
 
