@@ -4,9 +4,11 @@ import contextlib
 import glob
 import importlib.util
 import os
+import re
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,9 +57,13 @@ def together(config: HostsConfig, workdir: Path) -> Iterator[None]:
         yield
     except UserError as error:
         watch.leave(str(error), status=2)
-    except (RuntimeError, ValueError) as error:  # of the collectives, where a peer has gone
+    except (RuntimeError, ValueError) as error:
+        if not _LOST.search(str(error)):
+            traceback.print_exc()
+            watch.leave(f"failed ({type(error).__name__}, above)", status=1)
         watch.leave(f"lost touch with the others ({' '.join(str(error).split())[:160]}); {_RESUME}", status=1)
     except BaseException as error:
+        traceback.print_exc()
         watch.leave(f"stopped by {type(error).__name__} {error}".strip(), status=1)
     watch.close()
     jax.distributed.shutdown()
@@ -83,6 +89,8 @@ def _join(config: HostsConfig) -> None:
             coordinator or None,
             count if coordinator else None,
             index if coordinator else None,
+            # Said here in full; of what is left open JAX would take from Slurm which one device to use.
+            cluster_detection_method="deactivate" if coordinator else None,
             initialization_timeout=4 * config.patience,
             # JAX's own ends a process with a stack trace: it is for when this module's watch has failed.
             heartbeat_timeout_seconds=3 * config.patience,
@@ -93,6 +101,10 @@ def _join(config: HostsConfig) -> None:
             f"cannot join the other processes by {told}: {' '.join(str(error).split())[:160]}; "
             "check that all were started and can reach process 0"
         ) from error
+    if not coordinator and _alone_on_its_machine():
+        # JAX takes one device for each process that Slurm or Open MPI started, even where it is the only one there.
+        for platform in ("cuda", "rocm"):
+            jax.config.update(f"jax_{platform}_visible_devices", "all")
 
 
 def _started_by_a_system() -> bool:
@@ -101,6 +113,16 @@ def _started_by_a_system() -> bool:
     open_mpi = int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1")) > 1
     tpu = importlib.util.find_spec("libtpu") is not None and bool(glob.glob("/dev/accel*") or glob.glob("/dev/vfio/*"))
     return slurm or open_mpi or tpu
+
+
+def _alone_on_its_machine() -> bool:
+    """Whether Slurm or Open MPI started one process on each machine, which then has all of its devices."""
+    slurm = re.match(r"1(\(|,|$)", os.environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    return bool(slurm) or os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1"
+
+
+# What the messages of collectives say when a peer has gone (Gloo, NCCL, JAX's coordination service).
+_LOST = re.compile(r"gloo|nccl|peer|connection|coordination|heartbeat|barrier|unavailable|deadline", re.IGNORECASE)
 
 
 class _Watch:
@@ -115,7 +137,11 @@ class _Watch:
         self._index, self._count = jax.process_index(), jax.process_count()
         self._ended = threading.Event()
         self._once = threading.Lock()  # the first to say why is the one that is heard
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._show("0")
+        except OSError as error:
+            raise UserError(f"cannot write {folder}: {error.strerror}; choose another --workdir") from None
         self._thread = threading.Thread(target=self._run, name="hosts", daemon=True)
         self._thread.start()
 
@@ -123,18 +149,20 @@ class _Watch:
         """Says why this process ends, to the terminal and to the others, and ends it."""
         with self._once:
             with contextlib.suppress(OSError):
-                (self._folder / str(self._index)).write_text(f"failed {reason}", encoding="utf-8")
+                self._show(f"failed {reason}")
             program = sys.argv[0].rsplit("/", 1)[-1]
             print(f"{program}: process {self._index} of {self._count}: {reason}", file=sys.stderr)
             sys.stdout.flush()
             sys.stderr.flush()
+            if self._index == 0:  # JAX ends the others with a stack trace once its service, which is here, has gone
+                time.sleep(3 * _BEAT_S)
             os._exit(status)
 
     def close(self) -> None:
         """Says that this process has done its work."""
         self._ended.set()
         self._thread.join()
-        (self._folder / str(self._index)).write_text("done", encoding="utf-8")
+        self._show("done")
 
     def forget(self) -> None:
         """Removes this process's file, once nobody looks any more."""
@@ -142,26 +170,37 @@ class _Watch:
         with contextlib.suppress(OSError):
             self._folder.rmdir()
 
+    def _show(self, sign: str) -> None:
+        (self._folder / str(self._index)).write_text(sign, encoding="utf-8")
+
+    def _sign_of(self, peer: int) -> str:
+        try:
+            return (self._folder / str(peer)).read_text(encoding="utf-8")
+        except OSError:
+            return ""
+
     def _run(self) -> None:
         watched = range(1, self._count) if self._index == 0 else [0]
-        seen = dict.fromkeys(watched, "")
+        # What stands there now may be the last words of an earlier run: only what comes after it counts.
+        seen = {peer: self._sign_of(peer) for peer in watched}
+        heard: set[int] = set()
         changed = dict.fromkeys(watched, time.monotonic())
         beat = 0
         while not self._ended.wait(_BEAT_S):
             beat += 1
             try:
-                (self._folder / str(self._index)).write_text(str(beat), encoding="utf-8")
+                self._show(str(beat))
             except OSError as error:
                 self.leave(f"cannot write {self._folder}: {error.strerror}; {_RESUME}", status=2)
             for peer in watched:
-                with contextlib.suppress(OSError):
-                    content = (self._folder / str(peer)).read_text(encoding="utf-8")
-                    if content != seen[peer]:
-                        seen[peer], changed[peer] = content, time.monotonic()
-                if seen[peer].startswith("failed"):
+                sign = self._sign_of(peer)
+                if sign != seen[peer]:
+                    seen[peer], changed[peer] = sign, time.monotonic()
+                    heard.add(peer)
+                if peer in heard and seen[peer].startswith("failed"):
                     self.leave(f"process {peer} has stopped ({seen[peer][7:]}), so this one does", status=1)
                 silent = time.monotonic() - changed[peer]
-                if seen[peer] != "done" and silent > self._patience:
+                if not (peer in heard and seen[peer] == "done") and silent > self._patience:
                     self.leave(
                         f"process {peer} has given no sign of life for {silent:.0f} s: it died, hangs, or does not "
                         f"see {self._folder.parent}, which all must share; {_RESUME}",

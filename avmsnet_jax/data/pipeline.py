@@ -5,6 +5,7 @@ import functools
 import itertools
 import json
 import os
+import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
@@ -67,6 +68,15 @@ class Records:
     def template(self) -> Record:
         """The first record: what all of them look like."""
         return self[0]
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """What a position in these records is a position in: their films, how they were cut, and which these are."""
+        manifest = read_manifest(self.directory)
+        held = [[video["video"], video["frames"], video["clips"]] for video in manifest["videos"]]
+        settings = {name: manifest["settings"].get(name) for name in ("frames", "frame_size", "spacing")}
+        text = json.dumps([held, settings, self.stored_split, [int(number) for number in self.numbers]])
+        return f"{len(self)} clips {zlib.crc32(text.encode()):08x}"
 
     def __len__(self) -> int:
         """Clips in the split."""
@@ -223,7 +233,7 @@ def hold_out(source: Records, fraction: float, seed: int) -> tuple[Records, Reco
     if len(films) < FEWEST_FILMS:
         return source, None
     count = min(max(round(fraction * len(films)), 1), len(films) - 1)
-    chosen = set(np.random.default_rng(seed).permutation(len(films))[:count].tolist())
+    chosen = set(np.random.default_rng(seed % 2**32).permutation(len(films))[:count].tolist())
     kept = [number for index, film in enumerate(films) if index not in chosen for number in film]
     held = [number for index, film in enumerate(films) if index in chosen for number in film]
     return source.only(kept), source.only(held)

@@ -170,10 +170,16 @@ class Checkpoints:
         for step, reason in damaged:
             target = self.directory.parent / DAMAGED / str(step)
             if hosts.is_first():
-                target.parent.mkdir(exist_ok=True)
-                while target.exists():
-                    target = target.with_name(target.name + "x")
-                (self.directory / str(step)).rename(target)
+                try:
+                    target.parent.mkdir(exist_ok=True)
+                    while target.exists():
+                        target = target.with_name(target.name + "x")
+                    (self.directory / str(step)).rename(target)
+                except OSError as error:
+                    raise UserError(
+                        f"the checkpoint of step {step} is damaged ({reason}) and cannot be moved to {target}: "
+                        f"{error.strerror}; make {target.parent.parent} writable"
+                    ) from None
                 print(
                     f"warning: the checkpoint of step {step} is damaged ({reason}); it is now {target}, and the one "
                     "before is used",

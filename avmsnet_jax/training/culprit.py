@@ -1,5 +1,6 @@
 """What is to blame for a loss or a gradient that is not a finite number."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ def find(graphdef: Any, config: Config, mesh: Mesh, state: TrainState, batch: pi
     """Repeats the step on `batch` and names the first thing in it that is not finite, and what can be done.
 
     Looks, in this order, at the batch, the parameters and statistics, the activations from the stem on, and the
-    gradients, the first part of an accumulated batch only.
+    gradients and new statistics.
 
     Args:
       graphdef: the static part of the network.
@@ -41,31 +42,34 @@ def find(graphdef: Any, config: Config, mesh: Mesh, state: TrainState, batch: pi
     if wrong := _not_finite(weights):
         return f"before the step {few(wrong)} were not finite; start from other weights, or an earlier checkpoint"
 
-    def forward(params: nnx.State, stats: nnx.State, placed: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, Any]]:
+    run = jax.jit(_flags(graphdef, config), out_shardings=mesh_lib.replicated(mesh))
+    for index in range(config.train.accumulate):
+        part = {name: batch[name][index :: config.train.accumulate] for name in ("clip", "sound", "label")}
+        seen, gradients, statistics = jax.device_get(run(state.params, state.stats, mesh_lib.place_batch(mesh, part)))
+        stages = [name for name in (*_ORDER, *seen) if name in seen and not seen[name]]
+        if stages:
+            return f"the activations of {stages[0]} are the first that are not finite; {_LOWER}"
+        if wrong := _not_finite(gradients):
+            return f"the gradient of {few(wrong)} is not finite; {_LOWER}"
+        if wrong := _not_finite(statistics):
+            return f"the spread of what reaches {few(wrong)} is too large for a float32; {_LOWER}"
+    return f"the gradient is too large for its norm to be a float32; {_LOWER}"
+
+
+def _flags(graphdef: Any, config: Config) -> Callable[..., tuple[Any, Any, Any]]:
+    """Of a forward and a backward pass: whether each activation, gradient and new BN statistic is finite."""
+
+    def forward(params: nnx.State, stats: nnx.State, placed: dict[str, jax.Array]) -> tuple[jax.Array, Any]:
         model = nnx.merge(graphdef, params, stats, copy=True)
         out = model(placed["clip"], placed["sound"])
         value = LOSSES[config.train.loss](out.logits, placed["label"], config.train.positive_weight)
-        return value, {**out.activations, "logits": out.logits}
+        return value, ({**out.activations, "logits": out.logits}, nnx.state(model, nnx.BatchStat))
 
-    def backward(
-        params: nnx.State, stats: nnx.State, placed: dict[str, jax.Array]
-    ) -> tuple[dict[str, jax.Array], nnx.State]:
-        grads, seen = jax.grad(forward, has_aux=True)(params, stats, placed)
-        return {name: jnp.isfinite(x).all() for name, x in seen.items()}, _whether_finite(grads)
+    def backward(params: nnx.State, stats: nnx.State, placed: dict[str, jax.Array]) -> tuple[Any, Any, Any]:
+        grads, (seen, after) = jax.grad(forward, has_aux=True)(params, stats, placed)
+        return _whether_finite(seen), _whether_finite(grads), _whether_finite(after)
 
-    size = len(batch["label"]) // config.train.accumulate
-    part = {name: batch[name][:: config.train.accumulate][:size] for name in ("clip", "sound", "label")}
-    seen, gradients = jax.device_get(
-        jax.jit(backward, out_shardings=mesh_lib.replicated(mesh))(
-            state.params, state.stats, mesh_lib.place_batch(mesh, part)
-        )
-    )
-    stages = [name for name in (*_ORDER, *seen) if name in seen and not seen[name]]
-    if stages:
-        return f"the activations of {stages[0]} are the first that are not finite; {_LOWER}"
-    if wrong := _not_finite(gradients):
-        return f"the gradient of {few(wrong)} is not finite; {_LOWER}"
-    return f"the gradient is too large for its norm to be a float32; {_LOWER}"
+    return backward
 
 
 # SoundNet runs beside the trunk; `jit` gives dictionaries back by name.

@@ -25,7 +25,7 @@ METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 
 
 class NotFiniteError(Exception):
-    """A loss or a gradient that is no number. The first argument is the step, the second what it was."""
+    """A loss, a gradient or a statistic that is no number. The first argument is the step, the second what it was."""
 
 
 class Log:
@@ -51,7 +51,8 @@ class Log:
                 _forget_after(first, self._path)
                 self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 (closed in `close`)
                 # What a killed run had reached beyond the checkpoint is not shown twice.
-                self._board = SummaryWriter(str(workdir / TENSORBOARD), purge_step=first + 1 if first else None)
+                self._board = SummaryWriter(str(workdir / TENSORBOARD), purge_step=first + 1)
+        self.restart_clock()
 
     def add(self, step: int, measured: Measured) -> None:
         """Notes what a step found, still on the device."""
@@ -71,14 +72,15 @@ class Log:
         """
         if not self._measured:
             return
-        losses, norms = np.asarray(jax.device_get(self._measured), np.float64).T
+        losses, norms, finite = np.asarray(jax.device_get(self._measured), np.float64).T
         elapsed = time.perf_counter() - self._since
-        wrong = np.flatnonzero(~(np.isfinite(losses) & np.isfinite(norms)))
-        if wrong.size:
-            culprit = int(wrong[0])
-            what = (
-                f"the loss is {losses[culprit]}" if not np.isfinite(losses[culprit]) else "the gradient is not finite"
-            )
+        if not finite.all():
+            culprit = int(np.argmin(finite))
+            what = "BN statistics are not finite"
+            if not np.isfinite(losses[culprit]):
+                what = f"the loss is {losses[culprit]}"
+            elif not np.isfinite(norms[culprit]):
+                what = "the gradient is not finite"
             raise NotFiniteError(step - len(losses) + 1 + culprit, what)
         clips = len(losses) * self._config.train.batch_size / elapsed
         line = {
@@ -114,6 +116,10 @@ class Log:
             f"validation  loss {found['loss']:.4f}  average precision {found['average_precision']:.4f}  "
             f"F {found['fscore']:.4f}" + ("  (the best so far)" if best else "")
         )
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """What was done since the last line was not training."""
         self._since = time.perf_counter()
 
     def epoch_of(self, step: int) -> int:

@@ -40,6 +40,7 @@ class _Run(NamedTuple):
     mesh: Mesh
     graphdef: Any
     step: Step
+    records: pipeline.Records
     batches: pipeline.Batches
     validate: Validate | None
     checkpoints: Checkpoints
@@ -71,7 +72,9 @@ def _train(config: Config, workdir: Path) -> None:
     records, held_out = pipeline.hold_out(whole, config.data.validation_fraction, config.train.seed)
     steps_per_epoch = pipeline.steps_per_epoch(records, batch_size=config.train.batch_size)
     mesh = mesh_lib.make_mesh(config.mesh)
-    mesh_lib.check_divides(mesh, config.train.batch_size, "train.batch_size")
+    parts = config.train.accumulate
+    name = "train.batch_size" if parts == 1 else f"train.batch_size over train.accumulate={parts}"
+    mesh_lib.check_divides(mesh, config.train.batch_size // parts, name)
     changes = _check_same_run(config, workdir)
 
     optimizer = make_optimizer(config, steps_per_epoch)
@@ -96,6 +99,11 @@ def _train(config: Config, workdir: Path) -> None:
     with contextlib.closing(Checkpoints(workdir / "checkpoints", config)) as checkpoints:
         if state is None:
             state, position = checkpoints.restore(graphdef, described)
+            if position.get("records") != records.identity:
+                raise UserError(
+                    f"{config.data.dir} does not hold the records that {workdir} began with, but {len(records)} clips "
+                    "cut otherwise or of other films; give those, or another --workdir to start anew"
+                )
             batches.set_state(position)
         first, last = int(state.step), config.train.epochs * steps_per_epoch
         say = f"{workdir}: {len(records)} clips, {steps_per_epoch} steps an epoch, {mesh.size} devices"
@@ -107,15 +115,16 @@ def _train(config: Config, workdir: Path) -> None:
         if hosts.is_first():
             with staged(workdir / "config.json") as stage:
                 stage.write_text(config_lib.dumps(config), encoding="utf-8")
-        step = _compile(make_step(graphdef, optimizer, config, described), described, config, mesh)
-        validate = make_validate(graphdef, config, held_out, mesh) if held_out else None
         with (
             listening() as stop,
             contextlib.closing(Log(workdir, config, steps_per_epoch, first, last)) as log,
         ):
+            step = _compile(make_step(graphdef, optimizer, config, described), described, config, mesh)
+            validate = make_validate(graphdef, config, held_out, mesh) if held_out else None
+            log.restart_clock()
             run = _Run(
-                config, workdir, mesh, graphdef, step, batches, validate, checkpoints, log, stop, steps_per_epoch,
-                first, last,
+                config, workdir, mesh, graphdef, step, records, batches, validate, checkpoints, log, stop,
+                steps_per_epoch, first, last,
             )  # fmt: skip
             reached = _loop(run, state)
     _finish(workdir, stop, reached, last)
@@ -123,9 +132,14 @@ def _train(config: Config, workdir: Path) -> None:
 
 def _loop(run: _Run, state: TrainState) -> int:
     """Takes the steps, and returns how many are done when it ends: all, or as many as there were when it was asked."""
-    with contextlib.closing(pipeline.ahead(run.batches, functools.partial(_place, run.mesh))) as placed:
+    if jax.process_count() == 1 and run.stop.asked(run.first):  # while the step was compiled
+        return run.first
+    with (
+        contextlib.closing(pipeline.ahead(run.batches, functools.partial(_place, run.mesh))) as placed,
+        contextlib.ExitStack() as trace,
+    ):
         for count in range(run.first + 1, run.last + 1):
-            _profile(run, count)
+            _profile(run, count, state, trace)
             waiting = time.perf_counter()
             batch, position = next(placed)
             run.log.waited += time.perf_counter() - waiting
@@ -145,11 +159,13 @@ def _loop(run: _Run, state: TrainState) -> int:
                 run.log.validated(count, found, better)
                 save = save or better
             if save or stopping:
-                run.checkpoints.save(count, run.graphdef, state, position, found)
+                held = {**position, "records": run.records.identity}
+                run.checkpoints.save(count, run.graphdef, state, held, found)
+                run.log.restart_clock()
             if stopping:
                 run.checkpoints.wait()
                 return count
-    _profile(run, run.last + 1)
+        _profile(run, run.last + 1, state, trace)
     return run.last
 
 
@@ -174,13 +190,13 @@ def _explained(run: _Run, state: TrainState, step: int, what: str) -> UserError:
 
 def _finish(workdir: Path, stop: Stop, reached: int, last: int) -> None:
     """Says how the run ended, and leaves its curve."""
-    if hosts.is_first():
+    if reached and hosts.is_first():
         with staged(workdir / CURVE) as stage:
             curve.draw(read_metrics(workdir / METRICS), stage)
     if reached == last:
         _print(f"{workdir}: trained to step {last}; checkpoints in {workdir / 'checkpoints'}, curve in {CURVE}")
         return
-    saved = f"step {reached} of {last} is saved, and the same command resumes there"
+    saved = f"step {reached} of {last} is saved, and the same command resumes there" if reached else "no step was done"
     if stop.interrupted:
         raise KeyboardInterrupt(saved)
     _print(f"{workdir}: asked to stop (SIGTERM); {saved}")
@@ -215,18 +231,19 @@ def _compile(step: Step, described: TrainState, config: Config, mesh: Mesh) -> S
     return compiled
 
 
-def _profile(run: _Run, count: int) -> None:
-    """Starts or ends a trace before step `count`."""
-    settings = run.config.train
-    start = max(settings.profile_from, run.first + 1)
-    end = min(start + settings.profile_steps, run.last + 1)
-    if not run.first < settings.profile_from <= run.last:
+def _profile(run: _Run, count: int, state: TrainState, trace: contextlib.ExitStack) -> None:
+    """Starts or ends a trace before step `count`; whatever ends the loop ends it, too."""
+    start, steps = run.config.train.profile_from, run.config.train.profile_steps
+    end = min(start + steps, run.last + 1)
+    if not run.first < start <= run.last or count not in (start, end):
         return
+    jax.block_until_ready(state)  # what has been asked for before is no part of it, and what was in it is done
     if count == start:
-        jax.profiler.start_trace(str(run.workdir / PROFILE))
-    elif count == end:
-        jax.profiler.stop_trace()
+        trace.enter_context(jax.profiler.trace(str(run.workdir / PROFILE)))
+    else:
+        trace.close()
         run.log.say(f"traced steps {start} to {end - 1}: {run.workdir / PROFILE}")
+    run.log.restart_clock()
 
 
 def _first_state(

@@ -25,10 +25,13 @@ class TrainState(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What a step found out: the loss, and the norm of the gradient of all parameters before it is clipped."""
+    """What a step found out: the loss, the norm of the gradient of all parameters before it is clipped, and whether
+    these and the new BN statistics are finite, in this step and all before.
+    """
 
     loss: jax.Array
     gradient_norm: jax.Array
+    finite: jax.Array
 
 
 Batch = dict[str, jax.Array]
@@ -86,8 +89,8 @@ def create(config: Config, optimizer: optax.GradientTransformation, described: T
 def make_step(graphdef: Any, optimizer: optax.GradientTransformation, config: Config, described: TrainState) -> Step:
     """A jitted step: (state, batch) -> (state, measured). The state handed in is donated and cannot be used again.
 
-    Where the loss or the gradient is not finite, the state stays as it was, `step` included: from then on steps change
-    nothing, and what was good is still there when somebody looks.
+    Where the loss, the gradient or a BN statistic is not finite, the state stays as it was, save that `step` becomes
+    -1: from then on steps change nothing, and what was good is still there when somebody looks.
 
     The batch has `clip` (B, T, H, W, 3) uint8, `sound` (B, S) float32 and `label` (B,) float32. Sharded over the
     mesh, it makes gradients and BN statistics global. With `train.accumulate` parts the gradient is that of the whole
@@ -124,15 +127,17 @@ def make_step(graphdef: Any, optimizer: optax.GradientTransformation, config: Co
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
         compute = gradients if settings.accumulate == 1 else accumulated
         value, stats, grads = compute(state.params, state.stats, batch)
-        measured = Measured(value, optax.tree.norm(grads))
+        norm = optax.tree.norm(grads)
+        finite = jnp.isfinite(value) & jnp.isfinite(norm) & (state.step >= 0)
+        finite &= jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), stats))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema is not None:
             ema = optax.incremental_update(params, ema, 1 - settings.ema_decay)
         after = TrainState(state.step + 1, params, stats, opt_state, ema)
-        sound = jnp.isfinite(measured.loss) & jnp.isfinite(measured.gradient_norm)
-        return jax.tree.map(lambda new, old: jnp.where(sound, new, old), after, state), measured
+        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
+        return kept._replace(step=jnp.where(finite, after.step, -1)), Measured(value, norm, finite)
 
     return jax.jit(step, donate_argnums=0, out_shardings=(_places(described), None))
 

@@ -1,6 +1,7 @@
 """How a run is asked to stop: by the machine's SIGTERM or by somebody's Ctrl-C."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -38,12 +39,15 @@ def listening() -> Iterator[Stop]:
     """Notes SIGTERM and SIGINT instead of dying of them, until the block ends.
 
     Python hears signals in its main thread only; elsewhere they act as ever. Of several processes JAX itself listens
-    to SIGTERM and passes it on.
+    to SIGTERM and passes it on; Ctrl-C is made one.
     """
     stop, before = Stop(), {}
-    if threading.current_thread() is threading.main_thread() and jax.process_count() == 1:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            before[number] = signal.signal(number, stop.note)
+    handlers: dict[signal.Signals, Any] = {signal.SIGTERM: stop.note, signal.SIGINT: stop.note}
+    if jax.process_count() > 1:
+        handlers = {signal.SIGINT: lambda *_: os.kill(os.getpid(), signal.SIGTERM)}
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():
+            before[number] = signal.signal(number, handler)
     try:
         yield stop
     finally:

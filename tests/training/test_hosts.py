@@ -68,6 +68,13 @@ def wait_for_step(step: int, workdir: Path, processes: list[subprocess.Popen]) -
         time.sleep(0.05)
 
 
+def stale_signs(workdir: Path, count: int) -> None:
+    """What an earlier run leaves that did not end well."""
+    (workdir / ".alive").mkdir(exist_ok=True)
+    for index in range(count):
+        (workdir / ".alive" / str(index)).write_text("failed of old")
+
+
 def check(count: int, config: Path, reference: list[float], workdir: Path, environment: dict[str, str]) -> list[str]:
     """Trains, stops all by a signal to one, goes on, and loses one. Returns what was measured."""
     told = []
@@ -99,6 +106,16 @@ def check(count: int, config: Path, reference: list[float], workdir: Path, envir
             assert re.match(rf"train.py: process {index} of {count}: .*; start all of them again|.* has stopped", said)
             assert "Traceback" not in outputs[index][1]
         assert f"resuming at step {saved} of" in outputs[0][0]
+    stale_signs(workdir, count)
+    with together(count, config, workdir, environment) as processes:
+        wait_for_step(int(saved) + 4, workdir, processes)
+        processes[0].kill()  # in which JAX's own watch is
+        killed = time.monotonic()
+        outputs = [process.communicate(timeout=60) for process in processes[1:]]
+        told.append(f"the first of them killed: the others had ended after {time.monotonic() - killed:.1f} s")
+        for process, (_, said) in zip(processes[1:], outputs, strict=True):
+            assert process.returncode != 0
+            assert "start all of them again" in said or "has stopped" in said or "another task died" in said
     return told
 
 

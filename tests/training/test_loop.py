@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx, traverse_util
+from tensorboard.backend.event_processing import event_accumulator
 
 import avmsnet_jax
 from avmsnet_jax import config as config_lib
@@ -121,14 +122,18 @@ def test_the_latest_checkpoint_is_what_load_takes(small_run):
     assert not np.array_equal(before["fc1/kernel"], after["fc1/kernel"])
 
 
+def on_tensorboard(workdir):
+    """The loss of each step as TensorBoard's own reader gives it."""
+    events = event_accumulator.EventAccumulator(str(workdir / "tensorboard")).Reload()
+    return [(event.step, pytest.approx(event.value)) for event in events.Scalars("loss")]
+
+
 def test_tensorboard_reads_what_a_run_wrote(small_run):
-    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     events = event_accumulator.EventAccumulator(str(small_run / "tensorboard")).Reload()
     assert {"loss", "gradient_norm", "clips_per_second", "data_wait_share", "learning_rate/fusion"} <= set(
         events.Tags()["scalars"]
     )
-    shown = [(event.step, pytest.approx(event.value)) for event in events.Scalars("loss")]
-    assert losses(small_run) == shown
+    assert losses(small_run) == on_tensorboard(small_run)
 
 
 def test_a_run_says_what_it_is_about_to_do(python, small_config_file, tmp_path):
@@ -231,6 +236,7 @@ def test_a_killed_run_resumes_exactly(small_run, small_config_file, environment,
     assert f"resuming at step {saved} of 16" in done.stdout
     assert_same_weights(workdir, small_run)
     assert losses(workdir) == losses(small_run)
+    assert losses(workdir) == on_tensorboard(workdir)
     assert max(steps_saved(workdir)) == 16
     last_epoch = np.mean([line["loss"] for line in lines(small_run)[-4:]])
     assert f"epoch 4/4  step 16/16  mean loss {last_epoch:.4f}" in done.stdout
@@ -247,7 +253,7 @@ def test_a_signal_saves_and_the_run_goes_on(
         [sys.executable, *command], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 200
-    while not (workdir / "metrics.jsonl").exists() and time.monotonic() < deadline:
+    while not ((workdir / "metrics.jsonl").exists() and lines(workdir)) and time.monotonic() < deadline:
         time.sleep(0.002)
     process.send_signal(number)
     out, err = process.communicate(timeout=100)
@@ -385,6 +391,18 @@ def test_of_a_damaged_checkpoint_the_one_before_is_used(copied, small_run, confi
     assert (copied / "damaged" / "16").is_dir()
     assert_same_weights(copied, small_run)
     assert losses(copied) == losses(small_run)
+
+
+def test_other_records_are_not_taken_for_those_of_the_run(copied, config, small_records, tmp_path):
+    """The same films, of which one has gained a clip since."""
+    shutil.copytree(small_records, tmp_path / "records")
+    manifest = json.loads((tmp_path / "records" / "manifest.json").read_text())
+    config.data.dir, config.train.epochs = str(tmp_path / "records"), 5
+    manifest["videos"][0]["frames"] += 5
+    (tmp_path / "records" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"records does not hold the records that .* began with, but 18 clips cut"):
+        train(config, copied)
+    assert steps_saved(copied) == [4, 8, 12, 16]
 
 
 def test_a_run_of_which_nothing_can_be_read_is_left_alone(copied, config):

@@ -85,6 +85,29 @@ def test_the_state_is_donated(steps):
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
 
 
+@pytest.mark.parametrize("loudness", [np.nan, 1e38])
+def test_after_a_bad_step_nothing_changes(steps, small_config, loudness):
+    """Not a number, and sound so loud that only the spread in SoundNet overflows; good batches afterwards."""
+    _, _, state, _, step = steps
+    good = {
+        "clip": np.random.default_rng(1).integers(0, 256, (4, small_config.model.frames, 32, 32, 3), dtype=np.uint8),
+        "sound": np.random.default_rng(2).normal(size=(4, small_config.model.audio_samples)).astype(np.float32),
+        "label": np.array([0, 1, 1, 0], np.float32),
+    }
+    bad = good | {"sound": good["sound"].copy()}
+    bad["sound"][1] = loudness
+    mesh = mesh_lib.make_mesh(small_config.mesh)
+    before = jax.tree.map(np.array, state)
+    state, told = jax.tree.map(jnp.copy, state), []  # the fixture's stays
+    for batch in (bad, good, good):
+        state, measured = step(state, mesh_lib.place_batch(mesh, batch))
+        told.append(bool(measured.finite))
+    assert told == [False, False, False]
+    assert int(state.step) == -1
+    for old, new in zip(jax.tree.leaves(before._replace(step=0)), jax.tree.leaves(state._replace(step=0)), strict=True):
+        np.testing.assert_array_equal(new, old)
+
+
 def test_every_parameter_and_statistic_moves(steps):
     _, (params, stats), state, _, _ = steps
     for before, after in ((params, state.params), (stats, state.stats)):
