@@ -296,7 +296,7 @@ def test_a_full_disk_keeps_the_checkpoints_before(small_run, config, tmp_path):
         assert_same_weights(place / "run", small_run)
         assert losses(place / "run") == losses(small_run)
     finally:
-        subprocess.run(["umount", place], check=True)
+        subprocess.run(["umount", "--lazy", place], check=True)
 
 
 def test_other_numbers_of_devices_go_on_with_a_run(small_run, copied, python, small_config_file):
