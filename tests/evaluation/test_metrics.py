@@ -3,7 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from avmsnet_jax.evaluation.metrics import chance, precision_recall_f
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.evaluation.metrics import calibration, chance, precision_recall_curve, precision_recall_f
 
 
 def by_counting(predicted, labels):
@@ -42,3 +43,32 @@ def test_chance_is_what_a_coin_gets():
     coin = np.random.default_rng(1).random(200_000) < 0.5
     assert precision_recall_f(coin, labels) == pytest.approx(chance(labels, 0.5), abs=0.01)
     assert chance(np.zeros(0, bool), 0.5) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_curve_and_calibration_by_counting(seed):
+    """Few distinct scores, so that many are equal; some draws have no key clip, or none at all."""
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(0, 30))
+    scores, labels = rng.integers(0, 8, count) / 7, rng.random(count) < rng.choice([0.0, 0.3, 1.0])
+    levels, precision, recall = precision_recall_curve(scores, labels)
+    assert levels.tolist() == sorted(set(scores.tolist()), reverse=True)
+    for level, p, r in zip(levels, precision, recall, strict=True):
+        expected = by_counting((scores >= level).tolist(), labels.tolist())
+        assert (p, r) == pytest.approx(expected[:2])
+    found = calibration(scores, labels, bins=5)
+    off = 0.0
+    for place in range(5):
+        last = place == 4
+        inside = [i for i, s in enumerate(scores) if place / 5 <= s and (s < (place + 1) / 5 or (last and s <= 1))]
+        assert found.counts[place] == len(inside)
+        if inside:
+            assert found.scores[place] == pytest.approx(np.mean([scores[i] for i in inside]))
+            assert found.shares[place] == pytest.approx(np.mean([labels[i] for i in inside]))
+            off += abs(sum(scores[i] - labels[i] for i in inside))
+    assert found.error == pytest.approx(off / max(count, 1))
+
+
+def test_calibration_is_of_scores_from_0_to_1():
+    with pytest.raises(UserError, match=r"scores lie within 0 to 2; calibration is of scores in 0 to 1"):
+        calibration([0, 2], [0, 1])
