@@ -14,6 +14,9 @@ _WORKDIR = flags.DEFINE_string("workdir", "runs/train", "where config.json, metr
 _PARAMETERS = flags.DEFINE_bool(
     "parameters", False, "print each parameter with its group, learning rate and decay, and do nothing else"
 )
+_OPERATIONS = flags.DEFINE_bool(
+    "operations", False, "print each convolution and matrix product with its multiply-adds, and do nothing else"
+)
 
 
 def main(config: Config) -> None:
@@ -21,6 +24,11 @@ def main(config: Config) -> None:
         from avmsnet_jax.training import tables
 
         print(tables.each_parameter(tables.parameters(config, tables.shapes_of(config))))
+        return
+    if _OPERATIONS.value:
+        from avmsnet_jax.training import tables
+
+        print(tables.each_operation(config.model))
         return
     from avmsnet_jax.training.loop import train
 

@@ -4,13 +4,12 @@
 
 For each number of devices a process of its own compiles the step of the published network for that many virtual CPU
 devices, from shapes alone: no parameter is ever made. Of the program it counts the bytes that each device sends in
-collective operations and the floating-point operations; the rest is arithmetic on the table below. Nothing here was
-measured on a GPU or a TPU: docs/scaling.md says what is assumed.
+collective operations; `avmsnet_jax.models.flops` counts the floating-point operations, and the rest is arithmetic on
+the table below. Nothing here was measured on a GPU or a TPU: docs/scaling.md says what is assumed.
 """
 
 import dataclasses
 import json
-import math
 import os
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from absl import flags
 
 from avmsnet_jax import command
 from avmsnet_jax.errors import UserError
+from avmsnet_jax.training.peak import DATA_SHEETS
 from benchmarks.collectives import Collective, collectives
 
 _DEVICES = flags.DEFINE_list("devices", [str(2**power) for power in range(9)], "numbers of devices")
@@ -60,12 +60,12 @@ class Machine:
 
 
 MACHINES = (
-    # NVIDIA's H200 data sheet (SXM): 1,979 teraFLOPS in bf16 and 989 in TF32 are with sparsity, half of it dense; 4.8
-    # TB/s; NVLink 900 GB/s in both directions together. One 400 Gb/s InfiniBand adapter a GPU (DGX H200 data sheet).
-    Machine("H200", {"bfloat16": 989e12, "float32": 494e12}, 4.8e12, 8, 450e9, 50e9, 12e-6, 8e-6),
-    # Google's page on TPU v5e: 197 teraFLOPS in bf16, 819 GB/s, 1,600 Gb/s to the four neighbours of a 2-D torus of up
-    # to 16 x 16: 50 GB/s to each. By default XLA multiplies float32 on a TPU in bf16.
-    Machine("TPU v5e", {"bfloat16": 197e12, "float32": 197e12}, 819e9, 0, 50e9, 50e9, 1e-6, 0.0),
+    # NVIDIA's H200 data sheet (SXM): 4.8 TB/s; NVLink 900 GB/s in both directions together. One 400 Gb/s InfiniBand
+    # adapter a GPU (DGX H200 data sheet).
+    Machine("H200", DATA_SHEETS["NVIDIA H200"], 4.8e12, 8, 450e9, 50e9, 12e-6, 8e-6),
+    # Google's page on TPU v5e: 819 GB/s, 1,600 Gb/s to the four neighbours of a 2-D torus of up to 16 x 16: 50 GB/s to
+    # each.
+    Machine("TPU v5e", DATA_SHEETS["TPU v5e"], 819e9, 0, 50e9, 50e9, 1e-6, 0.0),
 )
 # Assumed: the share of peak that convolutions and products reach, as low and as high as we would expect it.
 UTILISATION = (0.15, 0.40)
@@ -137,13 +137,14 @@ def compile_apart(case: Case) -> dict[str, Any]:
 
 
 def compile_here(case: Case) -> dict[str, Any]:
-    """Counts of the compiled step: `flops`, `exact_flops` and `operations` on each device, `state_bytes` on it."""
+    """Of the step on each device: XLA's `flops`, `exact_flops`, collective `operations`, `state_bytes`."""
     import jax
     import jax.numpy as jnp
     from jax.sharding import NamedSharding, PartitionSpec
 
     from avmsnet_jax import mesh as mesh_lib
     from avmsnet_jax.config import Config, MeshConfig, ModelConfig, TrainConfig
+    from avmsnet_jax.models.flops import training_flops
     from avmsnet_jax.training.optimizer import make_optimizer
     from avmsnet_jax.training.step import describe, make_step
 
@@ -162,9 +163,9 @@ def compile_here(case: Case) -> dict[str, Any]:
     with mock.patch("jax.default_backend", return_value="gpu"):
         graphdef, described = describe(config, optimizer, mesh)
         step: Any = make_step(graphdef, optimizer, config, described)
-        traced = step.trace(described, batch)
+        lowered = step.lower(described, batch)
     # It never runs: no need for LLVM to optimise what XLA has.
-    compiled = traced.lower().compile({"xla_backend_optimization_level": 0})
+    compiled = lowered.compile({"xla_backend_optimization_level": 0})
     found = collectives(compiled.as_text())
     state = sum(
         leaf.sharding.shard_shape(leaf.shape)[0] * (leaf.size // leaf.shape[0]) * leaf.dtype.itemsize
@@ -173,34 +174,12 @@ def compile_here(case: Case) -> dict[str, Any]:
     )
     return {
         "flops": compiled.cost_analysis()["flops"],
-        "exact_flops": 2 * multiply_adds(traced.jaxpr.jaxpr) / case.devices,
+        "exact_flops": training_flops(model) * case.batch,
         "state_bytes": state,
         "operations": [dataclasses.asdict(each) | {"sent": each.sent} for each in found],
         "sent_bytes": sum(each.sent for each in found),
         "small_operations": sum(each.size < SMALL for each in found),
     }
-
-
-def multiply_adds(jaxpr: Any) -> int:
-    """Multiplications of all convolutions and matrix products of a traced program, zero padding included."""
-    total = 0
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "conv_general_dilated":
-            out, kernel = equation.outvars[0].aval, equation.invars[1].aval
-            numbers = equation.params["dimension_numbers"]
-            # Each output element takes a product for each element of its filter. Dilated inputs (the gradient by the
-            # input of a strided convolution) are zeros but for one in so many.
-            zeros = math.prod(equation.params["lhs_dilation"])
-            total += out.size * kernel.size // kernel.shape[numbers.rhs_spec[0]] // zeros
-        elif equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            left = equation.invars[0].aval
-            total += equation.outvars[0].aval.size * math.prod(left.shape[axis] for axis in contracted)
-        for value in equation.params.values():
-            inner = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns"):
-                total += multiply_adds(inner)
-    return total
 
 
 def seconds(machine: Machine, operation: Collective, devices: int) -> float:

@@ -51,6 +51,7 @@ SMALL = {
     "adjust_width": 8,
     "head_width": 16,
 }
+SMALL_TRAINING_FLOPS = 43_286_624  # of a clip, as PyTorch counts them (tests/models/test_flops.py)
 Run = Callable[..., subprocess.CompletedProcess]
 
 

@@ -8,14 +8,16 @@ from flax import nnx
 
 from avmsnet_jax.models import init
 
+WIDTH = 16  # channels between its two convolutions
+
 
 class DAM(nnx.Module):
     """Where to look: mean over time -> conv 3x3 to 16 channels -> conv 1x1 -> softmax over space."""
 
     def __init__(self, channels: int, *, dtype: str, rngs: nnx.Rngs):
-        self.conv = nnx.Conv(channels, 16, (3, 3), padding=1, dtype=dtype, kernel_init=init.conv2d, rngs=rngs)
+        self.conv = nnx.Conv(channels, WIDTH, (3, 3), padding=1, dtype=dtype, kernel_init=init.conv2d, rngs=rngs)
         start = nnx.initializers.constant(-6.0)
-        self.score = nnx.Conv(16, 1, (1, 1), dtype=dtype, kernel_init=init.conv2d, bias_init=start, rngs=rngs)
+        self.score = nnx.Conv(WIDTH, 1, (1, 1), dtype=dtype, kernel_init=init.conv2d, bias_init=start, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Takes `x` (B, T, H, W, C); returns `x * (1 + a)` and the attention `a` (B, H, W) float32, which sums to 1."""

@@ -24,6 +24,13 @@ def expansion(depth: int) -> int:
     return 4 if depth >= 50 else 1
 
 
+def block_plan(channels: int, planes: int, stride: int, depth: int) -> list[tuple[int, int, int, int]]:
+    """The convolutions of a residual block: channels in, channels out, size of the cubic kernel, stride."""
+    if expansion(depth) == 1:
+        return [(channels, planes, 3, stride), (planes, planes, 3, 1)]
+    return [(channels, planes, 1, 1), (planes, planes, 3, stride), (planes, planes * expansion(depth), 1, 1)]
+
+
 class Shortcut(nnx.Module):
     """What joins a block's input to its output where the shape changes: type B, 1x1x1 convolution and BN."""
 
@@ -48,10 +55,7 @@ class Block(nnx.Module):
         self, channels: int, planes: int, stride: int, *, depth: int, shortcut: str, dtype: str, rngs: nnx.Rngs
     ):
         self.out, self.stride = planes * expansion(depth), stride
-        if expansion(depth) == 1:
-            plan = [(channels, planes, 3, stride), (planes, planes, 3, 1)]
-        else:
-            plan = [(channels, planes, 1, 1), (planes, planes, 3, stride), (planes, self.out, 1, 1)]
+        plan = block_plan(channels, planes, stride, depth)
         self.convs = nnx.List(
             Conv3d(i, o, (k, k, k), (s, s, s), (k // 2,) * 3, dtype=dtype, rngs=rngs) for i, o, k, s in plan
         )

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from avmsnet_jax import hosts
 from avmsnet_jax.config import Config
 from avmsnet_jax.errors import UserError
+from avmsnet_jax.models.flops import training_flops
 from avmsnet_jax.staging import staged
 from avmsnet_jax.training.optimizer import learning_rates
 from avmsnet_jax.training.step import Measured
@@ -29,11 +30,21 @@ class NotFiniteError(Exception):
 
 
 class Log:
-    """Losses and rates, fetched from the device when a line is due and never in between. One process writes."""
+    """Losses and rates, fetched from the device when a line is due and never in between. One process writes.
 
-    def __init__(self, workdir: Path, config: Config, steps_per_epoch: int, first: int, last: int):
+    Args:
+      workdir: where the files go.
+      config: of the run.
+      steps_per_epoch: of the records.
+      first: steps done already.
+      last: steps done at the end.
+      peak: operations a second that all devices together can do at most (`peak.of`).
+    """
+
+    def __init__(self, workdir: Path, config: Config, steps_per_epoch: int, first: int, last: int, peak: float):
         self._path = workdir / METRICS
         self._config, self._steps_per_epoch, self._last = config, steps_per_epoch, last
+        self._flops_per_clip, self._peak = training_flops(config.model), peak
         self._rates = learning_rates(config, steps_per_epoch)
         self._measured: list[Measured] = []  # since the last line, on the device
         self._epoch = self._losses_before(first)  # of the epoch so far
@@ -83,6 +94,7 @@ class Log:
                 what = "the gradient is not finite"
             raise NotFiniteError(step - len(losses) + 1 + culprit, what)
         clips = len(losses) * self._config.train.batch_size / elapsed
+        flops = clips * self._flops_per_clip
         line = {
             "step": step,
             "epoch": self.epoch_of(step),
@@ -90,19 +102,22 @@ class Log:
             "gradient_norm": float(norms.mean()),
             "learning_rate": {name: float(rate(step - 1)) for name, rate in self._rates.items()},
             "clips_per_second": clips,
+            "model_flops_per_second": flops,
+            "mfu": flops / self._peak,
             "data_wait_seconds": self.waited,
             "data_wait_share": self.waited / elapsed,
         }
-        self._put(line, ("loss", "gradient_norm", "learning_rate", "clips_per_second", "data_wait_share"))
+        self._put(line, tuple(name for name in line if name not in ("step", "epoch", "data_wait_seconds")))
+        rate = f"{clips:.1f} clips/s{{}}MFU {line['mfu']:.1%}"
         self.bar.set_postfix_str(
-            f"loss {line['loss']:.4f}, {clips:.1f} clips/s, {self.waited / elapsed:.0%} waiting for data"
+            f"loss {line['loss']:.4f}, {rate.format(', ')}, {self.waited / elapsed:.0%} waiting for data"
         )
         self._epoch += losses.tolist()
         ends = not step % self._steps_per_epoch
         if ends or (self.bar.disable and time.perf_counter() - self._said > _QUIET_S):
             self.say(
                 f"epoch {line['epoch']}/{self._config.train.epochs}  step {step}/{self._last}  "
-                f"mean loss {np.mean(self._epoch):.4f}  {clips:.1f} clips/s"
+                f"mean loss {np.mean(self._epoch):.4f}  {rate.format('  ')}"
             )
             self._said = time.perf_counter()
         if ends:

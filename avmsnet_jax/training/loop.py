@@ -21,6 +21,7 @@ from avmsnet_jax.data import pipeline
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.staging import staged
 from avmsnet_jax.training import culprit, curve, tables
+from avmsnet_jax.training import peak as peak_lib
 from avmsnet_jax.training.checkpoints import Checkpoints, begun
 from avmsnet_jax.training.log import METRICS, Log, NotFiniteError, read_metrics
 from avmsnet_jax.training.optimizer import make_optimizer
@@ -112,12 +113,14 @@ def _train(config: Config, workdir: Path) -> None:
             return
         _print(say + (f"; resuming at step {first} of {last}" if first else f"; {last} steps"))
         _introduce(config, mesh, described, held_out, changes)
+        peak = peak_lib.of(mesh, config.model.dtype)
+        _print(str(peak))
         if hosts.is_first():
             with staged(workdir / "config.json") as stage:
                 stage.write_text(config_lib.dumps(config), encoding="utf-8")
         with (
             listening() as stop,
-            contextlib.closing(Log(workdir, config, steps_per_epoch, first, last)) as log,
+            contextlib.closing(Log(workdir, config, steps_per_epoch, first, last, peak.rate)) as log,
         ):
             step = _compile(make_step(graphdef, optimizer, config, described), described, config, mesh)
             validate = make_validate(graphdef, config, held_out, mesh) if held_out else None

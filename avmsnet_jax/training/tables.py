@@ -8,7 +8,8 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
-from avmsnet_jax.config import Config
+from avmsnet_jax.config import Config, ModelConfig
+from avmsnet_jax.models import flops
 from avmsnet_jax.training.optimizer import Treatment, parameter_path, treatment
 from avmsnet_jax.training.step import TrainState
 
@@ -31,7 +32,7 @@ def parameters(config: Config, params: Any) -> list[Row]:
 
 def each_parameter(rows: list[Row]) -> str:
     """All of them: `parameter, shape, group, lr, decay`."""
-    cells = [(row.path, "x".join(map(str, row.shape)), row.treatment.group, *_rates(row.treatment)) for row in rows]
+    cells = [(row.path, _by(row.shape), row.treatment.group, *_rates(row.treatment)) for row in rows]
     return _aligned([("parameter", "shape", "group", "lr", "decay"), *cells], numbers=(3, 4))
 
 
@@ -43,6 +44,17 @@ def each_group(rows: list[Row]) -> str:
     cells = [(how.group, str(len(counts)), f"{sum(counts):,}", *_rates(how)) for how, counts in sizes.items()]
     total = ("total", str(len(rows)), f"{sum(math.prod(row.shape) for row in rows):,}", "", "")
     return _aligned([("group", "tensors", "parameters", "lr", "decay"), *cells, total], numbers=(1, 2, 3, 4))
+
+
+def each_operation(config: ModelConfig) -> str:
+    """All convolutions and matrix products on a clip: `operation, output, sums over, multiply-adds, in training`."""
+    cells = [
+        (each.name, _by(each.output), _by(each.summed), f"{each.multiply_adds:,}", f"{each.training_multiply_adds:,}")
+        for each in flops.operations(config)
+    ]
+    total = ("total", "", "", f"{flops.forward_flops(config) // 2:,}", f"{flops.training_flops(config) // 2:,}")
+    header = ("operation", "output", "sums over", "multiply-adds", "in training")
+    return _aligned([header, *cells, total], numbers=(3, 4))
 
 
 def devices(mesh: Mesh, batch_size: int) -> str:
@@ -71,6 +83,10 @@ def memory(described: TrainState, compiled: Any) -> str:
         told.append(f"a step {_size(analysis.temp_size_in_bytes)} beside them")
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     return f"memory a device: {', '.join(told)}" + (f"; it has {_size(limit)}" if limit else "")
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
 
 
 def _bytes_a_device(tree: Any) -> int:

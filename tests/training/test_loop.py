@@ -24,11 +24,11 @@ from avmsnet_jax.data.pipeline import Records, hold_out, open_split
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media.writer import write_movie
-from avmsnet_jax.training import validation
+from avmsnet_jax.training import peak, validation
 from avmsnet_jax.training.loop import train
 from avmsnet_jax.training.step import bce
 from avmsnet_jax.weights import checkpoint, names
-from tests.conftest import ROOT, SMALL, one_line
+from tests.conftest import ROOT, SMALL, SMALL_TRAINING_FLOPS, one_line
 
 pytestmark = pytest.mark.usefixtures("compiled_before")
 
@@ -130,9 +130,8 @@ def on_tensorboard(workdir):
 
 def test_tensorboard_reads_what_a_run_wrote(small_run):
     events = event_accumulator.EventAccumulator(str(small_run / "tensorboard")).Reload()
-    assert {"loss", "gradient_norm", "clips_per_second", "data_wait_share", "learning_rate/fusion"} <= set(
-        events.Tags()["scalars"]
-    )
+    rates = {"clips_per_second", "model_flops_per_second", "mfu", "data_wait_share", "learning_rate/fusion"}
+    assert {"loss", "gradient_norm"} | rates <= set(events.Tags()["scalars"])
     assert losses(small_run) == on_tensorboard(small_run)
 
 
@@ -146,11 +145,39 @@ def test_a_run_says_what_it_is_about_to_do(python, small_config_file, tmp_path):
         r"fusion +6 +1,428 +0.001 +1e-05",
         r"attention_score_bias +3 +3 +2e-06 +0",
         r"total +91 +69,710",
+        r"MFU against a measured [\d.]+ [GT]FLOP/s",
         r"memory a device: parameters 279 kB, optimiser 279 kB, .* a step .* beside them; compiled in \d+ s",
         r"traced steps 2 to 2: .*/profile",
     ):
         assert re.search(line, done.stdout), (line, done.stdout)
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
+
+
+# How well it uses the devices
+
+
+def test_utilisation_is_useful_arithmetic_over_the_peak(config, tmp_path, monkeypatch, capsys):
+    config.train.epochs = 1
+    monkeypatch.setitem(peak.DATA_SHEETS, "cpu", {"float32": 2e9, "bfloat16": 7e9})
+    train(config, tmp_path / "run")
+    said = capsys.readouterr().out
+    assert "MFU against the data sheets' 2 GFLOP/s\n" in said
+    found = lines(tmp_path / "run")
+    assert len(found) == 4
+    for line in found:
+        flops = SMALL_TRAINING_FLOPS * line["clips_per_second"]
+        assert line["model_flops_per_second"] == pytest.approx(flops)
+        assert line["mfu"] == pytest.approx(flops / 2e9)
+    assert f"  {found[-1]['clips_per_second']:.1f} clips/s  MFU {100 * found[-1]['mfu']:.1f}%\n" in said
+
+
+def test_a_device_without_a_data_sheet_is_measured(config, tmp_path, capsys):
+    config.train.epochs = 1
+    train(config, tmp_path / "run")
+    (told,) = re.findall(r"^MFU against a measured ([\d.]+) ([GT])FLOP/s$", capsys.readouterr().out, re.MULTILINE)
+    measured = float(told[0]) * {"G": 1e9, "T": 1e12}[told[1]]
+    for line in lines(tmp_path / "run"):
+        assert line["model_flops_per_second"] / line["mfu"] == pytest.approx(measured, rel=0.01)
 
 
 # On films that are held out

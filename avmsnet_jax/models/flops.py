@@ -1,0 +1,116 @@
+"""The network's arithmetic, counted exactly from its configuration: no array, no tracing, no compiler.
+
+Model FLOPs are twice the multiply-adds of convolutions and matrix products. Normalisation, activations, pooling,
+softmax and sums are not among them: they are limited by memory, and data sheets rate products. The count is dense:
+every output of a convolution takes a product for each tap and channel, where the tap falls on padding, too, and where
+the channel is ALM's zeros in the visual-only network. What is computed twice to save memory counts once.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+from avmsnet_jax.config import ModelConfig
+from avmsnet_jax.models import dam
+from avmsnet_jax.models.resnet3d import BLOCKS, block_plan, expansion
+from avmsnet_jax.models.soundnet import FEATURES, LAYERS
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """A convolution or a matrix product on one clip.
+
+    Attributes:
+      name: the path of its layer in the network's state. `alm/form` is ALM's kernel times the sound, `alm/maps` the
+        picture times what that gives.
+      output: shape of what it gives, channels last: (T, H, W, C), (H, W, C), (T, C) or (C,).
+      summed: what an output element sums products over: taps, if there are any, and channels of the input.
+      input_gradient: whether training asks for the gradient by its input, which nobody does of pixels and sound.
+    """
+
+    name: str
+    output: tuple[int, ...]
+    summed: tuple[int, ...]
+    input_gradient: bool = True
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of the forward pass."""
+        return math.prod(self.output) * math.prod(self.summed)
+
+    @property
+    def training_multiply_adds(self) -> int:
+        """Of a training step: the gradient by the kernel, or by ALM's form, takes as many, and so does the input's."""
+        return (3 if self.input_gradient else 2) * self.multiply_adds
+
+
+def operations(config: ModelConfig) -> list[Operation]:
+    """Every convolution and matrix product of the configured network, in the order of the forward pass."""
+    width, channels = config.trunk_width, config.trunk_width
+    size = _after((config.frames, config.frame_size, config.frame_size), 1, 2, 2)
+    found = [Operation("trunk/conv", (*size, width), (7, 7, 7, 3), input_gradient=False)]
+    found += _dam(0, size, width)
+    size = _after(size, 2, 2, 2)  # the pooling
+    for stage, blocks in enumerate(BLOCKS[config.depth]):
+        if stage:
+            found += _dam(stage, size, channels)
+        planes = width * 2**stage
+        out = planes * expansion(config.depth)
+        for block in range(blocks):
+            name, stride = f"trunk/stages/{stage}/{block}", 2 if stage and not block else 1
+            for number, (i, o, k, s) in enumerate(block_plan(channels, planes, stride, config.depth)):
+                size = _after(size, s, s, s)
+                found.append(Operation(f"{name}/convs/{number}", (*size, o), (k, k, k, i)))
+            if config.shortcut == "B" and (stride > 1 or channels != out):
+                found.append(Operation(f"{name}/shortcut/conv", (*size, out), (1, 1, 1, channels)))
+            channels = out
+    if config.dam4:
+        found += _dam(3, size, channels)
+
+    steps, *places = size
+    if config.audiovisual:
+        found += _soundnet(config)
+        sound, alm = FEATURES * config.soundnet_width, config.alm_width
+        found += [
+            Operation("alm/visual", (*places, alm), (channels,)),
+            Operation("alm/sound", (alm,), (sound,)),
+            Operation("alm/form", (alm, config.alm_channels), (alm,)),
+            Operation("alm/maps", (*places, config.alm_channels), (alm,)),
+        ]
+    steps, wide = -(-steps // 2), config.adjust_width
+    return [
+        *found,
+        Operation("adjust", (steps, *places, wide), (1, 1, 1, channels)),
+        Operation("fusion", (steps, *places, wide), (3, 3, wide + config.alm_channels)),
+        Operation("fc1", (config.head_width,), (wide * steps * math.prod(places),)),
+        Operation("fc2", (config.head_width,), (config.head_width,)),
+        Operation("fc3", (1,), (config.head_width,)),
+    ]
+
+
+def forward_flops(config: ModelConfig) -> int:
+    """Model FLOPs of a forward pass, a clip."""
+    return 2 * sum(operation.multiply_adds for operation in operations(config))
+
+
+def training_flops(config: ModelConfig) -> int:
+    """Model FLOPs of a training step, a clip: the forward pass and the gradients by weights and activations."""
+    return 2 * sum(operation.training_multiply_adds for operation in operations(config))
+
+
+def _after(size: tuple[int, ...], *stride: int) -> tuple[int, ...]:
+    """T, H, W after strides by a kernel of odd size that is padded by half of it."""
+    return tuple((n - 1) // s + 1 for n, s in zip(size, stride, strict=True))
+
+
+def _dam(index: int, size: tuple[int, ...], channels: int) -> Iterator[Operation]:
+    yield Operation(f"dams/{index}/conv", (*size[1:], dam.WIDTH), (3, 3, channels))
+    yield Operation(f"dams/{index}/score", (*size[1:], 1), (1, 1, dam.WIDTH))
+
+
+def _soundnet(config: ModelConfig) -> Iterator[Operation]:
+    steps, channels = config.audio_samples, 1
+    for number, (factor, kernel, padding, pool) in enumerate(LAYERS):
+        steps, out = (steps + 2 * padding - kernel) // 2 + 1, factor * config.soundnet_width
+        yield Operation(f"soundnet/convs/{number}", (steps, out), (kernel, channels), input_gradient=number > 0)
+        steps, channels = steps // pool, out

@@ -1,0 +1,84 @@
+"""What devices can do at most: by data sheets, and where they have none, measured."""
+
+import types
+
+import numpy as np
+import pytest
+
+from avmsnet_jax.training import peak
+
+
+def devices(*kinds):
+    """As much of a mesh as data sheets are looked up for."""
+    return types.SimpleNamespace(devices=np.array([types.SimpleNamespace(device_kind=kind) for kind in kinds]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "rate"),
+    [
+        ("NVIDIA A100-SXM4-80GB", "bfloat16", 624e12 / 2),
+        ("NVIDIA H100 80GB HBM3", "bfloat16", 1979e12 / 2),
+        ("NVIDIA H100 80GB HBM3", "float32", 989e12 / 2),
+        ("NVIDIA H100 PCIe", "bfloat16", 1513e12 / 2),
+        ("NVIDIA H200", "bfloat16", 1979e12 / 2),
+        ("NVIDIA B200", "bfloat16", 36e15 / 8 / 2),
+        ("NVIDIA L4", "bfloat16", 242e12 / 2),
+        ("TPU v4", "bfloat16", 275e12),
+        ("TPU v5 lite", "float32", 197e12),
+        ("TPU v5p", "bfloat16", 459e12),
+        ("TPU v6 lite", "bfloat16", 918e12),
+    ],
+)
+def test_half_of_what_data_sheets_give_with_sparsity(kind, dtype, rate):
+    assert peak.of(devices(kind), dtype).rate == pytest.approx(rate, rel=2e-3)
+
+
+def test_float32_is_as_fast_as_bfloat16_on_tpus_and_half_as_fast_on_gpus():
+    for kind, rates in peak.DATA_SHEETS.items():
+        share = 1 if kind.startswith("TPU") else 0.5
+        assert rates["float32"] / rates["bfloat16"] == pytest.approx(share, rel=0.01), kind
+
+
+def test_all_devices_together():
+    found = peak.of(devices(*["NVIDIA H200"] * 16), "bfloat16")
+    assert found.rate == 16 * 989e12
+    assert str(found) == "MFU against the data sheets' 15.8 PFLOP/s"
+    mixed = peak.of(devices("NVIDIA H100 PCIe", "NVIDIA A100 80GB PCIe"), "float32")
+    assert str(mixed) == "MFU against the data sheets' 534 TFLOP/s"
+
+
+# Waiting for a product takes as long as told here, and nothing else takes any time.
+CLOCK = """
+import types
+import jax
+from avmsnet_jax import mesh as mesh_lib
+from avmsnet_jax.config import MeshConfig
+from avmsnet_jax.training import peak
+
+now = 0.0
+
+def wait(product):
+    global now
+    now += seconds(product)
+
+jax.block_until_ready = wait
+peak.time = types.SimpleNamespace(perf_counter=lambda: now)
+"""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rate"),
+    [
+        # Of the compute types the faster counts.
+        ("0.02 if product.dtype == 'bfloat16' else 0.01", 2 * 512**3 / 0.01),
+        ("0.01 if product.dtype == 'bfloat16' else 0.02", 2 * 512**3 / 0.01),
+        # Of what is too small to tell larger ones are tried.
+        ("0.001 if product.shape[1] < 2048 else 0.02", 2 * 2048**3 / 0.02),
+    ],
+)
+def test_what_has_no_data_sheet_is_measured_on_all_devices_at_once(python, seconds, rate):
+    measure = "print(peak.of(mesh_lib.make_mesh(MeshConfig(data=2)), 'bfloat16').rate)"
+    program = f"{CLOCK}\ndef seconds(product):\n    return {seconds}\n\n{measure}"
+    done = python("-c", program, XLA_FLAGS="--xla_force_host_platform_device_count=4")
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == pytest.approx(2 * rate)
