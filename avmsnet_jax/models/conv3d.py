@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -98,13 +99,38 @@ _APPLY = {
 FORMS = tuple(_APPLY)
 
 
-def choose_form(backend: str, kernel_size: Sequence[int]) -> str:
-    """The fastest form for a kernel of that size (D, H, W) on a backend ("cpu", "gpu", "tpu")."""
-    if kernel_size == (1, 1, 1):
-        return "pointwise"
-    if backend != "cpu":
-        return "direct"
-    return "fold" if kernel_size[0] > 3 else "taps"
+class Forms(NamedTuple):
+    """Which form computes the result, the gradient of the input, and that of the kernel."""
+
+    forward: str
+    input: str
+    kernel: str
+
+
+# What `python -m benchmarks.operators` found fastest, by backend and kind of kernel; docs/performance.md has tables.
+# In XLA's direct form the input's gradient of a strided 3x3x3 takes 20 to 30 times as long, the stem 8 to 12 times.
+_CUBE = Forms("taps", "taps", "shift")
+_STRIDED = Forms("taps", "taps", "taps")
+_STEM = Forms("fold", "fold", "fold")
+_POINT = Forms("pointwise", "pointwise", "pointwise")
+_DIRECT = Forms("direct", "direct", "direct")
+_TABLE = {
+    "cpu": {"point": _POINT, "cube": _CUBE, "strided cube": _STRIDED, "stem": _STEM},
+    # Not measured yet: what cuDNN and a TPU are given everywhere.
+    "gpu": {"point": _POINT, "cube": _DIRECT, "strided cube": _DIRECT, "stem": _DIRECT},
+    "tpu": {"point": _POINT, "cube": _DIRECT, "strided cube": _DIRECT, "stem": _DIRECT},
+}
+
+
+def choose_forms(backend: str, kernel_size: Sequence[int], stride: Sequence[int]) -> Forms:
+    """The fastest forms for a kernel of that size and stride (D, H, W) on a backend ("cpu", "gpu", "tpu")."""
+    if tuple(kernel_size) == (1, 1, 1):
+        kind = "point"
+    elif max(kernel_size) > 3:
+        kind = "stem"
+    else:
+        kind = "cube" if max(stride) == 1 else "strided cube"
+    return _TABLE[backend if backend in _TABLE else "gpu"][kind]
 
 
 def conv3d(
@@ -117,14 +143,34 @@ def conv3d(
       kernel: filter taps.
       stride: step along T, H, W.
       padding: zeros added at each end of T, H, W.
-      form: one of `FORMS`; empty = the one `choose_form` gives for this backend and kernel.
+      form: one of `FORMS`, for the result and both gradients; empty = those that `choose_forms` gives.
 
     Returns:
       (B, T', H', W', O) with T' = (T + 2p - D) // s + 1, and so on.
     """
-    size = kernel.shape[:3]
-    form = form or choose_form(jax.default_backend(), size)
-    return _APPLY[form](x, kernel, stride, padding)
+    forms = Forms(form, form, form) if form else choose_forms(jax.default_backend(), kernel.shape[:3], stride)
+    if len(set(forms)) == 1:
+        return _APPLY[forms.forward](x, kernel, stride, padding)
+    return _mixed(x, kernel, stride, padding, forms)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _mixed(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple, forms: Forms) -> jax.Array:
+    return _APPLY[forms.forward](x, kernel, stride, padding)
+
+
+def _forward(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple, forms: Forms) -> tuple:
+    return _APPLY[forms.forward](x, kernel, stride, padding), (x, kernel)
+
+
+def _backward(stride: Triple, padding: Triple, forms: Forms, residuals: tuple, dy: jax.Array) -> tuple:
+    x, kernel = residuals
+    to_x = jax.linear_transpose(lambda x: _APPLY[forms.input](x, kernel, stride, padding), x)
+    to_kernel = jax.linear_transpose(lambda kernel: _APPLY[forms.kernel](x, kernel, stride, padding), kernel)
+    return *to_x(dy), *to_kernel(dy)
+
+
+_mixed.defvjp(_forward, _backward)
 
 
 class Conv3d(nnx.Module):

@@ -114,7 +114,7 @@ def test_every_gradient_equals_pytorch(depth, audiovisual, monkeypatch):
     # tested beside the others in test_conv3d.py, is the one that compiles fastest.
     monkeypatch.setattr(ModelConfig, "validate", lambda self: None)
     monkeypatch.setattr(jnp, "float32", jnp.float64)
-    monkeypatch.setattr(conv3d, "choose_form", lambda *_: "direct")
+    monkeypatch.setattr(conv3d, "choose_forms", lambda *_: conv3d.Forms("direct", "direct", "direct"))
     with jax.enable_x64(True):
         config = ModelConfig(depth=depth, audiovisual=audiovisual, dtype="float64", **TINY)
         compare(config, states(config), "float64", bound=1e-9, rounding=1e-11)

@@ -135,7 +135,7 @@ def configured(model: ModelConfig) -> Config:
 def test_ten_steps_equal_pytorchs(monkeypatch):
     monkeypatch.setattr(ModelConfig, "validate", lambda self: None)
     monkeypatch.setattr(jnp, "float32", jnp.float64)
-    monkeypatch.setattr(conv3d, "choose_form", lambda *_: "direct")
+    monkeypatch.setattr(conv3d, "choose_forms", lambda *_: conv3d.Forms("direct", "direct", "direct"))
     with jax.enable_x64(True):
         config = configured(ModelConfig(depth=18, dtype="float64", **TINY))
         loss, values, moves = compare(config, 8, torch.float64)
