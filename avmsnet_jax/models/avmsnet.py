@@ -8,13 +8,13 @@ from flax import nnx
 
 from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.models import init
+from avmsnet_jax.models import init, pool
 from avmsnet_jax.models.alm import ALM
 from avmsnet_jax.models.batch_norm import BatchNorm
 from avmsnet_jax.models.conv3d import Conv3d
 from avmsnet_jax.models.dam import DAM
 from avmsnet_jax.models.product import dot_general
-from avmsnet_jax.models.resnet3d import ResNet3D, expansion, max_pool
+from avmsnet_jax.models.resnet3d import ResNet3D, expansion
 from avmsnet_jax.models.soundnet import FEATURES, SoundNet
 
 ACTIVITYNET_MEAN = (114.7748, 107.7354, 99.4750)  # RGB, of 0-255
@@ -126,7 +126,7 @@ class AVMSNet(nnx.Module):
 
         x = (jnp.asarray(video, jnp.float32) - jnp.array(ACTIVITYNET_MEAN)).astype(config.dtype)
         seen["stem"] = x = self.trunk.stem(x)
-        x = max_pool(attend(0, x))
+        x = pool.cubes(attend(0, x))
         seen["layer1"] = x = self.trunk.stage(0, x)
         seen["layer2"] = x = self.trunk.stage(1, attend(1, x))
         seen["layer3"] = x = self.trunk.stage(2, attend(2, x))

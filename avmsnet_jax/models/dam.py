@@ -1,7 +1,5 @@
 """The attention module that A/V-MSNet puts on the stem, layer1 and layer2 (and, in its figure, on layer3)."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -21,8 +19,16 @@ class DAM(nnx.Module):
 
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Takes `x` (B, T, H, W, C); returns `x * (1 + a)` and the attention `a` (B, H, W) float32, which sums to 1."""
-        # A sum of slices: XLA on CPU would fuse a reduction into the convolution, which then takes ten times as long.
-        mean = functools.reduce(jnp.add, (x[:, t] for t in range(x.shape[1]))) / x.shape[1]
-        score = self.score(self.conv(mean))[..., 0].astype(jnp.float32)
+        score = self.score(self.conv(_mean_over_time(x)))[..., 0].astype(jnp.float32)
         attention = jax.nn.softmax(score, axis=(1, 2))
         return x * (1 + attention)[:, None, :, :, None].astype(x.dtype), attention
+
+
+def _mean_over_time(x: jax.Array) -> jax.Array:
+    """The mean of `x` (B, T, H, W, C) over T."""
+    if jax.default_backend() != "cpu":
+        return jnp.mean(x, axis=1)
+    # As a product: XLA on CPU fuses a sum into what reads it, and the convolution's gradients read it for every tap.
+    batch, steps = x.shape[:2]
+    mean = jnp.einsum("bt,btn->bn", jnp.full((batch, steps), 1 / steps, x.dtype), x.reshape(batch, steps, -1))
+    return mean.reshape(batch, *x.shape[2:])

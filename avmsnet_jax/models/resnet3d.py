@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 
 from avmsnet_jax.models.batch_norm import BatchNorm
 from avmsnet_jax.models.conv3d import Conv3d
@@ -76,26 +75,6 @@ class Block(nnx.Module):
         elif x.shape != y.shape:
             x = subsample_and_pad(x, self.stride, self.out)
         return nnx.relu(y + x)
-
-
-def max_pool(x: jax.Array) -> jax.Array:
-    """3x3x3 maximum, stride 2, one cell of padding: (B, T, H, W, C), sizes even, to half of T, H and W.
-
-    Axis by axis, and as maxima of slices: `reduce_window` takes twice as long on CPU and its gradient four times.
-    Of equal values the first gets the gradient, as in PyTorch. It is chosen by comparing the values, not by looking
-    which of them equals the maximum (`jnp.maximum`): computed a second time for the gradient, none might.
-    """
-    for axis in (1, 2, 3):
-        even, odd = (x[(slice(None),) * axis + (slice(start, None, 2),)] for start in (0, 1))
-        before = [(0, 0)] * x.ndim
-        before[axis] = (1, 0)
-        last = lax.slice_in_dim(jnp.pad(odd, before, constant_values=-jnp.inf), 0, odd.shape[axis], axis=axis)
-        x = _larger(_larger(last, even), odd)
-    return x
-
-
-def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.where(a >= b, a, b)
 
 
 class ResNet3D(nnx.Module):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
+from jax.interpreters import partial_eval
 
 from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.models import flops
@@ -132,10 +133,12 @@ def test_the_program_that_jax_traces_does_that_and_nothing_else(change):
     def forward(params, stats, video, audio):
         return nnx.merge(graphdef, params, stats, copy=True)(video, audio).logits.sum()
 
-    # On a CPU means of batch normalisation are written as products.
-    with mock.patch("jax.default_backend", return_value="gpu"):
-        once, trained = (
-            jax.make_jaxpr(program)(params, stats, video, audio) for program in (forward, jax.grad(forward))
-        )
-    assert 2 * multiply_adds(once.jaxpr) == CLIPS * flops.forward_flops(config)
-    assert 2 * multiply_adds(trained.jaxpr) == CLIPS * flops.training_flops(config)
+    def traced(program):
+        # On a CPU a mean over time is written as a product.
+        with mock.patch("jax.default_backend", return_value="gpu"):
+            jaxpr = jax.make_jaxpr(program)(params, stats, video, audio).jaxpr
+        # XLA drops what nobody asks for: the gradient by the sound.
+        return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0]
+
+    assert 2 * multiply_adds(traced(forward)) == CLIPS * flops.forward_flops(config)
+    assert 2 * multiply_adds(traced(jax.value_and_grad(forward))) == CLIPS * flops.training_flops(config)
