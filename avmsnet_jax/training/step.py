@@ -1,5 +1,6 @@
 """One training step, as a pure function of the state and a batch."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -127,19 +128,37 @@ def make_step(graphdef: Any, optimizer: optax.GradientTransformation, config: Co
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
         compute = gradients if settings.accumulate == 1 else accumulated
         value, stats, grads = compute(state.params, state.stats, batch)
-        norm = optax.tree.norm(grads)
+        norm = jnp.sqrt(jax.tree.reduce(jnp.add, jax.tree.map(_sum_of_squares, grads)))
         finite = jnp.isfinite(value) & jnp.isfinite(norm) & (state.step >= 0)
         finite &= jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), stats))
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        ema = state.ema
-        if ema is not None:
-            ema = optax.incremental_update(params, ema, 1 - settings.ema_decay)
-        after = TrainState(state.step + 1, params, stats, opt_state, ema)
-        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
-        return kept._replace(step=jnp.where(finite, after.step, -1)), Measured(value, norm, finite)
+
+        def apply(state: TrainState) -> TrainState:
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+            ema = state.ema
+            if ema is not None:
+                ema = optax.incremental_update(params, ema, 1 - settings.ema_decay)
+            return TrainState(state.step + 1, params, stats, opt_state, ema)
+
+        def keep(state: TrainState) -> TrainState:
+            return state._replace(step=jnp.full_like(state.step, -1))
+
+        return jax.lax.cond(finite, apply, keep, state), Measured(value, norm, finite)
 
     return jax.jit(step, donate_argnums=0, out_shardings=(_places(described), None))
+
+
+def _sum_of_squares(x: jax.Array) -> jax.Array:
+    """Of a gradient. That of a large linear layer a piece at a time: XLA on CPU would write all its squares first."""
+    if jax.default_backend() != "cpu" or x.ndim != 2 or x.size < 2**22:
+        return jnp.sum(jnp.square(x))
+    rows = math.gcd(len(x), 64)  # in a piece; devices that share the layer by rows share each piece
+    pieces = x.reshape(rows, -1, x.shape[1])
+
+    def add(piece: int, total: jax.Array) -> jax.Array:
+        return total + jnp.square(jax.lax.dynamic_index_in_dim(pieces, piece, axis=1, keepdims=False))
+
+    return jnp.sum(jax.lax.fori_loop(0, pieces.shape[1], add, jnp.zeros((rows, x.shape[1]))))
 
 
 def _places(described: TrainState) -> TrainState:
