@@ -12,7 +12,7 @@ def keep_convolutions_on_eigen() -> None:
     """Adds to XLA_FLAGS that YNNPACK is to run matrix products only, unless the user has set that flag.
 
     jaxlib hands 2-D convolutions on CPU to YNNPACK by default, where they take two to three times as long as in Eigen
-    (benchmarks/forward.py shows what that makes of a forward pass). Per-`jit` compiler options would do as well, but
+    (benchmarks/network.py shows what that makes of a forward pass). Per-`jit` compiler options would do as well, but
     not for a user's own `jit`.
     Without effect once JAX has compiled something.
     """

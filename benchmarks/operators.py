@@ -1,0 +1,254 @@
+"""Every 3-D convolution of the network: each execution form, forward and both gradients, against PyTorch's.
+
+    python -m benchmarks.operators --depth=50 --batch=4 --output=operators.json
+
+For each distinct convolution (input, kernel, stride) of the network at its sizes, in one process and in turns: each
+form of `models/conv3d.py` that can run it, and PyTorch (contiguous and channels_last_3d, whichever is faster in each
+round). "input" and "weight" are the gradients with respect to these, alone. Ratios are PyTorch's time over ours, so
+more is better, and the median of the rounds. Beside them stands what the best form reaches of the rate of a large
+matrix product, measured in the same rounds: what the machine allows. Needs torch.
+"""
+
+import collections
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from flax import nnx
+
+from avmsnet_jax import AVMSNet, ModelConfig, command
+from avmsnet_jax.models import conv3d
+
+_DEPTH = flags.DEFINE_integer("depth", 50, "3D-ResNet depth")
+_BATCH = flags.DEFINE_integer("batch", 4, "clips in a batch")
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "compute type, of both sides")
+_ROUNDS = flags.DEFINE_integer("rounds", 9, "rounds; each runs every side once")
+_LEAVE_OUT = flags.DEFINE_list("leave_out", [], f"forms not to try, of {', '.join(conv3d.FORMS)}")
+_OUTPUT = flags.DEFINE_string("output", "", "JSON file for the figures")
+
+PASSES = ("forward", "input", "weight")
+_MATMUL = 2048  # rows and columns of the product that says what the machine allows
+
+Run = Callable[[], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Convolution:
+    """A convolution of `x` (B, T, H, W, C) with a kernel (D, H, W, C, O)."""
+
+    x: tuple[int, ...]
+    kernel: tuple[int, ...]
+    stride: conv3d.Triple
+    padding: conv3d.Triple
+
+    @property
+    def output(self) -> tuple[int, ...]:
+        """The shape of the result."""
+        spans = zip(self.x[1:4], self.kernel, self.stride, self.padding, strict=False)
+        return (self.x[0], *((n + 2 * p - k) // s + 1 for n, k, s, p in spans), self.kernel[-1])
+
+    @property
+    def flops(self) -> int:
+        """Of any of the three passes: each multiplies every output with every tap once."""
+        return 2 * int(np.prod(self.output)) * int(np.prod(self.kernel[:4]))
+
+    def __str__(self) -> str:
+        def times(sizes: tuple[int, ...]) -> str:
+            return "x".join(map(str, sizes))
+
+        stride = "" if self.stride == (1, 1, 1) else f" /{times(self.stride)}"
+        return f"{times(self.x[1:4])}x{self.x[4]} -> {self.kernel[4]}, {times(self.kernel[:3])}{stride}"
+
+
+def convolutions(config: ModelConfig, batch: int) -> dict[Convolution, int]:
+    """What the network convolves, in order, and how often."""
+    seen: collections.Counter[Convolution] = collections.Counter()
+    apply = conv3d.conv3d
+
+    def noted(x: jax.Array, kernel: jax.Array, stride: Any, padding: Any) -> jax.Array:
+        seen[Convolution(x.shape, kernel.shape, stride, padding)] += 1
+        return apply(x, kernel, stride, padding)
+
+    model = nnx.eval_shape(lambda: AVMSNet(config, rngs=nnx.Rngs(0)))
+    graph, state = nnx.split(model)
+    video = jax.ShapeDtypeStruct((batch, config.frames, config.frame_size, config.frame_size, 3), jnp.uint8)
+    audio = jax.ShapeDtypeStruct((batch, config.audio_samples), jnp.float32)
+    with mock.patch.object(conv3d, "conv3d", noted):
+        jax.eval_shape(lambda state, video, audio: nnx.merge(graph, state)(video, audio).logits, state, video, audio)
+    return dict(seen)
+
+
+def passes(run: Callable[[Any, Any], Any], x: Any, kernel: Any, dy: Any) -> dict[str, Run]:
+    """The forward pass and each gradient of `run(x, kernel)`, compiled."""
+
+    def with_respect_to(part: int) -> Run:
+        def gradient(x: Any, kernel: Any, dy: Any) -> Any:
+            alone = (lambda x: run(x, kernel)) if part == 0 else (lambda kernel: run(x, kernel))
+            return jax.vjp(alone, (x, kernel)[part])[1](dy)
+
+        compiled = jax.jit(gradient)
+        return lambda: jax.block_until_ready(compiled(x, kernel, dy))
+
+    forward = jax.jit(run)
+    return {
+        "forward": lambda: jax.block_until_ready(forward(x, kernel)),
+        "input": with_respect_to(0),
+        "weight": with_respect_to(1),
+    }
+
+
+def ours(case: Convolution, dtype: str) -> dict[str, dict[str, Run]]:
+    """Every form that can run the case, by name, and its passes."""
+    rng = np.random.default_rng(0)
+    x, kernel, dy = (
+        jnp.asarray(rng.standard_normal(shape, np.float32), dtype) for shape in (case.x, case.kernel, case.output)
+    )
+    found = {}
+    for form in conv3d.FORMS:
+        if form in _LEAVE_OUT.value or (form == "im2col" and np.prod(case.kernel[:3]) > 27):  # minutes to compile
+            continue
+        if case.kernel[:3] == (1, 1, 1) and form not in ("pointwise", "direct"):  # all the same but for slices
+            continue
+
+        def run(x: Any, kernel: Any, form: str = form) -> Any:
+            return conv3d.conv3d(x, kernel, case.stride, case.padding, form=form)
+
+        try:
+            jax.eval_shape(run, x, kernel)
+        except ValueError:  # the form is for other shapes
+            continue
+        found[form] = passes(run, x, kernel, dy)
+    return found
+
+
+def pytorch(case: Convolution, dtype: str) -> dict[str, dict[str, Run]]:
+    """PyTorch's convolution in both memory layouts a user might choose."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    kind = getattr(torch, dtype)
+
+    def finish() -> None:
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    def side(layout: torch.memory_format) -> dict[str, Run]:
+        def tensor(shape: tuple[int, ...]) -> torch.Tensor:
+            return torch.randn(shape, device=device, dtype=kind).to(memory_format=layout)
+
+        x = tensor((case.x[0], case.x[4], *case.x[1:4]))
+        kernel = tensor((case.kernel[4], case.kernel[3], *case.kernel[:3]))
+        dy = tensor((case.output[0], case.output[4], *case.output[1:4]))
+
+        def forward() -> None:
+            with torch.inference_mode():
+                torch.nn.functional.conv3d(x, kernel, None, case.stride, case.padding)
+            finish()
+
+        def backward(wanted: list[bool]) -> Run:
+            def run() -> None:
+                torch.ops.aten.convolution_backward(
+                    dy, x, kernel, None, case.stride, case.padding, (1, 1, 1), False, (0, 0, 0), 1, wanted
+                )
+                finish()
+
+            return run
+
+        return {"forward": forward, "input": backward([True, False, False]), "weight": backward([False, True, False])}
+
+    return {
+        "torch, contiguous": side(torch.contiguous_format),
+        "torch, channels_last_3d": side(torch.channels_last_3d),
+    }
+
+
+def product(dtype: str) -> Run:
+    """A large matrix product by JAX."""
+    a = jnp.asarray(np.random.default_rng(0).standard_normal((_MATMUL, _MATMUL), np.float32), dtype)
+    multiply = jax.jit(jnp.matmul)
+    return lambda: jax.block_until_ready(multiply(a, a))
+
+
+def measure(sides: dict[str, Run]) -> dict[str, list[float]]:
+    """Seconds of every side in every round."""
+    for run in sides.values():
+        run()
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(_ROUNDS.value):
+        for name, run in sides.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def compare(case: Convolution, dtype: str) -> dict[str, dict[str, Any]]:
+    """By pass: PyTorch's time over each form's, the form chosen, the best, and the shares of the product's rate."""
+    us, them = ours(case, dtype), pytorch(case, dtype)
+    forms = conv3d.choose_forms(jax.default_backend(), case.kernel[:3], case.stride)
+    chosen = dict(zip(PASSES, forms, strict=True))
+    found = {}
+    for name in PASSES:
+        if name == "input" and case.x[-1] == 3:
+            continue  # nobody asks for the gradient of the film
+        sides = {side: runs[name] for side, runs in {**us, **them}.items()}
+        seconds = measure({**sides, "product": product(dtype)})
+        theirs = np.min([seconds[side] for side in them], axis=0)
+        ratios = {form: float(np.median(theirs / np.array(seconds[form]))) for form in us}
+        best = max(ratios, key=ratios.__getitem__)
+        rate = 2 * _MATMUL**3 / np.array(seconds["product"])
+        found[name] = {
+            "ratio": ratios,
+            "spread": {form: np.quantile(theirs / np.array(seconds[form]), [0.1, 0.9]).tolist() for form in us},
+            "chosen": chosen[name],
+            "best": best,
+            "share of product's rate": {
+                side: float(np.median(case.flops / seconds_of / rate))
+                for side, seconds_of in {**{form: np.array(seconds[form]) for form in us}, "torch": theirs}.items()
+            },
+            "seconds": {side: float(np.median(seconds[side])) for side in seconds},
+        }
+    return found
+
+
+def main(_: list[str]) -> None:
+    """Measures and prints a table."""
+    config = ModelConfig(depth=_DEPTH.value, dtype=_DTYPE.value)
+    cases = convolutions(config, _BATCH.value)
+    print(f"{jax.devices()[0].device_kind}, depth {_DEPTH.value}, batch {_BATCH.value}, {_DTYPE.value}")
+    print("PyTorch's time over ours; * is the form that the network takes, % is of a large product's rate\n")
+    rows, total = [], {"ours": 0.0, "torch": 0.0}
+    for case, count in cases.items():
+        measured = compare(case, _DTYPE.value)
+        rows.append({"convolution": str(case), "count": count, "flops": case.flops, **measured})
+        for name, found in measured.items():
+            share, chosen = found["share of product's rate"], found["chosen"]
+            listed = "  ".join(
+                f"{form}{'*' * (form == chosen)} {ratio:.2f}"
+                for form, ratio in sorted(found["ratio"].items(), key=lambda item: -item[1])
+            )
+            print(
+                f"{case!s:44} x{count:<2} {name:8} {listed}   {chosen} {share[chosen]:.0%}, torch {share['torch']:.0%}",
+                flush=True,
+            )
+            total["ours"] += count * found["seconds"][chosen]
+            total["torch"] += count * found["seconds"][chosen] * found["ratio"][chosen]
+    print(f"\nall convolutions of a training step: {total['torch'] / total['ours']:.2f}")
+    if _OUTPUT.value:
+        settings = {
+            "device": jax.devices()[0].device_kind, "depth": _DEPTH.value, "batch": _BATCH.value,
+            "dtype": _DTYPE.value, "rounds": _ROUNDS.value, "jax": jax.__version__,
+        }  # fmt: skip
+        Path(_OUTPUT.value).write_text(json.dumps({**settings, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    command.run(main)
