@@ -10,6 +10,7 @@ from typing import Any
 from absl import flags, logging
 from ml_collections import config_flags
 
+from avmsnet_jax import compiled
 from avmsnet_jax import config as config_lib
 from avmsnet_jax.errors import UserError
 
@@ -39,6 +40,8 @@ def run(
         if any(argument in ("--help", "-h", "--helpfull", "-help") for argument in sys.argv[1:]):
             print(_help(module, program, takes_config, positional, sections), flush=True)
             sys.exit(0)
+        if takes_config:  # the commands that run a network; their configuration may import JAX
+            compiled.keep()
         main(*_parse(sys.argv, takes_config, config_optional or bool(sections), positional))
     except UserError as error:
         print(f"{program}: {error}", file=sys.stderr)

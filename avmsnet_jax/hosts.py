@@ -15,6 +15,7 @@ from pathlib import Path
 import jax
 from jax.experimental import multihost_utils
 
+from avmsnet_jax import compiled
 from avmsnet_jax.config import HostsConfig
 from avmsnet_jax.errors import UserError
 
@@ -52,6 +53,7 @@ def together(config: HostsConfig, workdir: Path) -> Iterator[None]:
     if jax.process_count() == 1:
         yield
         return
+    compiled.keep_nothing_of_several()
     watch = _Watch(workdir / ".alive", config.patience)
     try:
         yield

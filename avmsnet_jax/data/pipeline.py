@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import zlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
 from typing import Any, TypeVar
@@ -407,35 +407,46 @@ def eval_batches(
     return Batches(grain.MapDataset.range(-(-most // batch_size)).map(load), threads, workers)
 
 
-def ahead(
-    batches: Batches, place: Callable[[Batch], Placed], depth: int = 2
-) -> Generator[tuple[Placed, dict[str, int]]]:
-    """Batches on the devices before they are asked for.
+class Ahead(Iterator[tuple[Placed, dict[str, int]]]):
+    """Batches on the devices before they are asked for, the first from now on.
 
     A thread waits for the disk and hands over to the devices, so that who takes a batch waits only if there is none.
+    Each comes as what `place` returned, with the position after that batch for `Batches.set_state`.
 
     Args:
       batches: what to place; closed at the end.
       place: puts a batch on the devices.
       depth: placed batches that wait while one is used.
-
-    Yields:
-      what `place` returned, and the position after that batch for `Batches.set_state`.
     """
 
-    def following() -> tuple[Placed, dict[str, int]] | None:
-        batch = next(batches, None)
-        return None if batch is None else (place(batch), batches.get_state())
+    def __init__(self, batches: Batches, place: Callable[[Batch], Placed], depth: int = 2):
+        self._batches = batches
+        self._place = place
+        self._thread = futures.ThreadPoolExecutor(1, thread_name_prefix="ahead")
+        self._coming = collections.deque(self._thread.submit(self._following) for _ in range(depth))
 
-    thread = futures.ThreadPoolExecutor(1, thread_name_prefix="ahead")
-    try:
-        coming = collections.deque(thread.submit(following) for _ in range(depth))
-        while (item := coming.popleft().result()) is not None:
-            coming.append(thread.submit(following))
-            yield item
-    finally:
-        thread.shutdown(cancel_futures=True)
-        batches.close()
+    def __next__(self) -> tuple[Placed, dict[str, int]]:
+        """The batch that is due. After the last, or one that fails, nothing is read any more."""
+        try:
+            item = self._coming.popleft().result() if self._coming else None
+        except BaseException:
+            self.close()
+            raise
+        if item is None:
+            self.close()
+            raise StopIteration
+        self._coming.append(self._thread.submit(self._following))
+        return item
+
+    def close(self) -> None:
+        """Ends what reads ahead."""
+        self._coming.clear()
+        self._thread.shutdown(cancel_futures=True)
+        self._batches.close()
+
+    def _following(self) -> tuple[Placed, dict[str, int]] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else (self._place(batch), self._batches.get_state())
 
 
 def _maybe_flipped(index: int, rng: np.random.Generator) -> tuple[int, bool]:

@@ -63,7 +63,7 @@ def score_records(
 
     batch_size = -(-batch_size // share) * share
     batches = pipeline.eval_batches(records, batch_size=batch_size, threads=threads, workers=workers)
-    with contextlib.closing(pipeline.ahead(batches, place)) as placed:
+    with contextlib.closing(pipeline.Ahead(batches, place)) as placed:
         for (batch, parts), _ in placed:
             # All are on their way before the first is waited for.
             found = jax.device_get([_forward(graphdef, mesh, features, state, *part) for part in parts])

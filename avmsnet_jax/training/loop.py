@@ -43,6 +43,7 @@ class _Run(NamedTuple):
     step: Step
     records: pipeline.Records
     batches: pipeline.Batches
+    placed: pipeline.Ahead[dict[str, jax.Array]]
     validate: Validate | None
     checkpoints: Checkpoints
     log: Log
@@ -77,6 +78,7 @@ def _train(config: Config, workdir: Path) -> None:
     name = "train.batch_size" if parts == 1 else f"train.batch_size over train.accumulate={parts}"
     mesh_lib.check_divides(mesh, config.train.batch_size // parts, name)
     changes = _check_same_run(config, workdir)
+    peak = peak_lib.of(mesh, config.model.dtype)  # before anything else is asked of the devices
 
     optimizer = make_optimizer(config, steps_per_epoch)
     graphdef, described = describe(config, optimizer, mesh)
@@ -98,6 +100,7 @@ def _train(config: Config, workdir: Path) -> None:
     except OSError as error:
         raise UserError(f"cannot create {error.filename}: {error.strerror}; choose another --workdir") from None
     with contextlib.closing(Checkpoints(workdir / "checkpoints", config)) as checkpoints:
+        first = 0
         if state is None:
             state, position = checkpoints.restore(graphdef, described)
             if position.get("records") != records.identity:
@@ -106,14 +109,14 @@ def _train(config: Config, workdir: Path) -> None:
                     "cut otherwise or of other films; give those, or another --workdir to start anew"
                 )
             batches.set_state(position)
-        first, last = int(state.step), config.train.epochs * steps_per_epoch
+            first = int(state.step)  # of random weights it would wait until they are made, and the step can be compiled
+        last = config.train.epochs * steps_per_epoch
         say = f"{workdir}: {len(records)} clips, {steps_per_epoch} steps an epoch, {mesh.size} devices"
         if first >= last:
             _print(f"{say}; already trained to step {first}, nothing to do (raise --config.train.epochs to go on)")
             return
         _print(say + (f"; resuming at step {first} of {last}" if first else f"; {last} steps"))
         _introduce(config, mesh, described, held_out, changes)
-        peak = peak_lib.of(mesh, config.model.dtype)
         _print(str(peak))
         if hosts.is_first():
             with staged(workdir / "config.json") as stage:
@@ -121,12 +124,13 @@ def _train(config: Config, workdir: Path) -> None:
         with (
             listening() as stop,
             contextlib.closing(Log(workdir, config, steps_per_epoch, first, last, peak.rate)) as log,
+            contextlib.closing(pipeline.Ahead(batches, functools.partial(_place, mesh))) as placed,
         ):
             step = _compile(make_step(graphdef, optimizer, config, described), described, config, mesh)
             validate = make_validate(graphdef, config, held_out, mesh) if held_out else None
             log.restart_clock()
             run = _Run(
-                config, workdir, mesh, graphdef, step, records, batches, validate, checkpoints, log, stop,
+                config, workdir, mesh, graphdef, step, records, batches, placed, validate, checkpoints, log, stop,
                 steps_per_epoch, first, last,
             )  # fmt: skip
             reached = _loop(run, state)
@@ -137,14 +141,11 @@ def _loop(run: _Run, state: TrainState) -> int:
     """Takes the steps, and returns how many are done when it ends: all, or as many as there were when it was asked."""
     if jax.process_count() == 1 and run.stop.asked(run.first):  # while the step was compiled
         return run.first
-    with (
-        contextlib.closing(pipeline.ahead(run.batches, functools.partial(_place, run.mesh))) as placed,
-        contextlib.ExitStack() as trace,
-    ):
+    with contextlib.ExitStack() as trace:
         for count in range(run.first + 1, run.last + 1):
             _profile(run, count, state, trace)
             waiting = time.perf_counter()
-            batch, position = next(placed)
+            batch, position = next(run.placed)
             run.log.waited += time.perf_counter() - waiting
             with jax.transfer_guard("disallow"):  # between host and devices nothing moves but what was put there
                 state, measured = run.step(state, batch)
@@ -154,7 +155,7 @@ def _loop(run: _Run, state: TrainState) -> int:
                 try:
                     run.log.write(count)
                 except NotFiniteError as error:
-                    placed.close()
+                    run.placed.close()
                     raise _explained(run, state, *error.args) from None
             found = run.validate(state) if run.validate and not count % run.steps_per_epoch else None
             if found is not None:

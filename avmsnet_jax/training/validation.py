@@ -54,7 +54,7 @@ def make_validate(graphdef: Any, config: Config, held_out: pipeline.Records, mes
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
-        with contextlib.closing(pipeline.ahead(batches, place)) as placed:
+        with contextlib.closing(pipeline.Ahead(batches, place)) as placed:
             found = [jax.device_get(scored(params, state.stats, batch)) for batch, _ in placed]
         rows = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
         real = rows["mask"]

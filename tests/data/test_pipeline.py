@@ -4,12 +4,13 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 
 from avmsnet_jax.config import ModelConfig
-from avmsnet_jax.data.pipeline import ahead, eval_batches, open_split, steps_per_epoch, train_batches
+from avmsnet_jax.data.pipeline import Ahead, eval_batches, open_split, steps_per_epoch, train_batches
 from avmsnet_jax.errors import UserError
 
 
@@ -205,7 +206,7 @@ def garbled(content):
 
 SHARE = """
 import sys
-from avmsnet_jax.data.pipeline import ahead, eval_batches, open_split, steps_per_epoch, train_batches
+from avmsnet_jax.data.pipeline import Ahead, eval_batches, open_split, steps_per_epoch, train_batches
 directory, index = sys.argv[1:]
 records = open_split(directory, "train")
 for batch in train_batches(records, batch_size=1, seed=4, epochs=2, process_index=int(index), process_count=2):
@@ -232,7 +233,7 @@ def test_what_is_placed_ahead_has_the_position_after_it(train):
     expected = list(train_batches(train, batch_size=5, seed=0, epochs=1))
     placed = []
     source = train_batches(train, batch_size=5, seed=0, epochs=1)
-    for number, (batch, state) in enumerate(ahead(source, lambda batch: placed.append(batch) or batch, depth=2)):
+    for number, (batch, state) in enumerate(Ahead(source, lambda batch: placed.append(batch) or batch, depth=2)):
         assert equal(batch, expected[number])
         assert len(placed) <= number + 3
         restored = train_batches(train, batch_size=5, seed=0, epochs=1)
@@ -242,12 +243,22 @@ def test_what_is_placed_ahead_has_the_position_after_it(train):
     assert len(placed) == 7
 
 
+def test_reading_begins_before_a_batch_is_asked_for_and_ends_if_none_is(train):
+    placed = threading.Event()
+    source = train_batches(train, batch_size=5, seed=0)
+    batches = Ahead(source, lambda batch: placed.set())
+    assert placed.wait(60)
+    batches.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+    assert next(batches, None) is None
+
+
 def test_what_fails_ahead_is_told(train):
     def place(batch):
         raise MemoryError("no room")
 
     with pytest.raises(MemoryError, match="no room"):
-        next(ahead(train_batches(train, batch_size=5, seed=0), place))
+        next(Ahead(train_batches(train, batch_size=5, seed=0), place))
 
 
 def test_a_position_that_is_none(train):

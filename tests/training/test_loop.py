@@ -1,6 +1,8 @@
 """Training as users run it: processes on small films, what they leave, and how they go on."""
 
+import contextlib
 import copy
+import io
 import json
 import math
 import os
@@ -9,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -112,6 +115,29 @@ def test_a_line_of_metrics_for_each_step(small_run):
         rates = line["learning_rate"]
         assert rates["global"] == pytest.approx(rates["fusion"] / 100)
         assert rates["sound"] == pytest.approx(rates["fusion"] / 10)
+
+
+def test_clips_are_read_while_the_step_is_compiled(config, tmp_path, monkeypatch):
+    """So that nobody waits for the first of them."""
+    begun, found = threading.Event(), []
+
+    def read(records, index):
+        if threading.current_thread() is not threading.main_thread():
+            begun.set()
+        return one_record(records, index)
+
+    class Terminal(io.StringIO):
+        def write(self, text):
+            if "compiled in" in text:
+                found.append(begun.wait(60))
+            return super().write(text)
+
+    one_record = Records.__getitem__
+    monkeypatch.setattr(Records, "__getitem__", read)
+    config.train.epochs = 1
+    with contextlib.redirect_stdout(Terminal()):
+        train(config, tmp_path / "run")
+    assert found == [True]
 
 
 def test_the_latest_checkpoint_is_what_load_takes(small_run):

@@ -1,0 +1,152 @@
+"""What a command compiled is there at its next start, and nobody notices when it cannot be."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+PROGRAM = """
+import sys
+from avmsnet_jax import command
+
+def main(config):
+    import jax
+    import jax.numpy as jnp
+    def program(x):
+        return jnp.sort(x @ x.T, axis=0).sum(1) * float(sys.argv[0].endswith("double.py") + 1)
+    print(jax.jit(program)(jnp.arange(12.0).reshape(3, 4)).tolist())
+
+command.run(main, takes_config=True, config_optional=True)
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts a command as somebody does who has set nothing, or `variables`; returns what it printed, and no more."""
+
+    def run(*arguments, **variables):
+        set_by_nobody = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "NPROC"))}
+        done = subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            cwd=ROOT,
+            env=set_by_nobody | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path / "cache")} | variables,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def program(tmp_path):
+    """A small command that compiles a program named `program`; beside it, double.py compiles another of that name."""
+    for name in ("once.py", "double.py"):
+        (tmp_path / name).write_text(PROGRAM)
+    return tmp_path / "once.py"
+
+
+# Small programs are compiled faster than what is worth keeping.
+ALL = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+
+
+def entries(cache):
+    """Each program that is kept: when it was written, and its bytes."""
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in cache.glob("avmsnet_jax/*/*-cache")}
+
+
+def one_of(found, name):
+    (path,) = [path for path in found if path.name.startswith(name)]
+    return path
+
+
+def test_a_second_start_compiles_nothing_and_trains_to_the_same_bit(start, small_config_file, tmp_path):
+    def train(name):
+        few = ["--config.train.epochs=1", "--config.data.validation_fraction=0"]
+        start("train.py", "--config", small_config_file, "--workdir", tmp_path / name, *few)
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        return [(line["loss"], line["gradient_norm"]) for line in map(json.loads, lines)]
+
+    first = train("first")
+    kept = entries(tmp_path / "cache")
+    assert one_of(kept, "jit_step-")
+    used = one_of(kept, "jit_step-").with_name(one_of(kept, "jit_step-").name.replace("-cache", "-atime"))
+    before = used.read_bytes()
+    assert train("second") == first
+    assert entries(tmp_path / "cache") == kept
+    assert used.read_bytes() != before, "compiled again"
+
+
+def test_a_folder_that_cannot_be_made_is_no_matter(start, program, tmp_path):
+    (tmp_path / "file").touch()
+    expected = start(program)
+    assert start(program, XDG_CACHE_HOME=str(tmp_path / "file"), **ALL) == expected
+    assert start(program, XDG_CACHE_HOME="", HOME=str(tmp_path / "file"), **ALL) == expected
+    assert start(program, XDG_CACHE_HOME="relative", **ALL) == expected
+    assert not (ROOT / "relative").exists()
+
+
+def test_without_xdg_it_is_in_the_home(start, program, tmp_path):
+    start(program, XDG_CACHE_HOME="", HOME=str(tmp_path), **ALL)
+    assert entries(tmp_path / ".cache")
+
+
+def test_the_folder_that_the_user_chose_is_the_one(start, program, tmp_path):
+    start(program, JAX_COMPILATION_CACHE_DIR=str(tmp_path / "own"), **ALL)
+    assert list(tmp_path.glob("own/jit_program-*"))
+    start(program, JAX_COMPILATION_CACHE_DIR="", **ALL)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_user_may_switch_it_off(start, program, tmp_path):
+    start(program, JAX_ENABLE_COMPILATION_CACHE="false", **ALL)
+    assert not entries(tmp_path / "cache")
+
+
+def test_the_size_is_bounded(start, program, tmp_path):
+    start(program, **ALL)
+    kept = entries(tmp_path / "cache")
+    most = sum(len(data) for _, data in kept.values())
+    start(program.with_name("double.py"), JAX_COMPILATION_CACHE_MAX_SIZE=str(most), **ALL)
+    after = entries(tmp_path / "cache")
+    assert after.keys() - kept.keys()
+    assert sum(len(data) for _, data in after.values()) <= most
+
+
+def test_half_an_entry_is_replaced(start, program, tmp_path):
+    """What a process leaves that is killed as it writes."""
+    expected = start(program, **ALL)
+    kept = entries(tmp_path / "cache")
+    damaged = one_of(kept, "jit_program-")
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    assert start(program, **ALL) == expected
+    assert len(damaged.read_bytes()) > 100
+    mended = entries(tmp_path / "cache")
+    assert mended.keys() == kept.keys()
+    assert start(program, **ALL) == expected
+    assert entries(tmp_path / "cache") == mended
+
+
+def test_an_entry_without_its_time_of_use_does_not_bar_others(start, program, tmp_path):
+    """What a process leaves that is killed between the two files of an entry."""
+    start(program, **ALL)
+    first = one_of(entries(tmp_path / "cache"), "jit_program-")
+    first.with_name(first.name.replace("-cache", "-atime")).unlink()
+    for _ in range(2):
+        start(program.with_name("double.py"), **ALL)
+    assert one_of(entries(tmp_path / "cache").keys() - {first}, "jit_program-")
+
+
+def test_another_number_of_cores_has_programs_of_its_own(start, program, tmp_path):
+    for cores in ("1", "3"):
+        start(program, NPROC=cores, **ALL)
+    names = [path.name for path in entries(tmp_path / "cache") if path.name.startswith("jit_program-")]
+    assert len(names) == 2
+    assert len(set(names)) == 1, "JAX tells them apart by now"
