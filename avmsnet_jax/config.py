@@ -128,6 +128,9 @@ class TrainConfig:
         "parts a batch is computed in, one after the other, for batches that do not fit; BN sees one part at a time",
         "parts",
     )
+    remat: bool = _field(
+        False, "keep only the inputs of the trunk's blocks, and compute them again backwards: larger batches, more time"
+    )
     positive_weight: float = _field(1.0, "weight of a key clip's loss, for data where key clips are rare")
     ema_decay: float = _field(
         0.0, "share of the average of the weights that a step keeps; checkpoints then give the average; 0 = none"

@@ -106,6 +106,7 @@ def test_the_defaults_are_the_published_recipe():
     config.validate()
     assert dataclasses.astuple(config.optimizer) == ("sgd", 0.01, 0.9, 0.9, 1e-5, "steps", 0.1, 0.0, 0.0)
     assert (config.train.accumulate, config.train.positive_weight, config.train.ema_decay) == (1, 1.0, 0.0)
+    assert not config.train.remat
     assert (config.train.epochs, config.train.batch_size, config.train.checkpoint_every_epochs) == (60, 128, 20)
     assert (config.model.depth, config.model.frames, config.model.frame_size) == (50, 16, 112)
     assert (config.model.audio_samples, config.eval.threshold) == (35280, 0.5)

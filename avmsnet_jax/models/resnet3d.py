@@ -6,6 +6,7 @@ from flax import nnx
 
 from avmsnet_jax.models.batch_norm import BatchNorm
 from avmsnet_jax.models.conv3d import Conv3d
+from avmsnet_jax.models.recompute import recomputed
 
 BLOCKS = {
     10: (1, 1, 1),
@@ -97,6 +98,7 @@ class ResNet3D(nnx.Module):
                 channels = stage[-1].out
             stages.append(nnx.List(stage))
         self.stages = nnx.List(stages)
+        self.recompute = False  # what training sets by train.remat: blocks are computed again in the backward pass
 
     def stem(self, x: jax.Array) -> jax.Array:
         """Convolution, BN, ReLU on mean-free frames (B, T, H, W, 3)."""
@@ -105,5 +107,5 @@ class ResNet3D(nnx.Module):
     def stage(self, index: int, x: jax.Array) -> jax.Array:
         """The blocks of layer `index + 1`."""
         for block in self.stages[index]:
-            x = block(x)
+            x = recomputed(block, x) if self.recompute else block(x)
         return x

@@ -61,6 +61,7 @@ def describe(config: Config, optimizer: optax.GradientTransformation, mesh: Mesh
     """The static part of the configured network, and shape, dtype and place of every array of its training state."""
     model = nnx.eval_shape(lambda: AVMSNet(config.model, rngs=nnx.Rngs(config.train.seed)))
     model.train()
+    model.trunk.recompute = config.train.remat
     graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
     params, stats = states
     shapes = jax.eval_shape(lambda *states: begin(config, optimizer, *states), params, stats)

@@ -1,0 +1,261 @@
+"""How much memory a training step takes, with and without `train.remat`, against PyTorch's on the same device.
+
+    python -m benchmarks.memory --depths=18 --batches=2,4,8 --memory_gib=16 --output=memory.json
+    python -m benchmarks.memory --mode=compiled --batches=8,32      # from shapes; nothing is run, nor PyTorch's
+
+Every case is a process of its own, one after the other: two steps of the published network on random clips, with SGD
+and momentum. On the CPU the peak is that of resident memory during the steps, less what the process had before the
+network was made: libraries, which are no part of a step. On a GPU it is what the allocator of JAX or of PyTorch says.
+A straight line through the peaks by batch gives bytes a clip and fixed bytes, and these the largest batch in
+`--memory_gib`. `--search` finds the largest that really runs, by trying. Needs torch, which trains on 2 clips or more.
+"""
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from avmsnet_jax import command
+from avmsnet_jax import mesh as mesh_lib
+from avmsnet_jax.config import Config, ModelConfig, TrainConfig
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.training.optimizer import make_optimizer
+from avmsnet_jax.training.step import create, describe, make_step
+
+SIDES = ("ours", "remat", "torch")
+_DEPTHS = flags.DEFINE_list("depths", ["18", "50"], "3D-ResNet depths")
+_DTYPES = flags.DEFINE_list(
+    "dtypes", ["float32"], "compute types; bfloat16 is autocast in PyTorch, and on a CPU means little in JAX"
+)
+_SIDES = flags.DEFINE_list("sides", list(SIDES), "of ours, remat (ours with train.remat) and torch")
+_BATCHES = flags.DEFINE_list("batches", ["2", "4", "8"], "clips in a step; two numbers or more make a line")
+_MODE = flags.DEFINE_enum(
+    "mode", "measured", ["measured", "compiled"], "measured = run the steps; compiled = ask XLA, of ours only"
+)
+_MEMORY_GIB = flags.DEFINE_float("memory_gib", 16.0, "memory that the largest batch is to fit in, GiB")
+_SEARCH = flags.DEFINE_integer("search", 0, "largest batch to try on the device itself; 0 = none is tried")
+_OUTPUT = flags.DEFINE_string("output", "", "JSON file for the figures")
+_ONE = flags.DEFINE_string("one", "", "measure this one case, as a JSON object, and print its bytes")
+
+# What the two libraries, XLA and CUDA say when memory runs out; of a process that the kernel ended there is no word.
+_EXHAUSTED = ("RESOURCE_EXHAUSTED", "out of memory", "can't allocate memory", "bad_alloc", "MemoryError")
+_KILLED = (-9, 137)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A step to take: `side` is one of `SIDES`."""
+
+    side: str
+    depth: int
+    dtype: str
+    batch: int
+
+
+def main(_: list[str]) -> None:
+    """Measures all cases, prints the table, and writes the file asked for."""
+    if _ONE.value:
+        case = Case(**json.loads(_ONE.value))
+        measure = {"compiled": compiled}.get(_MODE.value, torch_peak if case.side == "torch" else our_peak)
+        print(json.dumps(measure(case)))
+        return
+    sides = [side for side in _SIDES.value if not (_MODE.value == "compiled" and side == "torch")]
+    if strange := set(sides) - set(SIDES):
+        raise UserError(f"--sides has {strange.pop()!r}; choose of {', '.join(SIDES)}")
+    rows = []
+    for depth in map(int, _DEPTHS.value):
+        for dtype in _DTYPES.value:
+            those = [measured(side, depth, dtype) for side in sides]
+            theirs = next((row for row in those if row["side"] == "torch"), None)
+            for row in those:
+                row["of_torch"] = row["largest"] / theirs["largest"] if theirs and theirs["largest"] else None
+                print(line(row), flush=True)
+            rows += those
+    if _OUTPUT.value:
+        text = json.dumps({"mode": _MODE.value, "memory_gib": _MEMORY_GIB.value, "rows": rows}, indent=1) + "\n"
+        Path(_OUTPUT.value).write_text(text, encoding="utf-8")
+
+
+def measured(side: str, depth: int, dtype: str) -> dict[str, Any]:
+    """A row: the bytes by batch, the line through them, the largest batch by that line and by trying."""
+    found = {}
+    for batch in map(int, _BATCHES.value):
+        counted = apart(Case(side, depth, dtype, batch))
+        if counted is None:
+            print(f"{side}, depth {depth}, {dtype}: {batch} clips do not fit", flush=True)
+            break
+        found[batch] = counted
+    sizes = {batch: counted["bytes"] for batch, counted in found.items()}
+    row = {"side": side, "depth": depth, "dtype": dtype, "cases": found, "largest": 0, "largest_tried": None}
+    if len(sizes) > 1:
+        clip, fixed = np.polyfit(list(sizes), list(sizes.values()), 1)
+        row |= {"bytes_a_clip": clip, "bytes_fixed": fixed}
+        row["largest"] = max(int((_MEMORY_GIB.value * 2**30 - fixed) / clip), 0)
+    if _SEARCH.value and _MODE.value == "measured":
+        row["largest_tried"] = largest(Case(side, depth, dtype, 0), max(sizes, default=0), _SEARCH.value)
+    return row
+
+
+def largest(case: Case, fits: int, limit: int) -> int:
+    """The largest batch up to `limit` whose step runs, by halving the interval; of `fits` it is known."""
+    too_many = limit + 1
+    while too_many - fits > 1:
+        batch = (fits + too_many) // 2
+        if apart(dataclasses.replace(case, batch=batch)):
+            fits = batch
+        else:
+            too_many = batch
+    return fits
+
+
+def apart(case: Case) -> dict[str, Any] | None:
+    """What the case takes, measured in a process of its own; None where memory does not suffice."""
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "benchmarks.memory",
+            f"--one={json.dumps(dataclasses.asdict(case))}", f"--mode={_MODE.value}",
+        ],
+        env=os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    if not done.returncode:
+        return json.loads(done.stdout.splitlines()[-1])
+    if done.returncode in _KILLED or any(word in done.stderr for word in _EXHAUSTED):
+        return None
+    raise UserError(f"{case} failed: {''.join(done.stderr.strip().splitlines()[-1:])}")
+
+
+def our_peak(case: Case) -> dict[str, Any]:
+    """Peak bytes of two steps of ours."""
+    config = configured(case)
+    mesh, optimizer = mesh_lib.make_mesh(config.mesh), make_optimizer(config, steps_per_epoch=100)
+    jax.block_until_ready(jnp.zeros(8) + 1)  # the device is there before anything is counted
+    before = resident()
+    graphdef, described = describe(config, optimizer, mesh)
+    batch = mesh_lib.place_batch(mesh, clips(config.model, case.batch))
+    step: Any = make_step(graphdef, optimizer, config, described)
+    program = step.lower(described, batch).compile()
+    state = create(config, optimizer, described)
+    forget_peak()
+    for _ in range(2):
+        state, found = program(state, batch)
+    jax.block_until_ready((state, found))
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    return {
+        "bytes": statistics.get("peak_bytes_in_use") or resident(most=True) - before,
+        "device": jax.devices()[0].device_kind,
+    }
+
+
+def torch_peak(case: Case) -> dict[str, Any]:
+    """Peak bytes of two steps of PyTorch's."""
+    import torch
+
+    from tests.reference.torch_network import TorchAVMSNet
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config = configured(case)
+    torch.nn.functional.conv3d(torch.ones(1, 1, 3, 3, 3, device=device), torch.ones(1, 1, 1, 1, 1, device=device))
+    before = resident()
+    network = TorchAVMSNet(config.model).to(device).train()
+    settings = config.optimizer
+    optimizer = torch.optim.SGD(
+        network.parameters(), settings.learning_rate, settings.momentum, settings.dampening, settings.weight_decay
+    )
+    batch = {name: torch.from_numpy(array).to(device) for name, array in clips(config.model, case.batch).items()}
+    forget_peak()
+    for _ in range(2):
+        optimizer.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=case.dtype == "bfloat16"):
+            logits = network(batch["clip"], batch["sound"]).logits
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), batch["label"])
+        loss.backward()
+        optimizer.step()
+        loss.item()
+    if device.type == "cuda":
+        return {"bytes": torch.cuda.max_memory_allocated(), "device": torch.cuda.get_device_name()}
+    return {"bytes": resident(most=True) - before, "device": "cpu"}
+
+
+def compiled(case: Case) -> dict[str, Any]:
+    """What XLA says of the step, from shapes: bytes with the state and the batch, those beside them, and operations."""
+    config = configured(case)
+    mesh, optimizer = mesh_lib.make_mesh(config.mesh), make_optimizer(config, steps_per_epoch=100)
+    sharding = mesh_lib.shared_batch(mesh)
+    batch = {
+        name: jax.ShapeDtypeStruct((case.batch, *array.shape[1:]), array.dtype, sharding=sharding)
+        for name, array in clips(config.model, 1).items()
+    }
+    graphdef, described = describe(config, optimizer, mesh)
+    step: Any = make_step(graphdef, optimizer, config, described)
+    # It never runs: no need for LLVM to optimise what XLA has.
+    program = step.lower(described, batch).compile({"xla_backend_optimization_level": 0})
+    analysis = program.memory_analysis()
+    beside = analysis.temp_size_in_bytes
+    return {
+        "bytes": analysis.argument_size_in_bytes + beside,
+        "temporary_bytes": beside,
+        "flops": program.cost_analysis()["flops"],
+        "device": jax.devices()[0].device_kind,
+    }
+
+
+def configured(case: Case) -> Config:
+    """The published network and recipe, on one device."""
+    config = Config(
+        model=ModelConfig(depth=case.depth, dtype=case.dtype),
+        train=TrainConfig(batch_size=case.batch, remat=case.side == "remat"),
+    )
+    config.mesh.data = 1
+    return config
+
+
+def clips(model: ModelConfig, batch: int) -> dict[str, np.ndarray]:
+    """Random clips, sounds and labels."""
+    rng, size = np.random.default_rng(0), model.frame_size
+    return {
+        "clip": rng.integers(0, 256, (batch, model.frames, size, size, 3), dtype=np.uint8),
+        "sound": rng.standard_normal((batch, model.audio_samples), dtype=np.float32) * 20,
+        "label": (np.arange(batch) % 2).astype(np.float32),
+    }
+
+
+def resident(most: bool = False) -> int:
+    """Bytes of this process that are in memory now, or the most that have been since `forget_peak`."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    (kilobytes,) = re.findall(rf"^{'VmHWM' if most else 'VmRSS'}:\s+(\d+) kB", status, re.MULTILINE)
+    return int(kilobytes) * 1024
+
+
+def forget_peak() -> None:
+    """What compiling and initialising took at most is no part of a step."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row of the table."""
+    sizes = ", ".join(f"{batch}: {counted['bytes'] / 2**30:.2f}" for batch, counted in row["cases"].items())
+    text = f"depth {row['depth']:3} {row['dtype']:8} {row['side']:5}  GiB by clips {sizes}"
+    if "bytes_a_clip" in row:
+        text += f"; {row['bytes_a_clip'] / 1e6:.0f} MB a clip and {row['bytes_fixed'] / 1e9:.2f} GB"
+        text += f"; {row['largest']} clips in {_MEMORY_GIB.value:g} GiB"
+    if row["of_torch"]:
+        text += f", {row['of_torch']:.2f} of PyTorch's"
+    if row["largest_tried"] is not None:
+        text += f"; the largest that ran: {row['largest_tried']}"
+    return text
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,65 @@
+"""Blocks that are computed a second time: nothing changes but the memory that a step takes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from avmsnet_jax import mesh as mesh_lib
+from avmsnet_jax.config import Config, ModelConfig, TrainConfig
+from avmsnet_jax.training.optimizer import make_optimizer
+from avmsnet_jax.training.step import TrainState, describe, make_step
+from tests.training.test_layouts import batches, configured, run
+
+
+def two_steps(remat: bool, accumulate: int, model: dict) -> tuple[list[float], list[TrainState]]:
+    """Losses of two steps, and the state before, between and after; after the first the momentum is the gradient."""
+    config = configured(1, remat=remat, accumulate=accumulate)
+    for name, value in {"audiovisual": False, **model}.items():
+        setattr(config.model, name, value)
+    config.optimizer.weight_decay = 0.0
+    with jax.checking_leaks():
+        return run(config, batches(2), 2)
+
+
+@pytest.mark.parametrize(
+    ("model", "accumulate", "bound"),
+    [
+        ({"depth": 18, "shortcut": "A"}, 2, 1e-4),
+        # Rounded to 8 bits, or not, wherever a compiler joins operations or does not.
+        ({"dtype": "bfloat16"}, 1, 5e-2),
+    ],
+)
+def test_losses_gradients_and_statistics_are_the_same(model, accumulate, bound):
+    losses, states = two_steps(False, accumulate, model)
+    again, others = two_steps(True, accumulate, model)
+    assert again == pytest.approx(losses, rel=bound)
+    for state, other in zip(states, others, strict=True):
+        pairs = zip(jax.tree.leaves_with_path(state), jax.tree.leaves(other), strict=True)
+        for (path, expected), found in pairs:
+            if "['bias']" in jax.tree_util.keystr(path):  # biases that a BN or a softmax follows move by rounding alone
+                continue
+            np.testing.assert_allclose(found, expected, atol=bound * np.abs(expected).max(), err_msg=str(path))
+
+
+def memory_of_a_step(remat: bool) -> int:
+    """Bytes that the compiled step takes beside its arguments; nothing is run."""
+    model = ModelConfig(audiovisual=False, trunk_width=16, adjust_width=8, head_width=8)
+    config = Config(model=model, train=TrainConfig(batch_size=8, remat=remat))
+    mesh, optimizer = mesh_lib.make_mesh(config.mesh), make_optimizer(config, 100)
+    shapes = {
+        "clip": ((8, model.frames, model.frame_size, model.frame_size, 3), jnp.uint8),
+        "sound": ((8, model.audio_samples), jnp.float32),
+        "label": ((8,), jnp.float32),
+    }
+    batch = {name: jax.ShapeDtypeStruct(*shape, sharding=mesh_lib.shared_batch(mesh)) for name, shape in shapes.items()}
+    graphdef, described = describe(config, optimizer, mesh)
+    lowered = make_step(graphdef, optimizer, config, described).lower(described, batch)
+    return lowered.compile({"xla_backend_optimization_level": 0}).memory_analysis().temp_size_in_bytes
+
+
+def test_a_step_takes_less_memory():
+    """By `jax.checkpoint` it would take more: see avmsnet_jax/models/recompute.py."""
+    plain, again = memory_of_a_step(False), memory_of_a_step(True)
+    print(plain, again)
+    assert again < 0.7 * plain
