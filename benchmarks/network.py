@@ -181,7 +181,6 @@ def _torch_sides(mode: str, config: ModelConfig, clips: Clips) -> dict[str, Call
     ways = {
         "torch": (torch.contiguous_format, False),
         "torch, channels_last_3d": (torch.channels_last_3d, False),
-        "torch.compile": (torch.contiguous_format, True),
         "torch.compile, channels_last_3d": (torch.channels_last_3d, True),
     }
     compiling = _COMPILE.value or torch.cuda.is_available()
