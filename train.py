@@ -20,15 +20,13 @@ _OPERATIONS = flags.DEFINE_bool(
 
 
 def main(config: Config) -> None:
-    if _PARAMETERS.value:
+    if _PARAMETERS.value or _OPERATIONS.value:
         from avmsnet_jax.training import tables
 
-        print(tables.each_parameter(tables.parameters(config, tables.shapes_of(config))))
-        return
-    if _OPERATIONS.value:
-        from avmsnet_jax.training import tables
-
-        print(tables.each_operation(config.model))
+        if _PARAMETERS.value:
+            print(tables.each_parameter(tables.parameters(config, tables.shapes_of(config))))
+        if _OPERATIONS.value:
+            print(tables.each_operation(config.model))
         return
     from avmsnet_jax.training.loop import train
 

@@ -36,7 +36,7 @@ def keep() -> None:
     caches = os.environ.get("XDG_CACHE_HOME", "") or os.path.expanduser("~/.cache")
     if _FOLDER in os.environ or not os.path.isabs(caches):
         return
-    cores = os.environ.get("NPROC") or len(os.sched_getaffinity(0))  # as XLA counts them
+    cores = os.environ.get("NPROC") or _cores()  # as XLA counts them
     folder = Path(caches) / "avmsnet_jax" / f"compiled_{cores}_cores"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -48,6 +48,10 @@ def keep() -> None:
         os.environ.setdefault(name, value)
     warnings.showwarning = functools.partial(_mend, folder, warnings.showwarning)
     _kept = folder
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def keep_nothing_of_several() -> None:

@@ -129,7 +129,8 @@ class TrainConfig:
         "parts",
     )
     remat: bool = _field(
-        False, "keep only the inputs of the trunk's blocks, and compute them again backwards: larger batches, more time"
+        False,
+        "keep only what goes into the trunk's blocks and compute the blocks again backwards: larger batches, more time",
     )
     positive_weight: float = _field(1.0, "weight of a key clip's loss, for data where key clips are rare")
     ema_decay: float = _field(

@@ -1,17 +1,20 @@
 """Every 3-D convolution of the network: each execution form, forward and both gradients, against PyTorch's.
 
-    python -m benchmarks.operators --depth=50 --batch=4 --output=operators.json
+    python -m benchmarks.operators --depth=50 --batch=4 --output=operators.json --plot=docs/images/roofline.png
 
 For each distinct convolution (input, kernel, stride) of the network at its sizes, in one process and in turns: each
 form of `models/conv3d.py` that can run it, and PyTorch (contiguous and channels_last_3d, whichever is faster in each
-round). "input" and "weight" are the gradients with respect to these, alone. Ratios are PyTorch's time over ours, so
-more is better, and the median of the rounds. Beside them stands what the best form reaches of the rate of a large
-matrix product, measured in the same rounds: what the machine allows. Needs torch.
+round). "input" and "kernel" are the gradients with respect to these, alone. Ratios are PyTorch's time over ours, so
+more is better, and the median of the rounds. Shares are of the roof: the rate of the fastest operation of the run, be
+it a convolution of either side or a large matrix product of JAX's. The plot has that roof, the slope of memory (copying
+half a gigabyte), and both sides' convolutions by how often they use a byte. Needs torch.
 """
 
 import collections
 import dataclasses
 import json
+import math
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,9 +36,11 @@ _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "compute
 _ROUNDS = flags.DEFINE_integer("rounds", 9, "rounds; each runs every side once")
 _LEAVE_OUT = flags.DEFINE_list("leave_out", [], f"forms not to try, of {', '.join(conv3d.FORMS)}")
 _OUTPUT = flags.DEFINE_string("output", "", "JSON file for the figures")
+_PLOT = flags.DEFINE_string("plot", "", "PNG file for the roofline")
 
-PASSES = ("forward", "input", "weight")
-_MATMUL = 2048  # rows and columns of the product that says what the machine allows
+PASSES = ("forward", "input", "kernel")
+_MATMUL = 1024  # rows and columns of the large product
+_COPIED = 2**26  # float32 numbers, read and written to tell the rate of memory
 
 Run = Callable[[], Any]
 
@@ -54,6 +59,10 @@ class Convolution:
         """The shape of the result."""
         spans = zip(self.x[1:4], self.kernel, self.stride, self.padding, strict=False)
         return (self.x[0], *((n + 2 * p - k) // s + 1 for n, k, s, p in spans), self.kernel[-1])
+
+    def bytes(self, dtype: str) -> int:
+        """Input, kernel and result, each once: the least that any of the three passes moves."""
+        return sum(math.prod(shape) for shape in (self.x, self.kernel, self.output)) * jnp.dtype(dtype).itemsize
 
     @property
     def flops(self) -> int:
@@ -101,7 +110,7 @@ def passes(run: Callable[[Any, Any], Any], x: Any, kernel: Any, dy: Any) -> dict
     return {
         "forward": lambda: jax.block_until_ready(forward(x, kernel)),
         "input": with_respect_to(0),
-        "weight": with_respect_to(1),
+        "kernel": with_respect_to(1),
     }
 
 
@@ -162,7 +171,7 @@ def pytorch(case: Convolution, dtype: str) -> dict[str, dict[str, Run]]:
 
             return run
 
-        return {"forward": forward, "input": backward([True, False, False]), "weight": backward([False, True, False])}
+        return {"forward": forward, "input": backward([True, False, False]), "kernel": backward([False, True, False])}
 
     return {
         "torch, contiguous": side(torch.contiguous_format),
@@ -170,11 +179,21 @@ def pytorch(case: Convolution, dtype: str) -> dict[str, dict[str, Run]]:
     }
 
 
-def product(dtype: str) -> Run:
-    """A large matrix product by JAX."""
+def limits(dtype: str) -> dict[str, float]:
+    """What the device can do: `flops` a second in a large product, `bytes` a second in copying."""
     a = jnp.asarray(np.random.default_rng(0).standard_normal((_MATMUL, _MATMUL), np.float32), dtype)
-    multiply = jax.jit(jnp.matmul)
-    return lambda: jax.block_until_ready(multiply(a, a))
+    big = jnp.zeros(_COPIED, jnp.float32)
+    multiply, copy = jax.jit(jnp.matmul), jax.jit(lambda x: x + 1)
+    seconds = measure(
+        {
+            "product": lambda: jax.block_until_ready(multiply(a, a)),
+            "copy": lambda: jax.block_until_ready(copy(big)),
+        }
+    )
+    return {
+        "flops": 2 * _MATMUL**3 / float(np.median(seconds["product"])),
+        "bytes": 2 * 4 * _COPIED / float(np.median(seconds["copy"])),
+    }
 
 
 def measure(sides: dict[str, Run]) -> dict[str, list[float]]:
@@ -191,61 +210,95 @@ def measure(sides: dict[str, Run]) -> dict[str, list[float]]:
 
 
 def compare(case: Convolution, dtype: str) -> dict[str, dict[str, Any]]:
-    """By pass: PyTorch's time over each form's, the form chosen, the best, and the shares of the product's rate."""
+    """By pass: PyTorch's time over each form's, its spread, the form chosen, and the rates of all."""
     us, them = ours(case, dtype), pytorch(case, dtype)
     forms = conv3d.choose_forms(jax.default_backend(), case.kernel[:3], case.stride)
-    chosen = dict(zip(PASSES, forms, strict=True))
     found = {}
-    for name in PASSES:
+    for name, chosen in zip(PASSES, forms, strict=True):
         if name == "input" and case.x[-1] == 3:
             continue  # nobody asks for the gradient of the film
-        sides = {side: runs[name] for side, runs in {**us, **them}.items()}
-        seconds = measure({**sides, "product": product(dtype)})
+        seconds = {
+            side: np.array(times) for side, times in measure({k: v[name] for k, v in {**us, **them}.items()}).items()
+        }
         theirs = np.min([seconds[side] for side in them], axis=0)
-        ratios = {form: float(np.median(theirs / np.array(seconds[form]))) for form in us}
-        best = max(ratios, key=ratios.__getitem__)
-        rate = 2 * _MATMUL**3 / np.array(seconds["product"])
+        ratios = {form: theirs / seconds[form] for form in us}
         found[name] = {
-            "ratio": ratios,
-            "spread": {form: np.quantile(theirs / np.array(seconds[form]), [0.1, 0.9]).tolist() for form in us},
-            "chosen": chosen[name],
-            "best": best,
-            "share of product's rate": {
-                side: float(np.median(case.flops / seconds_of / rate))
-                for side, seconds_of in {**{form: np.array(seconds[form]) for form in us}, "torch": theirs}.items()
+            "chosen": chosen,
+            "ratio": {form: float(np.median(ratio)) for form, ratio in ratios.items()},
+            "spread": {form: np.quantile(ratio, [0.1, 0.9]).tolist() for form, ratio in ratios.items()},
+            "flops a second": {
+                side: case.flops / float(np.median(times))
+                for side, times in {**{form: seconds[form] for form in us}, "torch": theirs}.items()
             },
-            "seconds": {side: float(np.median(seconds[side])) for side in seconds},
         }
     return found
 
 
+def line(row: dict[str, Any], name: str, roof: float) -> str:
+    """A row of the table: forms by speed, and the shares of the roof."""
+    found = row["passes"][name]
+    chosen, rates = found["chosen"], found["flops a second"]
+    listed = "  ".join(
+        f"{form}{'*' * (form == chosen)} {ratio:.2f}"
+        for form, ratio in sorted(found["ratio"].items(), key=lambda item: -item[1])
+    )
+    shares = f"{rates[chosen] / roof:.0%}, PyTorch {rates['torch'] / roof:.0%}"
+    return f"{row['convolution']:42} x{row['count']:<2} {name:8} {listed}   {shares}"
+
+
+def draw(rows: list[dict[str, Any]], roof: float, bandwidth: float, path: Path) -> None:
+    """The roofline: rate by operations a byte."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    slope = np.geomspace(1, 2000, 100)
+    axes.plot(slope, np.minimum(slope * bandwidth, roof) / 1e9, color="0.5", label="what memory and arithmetic allow")
+    for side, marker, colour in (("torch", "o", "tab:orange"), ("chosen", "x", "tab:blue")):
+        points = [
+            (row["flops"] / row["bytes"], found["flops a second"][found["chosen"] if side == "chosen" else side] / 1e9)
+            for row in rows
+            for found in row["passes"].values()
+        ]
+        label = "PyTorch" if side == "torch" else "ours, the forms chosen"
+        axes.scatter(*zip(*points, strict=True), marker=marker, color=colour, label=label)
+    axes.set(xscale="log", yscale="log", xlabel="operations a byte", ylabel="GFLOP/s", xlim=(5, 1000))
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+
+
 def main(_: list[str]) -> None:
-    """Measures and prints a table."""
-    config = ModelConfig(depth=_DEPTH.value, dtype=_DTYPE.value)
-    cases = convolutions(config, _BATCH.value)
-    print(f"{jax.devices()[0].device_kind}, depth {_DEPTH.value}, batch {_BATCH.value}, {_DTYPE.value}")
-    print("PyTorch's time over ours; * is the form that the network takes, % is of a large product's rate\n")
-    rows, total = [], {"ours": 0.0, "torch": 0.0}
-    for case, count in cases.items():
-        measured = compare(case, _DTYPE.value)
-        rows.append({"convolution": str(case), "count": count, "flops": case.flops, **measured})
-        for name, found in measured.items():
-            share, chosen = found["share of product's rate"], found["chosen"]
-            listed = "  ".join(
-                f"{form}{'*' * (form == chosen)} {ratio:.2f}"
-                for form, ratio in sorted(found["ratio"].items(), key=lambda item: -item[1])
-            )
-            print(
-                f"{case!s:44} x{count:<2} {name:8} {listed}   {chosen} {share[chosen]:.0%}, torch {share['torch']:.0%}",
-                flush=True,
-            )
-            total["ours"] += count * found["seconds"][chosen]
-            total["torch"] += count * found["seconds"][chosen] * found["ratio"][chosen]
-    print(f"\nall convolutions of a training step: {total['torch'] / total['ours']:.2f}")
+    """Measures, prints a table, and writes the files asked for."""
+    config, dtype = ModelConfig(depth=_DEPTH.value, dtype=_DTYPE.value), _DTYPE.value
+    rows: list[dict[str, Any]] = []
+    for case, count in convolutions(config, _BATCH.value).items():
+        print(f"measuring {case}", file=sys.stderr, flush=True)
+        rows.append({"convolution": str(case), "count": count, "flops": case.flops, "bytes": case.bytes(dtype)})
+        rows[-1]["passes"] = compare(case, dtype)
+    limit = limits(dtype)
+    rates = [found["flops a second"] for row in rows for found in row["passes"].values()]
+    roof = max(limit["flops"], *(max(rate.values()) for rate in rates))
+
+    print(f"{jax.devices()[0].device_kind}, depth {_DEPTH.value}, batch {_BATCH.value}, {dtype}")
+    print("PyTorch's time over ours; * is the form that the network takes, then its share of the roof\n")
+    seconds = {"ours": 0.0, "torch": 0.0}
+    for row in rows:
+        for name, found in row["passes"].items():
+            print(line(row, name, roof))
+            for side, kind in (("ours", found["chosen"]), ("torch", "torch")):
+                seconds[side] += row["count"] * row["flops"] / found["flops a second"][kind]
+    together = seconds["torch"] / seconds["ours"]
+    print(
+        f"\nall convolutions of a training step together: {together:.2f}; a large product: {limit['flops'] / roof:.0%}"
+    )
+    if _PLOT.value:
+        draw(rows, roof, limit["bytes"], Path(_PLOT.value))
     if _OUTPUT.value:
         settings = {
-            "device": jax.devices()[0].device_kind, "depth": _DEPTH.value, "batch": _BATCH.value,
-            "dtype": _DTYPE.value, "rounds": _ROUNDS.value, "jax": jax.__version__,
+            "device": jax.devices()[0].device_kind, "depth": _DEPTH.value, "batch": _BATCH.value, "dtype": dtype,
+            "rounds": _ROUNDS.value, "jax": jax.__version__, "limits": limit, "roof": roof, "together": together,
         }  # fmt: skip
         Path(_OUTPUT.value).write_text(json.dumps({**settings, "rows": rows}, indent=1) + "\n", encoding="utf-8")
 

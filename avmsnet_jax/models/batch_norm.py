@@ -1,5 +1,6 @@
 """Batch normalisation with PyTorch's semantics."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -11,6 +12,9 @@ EPSILON = 1e-5
 MOMENTUM = 0.1  # PyTorch's: the weight of the *new* value
 _ROW = 2048  # numbers
 _PIECE = 2**16  # numbers
+
+
+Terms = tuple[jax.Array, ...]
 
 
 class BatchNorm(nnx.Module):
@@ -55,9 +59,9 @@ def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[jax.Arra
       the normalised x times `scale` plus `bias`; the mean (C,); the biased variance (C,). The statistics are for the
       running averages: no gradient flows through them.
     """
-    (mean,) = _channel_means(lambda x: (x,), x)
+    (mean,) = _channel_means(_values, (x,), ())
     # Two passes, as E[x^2] - E[x]^2 loses all digits where the mean is large against the spread.
-    (var,) = _channel_means(lambda x: (jnp.square(x - mean),), x)
+    (var,) = _channel_means(_squares, (x,), (mean,))
     gain = scale * jax.lax.rsqrt(var + EPSILON)
     return (x - mean) * gain + bias, mean, var
 
@@ -71,7 +75,7 @@ def _backward(residuals: tuple, cotangents: tuple) -> tuple:
     x, scale, mean, var = residuals
     dy = cotangents[0]
     inverse = jax.lax.rsqrt(var + EPSILON)
-    mean_dy, mean_product = _channel_means(lambda x, dy: (dy, dy * ((x - mean) * inverse)), x, dy)
+    mean_dy, mean_product = _channel_means(_gradients, (x, dy), (mean, inverse))
     count = x.size // x.shape[-1]
     dx = scale * inverse * (dy - mean_dy - (x - mean) * inverse * mean_product)
     return dx, mean_product * count, mean_dy * count
@@ -80,31 +84,46 @@ def _backward(residuals: tuple, cotangents: tuple) -> tuple:
 normalise.defvjp(_forward, _backward)
 
 
-def _channel_means(terms: Callable[..., tuple[jax.Array, ...]], *arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """The means for each channel, (C,), of what `terms` makes of `arrays` (B, ..., C) float32, element by element."""
+def _values(x: jax.Array) -> Terms:
+    return (x,)
+
+
+def _squares(x: jax.Array, mean: jax.Array) -> Terms:
+    return (jnp.square(x - mean),)
+
+
+def _gradients(x: jax.Array, dy: jax.Array, mean: jax.Array, inverse: jax.Array) -> Terms:
+    return dy, dy * ((x - mean) * inverse)
+
+
+def _channel_means(terms: Callable[..., Terms], arrays: Terms, constants: Terms) -> Terms:
+    """The means for each channel, (C,), of what `terms` makes of `arrays` (B, ..., C) and `constants` (C,)."""
+    if jax.default_backend() == "cpu":
+        return _means_in_pieces(terms, arrays, constants)
+    axes = tuple(range(arrays[0].ndim - 1))
+    return tuple(jnp.mean(term, axes) for term in terms(*arrays, *constants))
+
+
+@functools.partial(jax.jit, static_argnums=0)  # or each call outside of a `jit` would compile the loop
+def _means_in_pieces(terms: Callable[..., Terms], arrays: Terms, constants: Terms) -> Terms:
+    """`_channel_means` for XLA on CPU, which writes the terms to memory, then reduces them slowly.
+
+    Added up a piece at a time they stay in the cache. A piece has some places of all clips, so that devices that share
+    the clips each add up theirs.
+    """
     batch, *places, channels = arrays[0].shape
     count = math.prod(places)
-    axes = tuple(range(1 + len(places)))
-    if jax.default_backend() != "cpu":
-        return tuple(jnp.mean(term, axes) for term in terms(*arrays))
-    # XLA on CPU writes the terms to memory, then reduces them slowly. Added up piece by piece they stay in the cache.
-    piece = max((n for n in range(1, count + 1) if count % n == 0 and batch * n * channels <= _PIECE), default=count)
-    pieces = [x.reshape(batch, count, channels) for x in arrays]
+    piece = max((n for n in range(1, count + 1) if count % n == 0 and batch * n * channels <= _PIECE), default=1)
+    arrays = tuple(x.reshape(batch, count, channels) for x in arrays)
 
-    def add(start: jax.Array, totals: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        cut = [jax.lax.dynamic_slice_in_dim(x, start * piece, piece, axis=1) for x in pieces]
-        return tuple(total + term for total, term in zip(totals, terms(*cut), strict=True))
+    def add(index: jax.Array, totals: Terms) -> Terms:
+        cut = (jax.lax.dynamic_slice_in_dim(x, index * piece, piece, axis=1) for x in arrays)
+        return tuple(total + term for total, term in zip(totals, terms(*cut, *constants), strict=True))
 
-    number = len(jax.eval_shape(terms, *arrays))
-    totals = jax.lax.fori_loop(0, count // piece, add, (jnp.zeros((batch, piece, channels)),) * number)
-    return tuple(_sum_of_rows(total) / (batch * count) for total in totals)
-
-
-def _sum_of_rows(x: jax.Array) -> jax.Array:
-    """The sum for each channel, (C,), of `x` (B, N, C)."""
+    number = len(jax.eval_shape(terms, *arrays, *constants))
+    nothing = jnp.zeros((batch, piece, channels), arrays[0].dtype)
+    totals = jax.lax.fori_loop(0, count // piece, add, (nothing,) * number)
     # Rows are added up fast where they are long: several places side by side make one.
-    channels = x.shape[-1]
-    places = x.size // channels
-    beside = max((n for n in range(1, _ROW // channels + 1) if places % n == 0), default=1)
-    rows = jnp.sum(x.reshape(-1, beside * channels), axis=0)
-    return jnp.sum(rows.reshape(beside, channels), axis=0)
+    beside = max((n for n in range(1, _ROW // channels + 1) if piece % n == 0), default=1)
+    rows = (jnp.sum(total.reshape(batch, -1, beside * channels), axis=1) for total in totals)
+    return tuple(jnp.sum(row.reshape(-1, channels), axis=0) / (batch * count) for row in rows)

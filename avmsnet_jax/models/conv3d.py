@@ -114,12 +114,8 @@ _STRIDED = Forms("taps", "taps", "taps")
 _STEM = Forms("fold", "fold", "fold")
 _POINT = Forms("pointwise", "pointwise", "pointwise")
 _DIRECT = Forms("direct", "direct", "direct")
-_TABLE = {
-    "cpu": {"point": _POINT, "cube": _CUBE, "strided cube": _STRIDED, "stem": _STEM},
-    # Not measured yet: what cuDNN and a TPU are given everywhere.
-    "gpu": {"point": _POINT, "cube": _DIRECT, "strided cube": _DIRECT, "stem": _DIRECT},
-    "tpu": {"point": _POINT, "cube": _DIRECT, "strided cube": _DIRECT, "stem": _DIRECT},
-}
+_UNMEASURED = {"point": _POINT, "cube": _DIRECT, "strided cube": _DIRECT, "stem": _DIRECT}
+_TABLE = {"cpu": {"point": _POINT, "cube": _CUBE, "strided cube": _STRIDED, "stem": _STEM}}
 
 
 def choose_forms(backend: str, kernel_size: Sequence[int], stride: Sequence[int]) -> Forms:
@@ -130,7 +126,7 @@ def choose_forms(backend: str, kernel_size: Sequence[int], stride: Sequence[int]
         kind = "stem"
     else:
         kind = "cube" if max(stride) == 1 else "strided cube"
-    return _TABLE[backend if backend in _TABLE else "gpu"][kind]
+    return _TABLE.get(backend, _UNMEASURED)[kind]
 
 
 def conv3d(

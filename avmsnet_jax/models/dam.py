@@ -30,5 +30,6 @@ def _mean_over_time(x: jax.Array) -> jax.Array:
         return jnp.mean(x, axis=1)
     # As a product: XLA on CPU fuses a sum into what reads it, and the convolution's gradients read it for every tap.
     batch, steps = x.shape[:2]
-    mean = jnp.einsum("bt,btn->bn", jnp.full((batch, steps), 1 / steps, x.dtype), x.reshape(batch, steps, -1))
-    return mean.reshape(batch, *x.shape[2:])
+    ones = jnp.ones((batch, steps), x.dtype)
+    total = jnp.einsum("bt,btn->bn", ones, x.reshape(batch, steps, -1), preferred_element_type=jnp.float32)
+    return (total / steps).astype(x.dtype).reshape(batch, *x.shape[2:])

@@ -1,4 +1,4 @@
-"""Maximum pooling. Of equal values the first gets the gradient, as in PyTorch.
+"""Maximum pooling, as in PyTorch: of equal values the first gets the gradient, and what is no number stays none.
 
 It is chosen by comparing the values, not by looking which of them equals the maximum (`jnp.maximum`, `jnp.max`):
 computed a second time for the gradient, none might.
@@ -14,7 +14,7 @@ def cubes(x: jax.Array) -> jax.Array:
 
     Axis by axis, and as maxima of slices: `reduce_window` takes twice as long on CPU and its gradient four times.
     """
-    for axis in (1, 2, 3):
+    for axis in (3, 2, 1):  # the first of equal values is the first in this order
         even, odd = (x[(slice(None),) * axis + (slice(start, None, 2),)] for start in (0, 1))
         before = [(0, 0)] * x.ndim
         before[axis] = (1, 0)
@@ -33,4 +33,4 @@ def runs(x: jax.Array, size: int) -> jax.Array:
 
 
 def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.where(a >= b, a, b)
+    return jnp.where((a >= b) | jnp.isnan(a), a, b)

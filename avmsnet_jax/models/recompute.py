@@ -36,7 +36,7 @@ def _forgetful(forward: Pure) -> Pure:
 
     def backward(kept: tuple, cotangents: tuple[jax.Array, nnx.State]) -> tuple:
         params, stats, x = kept
-        _, pullback = jax.vjp(forward, params, stats, _once(x, cotangents[0]))
+        _, pullback = jax.vjp(forward, params, stats, _after(x, cotangents[0]))
         return pullback(cotangents)
 
     function = jax.custom_vjp(forward)
@@ -44,7 +44,7 @@ def _forgetful(forward: Pure) -> Pure:
     return function
 
 
-def _once(x: jax.Array, dy: jax.Array) -> jax.Array:
+def _after(x: jax.Array, dy: jax.Array) -> jax.Array:
     """`x`, to be had no sooner than `dy`: both (B, T, H, W, C) of any sizes but the same B."""
     if jax.default_backend() != "cpu":
         return jax.lax.optimization_barrier((x, dy))[0]

@@ -81,7 +81,7 @@ class Block(nnx.Module):
 class ResNet3D(nnx.Module):
     """The parts of the trunk. AVMSNet calls them in turn, as attention modules sit between.
 
-    Shapes at the published sizes: `stem` 16x112x112x3 -> 16x56x56x64, `max_pool` -> 8x28x28x64,
+    Shapes at the published sizes: `stem` 16x112x112x3 -> 16x56x56x64, `pool.cubes` -> 8x28x28x64,
     `stages[0]` -> 8x28x28x256, `stages[1]` -> 4x14x14x512, `stages[2]` -> 2x7x7x1024 (depth 50).
     """
 

@@ -133,6 +133,10 @@ class Log:
         )
         self.restart_clock()
 
+    def leave_out(self, seconds: float) -> None:
+        """So much of the time since the last line was not training."""
+        self._since += seconds
+
     def restart_clock(self) -> None:
         """What was done since the last line was not training."""
         self._since = time.perf_counter()

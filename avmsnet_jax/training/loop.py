@@ -242,12 +242,13 @@ def _profile(run: _Run, count: int, state: TrainState, trace: contextlib.ExitSta
     if not run.first < start <= run.last or count not in (start, end):
         return
     jax.block_until_ready(state)  # what has been asked for before is no part of it, and what was in it is done
+    began = time.perf_counter()
     if count == start:
         trace.enter_context(jax.profiler.trace(str(run.workdir / PROFILE)))
     else:
         trace.close()
         run.log.say(f"traced steps {start} to {end - 1}: {run.workdir / PROFILE}")
-    run.log.restart_clock()
+    run.log.leave_out(time.perf_counter() - began)
 
 
 def _first_state(

@@ -1,5 +1,6 @@
 """One training step, as a pure function of the state and a batch."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -126,10 +127,12 @@ def make_step(graphdef: Any, optimizer: optax.GradientTransformation, config: Co
         (total, stats, grads), _ = jax.lax.scan(add, start, parts)
         return total / settings.accumulate, stats, jax.tree.map(lambda g: g / settings.accumulate, grads)
 
+    squares = functools.partial(sum_of_squares, fsdp=mesh.shape["fsdp"])
+
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
         compute = gradients if settings.accumulate == 1 else accumulated
         value, stats, grads = compute(state.params, state.stats, batch)
-        norm = jnp.sqrt(jax.tree.reduce(jnp.add, jax.tree.map(_sum_of_squares, grads)))
+        norm = jnp.sqrt(jax.tree.reduce(jnp.add, jax.tree.map(squares, grads)))
         finite = jnp.isfinite(value) & jnp.isfinite(norm) & (state.step >= 0)
         finite &= jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), stats))
 
@@ -144,22 +147,29 @@ def make_step(graphdef: Any, optimizer: optax.GradientTransformation, config: Co
         def keep(state: TrainState) -> TrainState:
             return state._replace(step=jnp.full_like(state.step, -1))
 
-        return jax.lax.cond(finite, apply, keep, state), Measured(value, norm, finite)
+        if jax.default_backend() == "cpu":  # where choosing every number takes six times as long
+            after = jax.lax.cond(finite, apply, keep, state)
+        else:  # where a branch may wait for the host
+            after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), apply(state), keep(state))
+        return after, Measured(value, norm, finite)
 
     return jax.jit(step, donate_argnums=0, out_shardings=(_places(described), None))
 
 
-def _sum_of_squares(x: jax.Array) -> jax.Array:
-    """Of a gradient. That of a large linear layer a piece at a time: XLA on CPU would write all its squares first."""
+def sum_of_squares(x: jax.Array, fsdp: int = 1) -> jax.Array:
+    """Of all numbers of a gradient; `fsdp` devices share the rows of one of a linear layer.
+
+    XLA on CPU would write all squares before it adds them up: of a large layer they are added up a piece at a time.
+    """
     if jax.default_backend() != "cpu" or x.ndim != 2 or x.size < 2**22:
         return jnp.sum(jnp.square(x))
-    rows = math.gcd(len(x), 64)  # in a piece; devices that share the layer by rows share each piece
+    rows = math.gcd(len(x), 64 * fsdp)  # in a piece, which each device has a share of
     pieces = x.reshape(rows, -1, x.shape[1])
 
     def add(piece: int, total: jax.Array) -> jax.Array:
         return total + jnp.square(jax.lax.dynamic_index_in_dim(pieces, piece, axis=1, keepdims=False))
 
-    return jnp.sum(jax.lax.fori_loop(0, pieces.shape[1], add, jnp.zeros((rows, x.shape[1]))))
+    return jnp.sum(jax.lax.fori_loop(0, pieces.shape[1], add, jnp.zeros((rows, x.shape[1]), x.dtype)))
 
 
 def _places(described: TrainState) -> TrainState:

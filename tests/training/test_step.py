@@ -1,4 +1,5 @@
 import itertools
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.training.optimizer import make_optimizer
-from avmsnet_jax.training.step import LOSSES, bce, create, describe, double_sigmoid, make_step
+from avmsnet_jax.training.step import LOSSES, bce, create, describe, double_sigmoid, make_step, sum_of_squares
 
 LOGITS = np.array([-30.0, -2.0, 0.0, 0.5, 3.0, 100.0], np.float32)
 LABELS = np.array([0.0, 1.0, 1.0, 0.0, 1.0, 0.0], np.float32)
@@ -44,24 +45,39 @@ def test_losses_by_hand():
     assert LOSSES["double_sigmoid"] is double_sigmoid
 
 
-@pytest.fixture(scope="module")
-def steps(small_config, compiled_before):
-    """Eight steps on one batch: the losses, the state before as NumPy, after, the first state and the jitted step."""
-    config, rng = small_config, np.random.default_rng(0)
-    batch = {
+def random_batch(config, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
         "clip": rng.integers(0, 256, (4, config.model.frames, 32, 32, 3), dtype=np.uint8),
         "sound": rng.normal(size=(4, config.model.audio_samples)).astype(np.float32) * 20,
         "label": np.array([0, 1, 1, 0], np.float32),
     }
+
+
+def begin(config):
+    """The jitted step, the first state and the mesh."""
     optimizer = make_optimizer(config, steps_per_epoch=4)
     mesh = mesh_lib.make_mesh(config.mesh)
     graphdef, described = describe(config, optimizer, mesh)
-    first = create(config, optimizer, described)
+    return make_step(graphdef, optimizer, config, described), create(config, optimizer, described), mesh
+
+
+@pytest.mark.parametrize(("shape", "fsdp"), [((1029, 4096), 1), ((2058, 2048), 3), ((4096, 2048), 8), ((5, 7), 1)])
+def test_squares_of_large_layers_are_added_up_whole(shape, fsdp):
+    x = np.random.default_rng(0).standard_normal(shape, np.float32)
+    assert float(sum_of_squares(jnp.asarray(x), fsdp)) == pytest.approx(
+        np.sum(np.square(x, dtype=np.float64)), rel=1e-6
+    )
+
+
+@pytest.fixture(scope="module")
+def steps(small_config, compiled_before):
+    """Eight steps on one batch: the losses, the state before as NumPy, after, the first state and the jitted step."""
+    step, first, mesh = begin(small_config)
     before = jax.tree.map(np.array, (first.params, first.stats))  # copies: the buffers are donated
-    step = make_step(graphdef, optimizer, config, described)
     losses, state = [], first
     for _ in range(8):
-        state, measured = step(state, mesh_lib.place_batch(mesh, batch))
+        state, measured = step(state, mesh_lib.place_batch(mesh, random_batch(small_config)))
         losses.append(float(measured.loss))
     return losses, before, state, first, step
 
@@ -89,14 +105,12 @@ def test_the_state_is_donated(steps):
 def test_after_a_bad_step_nothing_changes(steps, small_config, loudness):
     """Not a number, and sound so loud that only the spread in SoundNet overflows; good batches afterwards."""
     _, _, state, _, step = steps
-    good = {
-        "clip": np.random.default_rng(1).integers(0, 256, (4, small_config.model.frames, 32, 32, 3), dtype=np.uint8),
-        "sound": np.random.default_rng(2).normal(size=(4, small_config.model.audio_samples)).astype(np.float32),
-        "label": np.array([0, 1, 1, 0], np.float32),
-    }
+    nothing_changes(step, state, mesh_lib.make_mesh(small_config.mesh), random_batch(small_config, seed=1), loudness)
+
+
+def nothing_changes(step, state, mesh, good, loudness):
     bad = good | {"sound": good["sound"].copy()}
     bad["sound"][1] = loudness
-    mesh = mesh_lib.make_mesh(small_config.mesh)
     before = jax.tree.map(np.array, state)
     state, told = jax.tree.map(jnp.copy, state), []  # the fixture's stays
     for batch in (bad, good, good):
@@ -106,6 +120,19 @@ def test_after_a_bad_step_nothing_changes(steps, small_config, loudness):
     assert int(state.step) == -1
     for old, new in zip(jax.tree.leaves(before._replace(step=0)), jax.tree.leaves(state._replace(step=0)), strict=True):
         np.testing.assert_array_equal(new, old)
+
+
+def test_what_a_gpu_is_given_does_the_same(steps, small_config, compiled_before):
+    """Its forms of convolutions, means and the guard, run here: the losses, and a bad step that changes nothing."""
+    with mock.patch("jax.default_backend", return_value="gpu"):
+        step, state, mesh = begin(small_config)
+        losses = []
+        for _ in range(3):
+            state, measured = step(state, mesh_lib.place_batch(mesh, random_batch(small_config)))
+            losses.append(float(measured.loss))
+        nothing_changes(step, state, mesh, random_batch(small_config, seed=1), np.nan)
+    assert losses[0] == pytest.approx(steps[0][0], rel=1e-6)
+    np.testing.assert_allclose(losses[1:], steps[0][1:3], rtol=2e-3)  # 5e-4: steps magnify what was rounded otherwise
 
 
 def test_every_parameter_and_statistic_moves(steps):
