@@ -7,7 +7,8 @@ Every case is a process of its own, one after the other: two steps of the publis
 and momentum. On the CPU the peak is that of resident memory during the steps, less what the process had before the
 network was made: libraries, which are no part of a step. On a GPU it is what the allocator of JAX or of PyTorch says.
 The line through the peaks of the two largest batches gives bytes a clip and fixed bytes, and these the largest batch in
-`--memory_gib`; give batches that take much more than the state, or it is the line of something else. `--search` finds the largest that really runs, by trying. Needs torch, which trains on 2 clips or more.
+`--memory_gib`; give batches that take much more than the state, or it is the line of something else. `--search` finds
+the largest that really runs, by trying. Needs torch, which trains on 2 clips or more.
 """
 
 import dataclasses
@@ -97,8 +98,8 @@ def measured(side: str, depth: int, dtype: str) -> dict[str, Any]:
     sizes = {batch: counted["bytes"] for batch, counted in found.items()}
     row = {"side": side, "depth": depth, "dtype": dtype, "cases": found, "largest": 0, "largest_tried": None}
     if len(sizes) > 1:
-        # The two largest: in small batches it is the update of the parameters, not the activations, that takes the most.
-        (low, high) = sorted(sizes)[-2:]
+        # The two largest: in small batches the update of the parameters takes the most, not the activations.
+        low, high = sorted(sizes)[-2:]
         clip = (sizes[high] - sizes[low]) / (high - low)
         fixed = sizes[high] - clip * high
         row |= {"bytes_a_clip": clip, "bytes_fixed": fixed}

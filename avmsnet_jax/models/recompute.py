@@ -15,7 +15,8 @@ def recomputed(module: Any, x: jax.Array) -> jax.Array:
     BN statistics of `module` change once, in the forward pass; the second computing takes those of before it and its
     own are thrown away.
     """
-    graphdef, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
+    graphdef, *states = nnx.split(module, nnx.Param, nnx.BatchStat)
+    params, stats = states
 
     def forward(params: nnx.State, stats: nnx.State, x: jax.Array) -> tuple[jax.Array, nnx.State]:
         copy = nnx.merge(graphdef, params, stats, copy=True)
