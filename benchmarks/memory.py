@@ -1,13 +1,14 @@
 """How much memory a training step takes, with and without `train.remat`, against PyTorch's on the same device.
 
-    python -m benchmarks.memory --depths=18 --batches=2,4,8 --memory_gib=16 --output=memory.json
+    python -m benchmarks.memory --depths=18 --batches=8,16,32 --memory_gib=16 --output=memory.json
     python -m benchmarks.memory --mode=compiled --batches=8,32      # from shapes; nothing is run, nor PyTorch's
 
 Every case is a process of its own, one after the other: two steps of the published network on random clips, with SGD
 and momentum. On the CPU the peak is that of resident memory during the steps, less what the process had before the
 network was made: libraries, which are no part of a step. On a GPU it is what the allocator of JAX or of PyTorch says.
-A straight line through the peaks by batch gives bytes a clip and fixed bytes, and these the largest batch in
-`--memory_gib`. `--search` finds the largest that really runs, by trying. Needs torch, which trains on 2 clips or more.
+The line through the peaks of the two largest batches gives bytes a clip and fixed bytes, and these the largest batch in
+`--memory_gib`; give batches that take much more than the state, or it is the line of something else. `--search` finds
+the largest that really runs, by trying. Needs torch, which trains on 2 clips or more.
 """
 
 import dataclasses
@@ -37,7 +38,7 @@ _DTYPES = flags.DEFINE_list(
     "dtypes", ["float32"], "compute types; bfloat16 is autocast in PyTorch, and on a CPU means little in JAX"
 )
 _SIDES = flags.DEFINE_list("sides", list(SIDES), "of ours, remat (ours with train.remat) and torch")
-_BATCHES = flags.DEFINE_list("batches", ["2", "4", "8"], "clips in a step; two numbers or more make a line")
+_BATCHES = flags.DEFINE_list("batches", ["8", "16", "32"], "clips in a step; the largest two make a line")
 _MODE = flags.DEFINE_enum(
     "mode", "measured", ["measured", "compiled"], "measured = run the steps; compiled = ask XLA, of ours only"
 )
@@ -97,9 +98,12 @@ def measured(side: str, depth: int, dtype: str) -> dict[str, Any]:
     sizes = {batch: counted["bytes"] for batch, counted in found.items()}
     row = {"side": side, "depth": depth, "dtype": dtype, "cases": found, "largest": 0, "largest_tried": None}
     if len(sizes) > 1:
-        clip, fixed = np.polyfit(list(sizes), list(sizes.values()), 1)
+        # The two largest: in small batches the update of the parameters takes the most, not the activations.
+        low, high = sorted(sizes)[-2:]
+        clip = (sizes[high] - sizes[low]) / (high - low)
+        fixed = sizes[high] - clip * high
         row |= {"bytes_a_clip": clip, "bytes_fixed": fixed}
-        row["largest"] = max(int((_MEMORY_GIB.value * 2**30 - fixed) / clip), 0)
+        row["largest"] = max(int((_MEMORY_GIB.value * 2**30 - fixed) / clip), 0) if clip > 0 else 0
     if _SEARCH.value and _MODE.value == "measured":
         row["largest_tried"] = largest(Case(side, depth, dtype, 0), max(sizes, default=0), _SEARCH.value)
     return row
