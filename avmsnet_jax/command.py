@@ -2,8 +2,10 @@
 
 import os
 import re
+import signal
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,6 +37,7 @@ def run(
         others, and a file is not needed.
     """
     program = sys.argv[0].rsplit("/", 1)[-1]
+    sys.unraisablehook = _raise_interrupts
     module = sys.modules["__main__"]
     try:
         if any(argument in ("--help", "-h", "--helpfull", "-help") for argument in sys.argv[1:]):
@@ -52,6 +55,15 @@ def run(
     except BrokenPipeError:  # whoever read our output has left, as in `--help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again as it ends
         sys.exit(141)
+
+
+def _raise_interrupts(unraisable: Any) -> None:
+    """Ctrl-C that came while a callback of JAX's ran at garbage collection, where Python drops exceptions."""
+    if unraisable.exc_type is KeyboardInterrupt:
+        # A moment later, as this runs within the callback still.
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def require(*given: flags.FlagHolder[Any]) -> None:

@@ -199,3 +199,24 @@ def test_help_may_be_cut_short():
     cut = f"{sys.executable} {ROOT / 'train.py'} --help | head -1"
     done = subprocess.run(["bash", "-c", cut], capture_output=True, text=True, timeout=60)
     assert (len(done.stdout.splitlines()), done.stderr) == (1, "")
+
+
+def test_an_interrupt_that_python_drops_is_raised_again(tmp_path):
+    """JAX runs a callback at garbage collection, and of what is raised there Python makes a note and goes on."""
+    script = tmp_path / "waits.py"
+    script.write_text(
+        "import gc, signal, time\n"
+        "from avmsnet_jax import command\n"
+        "def main(_):\n"
+        "    def interrupted(*_):\n"
+        "        gc.callbacks.clear()\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "    gc.callbacks.append(interrupted)\n"
+        "    gc.collect()\n"
+        "    time.sleep(30)\n"
+        "    print('went on')\n"
+        "command.run(main, positional='[nothing]')\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run([sys.executable, str(script)], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "waits.py: interrupted\n")

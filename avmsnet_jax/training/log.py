@@ -20,6 +20,7 @@ from avmsnet_jax.staging import staged
 from avmsnet_jax.training.optimizer import learning_rates
 from avmsnet_jax.training.step import Measured
 
+_UNDER_WAY = 2  # steps that are asked for before the first of them has to be done
 _QUIET_S = 60  # without a bar, a line is printed at least this often
 
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
@@ -52,9 +53,7 @@ class Log:
         self._since = time.perf_counter()
         self.waited = 0.0  # seconds since the last line in which the next batch was not there
         self._writes = hosts.is_first()
-        self.bar = tqdm(
-            total=last, initial=first, unit="step", disable=not (self._writes and sys.stderr.isatty()), leave=True
-        )
+        self.bar = tqdm(disable=True)
         if self._writes:
             from tensorboardX import SummaryWriter  # half a second, and only here
 
@@ -65,10 +64,27 @@ class Log:
                 self._board = SummaryWriter(str(workdir / TENSORBOARD), purge_step=first + 1)
         self.restart_clock()
 
+    def start(self, first: int) -> None:
+        """The first step comes now, after `first` that are done: clock and progress bar begin."""
+        self.bar = tqdm(
+            total=self._last,
+            initial=first,
+            bar_format="{percentage:3.0f}%|{bar}| {n}/{total} [{elapsed}<{remaining}{postfix}]",
+            dynamic_ncols=True,
+            disable=not (self._writes and sys.stderr.isatty()),
+        )
+        self.restart_clock()
+
     def add(self, step: int, measured: Measured) -> None:
-        """Notes what a step found, still on the device."""
+        """Notes what a step found, still on the device.
+
+        Waits for the one that was asked for `_UNDER_WAY` steps before: the device has enough to do, and who is told to
+        stop has not much to wait for.
+        """
         self._measured.append(measured)
-        self.bar.update()
+        if len(self._measured) > _UNDER_WAY:
+            jax.block_until_ready(self._measured[-1 - _UNDER_WAY])
+            self.bar.update(step - _UNDER_WAY - self.bar.n)
 
     def is_due(self, step: int) -> bool:
         """Whether a line belongs after this step."""
@@ -85,6 +101,7 @@ class Log:
             return
         losses, norms, finite = np.asarray(jax.device_get(self._measured), np.float64).T
         elapsed = time.perf_counter() - self._since
+        self.bar.update(step - self.bar.n)
         if not finite.all():
             culprit = int(np.argmin(finite))
             what = "BN statistics are not finite"
@@ -108,16 +125,15 @@ class Log:
             "data_wait_share": self.waited / elapsed,
         }
         self._put(line, tuple(name for name in line if name not in ("step", "epoch", "data_wait_seconds")))
-        rate = f"{clips:.1f} clips/s{{}}MFU {line['mfu']:.1%}"
         self.bar.set_postfix_str(
-            f"loss {line['loss']:.4f}, {rate.format(', ')}, {self.waited / elapsed:.0%} waiting for data"
+            f"loss {line['loss']:.4f}, {clips:.1f} clips/s, {self.waited / elapsed:.0%} waiting for data"
         )
         self._epoch += losses.tolist()
         ends = not step % self._steps_per_epoch
         if ends or (self.bar.disable and time.perf_counter() - self._said > _QUIET_S):
             self.say(
                 f"epoch {line['epoch']}/{self._config.train.epochs}  step {step}/{self._last}  "
-                f"mean loss {np.mean(self._epoch):.4f}  {rate.format('  ')}"
+                f"mean loss {np.mean(self._epoch):.4f}  {clips:.1f} clips/s  MFU {line['mfu']:.1%}"
             )
             self._said = time.perf_counter()
         if ends:

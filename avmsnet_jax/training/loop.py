@@ -128,7 +128,7 @@ def _train(config: Config, workdir: Path) -> None:
         ):
             step = _compile(make_step(graphdef, optimizer, config, described), described, config, mesh)
             validate = make_validate(graphdef, config, held_out, mesh) if held_out else None
-            log.restart_clock()
+            log.start(first)
             run = _Run(
                 config, workdir, mesh, graphdef, step, records, batches, placed, validate, checkpoints, log, stop,
                 steps_per_epoch, first, last,
@@ -229,6 +229,7 @@ def _compile(step: Step, described: TrainState, config: Config, mesh: Mesh) -> S
         "label": ((size,), jnp.float32),
     }
     batch = {name: jax.ShapeDtypeStruct(*shape, sharding=sharding) for name, shape in shapes.items()}
+    _print("compiling the step: a minute or more the first time, seconds from then on")
     began = time.perf_counter()
     compiled = step.lower(described, batch).compile()  # type: ignore[attr-defined]
     _print(f"{tables.memory(described, compiled)}; compiled in {time.perf_counter() - began:.0f} s")

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -29,9 +30,15 @@ class Stop:
         return self._signal is signal.SIGINT
 
     def note(self, number: int, _: Any) -> None:
-        """The signal handler: the first signal is noted, and a second one acts as ever."""
+        """The signal handler: the first signal is noted, and a second one acts at once."""
         self._signal = signal.Signals(number)
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else _interrupt)
+        if self.interrupted and sys.stderr.isatty():
+            os.write(sys.stderr.fileno(), b"\nstopping: finishing this step and saving; Ctrl-C again leaves at once\n")
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt("what was done since the last checkpoint is not saved")
 
 
 @contextlib.contextmanager

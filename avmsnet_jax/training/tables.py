@@ -54,7 +54,11 @@ def each_operation(config: ModelConfig) -> str:
     ]
     total = ("total", "", "", f"{flops.forward_flops(config) // 2:,}", f"{flops.training_flops(config) // 2:,}")
     header = ("operation", "output", "sums over", "multiply-adds", "in training")
-    return _aligned([header, *cells, total], numbers=(3, 4))
+    forward, training = flops.forward_flops(config) / 1e9, flops.training_flops(config) / 1e9
+    return (
+        _aligned([header, *cells, total], numbers=(3, 4))
+        + f"\nthat is {forward:.2f} GFLOP a clip forward and {training:.2f} in training, two for each multiply-add"
+    )
 
 
 def devices(mesh: Mesh, batch_size: int) -> str:

@@ -157,6 +157,11 @@ def find(directory: str | os.PathLike[str]) -> Path:
       UserError: there is none.
     """
     top = Path(directory).absolute()
+    if top.is_file():
+        raise UserError(
+            f"{directory} is a file, no checkpoint; make one of it first: "
+            f"python convert_weights.py --source={directory} --output=DIR"
+        )
     if not top.is_dir():
         raise UserError(
             f"no checkpoint at {directory}: no such directory; give one that convert_weights.py or train.py left"
