@@ -159,7 +159,7 @@ def find(directory: str | os.PathLike[str]) -> Path:
     top = Path(directory).absolute()
     if top.is_file():
         raise UserError(
-            f"{directory} is a file, no checkpoint; make one of it first: "
+            f"no checkpoint at {directory}, which is a file; make one of it first: "
             f"python convert_weights.py --source={directory} --output=DIR"
         )
     if not top.is_dir():

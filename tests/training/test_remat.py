@@ -22,17 +22,10 @@ def two_steps(remat: bool, accumulate: int, model: dict) -> tuple[list[float], l
         return run(config, batches(2), 2)
 
 
-@pytest.mark.parametrize(
-    ("model", "accumulate", "bound"),
-    [
-        ({"depth": 18, "shortcut": "A"}, 2, 1e-4),
-        # Rounded to 8 bits, or not, wherever a compiler joins operations or does not.
-        ({"dtype": "bfloat16"}, 1, 5e-2),
-    ],
-)
-def test_losses_gradients_and_statistics_are_the_same(model, accumulate, bound):
-    losses, states = two_steps(False, accumulate, model)
-    again, others = two_steps(True, accumulate, model)
+def test_losses_gradients_and_statistics_are_the_same():
+    model, bound = {"depth": 18, "shortcut": "A"}, 1e-4
+    losses, states = two_steps(False, 2, model)
+    again, others = two_steps(True, 2, model)
     assert again == pytest.approx(losses, rel=bound)
     for state, other in zip(states, others, strict=True):
         pairs = zip(jax.tree.leaves_with_path(state), jax.tree.leaves(other), strict=True)
