@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from avmsnet_jax import cores
+
 _FOLDER = "JAX_COMPILATION_CACHE_DIR"
 _SETTINGS = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",  # what takes less is compiled as soon as it is read
@@ -36,8 +38,8 @@ def keep() -> None:
     caches = os.environ.get("XDG_CACHE_HOME", "") or os.path.expanduser("~/.cache")
     if _FOLDER in os.environ or not os.path.isabs(caches):
         return
-    cores = os.environ.get("NPROC") or _cores()  # as XLA counts them
-    folder = Path(caches) / "avmsnet_jax" / f"compiled_{cores}_cores"
+    number = os.environ.get("NPROC") or cores.count()  # as XLA counts them
+    folder = Path(caches) / "avmsnet_jax" / f"compiled_{number}_cores"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
@@ -48,10 +50,6 @@ def keep() -> None:
         os.environ.setdefault(name, value)
     warnings.showwarning = functools.partial(_mend, folder, warnings.showwarning)
     _kept = folder
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def keep_nothing_of_several() -> None:

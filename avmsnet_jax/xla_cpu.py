@@ -11,9 +11,8 @@ _KNOWN = ((0, 10), (0, 11), (0, 12))
 def keep_convolutions_on_eigen() -> None:
     """Adds to XLA_FLAGS that YNNPACK is to run matrix products only, unless the user has set that flag.
 
-    jaxlib hands 2-D convolutions on CPU to YNNPACK by default, where they take two to three times as long as in Eigen
-    (benchmarks/network.py shows what that makes of a forward pass). Per-`jit` compiler options would do as well, but
-    not for a user's own `jit`.
+    jaxlib hands 2-D convolutions on CPU to YNNPACK by default, where they take two to three times as long as in Eigen.
+    Per-`jit` compiler options would do as well, but not for a user's own `jit`.
     Without effect once JAX has compiled something.
     """
     version = tuple(int(part) for part in metadata.version("jaxlib").split(".")[:2])

@@ -30,7 +30,7 @@ from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config, ModelConfig, TrainConfig
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.training.optimizer import make_optimizer
-from avmsnet_jax.training.step import create, describe, make_step
+from avmsnet_jax.training.step import batch_shapes, create, describe, make_step
 
 SIDES = ("ours", "remat", "torch")
 _DEPTHS = flags.DEFINE_list("depths", ["18", "50"], "3D-ResNet depths")
@@ -196,15 +196,10 @@ def compiled(case: Case) -> dict[str, Any]:
     """What XLA says of the step, from shapes: bytes with the state and the batch, those beside them, and operations."""
     config = configured(case)
     mesh, optimizer = mesh_lib.make_mesh(config.mesh), make_optimizer(config, steps_per_epoch=100)
-    sharding = mesh_lib.shared_batch(mesh)
-    batch = {
-        name: jax.ShapeDtypeStruct((case.batch, *array.shape[1:]), array.dtype, sharding=sharding)
-        for name, array in clips(config.model, 1).items()
-    }
     graphdef, described = describe(config, optimizer, mesh)
     step: Any = make_step(graphdef, optimizer, config, described)
     # It never runs: no need for LLVM to optimise what XLA has.
-    program = step.lower(described, batch).compile({"xla_backend_optimization_level": 0})
+    program = step.lower(described, batch_shapes(config, mesh)).compile({"xla_backend_optimization_level": 0})
     analysis = program.memory_analysis()
     beside = analysis.temp_size_in_bytes
     return {

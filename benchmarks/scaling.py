@@ -139,31 +139,23 @@ def compile_apart(case: Case) -> dict[str, Any]:
 def compile_here(case: Case) -> dict[str, Any]:
     """Of the step on each device: XLA's `flops`, `exact_flops`, collective `operations`, `state_bytes`."""
     import jax
-    import jax.numpy as jnp
-    from jax.sharding import NamedSharding, PartitionSpec
 
     from avmsnet_jax import mesh as mesh_lib
     from avmsnet_jax.config import Config, MeshConfig, ModelConfig, TrainConfig
     from avmsnet_jax.models.flops import training_flops
     from avmsnet_jax.training.optimizer import make_optimizer
-    from avmsnet_jax.training.step import describe, make_step
+    from avmsnet_jax.training.step import batch_shapes, describe, make_step
 
-    model, clips = ModelConfig(depth=case.depth, dtype=case.dtype), case.batch * case.devices
-    config = Config(model=model, mesh=MeshConfig(fsdp=case.fsdp), train=TrainConfig(batch_size=clips))
+    model = ModelConfig(depth=case.depth, dtype=case.dtype)
+    train = TrainConfig(batch_size=case.batch * case.devices)
+    config = Config(model=model, mesh=MeshConfig(fsdp=case.fsdp), train=train)
     mesh = mesh_lib.make_mesh(config.mesh)
-    place = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
-    shapes = {
-        "clip": ((clips, model.frames, model.frame_size, model.frame_size, 3), jnp.uint8),
-        "sound": ((clips, model.audio_samples), jnp.float32),
-        "label": ((clips,), jnp.float32),
-    }
-    batch = {name: jax.ShapeDtypeStruct(shape, dtype, sharding=place) for name, (shape, dtype) in shapes.items()}
     optimizer = make_optimizer(config, steps_per_epoch=100)
     # The forms of convolutions and normalisations that accelerators get, not those that are fastest on a CPU.
     with mock.patch("jax.default_backend", return_value="gpu"):
         graphdef, described = describe(config, optimizer, mesh)
         step: Any = make_step(graphdef, optimizer, config, described)
-        lowered = step.lower(described, batch)
+        lowered = step.lower(described, batch_shapes(config, mesh))
     # It never runs: no need for LLVM to optimise what XLA has.
     compiled = lowered.compile({"xla_backend_optimization_level": 0})
     found = collectives(compiled.as_text())

@@ -1,12 +1,12 @@
 """Where shots begin: kernel temporal segmentation."""
 
 import itertools
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from avmsnet_jax import cores
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation import checks
 
@@ -94,9 +94,9 @@ def _least_scatter(rows: np.ndarray, energy: np.ndarray, most: int) -> np.ndarra
     samples, block = len(rows), loops.BLOCK
     cost = np.full((most + 1, samples + 1), np.inf)
     sums, best = np.zeros(samples), np.empty((most + 1, block))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parts = np.unique(np.linspace(1, most + 1, 4 * cores + 1).astype(int))
-    with ThreadPoolExecutor(cores) as threads:
+    threads_at_once = cores.count()
+    parts = np.unique(np.linspace(1, most + 1, 4 * threads_at_once + 1).astype(int))
+    with ThreadPoolExecutor(threads_at_once) as threads:
         for start in range(0, samples, block):
             if start % _ENDS == 0:
                 products = rows[: start + _ENDS] @ rows[start : start + _ENDS].T

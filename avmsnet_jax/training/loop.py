@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.sharding import Mesh
@@ -25,7 +24,7 @@ from avmsnet_jax.training import peak as peak_lib
 from avmsnet_jax.training.checkpoints import Checkpoints, begun
 from avmsnet_jax.training.log import METRICS, Log, NotFiniteError, read_metrics
 from avmsnet_jax.training.optimizer import make_optimizer
-from avmsnet_jax.training.step import Step, TrainState, begin, create, describe, make_step
+from avmsnet_jax.training.step import Step, TrainState, batch_shapes, begin, create, describe, make_step
 from avmsnet_jax.training.stopping import Stop, listening
 from avmsnet_jax.training.validation import Validate, make_validate
 from avmsnet_jax.weights import checkpoint
@@ -222,16 +221,9 @@ def _introduce(
 
 def _compile(step: Step, described: TrainState, config: Config, mesh: Mesh) -> Step:
     """The step as a program for these devices, and a word about the memory that it takes."""
-    sharding, size, model = mesh_lib.shared_batch(mesh), config.train.batch_size, config.model
-    shapes = {
-        "clip": ((size, model.frames, model.frame_size, model.frame_size, 3), jnp.uint8),
-        "sound": ((size, model.audio_samples), jnp.float32),
-        "label": ((size,), jnp.float32),
-    }
-    batch = {name: jax.ShapeDtypeStruct(*shape, sharding=sharding) for name, shape in shapes.items()}
     _print("compiling the step: a minute or more the first time, seconds from then on")
     began = time.perf_counter()
-    compiled = step.lower(described, batch).compile()  # type: ignore[attr-defined]
+    compiled = step.lower(described, batch_shapes(config, mesh)).compile()  # type: ignore[attr-defined]
     _print(f"{tables.memory(described, compiled)}; compiled in {time.perf_counter() - began:.0f} s")
     return compiled
 

@@ -73,6 +73,17 @@ def describe(config: Config, optimizer: optax.GradientTransformation, mesh: Mesh
     )
 
 
+def batch_shapes(config: Config, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shape, dtype and place of the arrays of a batch of `train.batch_size` clips, for compiling a step beforehand."""
+    size, model, place = config.train.batch_size, config.model, mesh_lib.shared_batch(mesh)
+    shapes: dict[str, tuple[tuple[int, ...], Any]] = {
+        "clip": ((size, model.frames, model.frame_size, model.frame_size, 3), jnp.uint8),
+        "sound": ((size, model.audio_samples), jnp.float32),
+        "label": ((size,), jnp.float32),
+    }
+    return {name: jax.ShapeDtypeStruct(*shape, sharding=place) for name, shape in shapes.items()}
+
+
 def begin(config: Config, optimizer: optax.GradientTransformation, params: nnx.State, stats: nnx.State) -> TrainState:
     """The state before the first step, from a network's parameters and statistics."""
     ema = jax.tree.map(jnp.copy, params) if config.train.ema_decay else None

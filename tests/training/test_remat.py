@@ -1,14 +1,13 @@
 """Blocks that are computed a second time: nothing changes but the memory that a step takes."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config, ModelConfig, TrainConfig
 from avmsnet_jax.training.optimizer import make_optimizer
-from avmsnet_jax.training.step import TrainState, describe, make_step
+from avmsnet_jax.training.step import TrainState, batch_shapes, describe, make_step
 from tests.training.test_layouts import batches, configured, run
 
 
@@ -40,14 +39,8 @@ def memory_of_a_step(remat: bool) -> int:
     model = ModelConfig(audiovisual=False, trunk_width=16, adjust_width=8, head_width=8)
     config = Config(model=model, train=TrainConfig(batch_size=8, remat=remat))
     mesh, optimizer = mesh_lib.make_mesh(config.mesh), make_optimizer(config, 100)
-    shapes = {
-        "clip": ((8, model.frames, model.frame_size, model.frame_size, 3), jnp.uint8),
-        "sound": ((8, model.audio_samples), jnp.float32),
-        "label": ((8,), jnp.float32),
-    }
-    batch = {name: jax.ShapeDtypeStruct(*shape, sharding=mesh_lib.shared_batch(mesh)) for name, shape in shapes.items()}
     graphdef, described = describe(config, optimizer, mesh)
-    lowered = make_step(graphdef, optimizer, config, described).lower(described, batch)
+    lowered = make_step(graphdef, optimizer, config, described).lower(described, batch_shapes(config, mesh))
     return lowered.compile({"xla_backend_optimization_level": 0}).memory_analysis().temp_size_in_bytes
 
 
