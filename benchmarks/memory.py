@@ -51,6 +51,12 @@ _ONE = flags.DEFINE_string("one", "", "measure this one case, as a JSON object, 
 _EXHAUSTED = ("RESOURCE_EXHAUSTED", "out of memory", "can't allocate memory", "bad_alloc", "MemoryError")
 _KILLED = (-9, 137)
 
+# For XLA to compile what is not run: without trying out kernels.
+_QUICKLY: dict[str, dict[str, Any]] = {
+    "cpu": {"xla_backend_optimization_level": 0},
+    "gpu": {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False},
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Case:
@@ -199,7 +205,8 @@ def compiled(case: Case) -> dict[str, Any]:
     graphdef, described = describe(config, optimizer, mesh)
     step: Any = make_step(graphdef, optimizer, config, described)
     # It never runs: no need for LLVM to optimise what XLA has.
-    program = step.lower(described, batch_shapes(config, mesh)).compile({"xla_backend_optimization_level": 0})
+    quickly = _QUICKLY.get(jax.default_backend(), {})
+    program = step.lower(described, batch_shapes(config, mesh)).compile(quickly)
     analysis = program.memory_analysis()
     beside = analysis.temp_size_in_bytes
     return {

@@ -1,15 +1,19 @@
-"""The whole network against PyTorch's: inference and the training step, interleaved in one process.
+"""The whole network against PyTorch's: inference and the training step, both sides in turns.
 
     python -m benchmarks.network --depths=50 --batches=4,16 --output=network.json
 
-PyTorch runs the tests' statement of the network (tests/reference) as a user would: in the memory layouts there are,
-on a GPU also compiled, under autocast where the compute type is bfloat16; every step of either side starts with the
-batch on the device. A training step is forward, loss, backward and SGD with momentum and decay; ours is the step that
-train.py takes. In each round each side runs once off the clock, as what is idle may have lost its memory to the system
-(here that costs two seconds), and then as often as fills a second, twice at least.
+PyTorch runs the tests' statement of the network (tests/reference) as a user would: in the memory layouts there are, on
+a GPU through `torch.compile` in channels last, under autocast where the compute type is bfloat16; every step of either
+side starts with the batch on the device. A training step is forward, loss, backward and SGD with momentum and decay;
+ours is the step that train.py takes. In each round each side runs once off the clock, as what is idle may have lost its
+memory to the system (here that costs two seconds), and then as often as fills a second (on a GPU, 0.3), twice at least.
+
+On a GPU all cases are prepared at the same time before the first is timed, as compiling takes minutes: ours in threads,
+PyTorch's in processes, which do nothing while they are not asked to.
 
 The ratio is the fastest PyTorch's time over ours in the same round, more is better: median, and the quantiles 0.1 and
-0.9. On a GPU the rates of both are printed too. Needs torch.
+0.9. On a GPU the rates of both are printed too, what share of the GPU's arithmetic that is (MFU), and the memory of
+both. Needs torch.
 """
 
 import functools
@@ -18,46 +22,58 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory has to do for both sides
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from flax import nnx
 
-from avmsnet_jax import AVMSNet, ModelConfig, command
+from avmsnet_jax import command
 from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config, MeshConfig
+from avmsnet_jax.models import conv3d
+from avmsnet_jax.models import flops as flops_lib
+from avmsnet_jax.training import peak as peak_lib
 from avmsnet_jax.training import step as step_lib
 from avmsnet_jax.training.optimizer import make_optimizer
+from benchmarks import torch_side
+from benchmarks.torch_side import Case, Way
 
 _MODES = flags.DEFINE_list("modes", ["inference", "training"], "inference, training or both")
 _DEPTHS = flags.DEFINE_list("depths", ["18", "50"], "3D-ResNet depths")
 _BATCHES = flags.DEFINE_list("batches", ["1", "4", "16"], "clips in a batch")
 _DTYPES = flags.DEFINE_list("dtypes", ["float32"], "compute types: float32, bfloat16")
-_COMPILE = flags.DEFINE_bool("compile", False, "also PyTorch's torch.compile, which always runs on a GPU")
+_COMPILE = flags.DEFINE_bool("compile", False, "on a CPU, also PyTorch's torch.compile")
 _ROUNDS = flags.DEFINE_integer("rounds", 11, "rounds; each runs every side")
+_PATIENCE_S = flags.DEFINE_integer("patience_s", 3600, "on a GPU: what is not prepared by then is left out")
 _OUTPUT = flags.DEFINE_string("output", "", "JSON file for the figures")
 
-_FILL_S = 1.0
+_FILL_S = {"cpu": 1.0, "gpu": 0.3}
 
-# Asks for so many steps, and returns when the last is done.
-Side = Callable[[int], None]
-Clips = tuple[np.ndarray, np.ndarray, np.ndarray]
+# Takes so many steps, and gives the seconds until the last is done.
+Side = Callable[[int], float]
 
 
 def main(_: list[str]) -> None:
     """Measures and prints."""
     rows = []
     kind = jax.devices()[0].device_kind
-    print(f"{kind}: PyTorch's time over ours, median (10% to 90%) of {_ROUNDS.value} rounds")
-    for mode, depth, dtype, batch in _cases():
-        config = ModelConfig(depth=depth, dtype=dtype)
-        found = compare(mode, config, batch)
-        rows.append({"mode": mode, "depth": depth, "dtype": dtype, "batch": batch, **found})
+    print(f"{kind}: PyTorch's time over ours, median (10% to 90%) of {_ROUNDS.value} rounds", flush=True)
+    cases = [
+        Case(mode, depth, dtype, batch)
+        for dtype in _DTYPES.value
+        for mode in _MODES.value
+        for depth in map(int, _DEPTHS.value)
+        for batch in map(int, _BATCHES.value)
+    ]
+    for case, found in (_on_gpu if jax.default_backend() == "gpu" else _on_cpu)(cases):
+        rows.append(vars(case) | found)
         print(line(rows[-1]), flush=True)
         gc.collect()
         if _OUTPUT.value:
@@ -65,12 +81,57 @@ def main(_: list[str]) -> None:
             Path(_OUTPUT.value).write_text(json.dumps({**settings, "rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 
-def _cases() -> Iterator[tuple[str, int, str, int]]:
-    for mode in _MODES.value:
-        for depth in map(int, _DEPTHS.value):
-            for dtype in _DTYPES.value:
-                for batch in map(int, _BATCHES.value):
-                    yield mode, depth, dtype, batch
+def _on_cpu(cases: list[Case]) -> Iterator[tuple[Case, dict[str, Any]]]:
+    """One case after the other, both sides in this process."""
+    for case in cases:
+        ours = Ours(case)
+
+        def start(ours: Ours = ours) -> Side:
+            ours.compile()
+            ours.start(initial(ours.settings))
+            return ours
+
+        ways = [Way(layout, False) for layout in torch_side.LAYOUTS]
+        ways += [Way("channels_last_3d", True)] * _COMPILE.value
+        makers = {str(way): functools.partial(torch_side.make, case, way) for way in ways}
+        yield case, _compared(case, {"ours": start, **makers})
+
+
+def _on_gpu(cases: list[Case]) -> Iterator[tuple[Case, dict[str, Any]]]:
+    """All prepared at once, then one after the other."""
+    until = time.monotonic() + _PATIENCE_S.value
+    way = Way("channels_last_3d", True)
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "TORCHINDUCTOR_COMPILE_THREADS": "4"}
+    theirs = [torch_side.Served(case, way, environment) for case in cases]
+    pool = futures.ThreadPoolExecutor(2 * len(cases))
+    ready = [pool.submit(side.wait) for side in theirs]
+    ours = [Ours(case) for case in cases]
+    compiled = [pool.submit(side.compile) for side in ours]
+    state = initial(ours[0].settings)  # no case has other parameters, and making them is to be compiled, too
+    jax.block_until_ready(_copied(state))
+    for waited in (*compiled, *ready):
+        futures.wait([waited], max(until - time.monotonic(), 0))
+
+    def done(waited: futures.Future, side: Any) -> Any:
+        waited.result(0)  # or its error
+        return side
+
+    for case, us, compiling, them, preparing in zip(cases, ours, compiled, theirs, ready, strict=True):
+
+        def start(us: Ours = us, compiling: futures.Future = compiling) -> Side:
+            done(compiling, us).start(state)
+            return us
+
+        found = _compared(case, {"ours": start, str(way): functools.partial(done, preparing, them)})
+        us.end()
+        them.end()
+        if "ratio" in found:
+            flops = (flops_lib.training_flops if case.mode == "training" else flops_lib.forward_flops)(case.config)
+            peak = peak_lib.of(us.mesh, case.dtype)
+            found["mfu"] = {side: flops * rate / peak.rate for side, rate in found["clips a second"].items()}
+            found["gigabytes"] = {"ours": us.bytes / 1e9, str(way): them.peak_bytes / 1e9}
+        yield case, found
+    pool.shutdown(wait=False, cancel_futures=True)
 
 
 def line(row: dict[str, Any]) -> str:
@@ -80,18 +141,16 @@ def line(row: dict[str, Any]) -> str:
         return text + "; ".join(f"{name} failed: {error}" for name, error in row["failed"].items())
     low, high = row["spread"]
     text += f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})  against {row['fastest']}"
-    if jax.default_backend() != "cpu":  # an absolute time of a shared CPU says nothing
-        text += f"; {row['clips a second']['ours']:.0f} against {row['clips a second'][row['fastest']]:.0f} clips/s"
+    if "mfu" in row:  # an absolute time of a shared CPU says nothing
+        sides = ("ours", row["fastest"])
+        text += "; " + " against ".join(f"{row['clips a second'][side]:.0f}" for side in sides) + " clips/s, MFU "
+        text += " against ".join(f"{row['mfu'][side]:.1%}" for side in sides)
+        text += ", " + " against ".join(f"{row['gigabytes'][side]:.1f}" for side in sides) + " GB"
     return text
 
 
-def compare(mode: str, config: ModelConfig, batch: int) -> dict[str, Any]:
+def _compared(case: Case, makers: dict[str, Callable[[], Side]]) -> dict[str, Any]:
     """Ratios of one case; a side that cannot run it (memory) is told by its error."""
-    clips = make_clips(config, batch)
-    makers: dict[str, Callable[[], Side]] = {
-        "ours": functools.partial(_ours, mode, config, clips),
-        **_torch_sides(mode, config, clips),
-    }
     sides: dict[str, Side] = {}
     failed: dict[str, str] = {}
     for name, make in makers.items():
@@ -104,12 +163,13 @@ def compare(mode: str, config: ModelConfig, batch: int) -> dict[str, Any]:
             failed[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
     if "ours" not in sides or len(sides) == 1:
         return {"failed": failed}
-    repeats = {name: max(2, round(_FILL_S / _seconds(side, 3))) for name, side in sides.items()}
+    fill = _FILL_S[jax.default_backend()]
+    repeats = {name: max(2, round(fill / (side(3) / 3))) for name, side in sides.items()}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(_ROUNDS.value):
         for name, side in sides.items():
             side(1)
-            seconds[name].append(_seconds(side, repeats[name]))
+            seconds[name].append(side(repeats[name]) / repeats[name])
     medians = {name: float(np.median(taken)) for name, taken in seconds.items()}
     fastest = min((name for name in medians if name != "ours"), key=medians.__getitem__)
     ratios = {name: np.array(seconds[name]) / np.array(seconds["ours"]) for name in sides if name != "ours"}
@@ -118,118 +178,81 @@ def compare(mode: str, config: ModelConfig, batch: int) -> dict[str, Any]:
         "ratio": float(np.median(ratios[fastest])),
         "spread": np.quantile(ratios[fastest], [0.1, 0.9]).tolist(),
         "ratios": {name: float(np.median(ratio)) for name, ratio in ratios.items()},
-        "clips a second": {name: batch / median for name, median in medians.items()},
+        "clips a second": {name: case.batch / median for name, median in medians.items()},
         "failed": failed,
     }
 
 
-def _seconds(side: Side, repeats: int) -> float:
-    start = time.perf_counter()
-    side(repeats)
-    return (time.perf_counter() - start) / repeats
+class Ours:
+    """Our side of a case: traced at once, compiled when told so, and a side from when it is started."""
+
+    def __init__(self, case: Case):
+        self._case, self.settings = case, Config(model=case.config)
+        self.settings.train.batch_size = case.batch
+        self.mesh = mesh_lib.make_mesh(MeshConfig(data=1))
+        optimizer = make_optimizer(self.settings, steps_per_epoch=1000)
+        graphdef, described = step_lib.describe(self.settings, optimizer, self.mesh)
+        shapes = step_lib.batch_shapes(self.settings, self.mesh)
+
+        def infer(params: nnx.State, stats: nnx.State, film: jax.Array, sound: jax.Array) -> jax.Array:
+            model = nnx.merge(graphdef, params, stats, copy=True)
+            model.eval()
+            return model(film, sound).logits
+
+        if case.mode == "training":
+            step: Any = step_lib.make_step(graphdef, optimizer, self.settings, described)
+            self._lowered = step.lower(described, shapes)
+        else:
+            arrays = described.params, described.stats, shapes["clip"], shapes["sound"]
+            self._lowered = conv3d.jit(infer).lower(*arrays)
+        self._compiled: Any = None
+        self._state: Any = None
+        self._batch: Any = None
+
+    def compile(self) -> None:
+        """Takes most of the time, and can be done by a thread."""
+        self._compiled = self._lowered.compile()
+
+    @property
+    def bytes(self) -> int:
+        """That the program needs of the device's memory, with what it is given and what it gives."""
+        needs = self._compiled.memory_analysis()
+        kept = needs.argument_size_in_bytes + needs.output_size_in_bytes - needs.alias_size_in_bytes
+        return kept + needs.temp_size_in_bytes
+
+    def start(self, state: step_lib.TrainState) -> None:
+        """With this state, which stays as it is."""
+        self._state = _copied(state)
+        clips = torch_side.clips(self._case.config, self._case.batch)
+        self._batch = mesh_lib.place_batch(self.mesh, dict(zip(("clip", "sound", "label"), clips, strict=True)))
+
+    def end(self) -> None:
+        """Gives its memory back."""
+        self._state = self._batch = None
+
+    def __call__(self, steps: int) -> float:
+        """Seconds of so many steps."""
+        start = time.perf_counter()
+        if self._case.mode == "training":
+            for _ in range(steps):
+                self._state, _measured = self._compiled(self._state, self._batch)
+            jax.block_until_ready(self._state)
+        else:
+            arrays = self._state.params, self._state.stats, self._batch["clip"], self._batch["sound"]
+            jax.block_until_ready([self._compiled(*arrays) for _ in range(steps)])
+        return time.perf_counter() - start
 
 
-def make_clips(config: ModelConfig, batch: int) -> Clips:
-    """Noise to look at and to listen to, and labels."""
-    rng = np.random.default_rng(0)
-    video = rng.integers(0, 256, (batch, config.frames, config.frame_size, config.frame_size, 3), dtype=np.uint8)
-    audio = (rng.standard_normal((batch, config.audio_samples)) * 20).astype(np.float32)
-    return video, audio, (np.arange(batch) % 2).astype(np.float32)
+@jax.jit
+def _copied(state: step_lib.TrainState) -> step_lib.TrainState:
+    return jax.tree.map(jnp.copy, state)
 
 
-def _ours(mode: str, config: ModelConfig, clips: Clips) -> Side:
-    return _our_inference(config, clips) if mode == "inference" else _our_training(config, clips)
-
-
-def _our_inference(config: ModelConfig, clips: Clips) -> Side:
-    model = AVMSNet(config, rngs=nnx.Rngs(0))
-    model.eval()
-    graphdef, state = nnx.split(model)
-    forward = jax.jit(lambda state, video, audio: nnx.merge(graphdef, state)(video, audio).logits)
-    placed = jax.device_put(clips[:2])
-
-    def run(steps: int) -> None:
-        jax.block_until_ready([forward(state, *placed) for _ in range(steps)])
-
-    return run
-
-
-def _our_training(config: ModelConfig, clips: Clips) -> Side:
-    settings = Config(model=config)
-    settings.train.batch_size = len(clips[0])
+def initial(settings: Config) -> step_lib.TrainState:
+    """Random weights."""
     mesh = mesh_lib.make_mesh(MeshConfig(data=1))
     optimizer = make_optimizer(settings, steps_per_epoch=1000)
-    graphdef, described = step_lib.describe(settings, optimizer, mesh)
-    state = [step_lib.create(settings, optimizer, described)]
-    step = step_lib.make_step(graphdef, optimizer, settings, described)
-    batch = mesh_lib.place_batch(mesh, dict(zip(("clip", "sound", "label"), clips, strict=True)))
-
-    def run(steps: int) -> None:
-        for _ in range(steps):
-            state[0], _measured = step(state[0], batch)
-        jax.block_until_ready(state[0])
-
-    return run
-
-
-def _torch_sides(mode: str, config: ModelConfig, clips: Clips) -> dict[str, Callable[[], Side]]:
-    """The ways to run it, by name."""
-    import torch
-
-    ways = {
-        "torch": (torch.contiguous_format, False),
-        "torch, channels_last_3d": (torch.channels_last_3d, False),
-        "torch.compile, channels_last_3d": (torch.channels_last_3d, True),
-    }
-    compiling = _COMPILE.value or torch.cuda.is_available()
-    return {
-        name: functools.partial(_torch_side, mode, config, clips, layout, compiled)
-        for name, (layout, compiled) in ways.items()
-        if compiling or not compiled
-    }
-
-
-def _torch_side(mode: str, config: ModelConfig, clips: Clips, layout: Any, compiled: bool) -> Side:
-    import torch
-
-    from tests.reference.torch_network import TorchAVMSNet
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.set_float32_matmul_precision("high")  # TF32, as XLA takes it by default; without effect on a CPU
-    torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
-    network = TorchAVMSNet(config).to(device)
-    for parameter in network.parameters():
-        if parameter.ndim == 5:
-            parameter.data = parameter.data.to(memory_format=layout)
-    video, audio, labels = (torch.from_numpy(part).to(device) for part in clips)
-    # (B, T, H, W, C) by name; what the first convolution then finds has the layout.
-    video = video.float().permute(0, 4, 1, 2, 3).contiguous(memory_format=layout).permute(0, 2, 3, 4, 1)
-    autocast = functools.partial(torch.autocast, device, torch.bfloat16, enabled=config.dtype == "bfloat16")
-    forward = torch.compile(network) if compiled else network
-
-    def infer() -> None:
-        with torch.inference_mode(), autocast():
-            forward(video, audio)
-
-    optimizer = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9, dampening=0.9, weight_decay=1e-5)
-
-    def learn() -> None:
-        optimizer.zero_grad()
-        with autocast():
-            logits = forward(video, audio).logits
-        torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), labels).backward()
-        optimizer.step()
-
-    network.train(mode == "training")
-    once = learn if mode == "training" else infer
-
-    def run(steps: int) -> None:
-        for _ in range(steps):
-            once()
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    return run
+    return step_lib.create(settings, optimizer, step_lib.describe(settings, optimizer, mesh)[1])
 
 
 if __name__ == "__main__":

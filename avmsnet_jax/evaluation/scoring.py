@@ -17,6 +17,7 @@ from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation.metrics import best_threshold
+from avmsnet_jax.models import conv3d
 from avmsnet_jax.models.avmsnet import AVMSNet
 
 # Clips that a device computes at once. Never more or fewer: the last bits of a score depend on it, and the batch size
@@ -66,7 +67,7 @@ def score_records(
     with contextlib.closing(pipeline.Ahead(batches, place)) as placed:
         for (batch, parts), _ in placed:
             # All are on their way before the first is waited for.
-            found = jax.device_get([_forward(graphdef, mesh, features, state, *part) for part in parts])
+            found = jax.device_get([_compiled_forward()(graphdef, mesh, features, state, *part) for part in parts])
             scores = np.concatenate([part[0] for part in found])
             seen = np.concatenate([part[1] for part in found]) if features else None
             for index in np.flatnonzero(batch["mask"]):
@@ -135,7 +136,11 @@ def choose_threshold(config: Config, model: AVMSNet, fold: int, judged: Sequence
     return best_threshold([clip["score"] for clip in clips], [clip["label"] for clip in clips])[0], f"split {split}"
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.cache  # by which the compiled programs are kept
+def _compiled_forward() -> Any:
+    return conv3d.jit(_forward, static_argnums=(0, 1, 2))
+
+
 def _forward(
     graphdef: nnx.GraphDef, mesh: Mesh, features: bool, state: nnx.State, clip: jax.Array, sound: jax.Array
 ) -> tuple[jax.Array, ...]:

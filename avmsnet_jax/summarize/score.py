@@ -22,6 +22,7 @@ from PIL import Image
 from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.data import clips
 from avmsnet_jax.media import audio, video
+from avmsnet_jax.models import conv3d
 from avmsnet_jax.models.avmsnet import AVMSNet
 from avmsnet_jax.summarize.result import Scores
 
@@ -67,14 +68,13 @@ class Network:
         graphdef, state = nnx.split(model)
         self._state = jax.device_put(state, mesh_lib.replicated(mesh))
 
-        @jax.jit
         def look(state: nnx.State, clip: jax.Array, sound: jax.Array) -> tuple[Any, ...]:
             out = nnx.merge(graphdef, state)(clip, sound)
             where = jnp.linalg.norm(out.localization, axis=-1)
             attention = tuple(each.astype(jnp.float16) for each in out.attention)
             return out.scores, out.features, attention, where.astype(jnp.float16)
 
-        self._look = look
+        self._look = conv3d.jit(look)
 
     def __call__(self, batch: Sequence[clips.Clip]) -> Seen:
         """Looks at up to `batch_size` clips; what pads the batch is left out."""

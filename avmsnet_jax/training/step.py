@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config
+from avmsnet_jax.models import conv3d
 from avmsnet_jax.models.avmsnet import AVMSNet
 
 
@@ -164,7 +165,7 @@ def make_step(graphdef: Any, optimizer: optax.GradientTransformation, config: Co
             after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), apply(state), keep(state))
         return after, Measured(value, norm, finite)
 
-    return jax.jit(step, donate_argnums=0, out_shardings=(_places(described), None))
+    return conv3d.jit(step, donate_argnums=0, out_shardings=(_places(described), None))
 
 
 def sum_of_squares(x: jax.Array, fsdp: int = 1) -> jax.Array:
