@@ -64,6 +64,13 @@ def keep_nothing_of_several() -> None:
         jax.config.update("jax_enable_compilation_cache", False)
 
 
+def folder() -> Path | None:
+    """Where `keep` keeps, or None where nothing is kept there."""
+    import jax
+
+    return _kept if jax.config.values["jax_enable_compilation_cache"] else None
+
+
 def _mend(folder: Path, show: Callable[..., None], message: Any, category: Any, *place: Any) -> None:
     """`warnings.showwarning`, save that what is wrong with the folder is put right in silence.
 

@@ -30,7 +30,7 @@ from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config, ModelConfig, TrainConfig
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.training.optimizer import make_optimizer
-from avmsnet_jax.training.step import batch_shapes, create, describe, make_step
+from avmsnet_jax.training.step import batch_shapes, describe, make_step
 
 SIDES = ("ours", "remat", "torch")
 _DEPTHS = flags.DEFINE_list("depths", ["18", "50"], "3D-ResNet depths")
@@ -152,11 +152,11 @@ def our_peak(case: Case) -> dict[str, Any]:
     mesh, optimizer = mesh_lib.make_mesh(config.mesh), make_optimizer(config, steps_per_epoch=100)
     jax.block_until_ready(jnp.zeros(8) + 1)  # the device is there before anything is counted
     before = resident()
-    graphdef, described = describe(config, optimizer, mesh)
+    graphdef, described, create = describe(config, optimizer, mesh)
     batch = mesh_lib.place_batch(mesh, clips(config.model, case.batch))
     step: Any = make_step(graphdef, optimizer, config, described)
     program = step.lower(described, batch).compile()
-    state = create(config, optimizer, described)
+    state = create()
     forget_peak()
     for _ in range(2):
         state, found = program(state, batch)
@@ -202,7 +202,7 @@ def compiled(case: Case) -> dict[str, Any]:
     """What XLA says of the step, from shapes: bytes with the state and the batch, those beside them, and operations."""
     config = configured(case)
     mesh, optimizer = mesh_lib.make_mesh(config.mesh), make_optimizer(config, steps_per_epoch=100)
-    graphdef, described = describe(config, optimizer, mesh)
+    graphdef, described, _ = describe(config, optimizer, mesh)
     step: Any = make_step(graphdef, optimizer, config, described)
     # It never runs: no need for LLVM to optimise what XLA has.
     quickly = _QUICKLY.get(jax.default_backend(), {})

@@ -8,8 +8,10 @@ side starts with the batch on the device. A training step is forward, loss, back
 ours is the step that train.py takes. In each round each side runs once off the clock, as what is idle may have lost its
 memory to the system (here that costs two seconds), and then as often as fills a second (on a GPU, 0.3), twice at least.
 
-On a GPU all cases are prepared at the same time before the first is timed, as compiling takes minutes: ours in threads,
-PyTorch's in processes, which do nothing while they are not asked to.
+On a GPU compiling takes minutes. Ours are compiled first, some at a time and with the GPU to themselves, as XLA chooses
+kernels by their time; then PyTorch prepares all of its own at once, in processes that do nothing while nobody asks them
+to; then the first case is timed. Name folders in `JAX_COMPILATION_CACHE_DIR` and `TORCHINDUCTOR_CACHE_DIR`, and what is
+compiled is there at the next start: `--compile_only` makes just that of ours.
 
 The ratio is the fastest PyTorch's time over ours in the same round, more is better: median, and the quantiles 0.1 and
 0.9. On a GPU the rates of both are printed too, what share of the GPU's arithmetic that is (MFU), and the memory of
@@ -20,6 +22,7 @@ import functools
 import gc
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -51,9 +54,10 @@ _BATCHES = flags.DEFINE_list("batches", ["1", "4", "16"], "clips in a batch")
 _DTYPES = flags.DEFINE_list("dtypes", ["float32"], "compute types: float32, bfloat16")
 _COMPILE = flags.DEFINE_bool("compile", False, "on a CPU, also PyTorch's torch.compile")
 _ROUNDS = flags.DEFINE_integer("rounds", 11, "rounds; each runs every side")
-_PATIENCE_S = flags.DEFINE_integer("patience_s", 3600, "on a GPU: what is not prepared by then is left out")
+_COMPILE_ONLY = flags.DEFINE_bool("compile_only", False, "on a GPU: compile ours, and end")
 _OUTPUT = flags.DEFINE_string("output", "", "JSON file for the figures")
 
+_AT_ONCE = 4  # programs that XLA compiles, by its own threads too
 _FILL_S = {"cpu": 1.0, "gpu": 0.3}
 
 # Takes so many steps, and gives the seconds until the last is done.
@@ -99,30 +103,39 @@ def _on_cpu(cases: list[Case]) -> Iterator[tuple[Case, dict[str, Any]]]:
 
 def _on_gpu(cases: list[Case]) -> Iterator[tuple[Case, dict[str, Any]]]:
     """All prepared at once, then one after the other."""
-    until = time.monotonic() + _PATIENCE_S.value
+    ours = [Ours(case) for case in cases]
+    with futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+        compiling = {pool.submit(side.compile): case for side, case in zip(ours, cases, strict=True)}
+        began = time.monotonic()
+        for done in futures.as_completed(compiling):
+            print(f"after {time.monotonic() - began:.0f} s: compiled {compiling[done]}", file=sys.stderr, flush=True)
+            done.result()  # or its error
+    state = initial(ours[0].settings)  # no case has other parameters
+    jax.block_until_ready(_copied(state))
+    if _COMPILE_ONLY.value:
+        return
+
     way = Way("channels_last_3d", True)
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "TORCHINDUCTOR_COMPILE_THREADS": "4"}
     theirs = [torch_side.Served(case, way, environment) for case in cases]
-    pool = futures.ThreadPoolExecutor(2 * len(cases))
-    ready = [pool.submit(side.wait) for side in theirs]
-    ours = [Ours(case) for case in cases]
-    compiled = [pool.submit(side.compile) for side in ours]
-    state = initial(ours[0].settings)  # no case has other parameters, and making them is to be compiled, too
-    jax.block_until_ready(_copied(state))
-    for waited in (*compiled, *ready):
-        futures.wait([waited], max(until - time.monotonic(), 0))
+    failed = {}
+    for case, them in zip(cases, theirs, strict=True):
+        try:
+            them.wait()
+        except RuntimeError as error:
+            failed[case] = error
+    for case, us, them in zip(cases, ours, theirs, strict=True):
 
-    def done(waited: futures.Future, side: Any) -> Any:
-        waited.result(0)  # or its error
-        return side
-
-    for case, us, compiling, them, preparing in zip(cases, ours, compiled, theirs, ready, strict=True):
-
-        def start(us: Ours = us, compiling: futures.Future = compiling) -> Side:
-            done(compiling, us).start(state)
+        def start_ours(us: Ours = us) -> Side:
+            us.start(state)
             return us
 
-        found = _compared(case, {"ours": start, str(way): functools.partial(done, preparing, them)})
+        def start_theirs(case: Case = case, them: torch_side.Served = them) -> Side:
+            if case in failed:
+                raise failed[case]
+            return them
+
+        found = _compared(case, {"ours": start_ours, str(way): start_theirs})
         us.end()
         them.end()
         if "ratio" in found:
@@ -131,7 +144,6 @@ def _on_gpu(cases: list[Case]) -> Iterator[tuple[Case, dict[str, Any]]]:
             found["mfu"] = {side: flops * rate / peak.rate for side, rate in found["clips a second"].items()}
             found["gigabytes"] = {"ours": us.bytes / 1e9, str(way): them.peak_bytes / 1e9}
         yield case, found
-    pool.shutdown(wait=False, cancel_futures=True)
 
 
 def line(row: dict[str, Any]) -> str:
@@ -191,7 +203,7 @@ class Ours:
         self.settings.train.batch_size = case.batch
         self.mesh = mesh_lib.make_mesh(MeshConfig(data=1))
         optimizer = make_optimizer(self.settings, steps_per_epoch=1000)
-        graphdef, described = step_lib.describe(self.settings, optimizer, self.mesh)
+        graphdef, described, _ = step_lib.describe(self.settings, optimizer, self.mesh)
         shapes = step_lib.batch_shapes(self.settings, self.mesh)
 
         def infer(params: nnx.State, stats: nnx.State, film: jax.Array, sound: jax.Array) -> jax.Array:
@@ -252,7 +264,8 @@ def initial(settings: Config) -> step_lib.TrainState:
     """Random weights."""
     mesh = mesh_lib.make_mesh(MeshConfig(data=1))
     optimizer = make_optimizer(settings, steps_per_epoch=1000)
-    return step_lib.create(settings, optimizer, step_lib.describe(settings, optimizer, mesh)[1])
+    _, _, create = step_lib.describe(settings, optimizer, mesh)
+    return create()
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def compile_here(case: Case) -> dict[str, Any]:
     optimizer = make_optimizer(config, steps_per_epoch=100)
     # The forms of convolutions and normalisations that accelerators get, not those that are fastest on a CPU.
     with mock.patch("jax.default_backend", return_value="gpu"):
-        graphdef, described = describe(config, optimizer, mesh)
+        graphdef, described, _ = describe(config, optimizer, mesh)
         step: Any = make_step(graphdef, optimizer, config, described)
         lowered = step.lower(described, batch_shapes(config, mesh))
     # It never runs: no need for LLVM to optimise what XLA has.

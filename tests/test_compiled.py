@@ -74,13 +74,18 @@ def test_a_second_start_compiles_nothing_and_trains_to_the_same_bit(start, small
         lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
         return [(line["loss"], line["gradient_norm"]) for line in map(json.loads, lines)]
 
+    def traced():
+        return {path: path.stat().st_ino for path in tmp_path.glob("cache/avmsnet_jax/*/traced_*")}
+
     first = train("first")
-    kept = entries(tmp_path / "cache")
+    kept, step = entries(tmp_path / "cache"), traced()
     assert one_of(kept, "jit_step-")
+    assert len(step) == 1
     used = one_of(kept, "jit_step-").with_name(one_of(kept, "jit_step-").name.replace("-cache", "-atime"))
     before = used.read_bytes()
     assert train("second") == first
     assert entries(tmp_path / "cache") == kept
+    assert traced() == step
     assert used.read_bytes() != before, "compiled again"
 
 

@@ -54,14 +54,11 @@ class Log:
         self.waited = 0.0  # seconds since the last line in which the next batch was not there
         self._writes = hosts.is_first()
         self.bar = tqdm(disable=True)
+        self._first, self._board_folder, self._board = first, workdir / TENSORBOARD, None
         if self._writes:
-            from tensorboardX import SummaryWriter  # half a second, and only here
-
             with self._writing():
                 _forget_after(first, self._path)
                 self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 (closed in `close`)
-                # What a killed run had reached beyond the checkpoint is not shown twice.
-                self._board = SummaryWriter(str(workdir / TENSORBOARD), purge_step=first + 1)
         self.restart_clock()
 
     def start(self, first: int) -> None:
@@ -183,7 +180,8 @@ class Log:
         if self._writes:
             with self._writing():
                 self._file.close()
-                self._board.close()
+                if self._board is not None:
+                    self._board.close()
 
     def _put(self, line: dict[str, Any], shown: tuple[str, ...]) -> None:
         if not self._writes:
@@ -191,11 +189,20 @@ class Log:
         with self._writing():
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
+            board = self._opened_board()
             for name in shown:
                 values = line[name].items() if isinstance(line[name], dict) else [("", line[name])]
                 for part, value in values:
-                    self._board.add_scalar(f"{name}/{part}" if part else name, value, line["step"])
-            self._board.flush()
+                    board.add_scalar(f"{name}/{part}" if part else name, value, line["step"])
+            board.flush()
+
+    def _opened_board(self) -> Any:
+        if self._board is None:
+            from tensorboardX import SummaryWriter  # half a second, and nothing waits for it here
+
+            # What a killed run had reached beyond the checkpoint is not shown twice.
+            self._board = SummaryWriter(str(self._board_folder), purge_step=self._first + 1)
+        return self._board
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

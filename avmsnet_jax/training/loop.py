@@ -19,12 +19,12 @@ from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.staging import staged
-from avmsnet_jax.training import culprit, curve, tables
+from avmsnet_jax.training import culprit, curve, tables, traced
 from avmsnet_jax.training import peak as peak_lib
 from avmsnet_jax.training.checkpoints import Checkpoints, begun
 from avmsnet_jax.training.log import METRICS, Log, NotFiniteError, read_metrics
 from avmsnet_jax.training.optimizer import make_optimizer
-from avmsnet_jax.training.step import Step, TrainState, batch_shapes, begin, create, describe, make_step
+from avmsnet_jax.training.step import Step, TrainState, begin, describe, make_step
 from avmsnet_jax.training.stopping import Stop, listening
 from avmsnet_jax.training.validation import Validate, make_validate
 from avmsnet_jax.weights import checkpoint
@@ -80,8 +80,8 @@ def _train(config: Config, workdir: Path) -> None:
     peak = peak_lib.of(mesh, config.model.dtype)  # before anything else is asked of the devices
 
     optimizer = make_optimizer(config, steps_per_epoch)
-    graphdef, described = describe(config, optimizer, mesh)
-    state = None if begun(workdir / "checkpoints") else _first_state(config, optimizer, graphdef, described)
+    graphdef, described, create = describe(config, optimizer, mesh)
+    state = None if begun(workdir / "checkpoints") else _initialised(create(), config, optimizer, graphdef)
     batches = pipeline.train_batches(
         records,
         batch_size=config.train.batch_size // jax.process_count(),
@@ -125,7 +125,9 @@ def _train(config: Config, workdir: Path) -> None:
             contextlib.closing(Log(workdir, config, steps_per_epoch, first, last, peak.rate)) as log,
             contextlib.closing(pipeline.Ahead(batches, functools.partial(_place, mesh))) as placed,
         ):
-            step = _compile(make_step(graphdef, optimizer, config, described), described, config, mesh)
+            step = _compiled(
+                make_step(graphdef, optimizer, config, described), config, steps_per_epoch, described, mesh
+            )
             validate = make_validate(graphdef, config, held_out, mesh) if held_out else None
             log.start(first)
             run = _Run(
@@ -219,13 +221,13 @@ def _introduce(
     _print(tables.each_group(tables.parameters(config, described.params)))
 
 
-def _compile(step: Step, described: TrainState, config: Config, mesh: Mesh) -> Step:
+def _compiled(step: Step, config: Config, steps_per_epoch: int, described: TrainState, mesh: Mesh) -> Step:
     """The step as a program for these devices, and a word about the memory that it takes."""
     _print("compiling the step: a minute or more the first time, seconds from then on")
     began = time.perf_counter()
-    compiled = step.lower(described, batch_shapes(config, mesh)).compile()  # type: ignore[attr-defined]
-    _print(f"{tables.memory(described, compiled)}; compiled in {time.perf_counter() - began:.0f} s")
-    return compiled
+    step, program = traced.compile_step(step, config, steps_per_epoch, described, mesh)
+    _print(f"{tables.memory(described, program)}; compiled in {time.perf_counter() - began:.0f} s")
+    return step
 
 
 def _profile(run: _Run, count: int, state: TrainState, trace: contextlib.ExitStack) -> None:
@@ -244,17 +246,16 @@ def _profile(run: _Run, count: int, state: TrainState, trace: contextlib.ExitSta
     run.log.leave_out(time.perf_counter() - began)
 
 
-def _first_state(
-    config: Config, optimizer: optax.GradientTransformation, graphdef: Any, described: TrainState
+def _initialised(
+    state: TrainState, config: Config, optimizer: optax.GradientTransformation, graphdef: Any
 ) -> TrainState:
-    """Random weights, or those of `init.checkpoint` as far as it has them."""
-    state = create(config, optimizer, described)
+    """The first state, with the weights of `init.checkpoint` as far as it has them."""
     if not config.init.checkpoint:
         return state
     model = nnx.merge(graphdef, state.params, state.stats)
     checkpoint.initialise(model, config.init.checkpoint)
     _, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
-    places = jax.tree.map(lambda leaf: leaf.sharding, described)
+    places = jax.tree.map(lambda leaf: leaf.sharding, state)
     return jax.jit(lambda *states: begin(config, optimizer, *states), out_shardings=places)(*states)
 
 

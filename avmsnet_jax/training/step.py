@@ -59,19 +59,32 @@ def double_sigmoid(logits: jax.Array, labels: jax.Array, positive_weight: float 
 LOSSES: dict[str, Loss] = {"bce": bce, "double_sigmoid": double_sigmoid}
 
 
-def describe(config: Config, optimizer: optax.GradientTransformation, mesh: Mesh) -> tuple[Any, TrainState]:
-    """The static part of the configured network, and shape, dtype and place of every array of its training state."""
-    model = nnx.eval_shape(lambda: AVMSNet(config.model, rngs=nnx.Rngs(config.train.seed)))
-    model.train()
-    model.trunk.recompute = config.train.remat
-    graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
-    params, stats = states
-    shapes = jax.eval_shape(lambda *states: begin(config, optimizer, *states), params, stats)
-    return graphdef, jax.tree.map(
+def describe(
+    config: Config, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> tuple[Any, TrainState, Callable[[], TrainState]]:
+    """The training of the configured network, before any of its arrays is there.
+
+    Returns:
+      the static part of the network; shape, dtype and place of every array of the training state; and what makes that
+      state: random weights by `train.seed`, each array where it belongs and never whole on one device.
+    """
+    static = []
+
+    def first() -> TrainState:  # one function, as tracing it once does for its shapes and for its program
+        model = AVMSNet(config.model, rngs=nnx.Rngs(config.train.seed))
+        model.train()
+        model.trunk.recompute = config.train.remat
+        graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
+        static.append(graphdef)
+        return begin(config, optimizer, *states)
+
+    shapes = jax.eval_shape(first)
+    described = jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         shapes,
         mesh_lib.of_state(mesh, shapes),
     )
+    return static[0], described, lambda: jax.jit(first, out_shardings=_places(described))()
 
 
 def batch_shapes(config: Config, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
@@ -89,16 +102,6 @@ def begin(config: Config, optimizer: optax.GradientTransformation, params: nnx.S
     """The state before the first step, from a network's parameters and statistics."""
     ema = jax.tree.map(jnp.copy, params) if config.train.ema_decay else None
     return TrainState(jnp.zeros((), jnp.int32), params, stats, optimizer.init(params), ema)
-
-
-def create(config: Config, optimizer: optax.GradientTransformation, described: TrainState) -> TrainState:
-    """Random weights by `train.seed`, each array made where it belongs and never whole on one device."""
-
-    def first() -> TrainState:
-        _, *states = nnx.split(AVMSNet(config.model, rngs=nnx.Rngs(config.train.seed)), nnx.Param, nnx.BatchStat)
-        return begin(config, optimizer, *states)
-
-    return jax.jit(first, out_shardings=_places(described))()
 
 
 def make_step(graphdef: Any, optimizer: optax.GradientTransformation, config: Config, described: TrainState) -> Step:

@@ -15,7 +15,7 @@ from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config, MeshConfig, ModelConfig, OptimizerConfig, TrainConfig
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.training.optimizer import make_optimizer
-from avmsnet_jax.training.step import TrainState, create, describe, make_step
+from avmsnet_jax.training.step import TrainState, describe, make_step
 from tests.conftest import ROOT, SMALL
 
 BATCH = 16
@@ -45,8 +45,8 @@ def run(config: Config, pool: list[dict[str, np.ndarray]], steps: int) -> tuple[
     """The losses of some steps over the batches of `pool` in turn; before the first and after each step, the state."""
     mesh = mesh_lib.make_mesh(config.mesh)
     optimizer = make_optimizer(config, steps_per_epoch=5)
-    graphdef, described = describe(config, optimizer, mesh)
-    state = create(config, optimizer, described)
+    graphdef, described, create = describe(config, optimizer, mesh)
+    state = create()
     step = make_step(graphdef, optimizer, config, described)
     losses, states = [], [jax.tree.map(np.array, state)]
     for index in range(steps):

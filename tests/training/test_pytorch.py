@@ -92,7 +92,7 @@ def train_jax(config: Config, state: dict, pool: list, dtype: object) -> tuple[l
     model = build(config.model, {name: value.to(dtype) for name, value in state.items()})
     model.train()
     optimizer, mesh = make_optimizer(config, STEPS_PER_EPOCH), mesh_lib.make_mesh(config.mesh)
-    graphdef, described = describe(config, optimizer, mesh)
+    graphdef, described, _ = describe(config, optimizer, mesh)
     _, *parts = nnx.split(model, nnx.Param, nnx.BatchStat)
     training = jax.device_put(begin(config, optimizer, *parts), mesh_lib.replicated(mesh))
     step, losses = make_step(graphdef, optimizer, config, described), []

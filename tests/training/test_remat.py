@@ -39,7 +39,7 @@ def memory_of_a_step(remat: bool) -> int:
     model = ModelConfig(audiovisual=False, trunk_width=16, adjust_width=8, head_width=8)
     config = Config(model=model, train=TrainConfig(batch_size=8, remat=remat))
     mesh, optimizer = mesh_lib.make_mesh(config.mesh), make_optimizer(config, 100)
-    graphdef, described = describe(config, optimizer, mesh)
+    graphdef, described, _ = describe(config, optimizer, mesh)
     lowered = make_step(graphdef, optimizer, config, described).lower(described, batch_shapes(config, mesh))
     return lowered.compile({"xla_backend_optimization_level": 0}).memory_analysis().temp_size_in_bytes
 

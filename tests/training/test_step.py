@@ -10,7 +10,7 @@ from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.training.optimizer import make_optimizer
-from avmsnet_jax.training.step import LOSSES, bce, create, describe, double_sigmoid, make_step, sum_of_squares
+from avmsnet_jax.training.step import LOSSES, bce, describe, double_sigmoid, make_step, sum_of_squares
 
 LOGITS = np.array([-30.0, -2.0, 0.0, 0.5, 3.0, 100.0], np.float32)
 LABELS = np.array([0.0, 1.0, 1.0, 0.0, 1.0, 0.0], np.float32)
@@ -58,8 +58,8 @@ def begin(config):
     """The jitted step, the first state and the mesh."""
     optimizer = make_optimizer(config, steps_per_epoch=4)
     mesh = mesh_lib.make_mesh(config.mesh)
-    graphdef, described = describe(config, optimizer, mesh)
-    return make_step(graphdef, optimizer, config, described), create(config, optimizer, described), mesh
+    graphdef, described, create = describe(config, optimizer, mesh)
+    return make_step(graphdef, optimizer, config, described), create(), mesh
 
 
 @pytest.mark.parametrize(("shape", "fsdp"), [((1029, 4096), 1), ((2058, 2048), 3), ((4096, 2048), 8), ((5, 7), 1)])
