@@ -5,6 +5,7 @@ import glob
 import os
 import re
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ _SETTINGS = {
 }
 _FAILED = re.compile(r"Error (reading|writing) persistent compilation cache entry for '(.*)': (\w+): ", re.DOTALL)
 
+BEGAN = time.time()  # this start, in seconds since 1970
 _kept: Path | None = None  # where `keep` keeps, if it does
 
 

@@ -10,6 +10,7 @@ out=${1:?a folder to write to}
 mkdir -p "$out/cache"
 cache=$(cd "$out/cache" && pwd)
 export JAX_COMPILATION_CACHE_DIR=$cache/jax TORCHINDUCTOR_CACHE_DIR=$cache/inductor XLA_PYTHON_CLIENT_PREALLOCATE=false
+export JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES=none  # with them the folder's path is part of each program's key
 run() {
     local name=$1
     shift

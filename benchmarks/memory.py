@@ -22,7 +22,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import flags
 
 from avmsnet_jax import command
@@ -31,6 +30,7 @@ from avmsnet_jax.config import Config, ModelConfig, TrainConfig
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.training.optimizer import make_optimizer
 from avmsnet_jax.training.step import batch_shapes, describe, make_step
+from benchmarks import torch_side
 
 SIDES = ("ours", "remat", "torch")
 _DEPTHS = flags.DEFINE_list("depths", ["18", "50"], "3D-ResNet depths")
@@ -153,7 +153,7 @@ def our_peak(case: Case) -> dict[str, Any]:
     jax.block_until_ready(jnp.zeros(8) + 1)  # the device is there before anything is counted
     before = resident()
     graphdef, described, create = describe(config, optimizer, mesh)
-    batch = mesh_lib.place_batch(mesh, clips(config.model, case.batch))
+    batch = mesh_lib.place_batch(mesh, torch_side.clips(config.model, case.batch))
     step: Any = make_step(graphdef, optimizer, config, described)
     program = step.lower(described, batch).compile()
     state = create()
@@ -172,27 +172,13 @@ def torch_peak(case: Case) -> dict[str, Any]:
     """Peak bytes of two steps of PyTorch's."""
     import torch
 
-    from tests.reference.torch_network import TorchAVMSNet
-
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    config = configured(case)
     torch.nn.functional.conv3d(torch.ones(1, 1, 3, 3, 3, device=device), torch.ones(1, 1, 1, 1, 1, device=device))
     before = resident()
-    network = TorchAVMSNet(config.model).to(device).train()
-    settings = config.optimizer
-    optimizer = torch.optim.SGD(
-        network.parameters(), settings.learning_rate, settings.momentum, settings.dampening, settings.weight_decay
-    )
-    batch = {name: torch.from_numpy(array).to(device) for name, array in clips(config.model, case.batch).items()}
+    named = torch_side.Case("training", case.depth, case.dtype, case.batch)
+    run = torch_side.make(named, torch_side.Way("contiguous_format", False))
     forget_peak()
-    for _ in range(2):
-        optimizer.zero_grad()
-        with torch.autocast(device.type, torch.bfloat16, enabled=case.dtype == "bfloat16"):
-            logits = network(batch["clip"], batch["sound"]).logits
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), batch["label"])
-        loss.backward()
-        optimizer.step()
-        loss.item()
+    run(2)
     if device.type == "cuda":
         return {"bytes": torch.cuda.max_memory_allocated(), "device": torch.cuda.get_device_name()}
     return {"bytes": resident(most=True) - before, "device": "cpu"}
@@ -225,16 +211,6 @@ def configured(case: Case) -> Config:
     )
     config.mesh.data = 1
     return config
-
-
-def clips(model: ModelConfig, batch: int) -> dict[str, np.ndarray]:
-    """Random clips, sounds and labels."""
-    rng, size = np.random.default_rng(0), model.frame_size
-    return {
-        "clip": rng.integers(0, 256, (batch, model.frames, size, size, 3), dtype=np.uint8),
-        "sound": rng.standard_normal((batch, model.audio_samples), dtype=np.float32) * 20,
-        "label": (np.arange(batch) % 2).astype(np.float32),
-    }
 
 
 def resident(most: bool = False) -> int:

@@ -10,8 +10,8 @@ memory to the system (here that costs two seconds), and then as often as fills a
 
 On a GPU compiling takes minutes. Ours are compiled first, some at a time and with the GPU to themselves, as XLA chooses
 kernels by their time; then PyTorch prepares all of its own at once, in processes that do nothing while nobody asks them
-to; then the first case is timed. Name folders in `JAX_COMPILATION_CACHE_DIR` and `TORCHINDUCTOR_CACHE_DIR`, and what is
-compiled is there at the next start: `--compile_only` makes just that of ours.
+to, and cuDNN tries its kernels for each before it is timed. Name folders in `JAX_COMPILATION_CACHE_DIR` and
+`TORCHINDUCTOR_CACHE_DIR`, and what is compiled is there at the next start: `--compile_only` makes just that of ours.
 
 The ratio is the fastest PyTorch's time over ours in the same round, more is better: median, and the quantiles 0.1 and
 0.9. On a GPU the rates of both are printed too, what share of the GPU's arithmetic that is (MFU), and the memory of
@@ -37,10 +37,9 @@ import numpy as np
 from absl import flags
 from flax import nnx
 
-from avmsnet_jax import command
+from avmsnet_jax import command, xla_gpu
 from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config, MeshConfig
-from avmsnet_jax.models import conv3d
 from avmsnet_jax.models import flops as flops_lib
 from avmsnet_jax.training import peak as peak_lib
 from avmsnet_jax.training import step as step_lib
@@ -58,7 +57,7 @@ _COMPILE_ONLY = flags.DEFINE_bool("compile_only", False, "on a GPU: compile ours
 _OUTPUT = flags.DEFINE_string("output", "", "JSON file for the figures")
 
 _AT_ONCE = 4  # programs that XLA compiles, by its own threads too
-_FILL_S = {"cpu": 1.0, "gpu": 0.3}
+_FILL_S, _FILL_ELSEWHERE_S = 1.0, 0.3
 
 # Takes so many steps, and gives the seconds until the last is done.
 Side = Callable[[int], float]
@@ -110,39 +109,46 @@ def _on_gpu(cases: list[Case]) -> Iterator[tuple[Case, dict[str, Any]]]:
         for done in futures.as_completed(compiling):
             print(f"after {time.monotonic() - began:.0f} s: compiled {compiling[done]}", file=sys.stderr, flush=True)
             done.result()  # or its error
-    state = initial(ours[0].settings)  # no case has other parameters
-    jax.block_until_ready(_copied(state))
+    states: dict[int, step_lib.TrainState] = {}
+    for us, case in zip(ours, cases, strict=True):
+        if case.depth not in states:
+            states[case.depth] = initial(us.settings)
+            jax.block_until_ready(_copied(states[case.depth]))
     if _COMPILE_ONLY.value:
         return
 
     way = Way("channels_last_3d", True)
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "TORCHINDUCTOR_COMPILE_THREADS": "4"}
-    theirs = [torch_side.Served(case, way, environment) for case in cases]
-    failed = {}
-    for case, them in zip(cases, theirs, strict=True):
+    theirs = {case: torch_side.Served(case, way, environment) for case in cases}
+    alone = []
+    for case, them in theirs.items():
         try:
             them.wait()
-        except RuntimeError as error:
-            failed[case] = error
-    for case, us, them in zip(cases, ours, theirs, strict=True):
+        except RuntimeError:  # for memory perhaps, that the others took: again when they are done
+            them.end()
+            alone.append(case)
+    for case, us in zip(cases, ours, strict=True):
+        needed = {"ours": us.bytes}
 
-        def start_ours(us: Ours = us) -> Side:
-            us.start(state)
+        def start_ours(case: Case = case, us: Ours = us) -> Side:
+            us.start(states[case.depth])
             return us
 
-        def start_theirs(case: Case = case, them: torch_side.Served = them) -> Side:
-            if case in failed:
-                raise failed[case]
-            return them
+        def start_theirs(case: Case = case, needed: dict[str, int] = needed) -> Side:
+            if case in alone:
+                theirs[case] = torch_side.Served(case, way, environment)
+                theirs[case].wait()
+            needed[str(way)] = theirs[case].settle()
+            return theirs[case]
 
         found = _compared(case, {"ours": start_ours, str(way): start_theirs})
         us.end()
-        them.end()
+        theirs[case].end()
         if "ratio" in found:
             flops = (flops_lib.training_flops if case.mode == "training" else flops_lib.forward_flops)(case.config)
             peak = peak_lib.of(us.mesh, case.dtype)
             found["mfu"] = {side: flops * rate / peak.rate for side, rate in found["clips a second"].items()}
-            found["gigabytes"] = {"ours": us.bytes / 1e9, str(way): them.peak_bytes / 1e9}
+            found["gigabytes"] = {side: count / 1e9 for side, count in needed.items()}
         yield case, found
 
 
@@ -175,13 +181,16 @@ def _compared(case: Case, makers: dict[str, Callable[[], Side]]) -> dict[str, An
             failed[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
     if "ours" not in sides or len(sides) == 1:
         return {"failed": failed}
-    fill = _FILL_S[jax.default_backend()]
-    repeats = {name: max(2, round(fill / (side(3) / 3))) for name, side in sides.items()}
+    fill = _FILL_S if jax.default_backend() == "cpu" else _FILL_ELSEWHERE_S
     seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(_ROUNDS.value):
-        for name, side in sides.items():
-            side(1)
-            seconds[name].append(side(repeats[name]) / repeats[name])
+    try:
+        repeats = {name: max(2, round(fill / (side(3) / 3))) for name, side in sides.items()}
+        for _ in range(_ROUNDS.value):
+            for name, side in sides.items():
+                side(1)
+                seconds[name].append(side(repeats[name]) / repeats[name])
+    except Exception as error:  # the other cases may go well
+        return {"failed": failed | {"a round": f"{type(error).__name__}: {error}".splitlines()[0][:200]}}
     medians = {name: float(np.median(taken)) for name, taken in seconds.items()}
     fastest = min((name for name in medians if name != "ours"), key=medians.__getitem__)
     ratios = {name: np.array(seconds[name]) / np.array(seconds["ours"]) for name in sides if name != "ours"}
@@ -216,7 +225,7 @@ class Ours:
             self._lowered = step.lower(described, shapes)
         else:
             arrays = described.params, described.stats, shapes["clip"], shapes["sound"]
-            self._lowered = conv3d.jit(infer).lower(*arrays)
+            self._lowered = xla_gpu.jit(infer).lower(*arrays)
         self._compiled: Any = None
         self._state: Any = None
         self._batch: Any = None
@@ -235,8 +244,7 @@ class Ours:
     def start(self, state: step_lib.TrainState) -> None:
         """With this state, which stays as it is."""
         self._state = _copied(state)
-        clips = torch_side.clips(self._case.config, self._case.batch)
-        self._batch = mesh_lib.place_batch(self.mesh, dict(zip(("clip", "sound", "label"), clips, strict=True)))
+        self._batch = mesh_lib.place_batch(self.mesh, torch_side.clips(self._case.config, self._case.batch))
 
     def end(self) -> None:
         """Gives its memory back."""

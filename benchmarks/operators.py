@@ -28,7 +28,7 @@ import numpy as np
 from absl import flags
 from flax import nnx
 
-from avmsnet_jax import AVMSNet, ModelConfig, command
+from avmsnet_jax import AVMSNet, ModelConfig, command, xla_gpu
 from avmsnet_jax.models import conv3d
 
 _DEPTH = flags.DEFINE_integer("depth", 50, "3D-ResNet depth")
@@ -106,10 +106,10 @@ def passes(run: Callable[[Any, Any], Any], x: Any, kernel: Any, dy: Any) -> dict
             alone = (lambda x: run(x, kernel)) if part == 0 else (lambda kernel: run(x, kernel))
             return jax.vjp(alone, (x, kernel)[part])[1](dy)
 
-        return repeated(conv3d.jit(gradient), x, kernel, dy)
+        return repeated(xla_gpu.jit(gradient), x, kernel, dy)
 
     return {
-        "forward": repeated(conv3d.jit(run), x, kernel),
+        "forward": repeated(xla_gpu.jit(run), x, kernel),
         "input": with_respect_to(0),
         "kernel": with_respect_to(1),
     }
@@ -136,7 +136,7 @@ def ours(case: Convolution, dtype: str) -> dict[str, dict[str, Run]]:
             continue
         if case.kernel[:3] == (1, 1, 1) and form not in ("pointwise", "direct"):  # all the same but for slices
             continue
-        if form == "aligned fold" and math.prod(case.kernel[::3]) % 8 == 0:  # they are without it
+        if form == "aligned fold" and math.prod(case.kernel[::3]) % 8 == 0:  # their number is one without it
             continue
 
         def run(x: Any, kernel: Any, form: str = form) -> Any:

@@ -1,8 +1,8 @@
 """PyTorch's side of `benchmarks.network`: the tests' statement of the network, as a user would run it.
 
-As a program, `python -m benchmarks.torch_side CASE` prepares one side in a process of its own and then serves it: it
-answers "ready" or what went wrong as one line of JSON, and each number of steps that it reads with the seconds they
-took.
+As a program, `python -m benchmarks.torch_side CASE` prepares one side in a process of its own and then serves it, a line
+of JSON for each that it reads: a number of steps is answered with the seconds they took, "settle" with the most memory
+that a step takes, once cuDNN has tried its kernels. Others may prepare theirs at the same time, but not settle.
 """
 
 import dataclasses
@@ -46,12 +46,14 @@ class Way:
         return ("torch.compile, " if self.compiled else "torch, ") + self.layout
 
 
-def clips(config: ModelConfig, batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Noise to look at and to listen to, and labels."""
-    rng = np.random.default_rng(0)
-    film = rng.integers(0, 256, (batch, config.frames, config.frame_size, config.frame_size, 3), dtype=np.uint8)
-    sound = (rng.standard_normal((batch, config.audio_samples)) * 20).astype(np.float32)
-    return film, sound, (np.arange(batch) % 2).astype(np.float32)
+def clips(config: ModelConfig, batch: int) -> dict[str, np.ndarray]:
+    """Noise to look at and to listen to, and labels, by the names that a step takes them by."""
+    rng, size = np.random.default_rng(0), config.frame_size
+    return {
+        "clip": rng.integers(0, 256, (batch, config.frames, size, size, 3), dtype=np.uint8),
+        "sound": rng.standard_normal((batch, config.audio_samples), dtype=np.float32) * 20,
+        "label": (np.arange(batch) % 2).astype(np.float32),
+    }
 
 
 def make(case: Case, way: Way) -> Callable[[int], float]:
@@ -64,11 +66,12 @@ def make(case: Case, way: Way) -> Callable[[int], float]:
     layout = getattr(torch, way.layout)
     torch.set_float32_matmul_precision("high")  # TF32, as XLA takes it by default; without effect on a CPU
     torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+    torch.manual_seed(0)
     network = TorchAVMSNet(case.config).to(device)
     for parameter in network.parameters():
         if parameter.ndim == 5:
             parameter.data = parameter.data.to(memory_format=layout)
-    film, sound, labels = (torch.from_numpy(part).to(device) for part in clips(case.config, case.batch))
+    film, sound, labels = (torch.from_numpy(part).to(device) for part in clips(case.config, case.batch).values())
     # (B, T, H, W, C) by name; what the first convolution then finds has the layout.
     film = film.float().permute(0, 4, 1, 2, 3).contiguous(memory_format=layout).permute(0, 2, 3, 4, 1)
     autocast = functools.partial(torch.autocast, device, torch.bfloat16, enabled=case.dtype == "bfloat16")
@@ -102,7 +105,11 @@ def make(case: Case, way: Way) -> Callable[[int], float]:
 
 
 class Served:
-    """A side in a process of its own, which prepares it while others prepare theirs."""
+    """A side in a process of its own.
+
+    Raises, at any call:
+      RuntimeError: it could not be prepared, or ended.
+    """
 
     def __init__(self, case: Case, way: Way, environment: dict[str, str]):
         named = json.dumps([dataclasses.asdict(case), dataclasses.asdict(way)])
@@ -110,55 +117,81 @@ class Served:
             [sys.executable, "-m", "benchmarks.torch_side", named],
             env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        self.peak_bytes = 0
 
     def wait(self) -> None:
-        """Until it is ready.
+        """Until it is prepared."""
+        self._answer()
 
-        Raises:
-          RuntimeError: it could not be prepared.
-        """
-        assert self._process.stdout is not None
-        said = json.loads(next((line for line in self._process.stdout if line.startswith("{")), '{"error": "it died"}'))
-        if "error" in said:
-            raise RuntimeError(said["error"])
-        self.peak_bytes = said["peak_bytes"]
+    def settle(self) -> int:
+        """Lets cuDNN choose its kernels by trying them; returns the bytes that a step takes at most."""
+        return int(self._ask("settle"))
 
     def __call__(self, steps: int) -> float:
         """Seconds of so many steps."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(steps, file=self._process.stdin, flush=True)
-        return float(self._process.stdout.readline())
+        return self._ask(steps)
 
     def end(self) -> None:
         """Gives its memory back."""
         self._process.kill()
         self._process.wait()
 
+    def _ask(self, what: int | str) -> float:
+        assert self._process.stdin is not None
+        try:
+            print(json.dumps(what), file=self._process.stdin, flush=True)
+        except OSError:
+            raise RuntimeError("it ended") from None
+        return self._answer()
+
+    def _answer(self) -> float:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("it ended")
+        answer = json.loads(line)
+        if isinstance(answer, str):
+            raise RuntimeError(answer)
+        return answer
+
 
 def main() -> None:
     """Serves the side that is named."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # whatever a library may have to say
+
+    def answer(work: Callable[[], float]) -> bool:
+        try:
+            print(json.dumps(work()), file=answers, flush=True)
+        except Exception as error:
+            print(json.dumps(f"{type(error).__name__}: {error}".splitlines()[0][:200]), file=answers, flush=True)
+            return False
+        return True
+
     import torch
 
     case, way = json.loads(sys.argv[1])
-    try:
-        side = make(Case(**case), Way(**way))
+    side = make(Case(**case), Way(**way))
+
+    def prepare() -> float:
+        torch.backends.cudnn.benchmark = False  # which one is fastest cannot be told while others prepare theirs
+        taken = side(2)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # they may need it
+        return taken
+
+    def settle() -> float:
+        torch.backends.cudnn.benchmark = True
         side(2)
-        if torch.cuda.is_available():  # of a step as it will be, without what choosing the fastest kernels took
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
+        if not torch.cuda.is_available():
+            return 0
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
         side(2)
-    except Exception as error:
-        print(json.dumps({"error": f"{type(error).__name__}: {error}".splitlines()[0][:200]}), flush=True)
-        return
-    peak = 0
-    if torch.cuda.is_available():
-        peak = torch.cuda.max_memory_allocated()
-        torch.cuda.empty_cache()  # the others may need it to prepare theirs
-    print(json.dumps({"peak_bytes": peak}), flush=True)
-    for line in sys.stdin:
-        print(side(int(line)), flush=True)
+        return torch.cuda.max_memory_allocated()
+
+    if answer(prepare):
+        for line in sys.stdin:
+            asked = json.loads(line)
+            answer(settle if asked == "settle" else functools.partial(side, asked))
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ from jax.sharding import Mesh, PartitionSpec
 from tqdm import tqdm
 
 from avmsnet_jax import mesh as mesh_lib
+from avmsnet_jax import xla_gpu
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation.metrics import best_threshold
-from avmsnet_jax.models import conv3d
 from avmsnet_jax.models.avmsnet import AVMSNet
 
 # Clips that a device computes at once. Never more or fewer: the last bits of a score depend on it, and the batch size
@@ -138,7 +138,7 @@ def choose_threshold(config: Config, model: AVMSNet, fold: int, judged: Sequence
 
 @functools.cache  # by which the compiled programs are kept
 def _compiled_forward() -> Any:
-    return conv3d.jit(_forward, static_argnums=(0, 1, 2))
+    return xla_gpu.jit(_forward, static_argnums=(0, 1, 2))
 
 
 def _forward(

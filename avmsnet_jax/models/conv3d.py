@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -124,22 +124,14 @@ _STEM = Forms("fold", "fold", "fold")
 _POINT = Forms("pointwise", "pointwise", "pointwise")
 _DIRECT = Forms("direct", "direct", "direct")
 # On an H200 in bf16, 64 clips: the stem by the aligned fold 2.6 ms forward and 3.0 for its kernel, by the fold 3.9 and
-# 4.3, directly 12.2 and 7.2; 64 to 64 channels, 3x3x3, directly 0.21, 0.21 and 0.20 ms with `_XLA_OPTIONS` and 0.37,
-# 0.37 and 0.35 without, in 2-D forms 0.23 to 0.31.
+# 4.3, directly 12.2 and 7.2; 64 to 64 channels, 3x3x3, directly 0.21, 0.21 and 0.20 ms as `xla_gpu.jit` has it and
+# 0.37, 0.37 and 0.35 without, in 2-D forms 0.23 to 0.31.
 _UNMEASURED = {"point": _POINT, "cube": _DIRECT, "strided cube": _DIRECT, "stem": _DIRECT}
 _ALIGNED = Forms("aligned fold", "aligned fold", "aligned fold")
 _TABLE = {
     "cpu": {"point": _POINT, "cube": _CUBE, "strided cube": _STRIDED, "stem": _STEM},
     "gpu": {"point": _POINT, "cube": _DIRECT, "strided cube": _DIRECT, "stem": _ALIGNED},
 }
-# XLA takes channels last for 2-D convolutions on NVIDIA's GPUs, but not for 3-D ones, nor has it an option for those
-# alone.
-_XLA_OPTIONS: dict[str, dict[str, Any]] = {"gpu": {"xla_gpu_force_conv_nhwc": True}}
-
-
-def jit(function: Callable[..., Any], **options: Any) -> Any:
-    """`jax.jit(function, **options)`, told what makes this network's convolutions fast on the backend at hand."""
-    return jax.jit(function, compiler_options=_XLA_OPTIONS.get(jax.default_backend()), **options)
 
 
 def choose_forms(backend: str, kernel_size: Sequence[int], stride: Sequence[int]) -> Forms:

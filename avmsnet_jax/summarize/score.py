@@ -20,9 +20,9 @@ from jax.sharding import Mesh
 from PIL import Image
 
 from avmsnet_jax import mesh as mesh_lib
+from avmsnet_jax import xla_gpu
 from avmsnet_jax.data import clips
 from avmsnet_jax.media import audio, video
-from avmsnet_jax.models import conv3d
 from avmsnet_jax.models.avmsnet import AVMSNet
 from avmsnet_jax.summarize.result import Scores
 
@@ -74,7 +74,7 @@ class Network:
             attention = tuple(each.astype(jnp.float16) for each in out.attention)
             return out.scores, out.features, attention, where.astype(jnp.float16)
 
-        self._look = conv3d.jit(look)
+        self._look = xla_gpu.jit(look)
 
     def __call__(self, batch: Sequence[clips.Clip]) -> Seen:
         """Looks at up to `batch_size` clips; what pads the batch is left out."""

@@ -1,8 +1,10 @@
 """What a run says of itself: `metrics.jsonl`, TensorBoard's files, a progress bar or lines, and a curve at the end."""
 
 import contextlib
+import importlib
 import json
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,15 +56,24 @@ class Log:
         self.waited = 0.0  # seconds since the last line in which the next batch was not there
         self._writes = hosts.is_first()
         self.bar = tqdm(disable=True)
-        self._first, self._board_folder, self._board = first, workdir / TENSORBOARD, None
+        self._board: Any = None
         if self._writes:
+            # Half a second, in which XLA loads or compiles the step.
+            threading.Thread(target=importlib.import_module, args=("tensorboardX",), daemon=True).start()
             with self._writing():
+                (workdir / TENSORBOARD).mkdir(exist_ok=True)
                 _forget_after(first, self._path)
                 self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 (closed in `close`)
         self.restart_clock()
 
     def start(self, first: int) -> None:
         """The first step comes now, after `first` that are done: clock and progress bar begin."""
+        if self._writes:
+            from tensorboardX import SummaryWriter
+
+            with self._writing():
+                # What a killed run had reached beyond the checkpoint is not shown twice.
+                self._board = SummaryWriter(str(self._path.parent / TENSORBOARD), purge_step=first + 1)
         self.bar = tqdm(
             total=self._last,
             initial=first,
@@ -189,20 +200,11 @@ class Log:
         with self._writing():
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
-            board = self._opened_board()
             for name in shown:
                 values = line[name].items() if isinstance(line[name], dict) else [("", line[name])]
                 for part, value in values:
-                    board.add_scalar(f"{name}/{part}" if part else name, value, line["step"])
-            board.flush()
-
-    def _opened_board(self) -> Any:
-        if self._board is None:
-            from tensorboardX import SummaryWriter  # half a second, and nothing waits for it here
-
-            # What a killed run had reached beyond the checkpoint is not shown twice.
-            self._board = SummaryWriter(str(self._board_folder), purge_step=self._first + 1)
-        return self._board
+                    self._board.add_scalar(f"{name}/{part}" if part else name, value, line["step"])
+            self._board.flush()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

@@ -12,8 +12,8 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from avmsnet_jax import mesh as mesh_lib
+from avmsnet_jax import xla_gpu
 from avmsnet_jax.config import Config
-from avmsnet_jax.models import conv3d
 from avmsnet_jax.models.avmsnet import AVMSNet
 
 
@@ -70,7 +70,7 @@ def describe(
     """
     static = []
 
-    def first() -> TrainState:  # one function, as tracing it once does for its shapes and for its program
+    def first() -> TrainState:  # one function, so that JAX traces it once, for the shapes and for the program
         model = AVMSNet(config.model, rngs=nnx.Rngs(config.train.seed))
         model.train()
         model.trunk.recompute = config.train.remat
@@ -168,7 +168,7 @@ def make_step(graphdef: Any, optimizer: optax.GradientTransformation, config: Co
             after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), apply(state), keep(state))
         return after, Measured(value, norm, finite)
 
-    return conv3d.jit(step, donate_argnums=0, out_shardings=(_places(described), None))
+    return xla_gpu.jit(step, donate_argnums=0, out_shardings=(_places(described), None))
 
 
 def sum_of_squares(x: jax.Array, fsdp: int = 1) -> jax.Array:

@@ -3,9 +3,7 @@
 import contextlib
 import hashlib
 import importlib.metadata
-import os
 import platform
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +12,15 @@ from jax import export
 from jax.sharding import Mesh
 
 import avmsnet_jax
-from avmsnet_jax import compiled
+from avmsnet_jax import compiled, xla_gpu
 from avmsnet_jax import config as config_lib
 from avmsnet_jax.config import Config
-from avmsnet_jax.models import conv3d
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.staging import staged
 from avmsnet_jax.training.step import Batch, Measured, Step, TrainState, batch_shapes
 
 _MOST = 20  # steps that are kept, half a megabyte each
+_MARGIN_S = 2  # the first modules were imported before, and not every file system is exact
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "optax")
 
 
@@ -34,8 +34,8 @@ def compile_step(
 
     Args:
       step: by `make_step`.
-      config: what it was made of, and what the records add to that:
-      steps_per_epoch: by which the learning rate falls.
+      config: what it was made of.
+      steps_per_epoch: of the records; the learning rate falls by it.
       described: by `describe`.
       mesh: the devices.
     """
@@ -44,7 +44,8 @@ def compile_step(
     if folder is None or mesh.size > 1:
         program = step.lower(*arguments).compile()  # type: ignore[attr-defined]
         return program, program
-    exported = _exported(step, folder / f"traced_{_key(config, steps_per_epoch, mesh)}", arguments)
+    key = _key(config, steps_per_epoch, mesh)
+    exported = _exported(step, folder / f"traced_{key}" if key else None, arguments)
 
     state = jax.tree.leaves(described)
     places = (*(leaf.sharding for leaf in state), *(None for _ in Measured._fields))
@@ -54,7 +55,7 @@ def compile_step(
         return tuple(exported.call(*leaves))
 
     again.__name__ = "step"  # by which a profile and JAX's cache call it
-    flat = conv3d.jit(again, donate_argnums=tuple(range(len(state))), out_shardings=places)
+    flat = xla_gpu.jit(again, donate_argnums=tuple(range(len(state))), out_shardings=places)
     program = flat.lower(*jax.tree.leaves(arguments)).compile()
 
     def taken(state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
@@ -63,38 +64,56 @@ def compile_step(
     return taken, program
 
 
-def _exported(step: Step, path: Path, arguments: tuple[Any, ...]) -> export.Exported:
+def _exported(step: Step, path: Path | None, arguments: tuple[Any, ...]) -> export.Exported:
     """The step as a function of its leaves: what `path` has or, where it has nothing to use, traced and put there."""
     leaves, structure = jax.tree.flatten(arguments)
-    with contextlib.suppress(Exception):  # whatever a damaged file may come to
-        exported = export.deserialize(bytearray(path.read_bytes()))
-        path.touch()
-        return exported
+    if path is not None and (kept := _kept(path)) is not None:
+        return kept
+    # Not the jitted one, whose options for XLA are for a program of its own.
+    pure = step.__wrapped__  # type: ignore[attr-defined]
 
     def flat(*leaves: jax.Array) -> list[jax.Array]:
-        return jax.tree.leaves(step(*jax.tree.unflatten(structure, leaves)))
+        return jax.tree.leaves(pure(*jax.tree.unflatten(structure, leaves)))
 
+    flat.__name__ = "step"  # as above
     exported = export.export(jax.jit(flat))(*leaves)
-    with contextlib.suppress(OSError):  # a full disk, say: the next start traces again
-        descriptor, written = tempfile.mkstemp(dir=path.parent)
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(exported.serialize())
-            os.replace(written, path)
-        except BaseException:
-            os.unlink(written)
-            raise
-        by_use = sorted(path.parent.glob("traced_*"), key=lambda kept: kept.stat().st_mtime)
-        for old in by_use[:-_MOST]:
-            old.unlink()
+    if path is not None:
+        with contextlib.suppress(OSError, UserError):  # a full disk, say: the next start traces again
+            data = bytes(exported.serialize())
+            with staged(path) as stage:
+                stage.write_bytes(hashlib.sha256(data).digest() + data)
+            by_use = sorted(path.parent.glob("traced_*"), key=lambda kept: kept.stat().st_mtime)
+            for old in by_use[:-_MOST]:
+                old.unlink()
     return exported
 
 
+def _kept(path: Path) -> export.Exported | None:
+    """What `path` has, if it is whole."""
+    try:
+        whole = path.read_bytes()
+    except OSError:
+        return None
+    digest, data = whole[:32], whole[32:]
+    if hashlib.sha256(data).digest() != digest:
+        return None
+    with contextlib.suppress(OSError):
+        path.touch()
+    return export.deserialize(bytearray(data))
+
+
 def _key(config: Config, steps_per_epoch: int, mesh: Mesh) -> str:
-    """Of everything that tracing reads: another package, line of code, setting or device is another key."""
+    """Of what tracing reads: another version, line of this package, setting or device is another key.
+
+    What a program changes of the package while it runs is not seen. Empty if the package was changed since this start
+    began: what was read then is not what is there now.
+    """
     digest = hashlib.sha256()
     root = Path(avmsnet_jax.__file__).parent
     for path in sorted(root.rglob("*.py")):
+        status = path.stat()
+        if max(status.st_mtime, status.st_ctime) >= compiled.BEGAN - _MARGIN_S:
+            return ""
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
     versions = [platform.python_version(), *(importlib.metadata.version(name) for name in _PACKAGES)]
     devices = [device.device_kind for device in mesh.devices.flat]

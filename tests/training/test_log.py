@@ -11,6 +11,7 @@ def test_what_is_left_out_is_no_training(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(log_lib.time, "perf_counter", lambda: now[0])
     log = log_lib.Log(tmp_path, Config(train=TrainConfig(batch_size=4, log_every_steps=2)), 10, 0, 10, 1e12)
+    log.start(0)
     for step in range(1, 7):
         if step == 4:
             now[0] += 100

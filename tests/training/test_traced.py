@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from avmsnet_jax import compiled
+from avmsnet_jax import compiled, xla_gpu
 from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config, DataConfig, MeshConfig, ModelConfig, OptimizerConfig
 from avmsnet_jax.training.step import Measured, TrainState, batch_shapes
@@ -37,7 +37,7 @@ def make(step, config=CONFIG, steps_per_epoch=5):
     numbers = jax.ShapeDtypeStruct((3,), jnp.float32, sharding=SHARED)
     count = jax.ShapeDtypeStruct((), jnp.int32, sharding=mesh_lib.replicated(MESH))
     described = TrainState(count, numbers, {}, (numbers,), None)
-    return compile_step(jax.jit(step, donate_argnums=0), config, steps_per_epoch, described, MESH)
+    return compile_step(xla_gpu.jit(step, donate_argnums=0), config, steps_per_epoch, described, MESH)
 
 
 def taken(step):
@@ -70,6 +70,12 @@ def test_what_was_traced_is_taken_and_does_the_same(folder):
     assert all(leaf.is_deleted() for leaf in before), "the state is donated, or its memory would be taken twice"
 
 
+def test_what_xla_is_told_of_a_gpu_is_no_hindrance(monkeypatch):
+    monkeypatch.setattr(xla_gpu, "_OPTIONS", {"cpu": xla_gpu._OPTIONS["gpu"]})
+    make(double)
+    assert int(taken(make(never)[0])[0].step) == 7
+
+
 def test_whatever_changed_it_is_traced_again(folder, monkeypatch, tmp_path_factory):
     make(double)
     make(never)
@@ -85,13 +91,17 @@ def test_whatever_changed_it_is_traced_again(folder, monkeypatch, tmp_path_facto
     (source / "__init__.py").write_text("# a line of code\n")
     monkeypatch.setattr("avmsnet_jax.__file__", str(source / "__init__.py"))
     make(double)
+    with pytest.raises(TracedError):  # who knows whether that line was there when it was imported
+        make(never)
+    monkeypatch.setattr(compiled, "BEGAN", compiled.BEGAN + 10**6)
+    make(double)
     make(never)
     (source / "__init__.py").write_text("# another line of code\n")
     with pytest.raises(TracedError):
         make(never)
 
 
-@pytest.mark.parametrize("harm", ["cut", "other", "gone"])
+@pytest.mark.parametrize("harm", ["cut", "other", "gone", "changed"])
 def test_a_damaged_file_is_of_no_matter(folder, harm):
     make(double)
     (path,) = folder.glob("traced_*")
@@ -99,7 +109,9 @@ def test_a_damaged_file_is_of_no_matter(folder, harm):
     if harm == "gone":
         path.unlink()
     else:
-        path.write_bytes(whole[:-200] if harm == "cut" else b"something else")
+        middle = len(whole) // 2
+        changed = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+        path.write_bytes({"cut": whole[:-200], "other": b"something else", "changed": changed}[harm])
     with pytest.raises(TracedError):
         make(never)
     make(double)
