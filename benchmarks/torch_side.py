@@ -1,7 +1,7 @@
 """PyTorch's side of `benchmarks.network`: the tests' statement of the network, as a user would run it.
 
-As a program, `python -m benchmarks.torch_side CASE` prepares one side in a process of its own and then serves it, a line
-of JSON for each that it reads: a number of steps is answered with the seconds they took, "settle" with the most memory
+As a program, `python -m benchmarks.torch_side CASE` prepares one side in a process of its own and then serves it. Of
+each line that it reads it answers one, in JSON: of a number of steps the seconds they took, of "settle" the most memory
 that a step takes, once cuDNN has tried its kernels. Others may prepare theirs at the same time, but not settle.
 """
 
