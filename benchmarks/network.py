@@ -91,7 +91,7 @@ def _on_cpu(cases: list[Case]) -> Iterator[tuple[Case, dict[str, Any]]]:
 
         def start(ours: Ours = ours) -> Side:
             ours.compile()
-            ours.start(initial(ours.settings))
+            ours.start(ours.create())
             return ours
 
         ways = [Way(layout, False) for layout in torch_side.LAYOUTS]
@@ -112,7 +112,7 @@ def _on_gpu(cases: list[Case]) -> Iterator[tuple[Case, dict[str, Any]]]:
     states: dict[int, step_lib.TrainState] = {}
     for us, case in zip(ours, cases, strict=True):
         if case.depth not in states:
-            states[case.depth] = initial(us.settings)
+            states[case.depth] = us.create()
             jax.block_until_ready(_copied(states[case.depth]))
     if _COMPILE_ONLY.value:
         return
@@ -208,12 +208,12 @@ class Ours:
     """Our side of a case: traced at once, compiled when told so, and a side from when it is started."""
 
     def __init__(self, case: Case):
-        self._case, self.settings = case, Config(model=case.config)
-        self.settings.train.batch_size = case.batch
+        self._case, settings = case, Config(model=case.config)
+        settings.train.batch_size = case.batch
         self.mesh = mesh_lib.make_mesh(MeshConfig(data=1))
-        optimizer = make_optimizer(self.settings, steps_per_epoch=1000)
-        graphdef, described, _ = step_lib.describe(self.settings, optimizer, self.mesh)
-        shapes = step_lib.batch_shapes(self.settings, self.mesh)
+        optimizer = make_optimizer(settings, steps_per_epoch=1000)
+        graphdef, described, self.create = step_lib.describe(settings, optimizer, self.mesh)
+        shapes = step_lib.batch_shapes(settings, self.mesh)
 
         def infer(params: nnx.State, stats: nnx.State, film: jax.Array, sound: jax.Array) -> jax.Array:
             model = nnx.merge(graphdef, params, stats, copy=True)
@@ -221,7 +221,7 @@ class Ours:
             return model(film, sound).logits
 
         if case.mode == "training":
-            step: Any = step_lib.make_step(graphdef, optimizer, self.settings, described)
+            step: Any = step_lib.make_step(graphdef, optimizer, settings, described)
             self._lowered = step.lower(described, shapes)
         else:
             arrays = described.params, described.stats, shapes["clip"], shapes["sound"]
@@ -266,14 +266,6 @@ class Ours:
 @jax.jit
 def _copied(state: step_lib.TrainState) -> step_lib.TrainState:
     return jax.tree.map(jnp.copy, state)
-
-
-def initial(settings: Config) -> step_lib.TrainState:
-    """Random weights."""
-    mesh = mesh_lib.make_mesh(MeshConfig(data=1))
-    optimizer = make_optimizer(settings, steps_per_epoch=1000)
-    _, _, create = step_lib.describe(settings, optimizer, mesh)
-    return create()
 
 
 if __name__ == "__main__":

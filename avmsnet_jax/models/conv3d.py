@@ -123,10 +123,10 @@ _STRIDED = Forms("taps", "taps", "taps")
 _STEM = Forms("fold", "fold", "fold")
 _POINT = Forms("pointwise", "pointwise", "pointwise")
 _DIRECT = Forms("direct", "direct", "direct")
+_UNMEASURED = {"point": _POINT, "cube": _DIRECT, "strided cube": _DIRECT, "stem": _DIRECT}
 # On an H200 in bf16, 64 clips: the stem by the aligned fold 2.6 ms forward and 3.0 for its kernel, by the fold 3.9 and
 # 4.3, directly 12.2 and 7.2; 64 to 64 channels, 3x3x3, directly 0.21, 0.21 and 0.20 ms as `xla_gpu.jit` has it and
 # 0.37, 0.37 and 0.35 without, in 2-D forms 0.23 to 0.31.
-_UNMEASURED = {"point": _POINT, "cube": _DIRECT, "strided cube": _DIRECT, "stem": _DIRECT}
 _ALIGNED = Forms("aligned fold", "aligned fold", "aligned fold")
 _TABLE = {
     "cpu": {"point": _POINT, "cube": _CUBE, "strided cube": _STRIDED, "stem": _STEM},

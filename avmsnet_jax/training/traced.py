@@ -40,12 +40,11 @@ def compile_step(
       mesh: the devices.
     """
     arguments = described, batch_shapes(config, mesh)
-    folder = compiled.folder()
-    if folder is None or mesh.size > 1:
+    path = _place(config, steps_per_epoch, mesh)
+    if path is None:
         program = step.lower(*arguments).compile()  # type: ignore[attr-defined]
         return program, program
-    key = _key(config, steps_per_epoch, mesh)
-    exported = _exported(step, folder / f"traced_{key}" if key else None, arguments)
+    exported = _exported(step, path, arguments)
 
     state = jax.tree.leaves(described)
     places = (*(leaf.sharding for leaf in state), *(None for _ in Measured._fields))
@@ -64,10 +63,10 @@ def compile_step(
     return taken, program
 
 
-def _exported(step: Step, path: Path | None, arguments: tuple[Any, ...]) -> export.Exported:
+def _exported(step: Step, path: Path, arguments: tuple[Any, ...]) -> export.Exported:
     """The step as a function of its leaves: what `path` has or, where it has nothing to use, traced and put there."""
     leaves, structure = jax.tree.flatten(arguments)
-    if path is not None and (kept := _kept(path)) is not None:
+    if (kept := _kept(path)) is not None:
         return kept
     # Not the jitted one, whose options for XLA are for a program of its own.
     pure = step.__wrapped__  # type: ignore[attr-defined]
@@ -77,14 +76,13 @@ def _exported(step: Step, path: Path | None, arguments: tuple[Any, ...]) -> expo
 
     flat.__name__ = "step"  # as above
     exported = export.export(jax.jit(flat))(*leaves)
-    if path is not None:
-        with contextlib.suppress(OSError, UserError):  # a full disk, say: the next start traces again
-            data = bytes(exported.serialize())
-            with staged(path) as stage:
-                stage.write_bytes(hashlib.sha256(data).digest() + data)
-            by_use = sorted(path.parent.glob("traced_*"), key=lambda kept: kept.stat().st_mtime)
-            for old in by_use[:-_MOST]:
-                old.unlink()
+    with contextlib.suppress(OSError, UserError):  # a full disk, say: the next start traces again
+        data = bytes(exported.serialize())
+        with staged(path) as stage:
+            stage.write_bytes(hashlib.sha256(data).digest() + data)
+        by_use = sorted(path.parent.glob("traced_*"), key=lambda kept: kept.stat().st_mtime)
+        for old in by_use[:-_MOST]:
+            old.unlink()
     return exported
 
 
@@ -102,22 +100,25 @@ def _kept(path: Path) -> export.Exported | None:
     return export.deserialize(bytearray(data))
 
 
-def _key(config: Config, steps_per_epoch: int, mesh: Mesh) -> str:
-    """Of what tracing reads: another version, line of this package, setting or device is another key.
+def _place(config: Config, steps_per_epoch: int, mesh: Mesh) -> Path | None:
+    """Where the step is kept: another version, line of this package, setting or device is another place.
 
-    What a program changes of the package while it runs is not seen. Empty if the package was changed since this start
-    began: what was read then is not what is there now.
+    What a program changes of the package while it runs is not seen. None where nothing is kept, for several devices,
+    and if the package was changed since this start began: what was read then is not what is there now.
     """
+    folder = compiled.folder()
+    if folder is None or mesh.size > 1:
+        return None
     digest = hashlib.sha256()
     root = Path(avmsnet_jax.__file__).parent
     for path in sorted(root.rglob("*.py")):
         status = path.stat()
         if max(status.st_mtime, status.st_ctime) >= compiled.BEGAN - _MARGIN_S:
-            return ""
+            return None
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
     versions = [platform.python_version(), *(importlib.metadata.version(name) for name in _PACKAGES)]
     devices = [device.device_kind for device in mesh.devices.flat]
     of_jax = sorted((name, repr(value)) for name, value in jax.config.values.items())
     facts = (versions, jax.default_backend(), devices, of_jax, config_lib.dumps(config), steps_per_epoch)
     digest.update(repr(facts).encode())
-    return digest.hexdigest()
+    return folder / f"traced_{digest.hexdigest()}"
