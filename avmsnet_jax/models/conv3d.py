@@ -38,19 +38,24 @@ def _direct(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple) ->
     )
 
 
+def _folded(kernel: jax.Array) -> jax.Array:
+    """The kernel's temporal taps side by side in the channels that it takes."""
+    depth, height, width, channels, out = kernel.shape
+    return kernel.transpose(1, 2, 0, 3, 4).reshape(height, width, depth * channels, out)
+
+
 def _fold(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple, multiple: int = 1) -> jax.Array:
     """Temporal taps folded into channels, then one 2-D convolution over B*T frames.
 
     Channels of zeros fill up to a multiple of `multiple`.
     """
-    depth, height, width, channels, out = kernel.shape
+    depth, channels = kernel.shape[0], kernel.shape[3]
     taps = _temporal_taps(x, depth, stride[0], padding[0])
     missing = -depth * channels % multiple
     if missing:
         taps.append(jnp.zeros((*taps[0].shape[:-1], missing), x.dtype))
     stacked = jnp.concatenate(taps, axis=-1)
-    folded = kernel.transpose(1, 2, 0, 3, 4).reshape(height, width, depth * channels, out)
-    folded = jnp.pad(folded, ((0, 0), (0, 0), (0, missing), (0, 0)))
+    folded = jnp.pad(_folded(kernel), ((0, 0), (0, 0), (0, missing), (0, 0)))
     y = _conv2d(stacked.reshape(-1, *stacked.shape[2:]), folded, stride[1:], padding[1:])
     return y.reshape(*stacked.shape[:2], *y.shape[1:])
 
@@ -61,19 +66,19 @@ def _paired_fold(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Tripl
     To make its input moves half of what `_fold` does, in longer runs; for it a frame's kernel has zeros where only the
     other frame sees, an eighth of it for seven taps.
     """
-    depth, height, width, channels, out = kernel.shape
+    depth, *_, channels, out = kernel.shape
     frames = (x.shape[1] + 2 * padding[0] - depth) // stride[0] + 1
     pairs = -(-frames // 2)
     seen = depth + stride[0]
-    lacking = (pairs - 1) * 2 * stride[0] + seen - x.shape[1] - padding[0]  # behind: where there are too many, a crop
+    # Zeros behind the last frame; less than none where the stride leaves frames over, which are cut off.
+    lacking = (pairs - 1) * 2 * stride[0] + seen - x.shape[1] - padding[0]
     x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (padding[0], lacking, 0), *((0, 0, 0),) * 3))
     beside = x.transpose(0, 2, 3, 1, 4).reshape(x.shape[0], *x.shape[2:4], -1)
     starts = range(0, pairs * 2 * stride[0], 2 * stride[0])
     stacked = jnp.stack([beside[..., t * channels : (t + seen) * channels] for t in starts], axis=1)
-    folded = kernel.transpose(1, 2, 0, 3, 4).reshape(height, width, depth * channels, out)
     later = stride[0] * channels
     both = jnp.concatenate(
-        [jnp.pad(folded, ((0, 0), (0, 0), ends, (0, 0))) for ends in ((0, later), (later, 0))], axis=-1
+        [jnp.pad(_folded(kernel), ((0, 0), (0, 0), ends, (0, 0))) for ends in ((0, later), (later, 0))], axis=-1
     )
     y = _conv2d(stacked.reshape(-1, *stacked.shape[2:]), both, stride[1:], padding[1:])
     y = y.reshape(x.shape[0], pairs, *y.shape[1:3], 2, out).transpose(0, 1, 4, 2, 3, 5)
