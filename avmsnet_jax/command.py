@@ -1,5 +1,6 @@
 """What every command shares: flags in, one call, and one clear line for a user's mistake."""
 
+import io
 import os
 import re
 import signal
@@ -37,6 +38,9 @@ def run(
         others, and a file is not needed.
     """
     program = sys.argv[0].rsplit("/", 1)[-1]
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks must not end the work
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     sys.unraisablehook = _raise_interrupts
     module = sys.modules["__main__"]
     try:

@@ -1,5 +1,7 @@
 """The one exception that means: the user can mend this."""
 
+import unicodedata
+
 
 class UserError(Exception):
     """A mistake in what was asked or handed in: a missing file, a broken film, a field that does not exist.
@@ -9,4 +11,26 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str):
-        super().__init__(" ".join(message.split()))
+        super().__init__(printable(" ".join(message.split())))
+
+
+def printable(text: str) -> str:
+    """Text that is safe on a terminal and in a line-based file.
+
+    File names may hold anything. Control characters (escape sequences, line breaks), invisible formatting
+    characters (which can reverse what a reader sees) and undecodable bytes are replaced by their Python escapes.
+    """
+    return "".join(_escaped(letter) if unicodedata.category(letter) in _UNSAFE else letter for letter in text)
+
+
+_UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format, surrogate, line and paragraph separator
+_JOINERS = {"\u200c", "\u200d"}  # format characters that Persian, Indic scripts and emoji are spelled with
+
+
+def _escaped(letter: str) -> str:
+    if letter in _JOINERS:
+        return letter
+    code = ord(letter)
+    if 0xDC80 <= code <= 0xDCFF:  # how os.fsdecode stores the undecodable byte code - 0xDC00
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

@@ -1,0 +1,21 @@
+"""Messages are one line of printable text, whatever a file is called."""
+
+import os
+
+from avmsnet_jax.errors import UserError, printable
+
+
+def test_control_characters_and_undecodable_bytes_are_escaped():
+    assert printable("a\x1b[31mred\x07") == "a\\x1b[31mred\\x07"
+    assert printable("two\nlines\u2028three") == "two\\x0alines\\u2028three"
+    assert printable(os.fsdecode(b"caf\xe9.mp4")) == "caf\\xe9.mp4"
+    assert printable("abc\u202egpj.mp4") == "abc\\u202egpj.mp4"
+
+
+def test_letters_of_all_scripts_stay():
+    for name in ("Amélie", "千と千尋", "👨\u200d👩\u200d👧", "\u0645\u06cc\u200c\u062e\u0648", "a'b\"c%d"):
+        assert printable(name) == name
+
+
+def test_a_message_is_one_line():
+    assert str(UserError("cannot read a\nb.mp4;\n   \x1b[2Jtry again")) == "cannot read a b.mp4; \\x1b[2Jtry again"
