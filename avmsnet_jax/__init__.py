@@ -3,9 +3,9 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from avmsnet_jax import xla_cpu
+from avmsnet_jax import xla
 
-xla_cpu.keep_convolutions_on_eigen()  # before anything below can start JAX
+xla.keep_convolutions_on_eigen()  # before anything below can start JAX
 
 from avmsnet_jax.config import Config, ModelConfig  # noqa: E402
 from avmsnet_jax.errors import UserError  # noqa: E402

@@ -38,6 +38,11 @@ def make_mesh(config: MeshConfig) -> Mesh:
     return jax.make_mesh(shape, axes, axis_types=(AxisType.Auto, AxisType.Auto), devices=devices[:count])
 
 
+def platform(mesh: Mesh) -> str:
+    """What programs for a mesh are compiled for: "cpu", "gpu" or "tpu"."""
+    return mesh.devices.flat[0].platform
+
+
 def check_divides(mesh: Mesh, batch_size: int, field: str) -> None:
     """Raises UserError where a batch cannot be dealt out evenly."""
     devices = mesh.size

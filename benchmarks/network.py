@@ -37,7 +37,7 @@ import numpy as np
 from absl import flags
 from flax import nnx
 
-from avmsnet_jax import command, xla_gpu
+from avmsnet_jax import command, xla
 from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config, MeshConfig
 from avmsnet_jax.models import flops as flops_lib
@@ -225,7 +225,7 @@ class Ours:
             self._lowered = step.lower(described, shapes)
         else:
             arrays = described.params, described.stats, shapes["clip"], shapes["sound"]
-            self._lowered = xla_gpu.jit(infer).lower(*arrays)
+            self._lowered = xla.jit(infer, mesh_lib.platform(self.mesh)).lower(*arrays)
         self._compiled: Any = None
         self._state: Any = None
         self._batch: Any = None

@@ -3,11 +3,11 @@
     python -m benchmarks.operators --depth=50 --batch=4 --output=operators.json --plot=docs/images/roofline.png
 
 For each distinct convolution (input, kernel, stride) of the network at its sizes, in one process and in turns: each
-form of `models/conv3d.py` that can run it, and PyTorch (contiguous and channels_last_3d, whichever is faster in each
-round). "input" and "kernel" are the gradients with respect to these, alone. Ratios are PyTorch's time over ours, so
-more is better, and the median of the rounds. Shares are of the roof: the rate of the fastest operation of the run, be
-it a convolution of either side or a large matrix product of JAX's. The plot has that roof, the slope of memory (copying
-half a gigabyte), and both sides' convolutions by how often they use a byte. Needs torch.
+form of `models/ops/conv3d.py` that can run it, and PyTorch (contiguous and channels_last_3d, whichever is faster in
+each round). "input" and "kernel" are the gradients with respect to these, alone. Ratios are PyTorch's time over ours,
+so more is better, and the median of the rounds. Shares are of the roof: the rate of the fastest operation of the run,
+be it a convolution of either side or a large matrix product of JAX's. The plot has that roof, the slope of memory
+(copying half a gigabyte), and both sides' convolutions by how often they use a byte. Needs torch.
 """
 
 import collections
@@ -28,14 +28,15 @@ import numpy as np
 from absl import flags
 from flax import nnx
 
-from avmsnet_jax import AVMSNet, ModelConfig, command, xla_gpu
-from avmsnet_jax.models import conv3d
+from avmsnet_jax import AVMSNet, ModelConfig, command, xla
+from avmsnet_jax.models.ops import conv3d
 
+_FORMS = {form.__name__: form for form in conv3d.FORMS}
 _DEPTH = flags.DEFINE_integer("depth", 50, "3D-ResNet depth")
 _BATCH = flags.DEFINE_integer("batch", 4, "clips in a batch")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "compute type, of both sides")
 _ROUNDS = flags.DEFINE_integer("rounds", 9, "rounds; each runs every side once")
-_LEAVE_OUT = flags.DEFINE_list("leave_out", [], f"forms not to try, of {', '.join(conv3d.FORMS)}")
+_LEAVE_OUT = flags.DEFINE_list("leave_out", [], f"forms not to try, of {', '.join(_FORMS)}")
 _OUTPUT = flags.DEFINE_string("output", "", "JSON file for the figures")
 _PLOT = flags.DEFINE_string("plot", "", "PNG file for the roofline")
 
@@ -83,19 +84,24 @@ class Convolution:
 def convolutions(config: ModelConfig, batch: int) -> dict[Convolution, int]:
     """What the network convolves, in order, and how often."""
     seen: collections.Counter[Convolution] = collections.Counter()
-    apply = conv3d.conv3d
+    apply = conv3d.Conv3d.__call__
 
-    def noted(x: jax.Array, kernel: jax.Array, stride: Any, padding: Any) -> jax.Array:
-        seen[Convolution(x.shape, kernel.shape, stride, padding)] += 1
-        return apply(x, kernel, stride, padding)
+    def noted(layer: conv3d.Conv3d, x: jax.Array) -> jax.Array:
+        seen[Convolution(x.shape, layer.kernel.shape, layer.stride, layer.padding)] += 1
+        return apply(layer, x)
 
     model = nnx.eval_shape(lambda: AVMSNet(config, rngs=nnx.Rngs(0)))
     graph, state = nnx.split(model)
     video = jax.ShapeDtypeStruct((batch, config.frames, config.frame_size, config.frame_size, 3), jnp.uint8)
     audio = jax.ShapeDtypeStruct((batch, config.audio_samples), jnp.float32)
-    with mock.patch.object(conv3d, "conv3d", noted):
+    with mock.patch.object(conv3d.Conv3d, "__call__", noted):
         jax.eval_shape(lambda state, video, audio: nnx.merge(graph, state)(video, audio).logits, state, video, audio)
     return dict(seen)
+
+
+def _platform() -> str:
+    """What everything here is compiled for."""
+    return jax.devices()[0].platform
 
 
 def passes(run: Callable[[Any, Any], Any], x: Any, kernel: Any, dy: Any) -> dict[str, Run]:
@@ -106,10 +112,10 @@ def passes(run: Callable[[Any, Any], Any], x: Any, kernel: Any, dy: Any) -> dict
             alone = (lambda x: run(x, kernel)) if part == 0 else (lambda kernel: run(x, kernel))
             return jax.vjp(alone, (x, kernel)[part])[1](dy)
 
-        return repeated(xla_gpu.jit(gradient), x, kernel, dy)
+        return repeated(xla.jit(gradient, _platform()), x, kernel, dy)
 
     return {
-        "forward": repeated(xla_gpu.jit(run), x, kernel),
+        "forward": repeated(xla.jit(run, _platform()), x, kernel),
         "input": with_respect_to(0),
         "kernel": with_respect_to(1),
     }
@@ -131,16 +137,14 @@ def ours(case: Convolution, dtype: str) -> dict[str, dict[str, Run]]:
         jnp.asarray(rng.standard_normal(shape, np.float32), dtype) for shape in (case.x, case.kernel, case.output)
     )
     found = {}
-    for form in conv3d.FORMS:
-        if form in _LEAVE_OUT.value or (form == "im2col" and np.prod(case.kernel[:3]) > 27):  # minutes to compile
+    for form, convolve in _FORMS.items():
+        if form in _LEAVE_OUT.value:
             continue
         if case.kernel[:3] == (1, 1, 1) and form not in ("pointwise", "direct"):  # all the same but for slices
             continue
-        if form == "aligned fold" and math.prod(case.kernel[::3]) % 8 == 0:  # their number is one without it
-            continue
 
-        def run(x: Any, kernel: Any, form: str = form) -> Any:
-            return conv3d.conv3d(x, kernel, case.stride, case.padding, form=form)
+        def run(x: Any, kernel: Any, convolve: conv3d.Form = convolve) -> Any:
+            return convolve(x, kernel, case.stride, case.padding)
 
         try:
             jax.eval_shape(run, x, kernel)
@@ -196,7 +200,7 @@ def pytorch(case: Convolution, dtype: str) -> dict[str, dict[str, Run]]:
 
 def limits(dtype: str) -> dict[str, float]:
     """What the device can do: `flops` a second in a large product, `bytes` a second in copying."""
-    size = _MATMUL if jax.default_backend() == "cpu" else 8 * _MATMUL
+    size = _MATMUL if _platform() == "cpu" else 8 * _MATMUL
     a = jnp.asarray(np.random.default_rng(0).standard_normal((size, size), np.float32), dtype)
     big = jnp.zeros(_COPIED, jnp.float32)
     seconds = measure(
@@ -219,7 +223,7 @@ def measure(sides: dict[str, Run]) -> dict[str, list[float]]:
     for run in sides.values():
         run(1)
     times = dict.fromkeys(sides, 1)
-    if jax.default_backend() != "cpu":  # what it takes to start one and to hear of its end shall not tell
+    if _platform() != "cpu":  # what it takes to start one and to hear of its end shall not tell
         times = {name: max(1, round(_FILL_S / taken(run, 2))) for name, run in sides.items()}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(_ROUNDS.value):
@@ -231,7 +235,7 @@ def measure(sides: dict[str, Run]) -> dict[str, list[float]]:
 def compare(case: Convolution, us: dict[str, dict[str, Run]], dtype: str) -> dict[str, dict[str, Any]]:
     """By pass: PyTorch's time over each form's, its spread, the form chosen, and the rates of all."""
     them = pytorch(case, dtype)
-    forms = conv3d.choose_forms(jax.default_backend(), case.kernel[:3], case.stride)
+    forms = conv3d.choose(_platform(), case.kernel[:3], case.stride)
     found = {}
     for name, chosen in zip(PASSES, forms, strict=True):
         if name == "input" and case.x[-1] == 3:
@@ -242,7 +246,7 @@ def compare(case: Convolution, us: dict[str, dict[str, Run]], dtype: str) -> dic
         theirs = np.min([seconds[side] for side in them], axis=0)
         ratios = {form: theirs / seconds[form] for form in us}
         found[name] = {
-            "chosen": chosen,
+            "chosen": chosen.__name__,
             "ratio": {form: float(np.median(ratio)) for form, ratio in ratios.items()},
             "spread": {form: np.quantile(ratio, [0.1, 0.9]).tolist() for form, ratio in ratios.items()},
             "flops a second": {
@@ -293,7 +297,7 @@ def main(_: list[str]) -> None:
     config, dtype = ModelConfig(depth=_DEPTH.value, dtype=_DTYPE.value), _DTYPE.value
     rows: list[dict[str, Any]] = []
     cases = convolutions(config, _BATCH.value)
-    prepared = {case: ours(case, dtype) for case in cases} if jax.default_backend() == "gpu" else {}
+    prepared = {case: ours(case, dtype) for case in cases} if _platform() == "gpu" else {}
     with futures.ThreadPoolExecutor(16) as pool:  # there XLA compiles each for seconds
         runs = [run for forms in prepared.values() for by_pass in forms.values() for run in by_pass.values()]
         list(pool.map(lambda run: run(1), runs))

@@ -15,7 +15,6 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from absl import flags
 
@@ -152,10 +151,9 @@ def compile_here(case: Case) -> dict[str, Any]:
     mesh = mesh_lib.make_mesh(config.mesh)
     optimizer = make_optimizer(config, steps_per_epoch=100)
     # The forms of convolutions and normalisations that accelerators get, not those that are fastest on a CPU.
-    with mock.patch("jax.default_backend", return_value="gpu"):
-        graphdef, described, _ = describe(config, optimizer, mesh)
-        step: Any = make_step(graphdef, optimizer, config, described)
-        lowered = step.lower(described, batch_shapes(config, mesh))
+    graphdef, described, _ = describe(config, optimizer, mesh, "gpu")
+    step: Any = make_step(graphdef, optimizer, config, described, "gpu")
+    lowered = step.lower(described, batch_shapes(config, mesh))
     # It never runs: no need for LLVM to optimise what XLA has.
     compiled = lowered.compile({"xla_backend_optimization_level": 0})
     found = collectives(compiled.as_text())

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, PartitionSpec
 from tqdm import tqdm
 
 from avmsnet_jax import mesh as mesh_lib
-from avmsnet_jax import xla_gpu
+from avmsnet_jax import xla
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
 from avmsnet_jax.errors import UserError
@@ -56,7 +56,7 @@ def score_records(
     """
     graphdef, state = nnx.split(model)
     state = jax.device_put(state, mesh_lib.replicated(mesh))
-    share = _AT_ONCE.get(mesh.devices.flat[0].platform, _AT_ONCE_ELSEWHERE) * mesh.size
+    share = _AT_ONCE.get(mesh_lib.platform(mesh), _AT_ONCE_ELSEWHERE) * mesh.size
 
     def place(batch: pipeline.Batch) -> tuple[pipeline.Batch, list[tuple[jax.Array, jax.Array]]]:
         parts = [slice(at, at + share) for at in range(0, len(batch["mask"]), share)]
@@ -67,7 +67,8 @@ def score_records(
     with contextlib.closing(pipeline.Ahead(batches, place)) as placed:
         for (batch, parts), _ in placed:
             # All are on their way before the first is waited for.
-            found = jax.device_get([_compiled_forward()(graphdef, mesh, features, state, *part) for part in parts])
+            forward = _compiled_forward(mesh_lib.platform(mesh))
+            found = jax.device_get([forward(graphdef, mesh, features, state, *part) for part in parts])
             scores = np.concatenate([part[0] for part in found])
             seen = np.concatenate([part[1] for part in found]) if features else None
             for index in np.flatnonzero(batch["mask"]):
@@ -137,8 +138,8 @@ def choose_threshold(config: Config, model: AVMSNet, fold: int, judged: Sequence
 
 
 @functools.cache  # by which the compiled programs are kept
-def _compiled_forward() -> Any:
-    return xla_gpu.jit(_forward, static_argnums=(0, 1, 2))
+def _compiled_forward(platform: str) -> Any:
+    return xla.jit(_forward, platform, static_argnums=(0, 1, 2))
 
 
 def _forward(
@@ -148,7 +149,9 @@ def _forward(
     shared, dealt = PartitionSpec(), PartitionSpec(("data", "fsdp"))
 
     def on_one(state: nnx.State, clip: jax.Array, sound: jax.Array) -> tuple[jax.Array, ...]:
-        out = nnx.merge(graphdef, state)(clip, sound)
+        model = nnx.merge(graphdef, state)
+        model.set_attributes(platform=mesh_lib.platform(mesh))
+        out = model(clip, sound)
         return (out.scores, out.features) if features else (out.scores,)
 
     return jax.shard_map(on_one, mesh=mesh, in_specs=(shared, dealt, dealt), out_specs=dealt, check_vma=False)(

@@ -8,12 +8,13 @@ from flax import nnx
 
 from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.models import init, pool
+from avmsnet_jax.models import init
 from avmsnet_jax.models.alm import ALM
-from avmsnet_jax.models.batch_norm import BatchNorm
-from avmsnet_jax.models.conv3d import Conv3d
 from avmsnet_jax.models.dam import DAM
-from avmsnet_jax.models.product import dot_general
+from avmsnet_jax.models.ops import pool
+from avmsnet_jax.models.ops.batch_norm import BatchNorm
+from avmsnet_jax.models.ops.conv3d import Conv3d
+from avmsnet_jax.models.ops.product import dot_general
 from avmsnet_jax.models.resnet3d import ResNet3D, expansion
 from avmsnet_jax.models.soundnet import FEATURES, SoundNet
 
@@ -57,6 +58,10 @@ class AVMSNet(nnx.Module):
 
     The visual-only network (`audiovisual=False`) holds SoundNet and ALM too, without evaluating them, so
     that every checkpoint fits every variant.
+
+    Some operations take another form on each platform. They find out which one they are compiled for, after tracing
+    every form. `model.set_attributes(platform="gpu")` ("cpu", "gpu" or "tpu") says it beforehand: only that form is
+    traced, and it is taken whatever the program is compiled for.
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
@@ -124,35 +129,36 @@ class AVMSNet(nnx.Module):
             attention.append(a)
             return x
 
+        # Shapes are those of the published network at depth 50.
         x = (jnp.asarray(video, jnp.float32) - jnp.array(ACTIVITYNET_MEAN)).astype(config.dtype)
-        seen["stem"] = x = self.trunk.stem(x)
-        x = pool.cubes(attend(0, x))
-        seen["layer1"] = x = self.trunk.stage(0, x)
-        seen["layer2"] = x = self.trunk.stage(1, attend(1, x))
-        seen["layer3"] = x = self.trunk.stage(2, attend(2, x))
+        seen["stem"] = x = self.trunk.stem(x)  # (B, 16, 56, 56, 64)
+        x = pool.cubes(attend(0, x))  # (B, 8, 28, 28, 64)
+        seen["layer1"] = x = self.trunk.stage(0, x)  # (B, 8, 28, 28, 256)
+        seen["layer2"] = x = self.trunk.stage(1, attend(1, x))  # (B, 4, 14, 14, 512)
+        seen["layer3"] = x = self.trunk.stage(2, attend(2, x))  # (B, 2, 7, 7, 1024)
         if config.dam4:
             x = attend(3, x)
 
         middle = x.shape[1] // 2
-        places = (x[:, max(middle - 1, 0)] + x[:, middle]) / 2
+        places = (x[:, max(middle - 1, 0)] + x[:, middle]) / 2  # (B, 7, 7, 1024)
         if config.audiovisual:
             if audio is None:
                 raise UserError("this network listens: give it audio (clips, samples) beside the video")
-            seen["soundnet"] = sound = self.soundnet(audio)
-            localization = self.alm(places, sound)
+            seen["soundnet"] = sound = self.soundnet(audio)  # (B, 1024)
+            localization = self.alm(places, sound)  # (B, 7, 7, 64)
         else:
             localization = jnp.zeros((*places.shape[:3], config.alm_channels), config.dtype)
 
-        seen["adjust"] = adjusted = self.adjust_bn(self.adjust(x))
+        seen["adjust"] = adjusted = self.adjust_bn(self.adjust(x))  # (B, 1, 7, 7, 512)
         batch, steps, height, width, _ = adjusted.shape
         heard = jnp.broadcast_to(localization[:, None], (batch, steps, *localization.shape[1:]))
-        joined = jnp.concatenate([adjusted, heard.astype(adjusted.dtype)], axis=-1)
+        joined = jnp.concatenate([adjusted, heard.astype(adjusted.dtype)], axis=-1)  # (B, 1, 7, 7, 576)
         fused = self.fusion_bn(self.fusion(joined.reshape(batch * steps, height, width, -1)))
-        seen["fusion"] = fused = fused.reshape(batch, steps, height, width, -1)
+        seen["fusion"] = fused = fused.reshape(batch, steps, height, width, -1)  # (B, 1, 7, 7, 512)
 
         flat = fused.transpose(0, 4, 1, 2, 3).reshape(batch, -1)  # C, (T,) H, W: the order of the published weights
-        seen["fc1"] = flat = nnx.relu(self.fc1_bn(self.fc1(flat)))
-        seen["fc2"] = flat = nnx.relu(self.fc2_bn(self.fc2(flat)))
+        seen["fc1"] = flat = nnx.relu(self.fc1_bn(self.fc1(flat)))  # (B, 4096)
+        seen["fc2"] = flat = nnx.relu(self.fc2_bn(self.fc2(flat)))  # (B, 4096)
         return Output(
             logits=self.fc3(flat)[:, 0].astype(jnp.float32),
             attention=tuple(attention),

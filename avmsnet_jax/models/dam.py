@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from avmsnet_jax.models import init
+from avmsnet_jax.models.ops.time_mean import time_mean
 
 WIDTH = 16  # channels between its two convolutions
 
@@ -16,20 +17,11 @@ class DAM(nnx.Module):
         self.conv = nnx.Conv(channels, WIDTH, (3, 3), padding=1, dtype=dtype, kernel_init=init.conv2d, rngs=rngs)
         start = nnx.initializers.constant(-6.0)
         self.score = nnx.Conv(WIDTH, 1, (1, 1), dtype=dtype, kernel_init=init.conv2d, bias_init=start, rngs=rngs)
+        self.platform: str | None = None  # see AVMSNet
 
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Takes `x` (B, T, H, W, C); returns `x * (1 + a)` and the attention `a` (B, H, W) float32, which sums to 1."""
-        score = self.score(self.conv(_mean_over_time(x)))[..., 0].astype(jnp.float32)
+        mean = time_mean(x, platform=self.platform)  # (B, H, W, C)
+        score = self.score(self.conv(mean))[..., 0].astype(jnp.float32)  # (B, H, W)
         attention = jax.nn.softmax(score, axis=(1, 2))
         return x * (1 + attention)[:, None, :, :, None].astype(x.dtype), attention
-
-
-def _mean_over_time(x: jax.Array) -> jax.Array:
-    """The mean of `x` (B, T, H, W, C) over T."""
-    if jax.default_backend() != "cpu":
-        return jnp.mean(x, axis=1)
-    # As a product: XLA on CPU fuses a sum into what reads it, and the convolution's gradients read it for every tap.
-    batch, steps = x.shape[:2]
-    ones = jnp.ones((batch, steps), x.dtype)
-    total = jnp.einsum("bt,btn->bn", ones, x.reshape(batch, steps, -1), preferred_element_type=jnp.float32)
-    return (total / steps).astype(x.dtype).reshape(batch, *x.shape[2:])

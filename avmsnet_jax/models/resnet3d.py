@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from avmsnet_jax.models.batch_norm import BatchNorm
-from avmsnet_jax.models.conv3d import Conv3d
-from avmsnet_jax.models.recompute import recomputed
+from avmsnet_jax.models.ops.batch_norm import BatchNorm
+from avmsnet_jax.models.ops.conv3d import Conv3d
+from avmsnet_jax.models.ops.recompute import recomputed
 
 BLOCKS = {
     10: (1, 1, 1),
@@ -99,6 +99,7 @@ class ResNet3D(nnx.Module):
             stages.append(nnx.List(stage))
         self.stages = nnx.List(stages)
         self.recompute = False  # what training sets by train.remat: blocks are computed again in the backward pass
+        self.platform: str | None = None  # see AVMSNet
 
     def stem(self, x: jax.Array) -> jax.Array:
         """Convolution, BN, ReLU on mean-free frames (B, T, H, W, 3)."""
@@ -107,5 +108,5 @@ class ResNet3D(nnx.Module):
     def stage(self, index: int, x: jax.Array) -> jax.Array:
         """The blocks of layer `index + 1`."""
         for block in self.stages[index]:
-            x = recomputed(block, x) if self.recompute else block(x)
+            x = recomputed(block, x, platform=self.platform) if self.recompute else block(x)
         return x

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from PIL import Image
 
 from avmsnet_jax import mesh as mesh_lib
-from avmsnet_jax import xla_gpu
+from avmsnet_jax import xla
 from avmsnet_jax.data import clips
 from avmsnet_jax.media import audio, video
 from avmsnet_jax.models.avmsnet import AVMSNet
@@ -66,15 +66,18 @@ class Network:
         self._mesh = mesh
         model.eval()
         graphdef, state = nnx.split(model)
+        platform = mesh_lib.platform(mesh)
         self._state = jax.device_put(state, mesh_lib.replicated(mesh))
 
         def look(state: nnx.State, clip: jax.Array, sound: jax.Array) -> tuple[Any, ...]:
-            out = nnx.merge(graphdef, state)(clip, sound)
+            model = nnx.merge(graphdef, state)
+            model.set_attributes(platform=platform)
+            out = model(clip, sound)
             where = jnp.linalg.norm(out.localization, axis=-1)
             attention = tuple(each.astype(jnp.float16) for each in out.attention)
             return out.scores, out.features, attention, where.astype(jnp.float16)
 
-        self._look = xla_gpu.jit(look)
+        self._look = xla.jit(look, platform)
 
     def __call__(self, batch: Sequence[clips.Clip]) -> Seen:
         """Looks at up to `batch_size` clips; what pads the batch is left out."""

@@ -10,7 +10,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from avmsnet_jax import mesh as mesh_lib
-from avmsnet_jax import xla_gpu
+from avmsnet_jax import xla
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
 from avmsnet_jax.training.optimizer import parameter_path
@@ -43,7 +43,7 @@ def find(graphdef: Any, config: Config, mesh: Mesh, state: TrainState, batch: pi
     if wrong := _not_finite(weights):
         return f"before the step {few(wrong)} were not finite; start from other weights, or an earlier checkpoint"
 
-    run = xla_gpu.jit(_flags(graphdef, config), out_shardings=mesh_lib.replicated(mesh))
+    run = xla.jit(_flags(graphdef, config), mesh_lib.platform(mesh), out_shardings=mesh_lib.replicated(mesh))
     for index in range(config.train.accumulate):
         part = {name: batch[name][index :: config.train.accumulate] for name in ("clip", "sound", "label")}
         seen, gradients, statistics = jax.device_get(run(state.params, state.stats, mesh_lib.place_batch(mesh, part)))

@@ -12,7 +12,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from avmsnet_jax import mesh as mesh_lib
-from avmsnet_jax import xla_gpu
+from avmsnet_jax import xla
 from avmsnet_jax.config import Config
 from avmsnet_jax.models.avmsnet import AVMSNet
 
@@ -60,9 +60,15 @@ LOSSES: dict[str, Loss] = {"bce": bce, "double_sigmoid": double_sigmoid}
 
 
 def describe(
-    config: Config, optimizer: optax.GradientTransformation, mesh: Mesh
+    config: Config, optimizer: optax.GradientTransformation, mesh: Mesh, platform: str = ""
 ) -> tuple[Any, TrainState, Callable[[], TrainState]]:
     """The training of the configured network, before any of its arrays is there.
+
+    Args:
+      config: the configuration.
+      optimizer: by `make_optimizer`.
+      mesh: the devices.
+      platform: whose forms of the network's operations are taken, "cpu", "gpu" or "tpu"; empty = that of the devices.
 
     Returns:
       the static part of the network; shape, dtype and place of every array of the training state; and what makes that
@@ -74,6 +80,7 @@ def describe(
         model = AVMSNet(config.model, rngs=nnx.Rngs(config.train.seed))
         model.train()
         model.trunk.recompute = config.train.remat
+        model.set_attributes(platform=platform or mesh_lib.platform(mesh))
         graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
         static.append(graphdef)
         return begin(config, optimizer, *states)
@@ -104,7 +111,13 @@ def begin(config: Config, optimizer: optax.GradientTransformation, params: nnx.S
     return TrainState(jnp.zeros((), jnp.int32), params, stats, optimizer.init(params), ema)
 
 
-def make_step(graphdef: Any, optimizer: optax.GradientTransformation, config: Config, described: TrainState) -> Step:
+def make_step(
+    graphdef: Any,
+    optimizer: optax.GradientTransformation,
+    config: Config,
+    described: TrainState,
+    platform: str = "",
+) -> Step:
     """A jitted step: (state, batch) -> (state, measured). The state handed in is donated and cannot be used again.
 
     Where the loss, the gradient or a BN statistic is not finite, the state stays as it was, save that `step` becomes
@@ -113,9 +126,12 @@ def make_step(graphdef: Any, optimizer: optax.GradientTransformation, config: Co
     The batch has `clip` (B, T, H, W, 3) uint8, `sound` (B, S) float32 and `label` (B,) float32. Sharded over the
     mesh, it makes gradients and BN statistics global. With `train.accumulate` parts the gradient is that of the whole
     batch, save that BN takes its statistics part by part, as it does wherever gradients are accumulated.
+
+    `graphdef`, `described` and `platform` are as `describe` gives and takes them.
     """
     settings, loss = config.train, LOSSES[config.train.loss]
     mesh: Mesh = described.step.sharding.mesh  # type: ignore[attr-defined]
+    platform = platform or mesh_lib.platform(mesh)
 
     def gradients(params: nnx.State, stats: nnx.State, batch: Batch) -> tuple[jax.Array, nnx.State, nnx.State]:
         def forward(params: nnx.State) -> tuple[jax.Array, nnx.State]:
@@ -142,7 +158,7 @@ def make_step(graphdef: Any, optimizer: optax.GradientTransformation, config: Co
         (total, stats, grads), _ = jax.lax.scan(add, start, parts)
         return total / settings.accumulate, stats, jax.tree.map(lambda g: g / settings.accumulate, grads)
 
-    squares = functools.partial(sum_of_squares, fsdp=mesh.shape["fsdp"])
+    squares = functools.partial(sum_of_squares, platform=platform, fsdp=mesh.shape["fsdp"])
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
         compute = gradients if settings.accumulate == 1 else accumulated
@@ -162,21 +178,21 @@ def make_step(graphdef: Any, optimizer: optax.GradientTransformation, config: Co
         def keep(state: TrainState) -> TrainState:
             return state._replace(step=jnp.full_like(state.step, -1))
 
-        if jax.default_backend() == "cpu":  # where choosing every number takes six times as long
+        if platform == "cpu":  # where jnp.where on all parameters takes six times as long as lax.cond
             after = jax.lax.cond(finite, apply, keep, state)
-        else:  # where a branch may wait for the host
+        else:  # where lax.cond may wait for the host
             after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), apply(state), keep(state))
         return after, Measured(value, norm, finite)
 
-    return xla_gpu.jit(step, donate_argnums=0, out_shardings=(_places(described), None))
+    return xla.jit(step, platform, donate_argnums=0, out_shardings=(_places(described), None))
 
 
-def sum_of_squares(x: jax.Array, fsdp: int = 1) -> jax.Array:
+def sum_of_squares(x: jax.Array, platform: str, fsdp: int = 1) -> jax.Array:
     """Of all numbers of a gradient; `fsdp` devices share the rows of one of a linear layer.
 
     XLA on CPU would write all squares before it adds them up: of a large layer they are added up a piece at a time.
     """
-    if jax.default_backend() != "cpu" or x.ndim != 2 or x.size < 2**22:
+    if platform != "cpu" or x.ndim != 2 or x.size < 2**22:
         return jnp.sum(jnp.square(x))
     rows = math.gcd(len(x), 64 * fsdp)  # in a piece, which each device has a share of
     pieces = x.reshape(rows, -1, x.shape[1])

@@ -12,8 +12,9 @@ from jax import export
 from jax.sharding import Mesh
 
 import avmsnet_jax
-from avmsnet_jax import compiled, xla_gpu
+from avmsnet_jax import compiled, xla
 from avmsnet_jax import config as config_lib
+from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.staging import staged
@@ -54,7 +55,7 @@ def compile_step(
         return tuple(exported.call(*leaves))
 
     again.__name__ = "step"  # by which a profile and JAX's cache call it
-    flat = xla_gpu.jit(again, donate_argnums=tuple(range(len(state))), out_shardings=places)
+    flat = xla.jit(again, mesh_lib.platform(mesh), donate_argnums=tuple(range(len(state))), out_shardings=places)
     program = flat.lower(*jax.tree.leaves(arguments)).compile()
 
     def taken(state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
@@ -119,6 +120,6 @@ def _place(config: Config, steps_per_epoch: int, mesh: Mesh) -> Path | None:
     versions = [platform.python_version(), *(importlib.metadata.version(name) for name in _PACKAGES)]
     devices = [device.device_kind for device in mesh.devices.flat]
     of_jax = sorted((name, repr(value)) for name, value in jax.config.values.items())
-    facts = (versions, jax.default_backend(), devices, of_jax, config_lib.dumps(config), steps_per_epoch)
+    facts = (versions, mesh_lib.platform(mesh), devices, of_jax, config_lib.dumps(config), steps_per_epoch)
     digest.update(repr(facts).encode())
     return folder / f"traced_{digest.hexdigest()}"

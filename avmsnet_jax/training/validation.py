@@ -10,7 +10,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from avmsnet_jax import mesh as mesh_lib
-from avmsnet_jax import xla_gpu
+from avmsnet_jax import xla
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
 from avmsnet_jax.evaluation import average_precision, best_threshold, precision_recall_f
@@ -40,7 +40,7 @@ def make_validate(graphdef: Any, config: Config, held_out: pipeline.Records, mes
         logits = model(batch["clip"], batch["sound"]).logits
         return {"logit": logits, "loss": losses(logits, batch["label"]), "label": batch["label"], "mask": batch["mask"]}
 
-    scored = xla_gpu.jit(score, out_shardings=replicated)
+    scored = xla.jit(score, mesh_lib.platform(mesh), out_shardings=replicated)
 
     def place(batch: pipeline.Batch) -> Any:
         return mesh_lib.place_batch(mesh, {name: batch[name] for name in ("clip", "sound", "label", "mask")})

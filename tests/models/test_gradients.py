@@ -22,7 +22,7 @@ import pytest
 from flax import nnx
 
 from avmsnet_jax.config import ModelConfig
-from avmsnet_jax.models import conv3d
+from avmsnet_jax.models.ops.conv3d import Conv3d
 from tests.models.conftest import TINY, clips, states, torch_network
 from tests.reference.jax_weights import build, by_published_name, to_jax
 
@@ -44,9 +44,11 @@ def no_gradient(name: str) -> bool:
     return kind == "bias" and (module.startswith("score_dsn") or module in normalised + sound)
 
 
-def jax_gradients(config, state, video, audio):
+def jax_gradients(config, state, video, audio, convolutions):
     model = build(config, state)
     model.train()
+    model.set_attributes(platform="cpu")
+    model.set_attributes(Conv3d, platform=convolutions)
     graph, variables = nnx.split(model)
     labels = jnp.asarray(LABELS, audio.dtype)
 
@@ -71,13 +73,16 @@ def torch_gradients(config, state, video, audio):
     return gradients, {name: b.detach() for name, b in network.named_buffers() if "running" in name}
 
 
-def compare(config, state, dtype, bound, rounding):
-    """Asserts that gradients and new statistics agree to `bound`; zeros to `rounding` of the largest gradient."""
+def compare(config, state, dtype, bound, rounding, convolutions):
+    """Asserts that gradients and new statistics agree to `bound`; zeros to `rounding` of the largest gradient.
+
+    `convolutions` names the platform whose forms 3-D convolutions take; all else takes those of the CPU.
+    """
     video, audio = clips(config, len(LABELS))
     theirs, their_statistics = torch_gradients(config, state, video, audio)
     audio = audio.astype(dtype)
     cast = {name: tensor.to(getattr(torch, dtype)) for name, tensor in state.items()}
-    ours, statistics = jax_gradients(config, cast, video, audio)
+    ours, statistics = jax_gradients(config, cast, video, audio, convolutions)
 
     largest = max(float(g.abs().max()) for g in theirs.values() if g is not None)
     errors, heard = {}, False
@@ -111,16 +116,15 @@ def compare(config, state, dtype, bound, rounding):
 @pytest.mark.parametrize("depth", [18, 50])
 def test_every_gradient_equals_pytorch(depth, audiovisual, monkeypatch):
     # The network computes in float32 at the widest; what it calls float32 is float64 here. The form of a convolution,
-    # tested beside the others in test_conv3d.py, is the one that compiles fastest.
+    # tested beside the others in ops/test_conv3d.py, is the one that compiles fastest: a TPU's.
     monkeypatch.setattr(ModelConfig, "validate", lambda self: None)
     monkeypatch.setattr(jnp, "float32", jnp.float64)
-    monkeypatch.setattr(conv3d, "choose_forms", lambda *_: conv3d.Forms("direct", "direct", "direct"))
     with jax.enable_x64(True):
         config = ModelConfig(depth=depth, audiovisual=audiovisual, dtype="float64", **TINY)
-        compare(config, states(config), "float64", bound=1e-9, rounding=1e-11)
+        compare(config, states(config), "float64", bound=1e-9, rounding=1e-11, convolutions="tpu")
 
 
 def test_float32_gradients():
     """Convolved as in production. 4e-4 was measured at worst."""
     config = ModelConfig(**TINY)
-    compare(config, states(config), "float32", bound=1e-3, rounding=1e-5)
+    compare(config, states(config), "float32", bound=1e-3, rounding=1e-5, convolutions="cpu")

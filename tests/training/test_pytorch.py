@@ -15,7 +15,7 @@ from flax import nnx
 
 from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config, ModelConfig, OptimizerConfig, TrainConfig
-from avmsnet_jax.models import conv3d
+from avmsnet_jax.models.ops.conv3d import Conv3d
 from avmsnet_jax.training.optimizer import make_optimizer
 from avmsnet_jax.training.step import begin, describe, make_step
 
@@ -87,13 +87,17 @@ def train_torch(config: Config, state: dict, pool: list, dtype: object) -> tuple
     return losses, {name: value.detach() for name, value in network.state_dict().items()}
 
 
-def train_jax(config: Config, state: dict, pool: list, dtype: object) -> tuple[list[float], dict[str, np.ndarray]]:
-    """The same of ours, by the step that `train.py` runs."""
+def train_jax(
+    config: Config, state: dict, pool: list, dtype: object, convolutions: str
+) -> tuple[list[float], dict[str, np.ndarray]]:
+    """The same of ours, by the step that `train.py` runs; 3-D convolutions take the forms of that platform."""
     model = build(config.model, {name: value.to(dtype) for name, value in state.items()})
     model.train()
     optimizer, mesh = make_optimizer(config, STEPS_PER_EPOCH), mesh_lib.make_mesh(config.mesh)
-    graphdef, described, _ = describe(config, optimizer, mesh)
-    _, *parts = nnx.split(model, nnx.Param, nnx.BatchStat)
+    _, described, _ = describe(config, optimizer, mesh)
+    model.set_attributes(platform=mesh_lib.platform(mesh))
+    model.set_attributes(Conv3d, platform=convolutions)
+    graphdef, *parts = nnx.split(model, nnx.Param, nnx.BatchStat)
     training = jax.device_put(begin(config, optimizer, *parts), mesh_lib.replicated(mesh))
     step, losses = make_step(graphdef, optimizer, config, described), []
     for batch in pool:
@@ -103,14 +107,16 @@ def train_jax(config: Config, state: dict, pool: list, dtype: object) -> tuple[l
     return losses, named
 
 
-def compare(config: Config, size: int, dtype: object) -> tuple[float, dict[str, float], dict[str, float]]:
+def compare(
+    config: Config, size: int, dtype: object, convolutions: str
+) -> tuple[float, dict[str, float], dict[str, float]]:
     """The worst relative difference of a loss; of each parameter and statistic, over its scale; and of how it moved.
 
     The losses, ours and PyTorch's, are printed.
     """
     state, pool = states(config.model), batches(config.model, size)
     theirs, expected = train_torch(config, state, pool, dtype)
-    ours, found = train_jax(config, state, pool, dtype)
+    ours, found = train_jax(config, state, pool, dtype, convolutions)
     print("losses", [round(loss, 6) for loss in ours], "PyTorch's", [round(loss, 6) for loss in theirs])
     values, moves = {}, {}
     for name, value in found.items():
@@ -135,10 +141,9 @@ def configured(model: ModelConfig) -> Config:
 def test_ten_steps_equal_pytorchs(monkeypatch):
     monkeypatch.setattr(ModelConfig, "validate", lambda self: None)
     monkeypatch.setattr(jnp, "float32", jnp.float64)
-    monkeypatch.setattr(conv3d, "choose_forms", lambda *_: conv3d.Forms("direct", "direct", "direct"))
     with jax.enable_x64(True):
         config = configured(ModelConfig(depth=18, dtype="float64", **TINY))
-        loss, values, moves = compare(config, 8, torch.float64)
+        loss, values, moves = compare(config, 8, torch.float64, "tpu")  # the form that compiles fastest
     assert loss < 1e-9
     assert max(values.values()) < 1e-9
     # What each parameter has moved by, too, which a wrong learning rate or decay would change.
@@ -155,7 +160,7 @@ if __name__ == "__main__":
     settings = configured(ModelConfig(depth=options.depth))
     settings.optimizer.learning_rate, settings.optimizer.weight_decay = options.learning_rate, 1e-5
     settings.train.batch_size = options.batch
-    loss, values, moves = compare(settings, options.batch, torch.float32)
+    loss, values, moves = compare(settings, options.batch, torch.float32, jax.devices()[0].platform)
     print(f"losses within {loss:.1e}")
     for title, errors in (("values over their scale", values), ("movement over its scale", moves)):
         worst = sorted(errors.items(), key=lambda item: -item[1])

@@ -1,5 +1,4 @@
 import itertools
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -54,18 +53,18 @@ def random_batch(config, seed=0):
     }
 
 
-def begin(config):
-    """The jitted step, the first state and the mesh."""
+def begin(config, platform=""):
+    """The jitted step with that platform's forms of operations, the first state and the mesh."""
     optimizer = make_optimizer(config, steps_per_epoch=4)
     mesh = mesh_lib.make_mesh(config.mesh)
-    graphdef, described, create = describe(config, optimizer, mesh)
-    return make_step(graphdef, optimizer, config, described), create(), mesh
+    graphdef, described, create = describe(config, optimizer, mesh, platform)
+    return make_step(graphdef, optimizer, config, described, platform), create(), mesh
 
 
 @pytest.mark.parametrize(("shape", "fsdp"), [((1029, 4096), 1), ((2058, 2048), 3), ((4096, 2048), 8), ((5, 7), 1)])
 def test_squares_of_large_layers_are_added_up_whole(shape, fsdp):
     x = np.random.default_rng(0).standard_normal(shape, np.float32)
-    assert float(sum_of_squares(jnp.asarray(x), fsdp)) == pytest.approx(
+    assert float(sum_of_squares(jnp.asarray(x), "cpu", fsdp)) == pytest.approx(
         np.sum(np.square(x, dtype=np.float64)), rel=1e-6
     )
 
@@ -124,13 +123,12 @@ def nothing_changes(step, state, mesh, good, loudness):
 
 def test_what_a_gpu_is_given_does_the_same(steps, small_config, compiled_before):
     """Its forms of convolutions, means and the guard, run here: the losses, and a bad step that changes nothing."""
-    with mock.patch("jax.default_backend", return_value="gpu"):
-        step, state, mesh = begin(small_config)
-        losses = []
-        for _ in range(3):
-            state, measured = step(state, mesh_lib.place_batch(mesh, random_batch(small_config)))
-            losses.append(float(measured.loss))
-        nothing_changes(step, state, mesh, random_batch(small_config, seed=1), np.nan)
+    step, state, mesh = begin(small_config, "gpu")
+    losses = []
+    for _ in range(3):
+        state, measured = step(state, mesh_lib.place_batch(mesh, random_batch(small_config)))
+        losses.append(float(measured.loss))
+    nothing_changes(step, state, mesh, random_batch(small_config, seed=1), np.nan)
     assert losses[0] == pytest.approx(steps[0][0], rel=1e-6)
     np.testing.assert_allclose(losses[1:], steps[0][1:3], rtol=2e-3)  # 5e-4: steps magnify what was rounded otherwise
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from avmsnet_jax import compiled, xla_gpu
+from avmsnet_jax import compiled, xla
 from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config, DataConfig, MeshConfig, ModelConfig, OptimizerConfig
 from avmsnet_jax.training.step import Measured, TrainState, batch_shapes
@@ -37,7 +37,7 @@ def make(step, config=CONFIG, steps_per_epoch=5):
     numbers = jax.ShapeDtypeStruct((3,), jnp.float32, sharding=SHARED)
     count = jax.ShapeDtypeStruct((), jnp.int32, sharding=mesh_lib.replicated(MESH))
     described = TrainState(count, numbers, {}, (numbers,), None)
-    return compile_step(xla_gpu.jit(step, donate_argnums=0), config, steps_per_epoch, described, MESH)
+    return compile_step(xla.jit(step, "cpu", donate_argnums=0), config, steps_per_epoch, described, MESH)
 
 
 def taken(step):
@@ -71,7 +71,7 @@ def test_what_was_traced_is_taken_and_does_the_same(folder):
 
 
 def test_what_xla_is_told_of_a_gpu_is_no_hindrance(monkeypatch):
-    monkeypatch.setattr(xla_gpu, "_OPTIONS", {"cpu": xla_gpu._OPTIONS["gpu"]})
+    monkeypatch.setattr(xla, "_OPTIONS", {"cpu": xla._OPTIONS["gpu"]})
     make(double)
     assert int(taken(make(never)[0])[0].step) == 7
 

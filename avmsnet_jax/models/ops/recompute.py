@@ -6,14 +6,16 @@ from typing import Any
 import jax
 from flax import nnx
 
+from avmsnet_jax.models.ops.platform import for_platform
+
 Pure = Callable[[nnx.State, nnx.State, jax.Array], tuple[jax.Array, nnx.State]]
 
 
-def recomputed(module: Any, x: jax.Array) -> jax.Array:
+def recomputed(module: Any, x: jax.Array, *, platform: str | None = None) -> jax.Array:
     """`module(x)`, of which only `x` (B, T, H, W, C) is kept for the backward pass.
 
     BN statistics of `module` change once, in the forward pass; the second computing takes those of before it and its
-    own are thrown away.
+    own are thrown away. `platform` as for `for_platform`.
     """
     graphdef, *states = nnx.split(module, nnx.Param, nnx.BatchStat)
     params, stats = states
@@ -22,12 +24,12 @@ def recomputed(module: Any, x: jax.Array) -> jax.Array:
         copy = nnx.merge(graphdef, params, stats, copy=True)
         return copy(x), nnx.state(copy, nnx.BatchStat)
 
-    y, after = _forgetful(forward)(params, stats, x)
+    y, after = _forgetful(forward, platform)(params, stats, x)
     nnx.update(module, after)
     return y
 
 
-def _forgetful(forward: Pure) -> Pure:
+def _forgetful(forward: Pure, platform: str | None) -> Pure:
     """`forward` with a gradient that begins by computing it again.
 
     `jax.checkpoint` says the same, but where XLA compiles for the CPU it drops the barrier between the two computations
@@ -36,7 +38,7 @@ def _forgetful(forward: Pure) -> Pure:
 
     def backward(kept: tuple, cotangents: tuple[jax.Array, nnx.State]) -> tuple:
         params, stats, x = kept
-        _, pullback = jax.vjp(forward, params, stats, _after(x, cotangents[0]))
+        _, pullback = jax.vjp(forward, params, stats, for_platform(platform, _after, x, cotangents[0]))
         return pullback(cotangents)
 
     function = jax.custom_vjp(forward)
@@ -44,9 +46,12 @@ def _forgetful(forward: Pure) -> Pure:
     return function
 
 
-def _after(x: jax.Array, dy: jax.Array) -> jax.Array:
-    """`x`, to be had no sooner than `dy`: both (B, T, H, W, C) of any sizes but the same B."""
-    if jax.default_backend() != "cpu":
+def _after(platform: str, x: jax.Array, dy: jax.Array) -> jax.Array:
+    """`x` with a data dependency on `dy`, both (B, T, H, W, C) of any sizes but the same B.
+
+    XLA cannot schedule what follows before `dy`.
+    """
+    if platform != "cpu":
         return jax.lax.optimization_barrier((x, dy))[0]
-    # A zero of each clip's that XLA cannot know to be one, as it might be of an infinity.
+    # XLA cannot fold 0 * dy to 0, because dy might be Inf or NaN.
     return x + 0 * dy[:, :1, :1, :1, :1]

@@ -1,10 +1,12 @@
 """Each execution form of the 3-D convolution against PyTorch's conv3d: values and both gradients."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 
-from avmsnet_jax.models import conv3d
+from avmsnet_jax.models.ops import conv3d
 from tests.models.conftest import worst
 
 torch = pytest.importorskip("torch")
@@ -22,8 +24,6 @@ SHAPES = {
     "odd stem": ((3, 9, 11), 3, 2, (7, 7, 7), (1, 2, 2), (3, 3, 3)),
     "odd shortcut": ((3, 7, 5), 2, 3, (1, 1, 1), (2, 2, 2), (0, 0, 0)),
 }
-# 343 slices and their gradients take half a minute to compile: the even stem stands for both.
-SLOW = {("odd stem", "im2col")}
 TOLERANCE = 2e-6  # of the largest value, float32; 5e-7 was measured
 
 
@@ -42,33 +42,31 @@ def test_every_form_equals_pytorch(shape):
     ty.backward(torch.from_numpy(dy).double())
 
     ran = set()
-    for form in ("", *conv3d.FORMS):
-        if (shape, form) in SLOW:
-            continue
+    for convolve in (conv3d.conv3d, *conv3d.FORMS):
 
-        def value_and_gradients(x, kernel, dy, form=form):
-            y, pull = jax.vjp(lambda x, kernel: conv3d.conv3d(x, kernel, stride, padding, form=form), x, kernel)
+        def value_and_gradients(x, kernel, dy, convolve=convolve):
+            y, pull = jax.vjp(lambda x, kernel: convolve(x, kernel, stride, padding), x, kernel)
             return y, *pull(dy)
 
         try:
             y, dx, dkernel = jax.jit(value_and_gradients)(x, kernel, dy)
         except ValueError:  # a form may be for some shapes only
             continue
-        ran.add(form)
+        ran.add(convolve)
         errors = {"value": worst(y, ty), "input": worst(dx, tx.grad), "kernel": worst(dkernel, tk.grad)}
-        assert max(errors.values()) < TOLERANCE, (form, errors)
-    assert {"", "direct"} <= ran
-    assert ("pointwise" in ran) == (taps == (1, 1, 1))
+        assert max(errors.values()) < TOLERANCE, (convolve, errors)
+    assert {conv3d.conv3d, conv3d.direct} <= ran
+    assert (conv3d.pointwise in ran) == (taps == (1, 1, 1))
 
 
-@pytest.mark.parametrize("backend", ["gpu", "tpu"])
-def test_the_form_chosen_elsewhere_fits_every_shape(backend, monkeypatch):
-    """No form that another backend would be given raises; what it gives is tested above."""
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_the_form_chosen_elsewhere_fits_every_shape(platform):
+    """No form that another platform would be given raises; what it gives is tested above."""
     for size, channels, out, taps, stride, padding in SHAPES.values():
         x = jax.ShapeDtypeStruct((2, *size, channels), "float32")
         kernel = jax.ShapeDtypeStruct((*taps, channels, out), "float32")
-        y = jax.eval_shape(lambda x, k, s=stride, p=padding: conv3d.conv3d(x, k, s, p), x, kernel)
+        convolve = functools.partial(conv3d.conv3d, stride=stride, padding=padding, platform=platform)
+        y = jax.eval_shape(convolve, x, kernel)
         assert y.shape[1:4] == tuple(
             (n + 2 * p - t) // s + 1 for n, t, s, p in zip(size, taps, stride, padding, strict=True)
         )
@@ -76,8 +74,6 @@ def test_the_form_chosen_elsewhere_fits_every_shape(backend, monkeypatch):
 
 def test_the_result_keeps_the_inputs_type():
     x, kernel = np.ones((1, 2, 4, 4, 2), "float32"), np.ones((3, 3, 3, 2, 3), "float32")
-    for form in conv3d.FORMS:
-        if form == "pointwise":
-            continue
-        y = conv3d.conv3d(x.astype("bfloat16"), kernel.astype("bfloat16"), padding=(1, 1, 1), form=form)
+    for form in set(conv3d.FORMS) - {conv3d.pointwise}:
+        y = form(x.astype("bfloat16"), kernel.astype("bfloat16"), (1, 1, 1), (1, 1, 1))
         assert y.dtype == "bfloat16", form

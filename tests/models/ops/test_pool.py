@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from avmsnet_jax.models import pool
+from avmsnet_jax.models.ops import pool
 
 torch = pytest.importorskip("torch")
 FUNCTIONS = {

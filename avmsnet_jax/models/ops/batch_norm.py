@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from avmsnet_jax.models.ops.platform import for_platform
+
 EPSILON = 1e-5
 MOMENTUM = 0.1  # PyTorch's: the weight of the *new* value
 _ROW = 2048  # numbers
 _PIECE = 2**16  # numbers
-
 
 Terms = tuple[jax.Array, ...]
 
@@ -33,6 +34,7 @@ class BatchNorm(nnx.Module):
         self.mean = nnx.BatchStat(jnp.zeros((channels,), jnp.float32))
         self.var = nnx.BatchStat(jnp.ones((channels,), jnp.float32))
         self.use_running_average = False  # what nnx.Module.eval() and .train() set
+        self.platform: str | None = None  # see AVMSNet
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises `x` (B, ..., channels); the result has the dtype of `x`."""
@@ -40,7 +42,7 @@ class BatchNorm(nnx.Module):
         if self.use_running_average:
             gain = scale * jax.lax.rsqrt(self.var[...] + EPSILON)
             return (x.astype(jnp.float32) * gain + (bias - self.mean[...] * gain)).astype(x.dtype)
-        y, mean, var = normalise(x.astype(jnp.float32), scale, bias)
+        y, mean, var = normalise(x.astype(jnp.float32), scale, bias, self.platform)
         count = x.size // x.shape[-1]
         unbiased = var * (count / max(count - 1, 1))
         self.mean[...] = (1 - MOMENTUM) * self.mean[...] + MOMENTUM * mean
@@ -48,8 +50,10 @@ class BatchNorm(nnx.Module):
         return y.astype(x.dtype)
 
 
-@jax.custom_vjp
-def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def normalise(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, platform: str | None = None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalises `x` (B, ..., C) float32 by its own statistics.
 
     The gradient is written out (Ioffe and Szegedy 2015, section 3), which takes half the passes over `x` that
@@ -59,23 +63,23 @@ def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[jax.Arra
       the normalised x times `scale` plus `bias`; the mean (C,); the biased variance (C,). The statistics are for the
       running averages: no gradient flows through them.
     """
-    (mean,) = _channel_means(_values, (x,), ())
+    (mean,) = _channel_means(platform, _values, (x,), ())
     # Two passes, as E[x^2] - E[x]^2 loses all digits where the mean is large against the spread.
-    (var,) = _channel_means(_squares, (x,), (mean,))
+    (var,) = _channel_means(platform, _squares, (x,), (mean,))
     gain = scale * jax.lax.rsqrt(var + EPSILON)
     return (x - mean) * gain + bias, mean, var
 
 
-def _forward(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple:
-    y, mean, var = normalise(x, scale, bias)
+def _forward(x: jax.Array, scale: jax.Array, bias: jax.Array, platform: str | None) -> tuple:
+    y, mean, var = normalise(x, scale, bias, platform)
     return (y, mean, var), (x, scale, mean, var)
 
 
-def _backward(residuals: tuple, cotangents: tuple) -> tuple:
+def _backward(platform: str | None, residuals: tuple, cotangents: tuple) -> tuple:
     x, scale, mean, var = residuals
     dy = cotangents[0]
     inverse = jax.lax.rsqrt(var + EPSILON)
-    mean_dy, mean_product = _channel_means(_gradients, (x, dy), (mean, inverse))
+    mean_dy, mean_product = _channel_means(platform, _gradients, (x, dy), (mean, inverse))
     count = x.size // x.shape[-1]
     dx = scale * inverse * (dy - mean_dy - (x - mean) * inverse * mean_product)
     return dx, mean_product * count, mean_dy * count
@@ -96,10 +100,7 @@ def _gradients(x: jax.Array, dy: jax.Array, mean: jax.Array, inverse: jax.Array)
     return dy, dy * ((x - mean) * inverse)
 
 
-def _channel_means(terms: Callable[..., Terms], arrays: Terms, constants: Terms) -> Terms:
-    """The means for each channel, (C,), of what `terms` makes of `arrays` (B, ..., C) and `constants` (C,)."""
-    if jax.default_backend() == "cpu":
-        return _means_in_pieces(terms, arrays, constants)
+def _means(terms: Callable[..., Terms], arrays: Terms, constants: Terms) -> Terms:
     axes = tuple(range(arrays[0].ndim - 1))
     return tuple(jnp.mean(term, axes) for term in terms(*arrays, *constants))
 
@@ -127,3 +128,12 @@ def _means_in_pieces(terms: Callable[..., Terms], arrays: Terms, constants: Term
     beside = max((n for n in range(1, _ROW // channels + 1) if piece % n == 0), default=1)
     rows = (jnp.sum(total.reshape(batch, -1, beside * channels), axis=1) for total in totals)
     return tuple(jnp.sum(row.reshape(-1, channels), axis=0) / (batch * count) for row in rows)
+
+
+def _channel_means(platform: str | None, terms: Callable[..., Terms], arrays: Terms, constants: Terms) -> Terms:
+    """The means for each channel, (C,), of what `terms` makes of `arrays` (B, ..., C) and `constants` (C,)."""
+
+    def chosen(platform: str, arrays: Terms, constants: Terms) -> Terms:
+        return (_means_in_pieces if platform == "cpu" else _means)(terms, arrays, constants)
+
+    return for_platform(platform, chosen, arrays, constants)

@@ -1,0 +1,1 @@
+"""The operations of the network, a file each: the plain statement, the forms that platforms want, and the choice."""

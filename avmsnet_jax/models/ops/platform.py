@@ -1,0 +1,28 @@
+"""How an operation comes by the platform that it is compiled for."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+
+def for_platform(platform: str | None, function: Callable[..., Any], *operands: Any) -> Any:
+    """`function(platform, *operands)`.
+
+    Args:
+      platform: "cpu", "gpu" or "tpu". None = each program takes what it is compiled for, which takes longer to trace,
+        as all three are traced.
+      function: chooses a form by its first argument.
+      operands: arrays.
+    """
+    if platform is not None:
+        return function(platform, *operands)
+    gpu = functools.partial(function, "gpu")
+    return jax.lax.platform_dependent(
+        *operands,
+        cpu=functools.partial(function, "cpu"),
+        cuda=gpu,
+        rocm=gpu,
+        default=functools.partial(function, "tpu"),
+    )
