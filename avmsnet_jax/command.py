@@ -1,6 +1,7 @@
 """What every command shares: flags in, one call, and one clear line for a user's mistake."""
 
 import io
+import logging as python_logging
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ from typing import Any
 from absl import flags, logging
 from ml_collections import config_flags
 
-from avmsnet_jax import compiled
+from avmsnet_jax import compiled, unforeseen
 from avmsnet_jax import config as config_lib
 from avmsnet_jax.errors import UserError
 
@@ -28,6 +29,9 @@ def run(
 ) -> None:
     """Parses the command line, calls `main`, and exits: 0 on success, 2 with one line for a user's mistake.
 
+    An error that nobody foresaw ends it with 1 and one line, which names the file with the traceback; where the user
+    has set --verbosity, the traceback goes to standard error.
+
     Args:
       main: called with the `Config` (`takes_config`), with the list of positional arguments, or with both if
         the command has both.
@@ -41,7 +45,7 @@ def run(
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks must not end the work
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    sys.unraisablehook = _raise_interrupts
+    sys.unraisablehook = _on_unraisable
     module = sys.modules["__main__"]
     try:
         if any(argument in ("--help", "-h", "--helpfull", "-help") for argument in sys.argv[1:]):
@@ -59,14 +63,23 @@ def run(
     except BrokenPipeError:  # whoever read our output has left, as in `--help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again as it ends
         sys.exit(141)
+    except Exception as error:
+        if flags.FLAGS.is_parsed() and flags.FLAGS["verbosity"].present:
+            raise
+        print(f"{program}: {unforeseen.report(error)}; please report it", file=sys.stderr)
+        sys.exit(1)
 
 
-def _raise_interrupts(unraisable: Any) -> None:
-    """Ctrl-C that came while a callback of JAX's ran at garbage collection, where Python drops exceptions."""
+def _on_unraisable(unraisable: Any) -> None:
+    """Handles exceptions in callbacks, which Python drops.
+
+    Ctrl-C that came while a callback of JAX's ran at garbage collection is raised again. Tensorstore's writes that end
+    after another has failed (on a full disk) are not worth a traceback each: the failure itself is reported.
+    """
     if unraisable.exc_type is KeyboardInterrupt:
         # A moment later, as this runs within the callback still.
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
-    else:
+    elif not (unraisable.exc_type is RuntimeError and str(unraisable.exc_value) == "Event loop is closed"):
         sys.__unraisablehook__(unraisable)
 
 
@@ -91,6 +104,7 @@ def _parse(argv: Sequence[str], takes_config: bool, config_optional: bool, posit
         left = flags.FLAGS(argv)[1:]
         if not flags.FLAGS["verbosity"].present:  # the libraries' accounts of an error, tracebacks and all
             logging.set_verbosity(logging.FATAL)
+            python_logging.getLogger("matplotlib").setLevel(python_logging.ERROR)  # in a container without a home
     except flags.Error as error:
         raise UserError(_plain(str(error))) from None
     if left and not positional:
