@@ -76,11 +76,13 @@ class FilmClock:
         streaming = container_format.flags & av.format.Flags.ts_discont.value
         longest_gap_s = _LONGEST_GAP_OF_STREAMS_S if streaming else LONGEST_GAP_S
         self._longest_gap_s = max(longest_gap_s, _LONGEST_GAP_FRAMES * frame_s)
+        self._most_disorder_s = max(MOST_DISORDER_S, _LONGEST_GAP_FRAMES * frame_s)
         self._wraps = container_format.name in _WRAPS
         self._frame_s = frame_s
         self._recordings = [_Recording(0.0, -math.inf, None)]
         self._stamp_s: float | None = None  # of the picture's latest packet, on the container's clock
         self._latest_s = self._until_s = -math.inf  # when that is decoded, and until when the picture is known
+        self._later_s = 0.0  # than it is decoded that packet is shown
         self._unbroken: tuple[float, float] | None = None  # the sound since its last jump, on the container's clock
         self._sound_recording, self._sound_shift_s, self._sound_end_s = 0, 0.0, -math.inf
         self.longest_step_s = 0.0  # from one packet of the picture to the next, where the clock did not jump
@@ -100,7 +102,8 @@ class FilmClock:
             return
         for packet in packets:
             if packet.stream is self._main:
-                yield self._moved(packet, self._picture_shift(packet))
+                shift = self._picture_shift(packet)
+                yield _moved(packet, shift, self._later_s)
             else:
                 self._hear(packet)
 
@@ -134,16 +137,19 @@ class FilmClock:
             return self._recordings[-1].shift_s
         shown = _seconds(packet.pts, packet)
         later = 0.0 if shown is None else self._step(stamp, shown)  # than it is decoded
+        # FFmpeg may take when a recording's last frame is shown from the next one's first.
+        if not -self._most_disorder_s <= later <= self._longest_gap_s:
+            later = self._later_s
         now = stamp + self._recordings[-1].shift_s
         if self._stamp_s is not None:
             now = self._nearest(now, self._latest_s)
             step = now - self._latest_s
-            if -MOST_DISORDER_S <= step <= self._longest_gap_s or self._bridged(stamp):
+            if -MOST_DISORDER_S <= step <= self._longest_gap_s or (step > 0 and self._bridged(stamp)):
                 self.longest_step_s = max(self.longest_step_s, step)
             else:
                 now = self._until_s - later
                 self._recordings.append(_Recording(now - stamp, self._until_s, packet.pos))
-        self._stamp_s, self._latest_s = stamp, now
+        self._stamp_s, self._latest_s, self._later_s = stamp, now, later
         if not packet.is_discard:
             self._until_s = max(self._until_s, now + later + (self._frame_s or _duration(packet)))
         return now - stamp
@@ -188,7 +194,7 @@ class FilmClock:
         following = self._recordings[recording + 1 :]
         ended = bool(following) and start >= following[0].begins_s
         if not ended and self._sound_end_s >= self._recordings[recording].begins_s:
-            yield self._moved(item.packet, self._sound_shift_s)
+            yield _moved(item.packet, self._sound_shift_s, 0.0)
 
     def _place(self, item: _Waiting) -> tuple[int, float | None]:
         """The number of the recording that a packet of sound is from, and when it starts in the film, seconds."""
@@ -227,16 +233,17 @@ class FilmClock:
             return time
         return time - _WRAP_S * round((time - expected) / _WRAP_S)
 
-    def _moved(self, packet: av.Packet, shift: float) -> av.Packet:
-        ticks = round(shift / packet.time_base) if shift else 0
-        if ticks and packet.dts is not None:
-            later = self._step(float(packet.dts * packet.time_base), float((packet.pts or 0) * packet.time_base))
-            packet.dts += ticks
-            if packet.pts is not None:
-                packet.pts = packet.dts + round(later / packet.time_base)
-        elif ticks and packet.pts is not None:
-            packet.pts += ticks
+
+def _moved(packet: av.Packet, shift_s: float, later_s: float) -> av.Packet:
+    """The packet with its stamps in the film's time; `later_s`: how long after it is decoded it is shown."""
+    ticks = round(shift_s / packet.time_base)
+    if packet.dts is None:
+        packet.pts = None if packet.pts is None else packet.pts + ticks
         return packet
+    packet.dts += ticks
+    if packet.pts is not None:
+        packet.pts = packet.dts + round(later_s / packet.time_base)
+    return packet
 
 
 def _stamp(packet: av.Packet) -> float | None:
