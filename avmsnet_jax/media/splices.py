@@ -73,7 +73,7 @@ class FilmClock:
     ):
         """One of `picture` and `sound` may be None; `frame_s` is how long a frame is shown, seconds, 0 if unknown."""
         self._main = picture if picture is not None else sound
-        streaming = container_format.flags & av.format.Flags.ts_discont.value
+        streaming = av.format.Flags.ts_discont in av.format.Flags(container_format.flags)
         longest_gap_s = _LONGEST_GAP_OF_STREAMS_S if streaming else LONGEST_GAP_S
         self._longest_gap_s = max(longest_gap_s, _LONGEST_GAP_FRAMES * frame_s)
         self._most_disorder_s = max(MOST_DISORDER_S, _LONGEST_GAP_FRAMES * frame_s)

@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import itertools
 import math
 import os
@@ -47,11 +48,13 @@ class VideoInfo:
       fps: frames a second, on average over the film.
       start_s: time of the first frame on the container's own clock, seconds.
       frames: how many frames the header promises, by their duration where it has no count; 0 where it says neither.
+      timecode: of the first frame, as the film writes it (01:00:00:00); empty where it has none.
     """
 
     fps: Fraction
     start_s: float
     frames: int
+    timecode: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +84,42 @@ class _Looks:
     path: str
     pixel_aspect: Fraction
     scaler: _Scaler = dataclasses.field(default_factory=_Scaler)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Orientation:
+    """How a picture is turned and mirrored before it is shown; what the default does to it is nothing.
+
+    Attributes:
+      transposed: its rows are shown as columns; this comes first.
+      down: 1, or -1 where the rows are then shown from the last to the first.
+      across: the same of the columns.
+    """
+
+    transposed: bool = False
+    down: int = 1
+    across: int = 1
+
+    def applied_to(self, picture: np.ndarray) -> np.ndarray:
+        """The picture, (H, W, 3), as it is shown."""
+        turned = picture.transpose(1, 0, 2) if self.transposed else picture
+        return turned[:: self.down, :: self.across]
+
+
+def _orientation(frame: av.VideoFrame) -> _Orientation:
+    """What the frame's display matrix says, to the nearest quarter turn.
+
+    The matrix (a, b, u, c, d, v, x, y, w) shows the point (across, down) at (a across + c down, b across + d down).
+    """
+    side = frame.side_data.get("DISPLAYMATRIX")
+    if side is None:
+        return _Orientation()
+    a, b, _, c, d, *_ = np.frombuffer(memoryview(side), np.int32).tolist()
+    if a * d == b * c:
+        return _Orientation()  # a matrix that shows no picture
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return _Orientation(False, -1 if d < 0 else 1, -1 if a < 0 else 1)
+    return _Orientation(True, -1 if b < 0 else 1, -1 if c < 0 else 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +161,7 @@ class Frame:
         Raises:
           UserError: the frame cannot be converted.
         """
-        return self._convert(*((height, width) if self._quarter_turns % 2 else (width, height)))
+        return self._convert(*((height, width) if self._orientation.transposed else (width, height)))
 
     @property
     def pixel_aspect(self) -> Fraction:
@@ -139,7 +178,7 @@ class Frame:
         """Width and height of `rgb`, pixels."""
         width, height, aspect = self._decoded.width, self._decoded.height, self._looks.pixel_aspect
         size = max(round(width * aspect), width), max(round(height / aspect), height)
-        return size[::-1] if self._quarter_turns % 2 else size
+        return size[::-1] if self._orientation.transposed else size
 
     def brightness(self, rows: int = 18, columns: int = 32) -> np.ndarray:
         """(rows, columns) float32 in 0-1: the first plane at a grid of points, to tell frames apart without converting.
@@ -159,9 +198,9 @@ class Frame:
         """About what it takes in memory, bytes."""
         return 3 * self._decoded.width * self._decoded.height
 
-    @property
-    def _quarter_turns(self) -> int:
-        return round(self._decoded.rotation / 90) % 4
+    @functools.cached_property
+    def _orientation(self) -> "_Orientation":
+        return _orientation(self._decoded)
 
     def _convert(self, width: int, height: int) -> np.ndarray:
         known = self._decoded.colorspace in _KNOWN_MATRICES
@@ -185,7 +224,7 @@ class Frame:
             raise UserError(
                 f"cannot convert frame {self.number} of {self._looks.path}: {error}; convert the film again with ffmpeg"
             ) from error
-        return np.rot90(picture, self._quarter_turns)
+        return self._orientation.applied_to(picture)
 
 
 # Titles in another encoding than UTF-8 are no reason to refuse a film. PyAV 19 dropped the option.
@@ -345,7 +384,22 @@ def read_info(path: str | os.PathLike[str]) -> VideoInfo:
         seconds = stream.duration * stream.time_base if stream.duration and stream.time_base else None
         if seconds is None and container.duration:
             seconds = Fraction(container.duration, av.time_base)
-        return VideoInfo(fps, float(stamp_s(first) or 0), stream.frames or round((seconds or 0) * fps))
+        frames = stream.frames or round((seconds or 0) * fps)
+        return VideoInfo(fps, float(stamp_s(first) or 0), frames, _timecode(container, stream, first))
+
+
+def _timecode(container: av.container.InputContainer, picture: av.VideoStream, first: av.VideoFrame) -> str:
+    """Of the film's first frame; editors count from it."""
+    for metadata in (picture.metadata, container.metadata, *(stream.metadata for stream in container.streams.data)):
+        for name, value in metadata.items():
+            if name.lower() == "timecode":
+                return value
+    group = first.side_data.get("GOP_TIMECODE")  # of MPEG-2
+    if group is None:
+        return ""
+    bits = int.from_bytes(bytes(group), "little")
+    hour, minute, second, frame = bits >> 19 & 31, bits >> 13 & 63, bits >> 6 & 63, bits & 63
+    return f"{hour:02d}:{minute:02d}:{second:02d}{';' if bits >> 24 & 1 else ':'}{frame:02d}"
 
 
 def read_frames(
@@ -517,7 +571,7 @@ def _measure(path: str | os.PathLike[str], rate: Fraction | None, *, most: float
 
     It reads the packets, of the first `most` frames at most. What an edit list takes away is not shown.
     """
-    frames, first, last = 0, math.inf, -math.inf
+    frames, times = 0, None  # of the first frame and the last
     with open_film(path) as container:
         picture = _required_picture(container, path)
         for packet in Tracks(container, picture, rate).packets(picture):
@@ -526,7 +580,9 @@ def _measure(path: str | os.PathLike[str], rate: Fraction | None, *, most: float
             frames += 1
             ticks = packet.dts if packet.dts is not None else packet.pts
             if ticks is not None:
-                first, last = min(first, ticks * packet.time_base), max(last, ticks * packet.time_base)
+                time = ticks * packet.time_base
+                times = (min(times[0], time), max(times[1], time)) if times else (time, time)
             if frames >= most:
                 break
-    return frames, float(max(last - first, 0) + (1 / rate if rate else 0)) if frames else 0.0
+    seconds = times[1] - times[0] if times else Fraction(0)
+    return frames, float(seconds + (1 / rate if rate else 0)) if frames else 0.0

@@ -352,6 +352,7 @@ class _Sound:
         while self._given < samples and (piece := next(self._pieces, None)) is not None:
             self._waiting = np.concatenate([self._waiting, piece])
             self._given += len(piece)
+            self._encode((min(samples, self._given) - self._encoded) // _AUDIO_CHUNK * _AUDIO_CHUNK)
         self._encode((samples - self._encoded) // _AUDIO_CHUNK * _AUDIO_CHUNK)
 
     def close(self) -> None:
