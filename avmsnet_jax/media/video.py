@@ -111,7 +111,7 @@ def _orientation(frame: av.VideoFrame) -> _Orientation:
 
     The matrix (a, b, u, c, d, v, x, y, w) shows the point (across, down) at (a across + c down, b across + d down).
     """
-    side = frame.side_data.get("DISPLAYMATRIX")
+    side: Any = frame.side_data.get("DISPLAYMATRIX")
     if side is None:
         return _Orientation()
     a, b, _, c, d, *_ = np.frombuffer(memoryview(side), np.int32).tolist()
@@ -394,10 +394,10 @@ def _timecode(container: av.container.InputContainer, picture: av.VideoStream, f
         for name, value in metadata.items():
             if name.lower() == "timecode":
                 return value
-    group = first.side_data.get("GOP_TIMECODE")  # of MPEG-2
+    group: Any = first.side_data.get("GOP_TIMECODE")  # of MPEG-2
     if group is None:
         return ""
-    bits = int.from_bytes(bytes(group), "little")
+    bits = int.from_bytes(memoryview(group), "little")
     hour, minute, second, frame = bits >> 19 & 31, bits >> 13 & 63, bits >> 6 & 63, bits & 63
     return f"{hour:02d}:{minute:02d}:{second:02d}{';' if bits >> 24 & 1 else ':'}{frame:02d}"
 
