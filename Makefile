@@ -1,11 +1,12 @@
 # make demo: the whole way from films to scores and a summary, on movies rendered for the purpose. make test: the tests.
+# make soak: hours of kills, crashes and damaged files, each script of tests/soak with its defaults (--help explains them).
 PYTHON ?= python3
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 # A Python that has no list of its own takes that of the newest.
 CONSTRAINTS := $(firstword $(wildcard constraints/python$(VERSION).txt) $(lastword $(sort $(wildcard constraints/*.txt))))
 BIN := .venv/bin
 
-.PHONY: demo test lint format clean
+.PHONY: demo test soak lint format clean
 
 .venv/demo-installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv .venv
@@ -26,6 +27,16 @@ demo: .venv/demo-installed
 
 test: .venv/test-installed
 	$(BIN)/python -m pytest -n logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+
+demo/run:
+	$(MAKE) demo
+
+soak: .venv/test-installed demo/run
+	$(BIN)/python -m tests.soak.mutated_files
+	$(BIN)/python -m tests.soak.crash_preparing
+	$(BIN)/python -m tests.soak.kill_preparing
+	$(BIN)/python -m tests.soak.kill_training
+	$(BIN)/python -m tests.soak.find_events --checkpoint=demo/run
 
 lint: .venv/test-installed
 	$(BIN)/ruff check

@@ -1,0 +1,1 @@
+"""Files changed at random, and the commands that read them watched."""

@@ -1,0 +1,66 @@
+"""Files changed at random, through the commands; `tests.soak.mutated_files` says how, and takes more of them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT, Run
+
+# Of films 50, of score, label and weight files 50, and a few of the rest.
+COUNTS = {"films": 50, "labels": 18, "scores": 16, "weights": 16, "records": 6, "checkpoints": 6, "runs": 0}
+
+# What a command might do, and the complaint about it. PORT and PIPE are the traps.
+DEEDS = {
+    "print('whole')": "",
+    "raise SystemExit(2)": "",
+    "raise RuntimeError": "Traceback",
+    "raise SystemExit(1)": "status 1",
+    "import os; os.abort()": "status -6",
+    "print('\\x1b[2J')": "was said",
+    "import socket; socket.create_connection(('127.0.0.1', PORT)).sendall(b'here')": "it connected, and said b'here'",
+    "import socket; socket.socket(type=socket.SOCK_DGRAM).sendto(b'here', ('127.0.0.1', PORT))": "it sent b'here'",
+    "open(PIPE).read()": "it opened",
+    "import tempfile; tempfile.mkdtemp(prefix='left')": "left in the temporary folder: ['left",
+    "import time; time.sleep(99)": "of waiting",
+    "while True: pass": "of computing",
+    "memory = b'1' * 200_000_000": "MB of memory",
+}
+_WATCH = """
+import json, shutil, sys
+from pathlib import Path
+from tests.mutated import watch
+
+watch.MOST_SECONDS, watch._IDLE_SECONDS, watch.MOST_MEGABYTES = 2, 0.06, 150
+folder, complaints = Path(sys.argv[1]), []
+(folder / "in").mkdir()
+with watch.traps(folder) as traps:
+    for deed in json.loads(sys.argv[2]):
+        script = folder / "script.py"
+        script.write_text(f"PORT, PIPE = {traps.port}, {str(traps.pipe)!r}\\n{deed}\\n")
+        complaints.append(watch.run([str(script)], folder, traps).complaints)
+        shutil.rmtree(folder / "temporary")
+print(json.dumps(complaints))
+"""
+
+
+def test_damaged_files_end_in_a_line_and_nothing_else(tmp_path: Path) -> None:
+    options = [f"--{kind}={count}" for kind, count in COUNTS.items()]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.soak.mutated_files", *options, f"--keep={tmp_path}"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=1800,  # a failing film takes its 24 companions one by one
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_no_command_may_do_is_noticed(python: Run, tmp_path: Path) -> None:
+    done = python("-c", _WATCH, tmp_path, json.dumps(list(DEEDS)))
+    assert done.returncode == 0, done.stderr
+    for (deed, complaint), found in zip(DEEDS.items(), json.loads(done.stdout), strict=True):
+        assert (complaint in str(found)) if complaint else not found, (deed, found)
