@@ -11,7 +11,8 @@ import numpy as np
 import soxr
 
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.media.video import LONGEST_GAP_S, clock_runs_on, decode, open_film, picture_stream, stamp_s
+from avmsnet_jax.media.opening import open_film
+from avmsnet_jax.media.video import LONGEST_GAP_S, clock_runs_on, decode, picture_stream, stamp_s
 
 SAMPLE_RATE = 22050  # Hz: SoundNet's
 

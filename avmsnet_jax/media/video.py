@@ -2,7 +2,6 @@
 
 import collections
 import concurrent.futures
-import contextlib
 import dataclasses
 import itertools
 import math
@@ -19,6 +18,7 @@ from av.stream import Disposition
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from avmsnet_jax.errors import UserError
+from avmsnet_jax.media.opening import open_film
 
 # A clock that jumps by more, ahead or back, is broken: what follows continues where it left off.
 LONGEST_GAP_S, MOST_DISORDER_S = 3600, 1
@@ -185,10 +185,6 @@ class Frame:
         return np.rot90(picture, self._quarter_turns)
 
 
-# Titles in another encoding than UTF-8 are no reason to refuse a film. PyAV 19 dropped the option.
-_OPEN: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
-
-
 def stamp_s(frame: av.VideoFrame | av.AudioFrame) -> Fraction | None:
     """When a frame is shown or heard on the container's clock, seconds; None where the container has none."""
     ticks = frame.pts if frame.pts is not None else frame.dts  # AVI, for one, says only when frames are decoded
@@ -198,22 +194,6 @@ def stamp_s(frame: av.VideoFrame | av.AudioFrame) -> Fraction | None:
 def clock_runs_on(before: float | Fraction, now: float | Fraction) -> bool:
     """Whether a stamp can come after that of the piece before, both in seconds: the rule for picture and sound."""
     return -MOST_DISORDER_S <= now - before <= LONGEST_GAP_S
-
-
-@contextlib.contextmanager
-def open_film(path: str | os.PathLike[str]) -> Iterator[av.container.InputContainer]:
-    """Opens a film (or a sound file) for reading; what goes wrong inside becomes a UserError that names it."""
-    try:
-        with av.open(os.fspath(path), **_OPEN) as container:
-            if container.format.name == "tty":  # FFmpeg draws any text as a film of a terminal
-                raise UserError(f"{path} is text, and no film; take it away")
-            yield container
-    except FileNotFoundError:
-        raise UserError(f"there is no film {path}; check the path") from None
-    except av.FFmpegError as error:
-        raise UserError(
-            f"cannot read {path}: {error.strerror}; check that it plays, or convert it again with ffmpeg"
-        ) from error
 
 
 def picture_stream(container: av.container.InputContainer) -> av.VideoStream | None:
@@ -243,7 +223,7 @@ def decode(
             return
         try:
             yield from packet.decode()
-        except av.InvalidDataError:
+        except (av.InvalidDataError, av.ArgumentError):  # the latter for a picture beyond the bounds of `open_film`
             continue
         except EOFError:  # FFmpeg's: the flush at the end of a file, where one came already
             return

@@ -15,6 +15,7 @@ from av.video.frame import PictureType
 
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media import audio, video
+from avmsnet_jax.media.opening import local_url, open_film
 from avmsnet_jax.summarize import hdr
 from avmsnet_jax.summarize.score import Watched
 
@@ -92,7 +93,10 @@ def cut(
     parts = takes(watched, ranges)
     tick = 1 / watched.rate if watched.steady else _TICK
     sound = _Sound(watched, parts)
-    with tempfile.TemporaryDirectory() as scratch, av.open(str(path), "w", options={"movflags": "faststart"}) as out:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        av.open(local_url(path), "w", options={"movflags": "faststart"}) as out,
+    ):
         out.set_chapters(_chapters(parts))
         picture: _Picture | None = None
         for take, index, frame in _frames(watched, parts):
@@ -169,7 +173,7 @@ def _frames(watched: Watched, parts: Sequence[Take]) -> Iterator[tuple[Take, int
 def _decoded(watched: Watched, first: int) -> Iterator[tuple[int | None, av.VideoFrame]]:
     """Decoded frames with their numbers, from one that is at or before `first` on; None for one that is not known."""
     film, stamps = watched.scores.film, watched.stamps_s
-    with video.open_film(film) as container:
+    with open_film(film) as container:
         stream = video.picture_stream(container)
         assert stream is not None
         stream.thread_type = "AUTO"
@@ -392,7 +396,7 @@ class _Sound:
 
 def _sound_of(film: Path) -> tuple[int, int]:
     """Sample rate and channels of a summary's sound."""
-    with video.open_film(film) as container:
+    with open_film(film) as container:
         stream = container.streams.best("audio")
         assert isinstance(stream, av.AudioStream)
         rate = stream.rate if stream.rate in _AAC_HZ else _MOST_HZ
