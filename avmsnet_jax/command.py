@@ -13,7 +13,7 @@ from typing import Any
 from absl import flags, logging
 from ml_collections import config_flags
 
-from avmsnet_jax import compiled
+from avmsnet_jax import compiled, unforeseen
 from avmsnet_jax import config as config_lib
 from avmsnet_jax.errors import UserError
 
@@ -27,6 +27,9 @@ def run(
     sections: Sequence[str] = (),
 ) -> None:
     """Parses the command line, calls `main`, and exits: 0 on success, 2 with one line for a user's mistake.
+
+    An error that nobody foresaw ends it with 1 and one line, which names the file with the traceback; where the user
+    has set --verbosity, the traceback goes to standard error.
 
     Args:
       main: called with the `Config` (`takes_config`), with the list of positional arguments, or with both if
@@ -59,6 +62,11 @@ def run(
     except BrokenPipeError:  # whoever read our output has left, as in `--help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again as it ends
         sys.exit(141)
+    except Exception as error:
+        if flags.FLAGS.is_parsed() and flags.FLAGS["verbosity"].present:
+            raise
+        print(f"{program}: {unforeseen.report(error)}; please report it", file=sys.stderr)
+        sys.exit(1)
 
 
 def _raise_interrupts(unraisable: Any) -> None:

@@ -1,13 +1,29 @@
-"""Writing so that a failure leaves nothing behind, and a reader never meets half a result."""
+"""Writing so that a failure leaves nothing behind, and a reader never meets half a result.
+
+All unfinished work lies in a hidden folder beside its target, `.<name>.<kind>`. The folder holds the file `lock`, which
+says that this package made the folder, and which process works in it. Only a folder with that mark is ever used again
+or removed, and no link is followed: what a user, or somebody else, has put in such a place is left alone.
+"""
 
 import contextlib
+import errno
+import fcntl
+import hashlib
 import os
 import shutil
-import tempfile
+import socket
+import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from avmsnet_jax.errors import UserError
+
+_LOCK = "lock"
+_MARK = b"avmsnet_jax made this, and may remove it.\n"
+_OWNER_BYTES = 400  # after the mark: who holds the lock, padded, so that an update needs no room on a full disk
+_UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_LONGEST = 200  # bytes of a name that has room for what is added to it; file systems allow 255
 
 
 @contextlib.contextmanager
@@ -15,43 +31,276 @@ def staged(target: Path) -> Iterator[Path]:
     """Yields a path beside `target` to write a file or directory to; it becomes `target` when the block ends well.
 
     Whatever `target` was is replaced. If the block fails, `target` stays as it was, and missing parent directories
-    that were made for it are removed again.
+    that were made for it are removed again. What a killed process left of the same target is removed first.
 
     Raises:
-      UserError: the place cannot be written.
+      UserError: the place cannot be written, another process writes to it, or `target` is a link.
     """
-    made: list[Path] = []
-    stage: Path | None = None
+    if target.is_symlink():
+        raise UserError(f"{target} is a link; remove it, or choose another place")
     try:
-        for parent in [target.parent, *target.parent.parents]:
-            if parent.exists():
-                break
-            made.append(parent)
-        for parent in reversed(made):
-            parent.mkdir()
-        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        yield stage / target.name
-        if target.is_dir():
-            before = stage / f"{target.name}.before"
-            target.rename(before)
+        with working_place(target, "stage") as place:
+            stage, before = place / target.name, place / f"{target.name}.before"
+            _clear(place, target)
             try:
-                os.replace(stage / target.name, target)
-            except OSError:
-                before.rename(target)
-                raise
-        else:
-            os.replace(stage / target.name, target)
-        made.clear()
+                yield stage
+                if target.is_dir():
+                    os.rename(target, before)
+                os.replace(stage, target)
+            finally:
+                with contextlib.suppress(OSError):  # the next run removes what cannot be removed now
+                    _clear(place, target)
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}; choose another place") from error
+
+
+@contextlib.contextmanager
+def working_place(target: Path, kind: str) -> Iterator[Path]:
+    """Yields the folder `.<name>.<kind>` beside `target` for this process alone, with what an earlier one left in it.
+
+    At the end the folder is removed if the caller has emptied it (but for the lock), and so are missing parent
+    directories that were made for it.
+
+    Raises:
+      UserError: another process works there, or the folder is not one that this package made.
+      OSError: the place cannot be written.
+    """
+    place = target.with_name(f".{_short(target.name)}.{kind}")
+    made = [parent for parent in place.parents if not parent.exists()]
+    try:
+        for parent in reversed(made):
+            parent.mkdir(exist_ok=True)
+        lock = _enter(place, target)
+        try:
+            _check_ours(place)
+            yield place
+        finally:
+            with contextlib.suppress(OSError):  # a disk that is read-only by now; the next process may be in it already
+                if os.listdir(place) == [_LOCK]:
+                    os.unlink(place / _LOCK)
+                    place.rmdir()
+            _release(lock)
     finally:
-        if stage is not None:
-            shutil.rmtree(stage, ignore_errors=True)
         for parent in made:
             with contextlib.suppress(OSError):
                 parent.rmdir()
 
 
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds a folder, which is made if need be, for this process alone; others of this package are refused.
+
+    Raises:
+      UserError: another process holds the folder, or it cannot be written.
+    """
+    path, made = folder / ".lock", [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = _lock(path, folder)
+        except OSError as error:
+            raise UserError(f"cannot write {folder}: {error.strerror}; choose another place") from error
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            _release(lock)
+    finally:
+        for place in made:
+            with contextlib.suppress(OSError):
+                place.rmdir()
+
+
 def taken(target: Path) -> bool:
     """Whether there is something at `target` that a result would replace: anything but an empty directory."""
-    return target.exists() and not (target.is_dir() and not any(target.iterdir()))
+    return os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir()))
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a directory with all that is in it, or a link (and not what it points to)."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def empty(place: Path) -> None:
+    """Removes all that is in a working place but its lock, as far as that is possible."""
+    for entry in place.iterdir():
+        if entry.name != _LOCK:
+            with contextlib.suppress(OSError):
+                remove(entry)
+
+
+def is_private(folder: Path) -> bool:
+    """Whether only this user (and root) can change what is in a folder, or put something else in its place.
+
+    The folder must be the user's own, real and closed to others. The directories above it must belong to the user or
+    to root, and not be writable by others unless they are sticky, as /tmp is.
+    """
+    try:
+        status = os.lstat(folder)
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            return False
+        # A link above it is safe where its own directory is, if so is what it points to.
+        above = {*folder.absolute().parents, *Path(os.path.realpath(folder)).parents}
+        return all(_is_safe(os.lstat(place)) for place in above)
+    except OSError:
+        return False
+
+
+def _is_safe(status: os.stat_result) -> bool:
+    if status.st_uid not in (0, os.geteuid()):
+        return False
+    return stat.S_ISLNK(status.st_mode) or not status.st_mode & 0o022 or bool(status.st_mode & stat.S_ISVTX)
+
+
+def _short(name: str) -> str:
+    """A name that can be lengthened: itself, or its beginning and a digest."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= _LONGEST:
+        return name
+    return encoded[: _LONGEST // 2].decode("utf-8", "ignore") + hashlib.sha256(encoded).hexdigest()[:16]
+
+
+def _clear(place: Path, target: Path) -> None:
+    """Empties a stage; brings back what was at `target` if no new result has taken its place."""
+    before = place / f"{target.name}.before"
+    if before.exists() and not os.path.lexists(target):
+        os.rename(before, target)
+    empty(place)
+
+
+def _enter(place: Path, target: Path) -> int:
+    """Makes a working place, or finds the one that an earlier process left, and locks it. Returns the lock."""
+    while True:
+        with contextlib.suppress(FileExistsError):
+            place.mkdir(mode=0o700)
+        if not stat.S_ISDIR(os.lstat(place).st_mode):
+            raise _not_ours(place, "is no folder")
+        try:
+            found = os.listdir(place)
+            # A process that was killed as it began leaves nothing, or an empty lock and nothing else.
+            if found and found != [_LOCK] and not _is_marked(place / _LOCK):
+                raise _not_ours(place, "was not made by this program")
+            return _lock(place / _LOCK, target)
+        except FileNotFoundError:  # whoever was in it has removed it meanwhile
+            continue
+
+
+def _check_ours(place: Path) -> None:
+    """Raises UserError where a working place holds what no process of ours puts there."""
+    owners = {os.geteuid(), place.parent.stat().st_uid}  # network file systems may give all files one owner
+    if place.stat().st_uid not in owners:
+        raise _not_ours(place, "belongs to another user")
+    for folder, folders, files in os.walk(place):
+        for name in (*folders, *files):
+            path = Path(folder, name)
+            status = os.lstat(path)
+            if stat.S_ISLNK(status.st_mode):
+                raise _not_ours(place, f"holds a link, {path.relative_to(place)}")
+            if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+                raise _not_ours(place, f"holds a file that has another name, {path.relative_to(place)}")
+            if status.st_uid not in owners:
+                raise _not_ours(place, f"holds a file of another user, {path.relative_to(place)}")
+
+
+def _not_ours(path: Path, why: str) -> UserError:
+    return UserError(f"{path} {why}, and unfinished work would go there; move it away, or choose another output")
+
+
+def _is_marked(path: Path) -> bool:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC) if _is_file(path) else -1
+    if descriptor < 0:
+        return False
+    try:
+        return os.pread(descriptor, len(_MARK), 0) == _MARK
+    finally:
+        os.close(descriptor)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+
+
+def _lock(path: Path, what: Path) -> int:
+    """Makes a lock file, or finds one of ours, and locks it until the process ends. Returns its descriptor.
+
+    The lock is flock's, which a process loses however it ends, and which network file systems share. Where a file
+    system has none, the lock holds as long as the process that the file names lives, or is of another host.
+
+    Raises:
+      UserError: another process has locked it, or the file is not ours.
+    """
+    while True:
+        if os.path.lexists(path) and not _is_file(path):
+            raise _not_ours(path, "is no plain file")
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        try:
+            content = os.pread(lock, len(_MARK) + _OWNER_BYTES, 0)
+            if content and not content.startswith(_MARK):
+                raise _not_ours(path, "was not made by this program")
+            owner = content[len(_MARK) :].decode("utf-8", "replace").strip()
+            if not _take(lock, owner):
+                by = owner or "another process"
+                raise UserError(f"{what} is in use by {by}; wait until that ends, or choose another place")
+            # Whoever held it before may have removed the file since it was opened here: then it locks nothing.
+            if _is_file(path) and os.path.samestat(os.fstat(lock), os.lstat(path)):
+                _mark(lock, path, new=not content)
+                return lock
+            os.close(lock)
+        except BaseException:
+            os.close(lock)
+            raise
+
+
+def _take(lock: int, owner: str) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        return not owner or _has_ended(owner)
+    return True
+
+
+def _has_ended(owner: str) -> bool:
+    """Whether `owner`, as `_owner` writes it, was a process of this host that is no more."""
+    *_, number, host = owner.replace("(", " ").replace(")", " ").replace(" on ", " ").split()
+    if host != socket.gethostname() or not number.isdecimal():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return int(number) == os.getpid()
+
+
+def _mark(lock: int, path: Path, *, new: bool) -> None:
+    if new:
+        try:
+            os.pwrite(lock, _MARK + b" " * _OWNER_BYTES, 0)
+        except OSError:
+            path.unlink()
+            raise
+    _write_owner(lock, f"{os.path.basename(sys.argv[0])} (process {os.getpid()} on {socket.gethostname()})")
+
+
+def _release(lock: int) -> None:
+    _write_owner(lock, "")
+    os.close(lock)
+
+
+def _write_owner(lock: int, owner: str) -> None:
+    text = owner.encode("utf-8", "replace")[: _OWNER_BYTES - 1]
+    with contextlib.suppress(OSError):
+        os.pwrite(lock, text.ljust(_OWNER_BYTES - 1) + b"\n", len(_MARK))

@@ -2,11 +2,9 @@
 
 import contextlib
 import errno
-import fcntl
 import io
 import json
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from avmsnet_jax.data.film import software
 from avmsnet_jax.data.records import ClipRecords, ClipsConfig, Movie50, Movies, Summe, Tvsum
 from avmsnet_jax.data.sources import SPLITS
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.staging import taken
+from avmsnet_jax.staging import empty, remove, taken, working_place
 
 BUILDERS: dict[str, type[ClipRecords]] = {"movie50": Movie50, "movies": Movies, "summe": Summe, "tvsum": Tvsum}
 
@@ -93,7 +91,7 @@ def prepare(
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(manual_dir=source, try_download_gcs=False)
             )
-        shutil.rmtree(place / "set" / "downloads", ignore_errors=True)  # TFDS makes it, nobody uses it
+        remove(place / "set" / "downloads")  # TFDS makes it, nobody uses it
         for shard in (place / "shards").iterdir():  # only now: what fails before, TFDS removes with all that is in it
             os.replace(shard, Path(builder.data_dir) / shard.name)
         manifest = _manifest(dataset, source, config, builder, place / "set")
@@ -106,12 +104,9 @@ def prepare(
 def _working_place(output: Path) -> Iterator[Path]:
     """Yields the folder beside `output` to work in, for this process alone. If the block fails, films stay in it."""
     output = Path(os.path.abspath(output))
-    place = output.with_name(f".{output.name}.partial")
-    made = [parent for parent in place.parents if not parent.exists()]
     try:
         _check_free(output)
-        place.mkdir(parents=True, exist_ok=True)
-        with _locked(place / "lock", output):
+        with working_place(output, "partial") as place:
             kept = ""
             try:
                 _check_free(output)  # the run before may have finished meanwhile
@@ -136,10 +131,7 @@ def _working_place(output: Path) -> Iterator[Path]:
                 raise
             finally:
                 if not kept:
-                    shutil.rmtree(place, ignore_errors=True)
-                    for parent in made:
-                        with contextlib.suppress(OSError):
-                            parent.rmdir()
+                    empty(place)
     except OSError as error:
         what = error.strerror or error
         raise UserError(f"cannot write {output}: {what}; choose a folder that is writable and has room") from error
@@ -152,30 +144,12 @@ def _check_free(output: Path) -> None:
         raise UserError(f"{output} is a link or a mounted place; choose a folder inside it as --output")
 
 
-@contextlib.contextmanager
-def _locked(path: Path, output: Path) -> Iterator[None]:
-    """Holds a lock that ends with this process, whatever ends it."""
-    while True:
-        with open(path, "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"{output} is being prepared by another process; wait for it, or choose another --output"
-                ) from None
-            # Whoever held it before may have removed the file since it was opened here: then it locks nothing.
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                yield
-                return
-
-
 def _tidy(place: Path) -> None:
     """Brings back shards that were on their way into a set that did not get finished; removes what is not finished."""
     for shard in (place / "set").rglob("*.array_record*"):
         os.replace(shard, place / "shards" / shard.name)
-    shutil.rmtree(place / "set", ignore_errors=True)
-    for unfinished in [*place.glob(".*"), *place.glob("*/.*")]:
-        shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
+    for unfinished in [place / "set", *place.glob(".*"), *place.glob("*/.*")]:
+        remove(unfinished)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,6 @@ import dataclasses
 import hashlib
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,6 +30,7 @@ from avmsnet_jax.data.sources import Collection, Skipped, Video, summe, tvsum
 from avmsnet_jax.data.sources.movies import find_films
 from avmsnet_jax.data.sources.published import find_videos
 from avmsnet_jax.errors import UserError
+from avmsnet_jax.staging import remove
 
 Spans = list[list[int]]  # half-open spans of record numbers
 
@@ -52,6 +52,13 @@ class ClipsConfig(tfds.core.BuilderConfig):
     spacing: int = 25
     test_fraction: float = 0.3
     splits: str = ""
+
+
+class _Info(tfds.core.DatasetInfo):
+    """What TFDS says of a data set, without its look-up in Google's storage, which leaves a temporary folder behind."""
+
+    def initialize_from_bucket(self) -> None:
+        """Does nothing."""
 
 
 class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
@@ -98,7 +105,7 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
         return Cut(config.frames, config.frame_size, config.spacing, self.USERS)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
+        return _Info(
             builder=self,
             description=self.__doc__,
             citation=self.CITATION,
@@ -140,25 +147,25 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
         if self.place is None:
             for shard in (place / "shards").iterdir():
                 os.replace(shard, folder / shard.name)
-            shutil.rmtree(place)
+            remove(place)
 
     def _stage_as_planned(self, films: Sequence[crew.Task], place: Path) -> tuple[list[Prepared | Skipped], pack.Plan]:
         """Stages what is not finished, and settles what goes to which shard."""
         known = {folder.name for _, folder in films}
         for entry in (place / "films").iterdir():
             if entry.name not in known:  # of other settings, of films that have changed, or not finished
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                remove(entry)
         outcomes = self._stage(films)
         plan, path = self._plan(films, outcomes, place), place / pack.PLAN
         if plan != pack.load_plan(path) or not pack.feasible(place, plan):
             # What an earlier run has packed by another plan is of no use, and the films that it packed are gone.
             path.unlink(missing_ok=True)
-            shutil.rmtree(place / "shards")
+            remove(place / "shards")
             (place / "shards").mkdir()
             pieces = [place / file for pieces in plan.pieces.values() for file, _ in pieces]
             gone = {piece.parent for piece in pieces if not piece.exists()}
             for folder in gone:
-                shutil.rmtree(folder)
+                remove(folder)
             if gone:
                 outcomes = self._stage(films)
                 plan = self._plan(films, outcomes, place)

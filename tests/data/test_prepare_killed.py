@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -98,7 +99,8 @@ def test_a_second_run_at_once_is_refused(source, tmp_path, undisturbed):
     assert (status, first.poll()) == (2, None)
     os.killpg(first.pid, signal.SIGCONT)
     assert errors == (
-        f"prepare_data.py: {output} is being prepared by another process; wait for it, or choose another --output\n"
+        f"prepare_data.py: {output} is in use by prepare_data.py (process {first.pid} on {socket.gethostname()}); "
+        "wait until that ends, or choose another place\n"
     )
     assert finish(first)[0] == 0
     assert files_of(output) == undisturbed
