@@ -17,13 +17,11 @@ unless --overwrite is given, so that the same command goes on after an interrupt
 """
 
 import shlex
-import signal
 import sys
-from typing import Any
 
 from absl import flags
 
-from avmsnet_jax import command
+from avmsnet_jax import command, stopping
 from avmsnet_jax.config import Config
 from avmsnet_jax.errors import UserError
 
@@ -50,7 +48,7 @@ def main(config: Config, movies: list[str]) -> None:
     command.require(CHECKPOINT, OUTPUT)
     if BUDGET.value is not None:
         config.summarize.budget = BUDGET.value
-    signal.signal(signal.SIGTERM, _stop)
+    stopping.listen()
     from avmsnet_jax.summarize.run import Outcome, summarize  # seconds to import: not for --help or a wrong flag
 
     def tell(number: int, count: int, outcome: Outcome) -> None:
@@ -74,10 +72,6 @@ def main(config: Config, movies: list[str]) -> None:
         raise UserError(failed[0].error)
     if failed:
         raise UserError(f"{len(failed)} of {len(outcomes)} films have no new summary, for the reasons above")
-
-
-def _stop(*_: Any) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -8,15 +8,17 @@ or removed, and no link is followed: what a user, or somebody else, has put in s
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import os
 import shutil
 import socket
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from avmsnet_jax import stopping
 from avmsnet_jax.errors import UserError
 
 _LOCK = "lock"
@@ -43,7 +45,8 @@ def staged(target: Path) -> Iterator[Path]:
             stage, before = place / target.name, place / f"{target.name}.before"
             _clear(place, target)
             try:
-                yield stage
+                with stopping.undone(functools.partial(_clear, place, target)):
+                    yield stage
                 if target.is_dir():
                     os.rename(target, before)
                 os.replace(stage, target)
@@ -73,17 +76,24 @@ def working_place(target: Path, kind: str) -> Iterator[Path]:
         lock = _enter(place, target)
         try:
             _check_ours(place)
-            yield place
+            with stopping.undone(functools.partial(_remove_if_empty, place, made)):
+                yield place
         finally:
-            with contextlib.suppress(OSError):  # a disk that is read-only by now; the next process may be in it already
-                if os.listdir(place) == [_LOCK]:
-                    os.unlink(place / _LOCK)
-                    place.rmdir()
+            _remove_if_empty(place, [])
             _release(lock)
     finally:
-        for parent in made:
-            with contextlib.suppress(OSError):
-                parent.rmdir()
+        _remove_if_empty(place, made)
+
+
+def _remove_if_empty(place: Path, made: Sequence[Path]) -> None:
+    """Removes a working place that holds nothing but its lock, and the directories that were made for it."""
+    with contextlib.suppress(OSError):  # a disk that is read-only by now; the next process may be in it already
+        if os.listdir(place) == [_LOCK]:
+            os.unlink(place / _LOCK)
+            place.rmdir()
+    for parent in made:
+        with contextlib.suppress(OSError):
+            parent.rmdir()
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import io
 import json
 import os
@@ -12,6 +13,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from absl import logging
 
+from avmsnet_jax import stopping
 from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.data import MANIFEST
 from avmsnet_jax.data.film import software
@@ -111,10 +113,11 @@ def _working_place(output: Path) -> Iterator[Path]:
             try:
                 _check_free(output)  # the run before may have finished meanwhile
                 _tidy(place)
-                yield place
+                with stopping.undone(functools.partial(_abandon, place)):
+                    yield place
             except BaseException as error:
                 _tidy(place)
-                films = len(list((place / "films").glob("*/done.json")))
+                films = _finished(place)
                 if films:
                     kept = f"{films} finished film{'s are' if films > 1 else ' is'} kept: the same command goes on"
                 if isinstance(error, KeyboardInterrupt) and kept:
@@ -150,6 +153,17 @@ def _tidy(place: Path) -> None:
         os.replace(shard, place / "shards" / shard.name)
     for unfinished in [place / "set", *place.glob(".*"), *place.glob("*/.*")]:
         remove(unfinished)
+
+
+def _finished(place: Path) -> int:
+    """How many films a working place holds that need not be read again."""
+    return len(list((place / "films").glob("*/done.json")))
+
+
+def _abandon(place: Path) -> None:
+    _tidy(place)
+    if not _finished(place):
+        empty(place)
 
 
 @contextlib.contextmanager
