@@ -15,12 +15,11 @@ tvsum, summe: the videos and .mat files as downloaded; tvsum also in the publish
 Run again after it was stopped, or the disk was full, it goes on: films that are finished are not read again.
 """
 
-import os
 import shlex
 
 from absl import flags
 
-from avmsnet_jax import command, stopping
+from avmsnet_jax import command, cores, stopping, unforeseen
 from avmsnet_jax.errors import UserError
 
 DATASET = flags.DEFINE_string("dataset", "", "what --source holds: movies, movie50, summe or tvsum")
@@ -63,13 +62,17 @@ def main(_: list[str]) -> None:
         spacing=SPACING.value,
         test_fraction=TEST_FRACTION.value,
         splits=SPLITS.value,
-        workers=len(os.sched_getaffinity(0)) if WORKERS.value is None else WORKERS.value,
+        workers=cores.count() if WORKERS.value is None else WORKERS.value,
         strict=STRICT.value,
         beam_options=None if BEAM.value is None else shlex.split(BEAM.value),
     )
     splits = ", ".join(_account(name, split) for name, split in manifest["splits"].items())
     skipped = f"; {len(manifest['skipped'])} skipped, see manifest.json" if manifest["skipped"] else ""
     print(f"{output}: {splits}{skipped}")
+    if count := sum(item["reason"].startswith(unforeseen.UNEXPECTED) for item in manifest["skipped"]):
+        raise UserError(
+            f"{count} film{'s' * (count > 1)} skipped for an unexpected error, named above; please report it"
+        )
 
 
 def _account(name: str, split: dict[str, int]) -> str:

@@ -12,8 +12,8 @@ scores.csv    the score of every moment: frame,time_s,score
 summary.json  the chosen shots: start and end in seconds, score
 summary.edl   the cut for editing programs; with pip install 'avmsnet_jax[editors]' also as summary.otio
 
-A film that fails does not stop the others; the exit status is then 2. What exists is not replaced
-unless --overwrite is given, so that the same command goes on after an interruption.
+A film that fails does not stop the others; the exit status is then 2. A film that has a summary in
+--output is skipped unless --overwrite is given, so that the same command goes on after an interruption.
 """
 
 import shlex
@@ -53,9 +53,9 @@ def main(config: Config, movies: list[str]) -> None:
 
     def tell(number: int, count: int, outcome: Outcome) -> None:
         place = f"[{number}/{count}] " * (count > 1)
-        if not outcome.error:
+        if not outcome.error and not outcome.skipped:
             print(f"{place}{outcome.folder}/summary.mp4: {outcome.account}", flush=True)
-        elif count > 1:
+        elif outcome.error and count > 1:
             print(f"{place}{outcome.film}: {outcome.error}", file=sys.stderr, flush=True)
 
     outcomes = summarize(
@@ -67,11 +67,13 @@ def main(config: Config, movies: list[str]) -> None:
         beam_options=None if BEAM.value is None else shlex.split(BEAM.value),
         on_film=tell,
     )
+    if skipped := sum(outcome.skipped for outcome in outcomes):
+        print(f"{skipped} film{'s' * (skipped > 1)} skipped: a summary exists (--overwrite replaces)", flush=True)
     failed = [outcome for outcome in outcomes if outcome.error]
     if len(outcomes) == 1 and failed:
         raise UserError(failed[0].error)
     if failed:
-        raise UserError(f"{len(failed)} of {len(outcomes)} films have no new summary, for the reasons above")
+        raise UserError(f"{len(failed)} of {len(outcomes)} films could not be summarized, for the reasons above")
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def run(
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks must not end the work
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    sys.unraisablehook = _raise_interrupts
+    sys.unraisablehook = _on_unraisable
     module = sys.modules["__main__"]
     try:
         if any(argument in ("--help", "-h", "--helpfull", "-help") for argument in sys.argv[1:]):
@@ -69,12 +69,16 @@ def run(
         sys.exit(1)
 
 
-def _raise_interrupts(unraisable: Any) -> None:
-    """Ctrl-C that came while a callback of JAX's ran at garbage collection, where Python drops exceptions."""
+def _on_unraisable(unraisable: Any) -> None:
+    """Handles exceptions in callbacks, which Python drops.
+
+    Ctrl-C that came while a callback of JAX's ran at garbage collection is raised again. Tensorstore's writes that end
+    after another has failed (on a full disk) are not worth a traceback each: the failure itself is reported.
+    """
     if unraisable.exc_type is KeyboardInterrupt:
         # A moment later, as this runs within the callback still.
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
-    else:
+    elif not (unraisable.exc_type is RuntimeError and str(unraisable.exc_value) == "Event loop is closed"):
         sys.__unraisablehook__(unraisable)
 
 

@@ -8,16 +8,17 @@ import re
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
-from avmsnet_jax import compiled
+from avmsnet_jax import compiled, unforeseen
 from avmsnet_jax.config import HostsConfig
 from avmsnet_jax.errors import UserError
+from avmsnet_jax.staging import locked
 
 _BEAT_S = 1.0
 _RESUME = "start all of them again with the same command to resume"
@@ -47,29 +48,47 @@ def together(config: HostsConfig, workdir: Path) -> Iterator[None]:
       workdir: a folder that all of them see; signs of life go into a folder `.alive` in it.
 
     Raises:
-      UserError: the processes cannot find each other.
+      UserError: the processes cannot find each other, or another run holds `workdir`.
     """
     _join(config)
     if jax.process_count() == 1:
-        yield
+        with locked(workdir):
+            yield
         return
     compiled.keep_nothing_of_several()
-    watch = _Watch(workdir / ".alive", config.patience)
-    try:
+    with _locked_by_the_first(workdir):
+        watch = _Watch(workdir / ".alive", config.patience)
+        try:
+            yield
+        except UserError as error:
+            watch.leave(str(error), status=2)
+        except Exception as error:
+            what = unforeseen.report(error, workdir, f"process_{jax.process_index()}")
+            if isinstance(error, RuntimeError | ValueError) and _LOST.match(str(error)):
+                watch.leave(f"lost touch with the others ({what}); {_RESUME}", status=1)
+            watch.leave(f"failed: {what}", status=1)
+        except BaseException as error:
+            watch.leave(f"stopped by {type(error).__name__} {error}".strip(), status=1)
+        watch.close()
+        jax.distributed.shutdown()
+        watch.forget()
+
+
+@contextlib.contextmanager
+def _locked_by_the_first(workdir: Path) -> Iterator[None]:
+    """Holds `workdir` for this run: the first process locks it, and the others hear whether it could."""
+    with contextlib.ExitStack() as stack:
+        refused: UserError | None = None
+        if is_first():
+            try:
+                stack.enter_context(locked(workdir))
+            except UserError as error:
+                refused = error
+        # Before the signs of life: those of a second run would end the first one.
+        held = multihost_utils.broadcast_one_to_all(np.array(refused is None))
+        if not held:
+            raise refused or UserError(f"process 0 could not take {workdir} for this run, and says why")
         yield
-    except UserError as error:
-        watch.leave(str(error), status=2)
-    except (RuntimeError, ValueError) as error:
-        if not _LOST.search(str(error)):
-            traceback.print_exc()
-            watch.leave(f"failed ({type(error).__name__}, above)", status=1)
-        watch.leave(f"lost touch with the others ({' '.join(str(error).split())[:160]}); {_RESUME}", status=1)
-    except BaseException as error:
-        traceback.print_exc()
-        watch.leave(f"stopped by {type(error).__name__} {error}".strip(), status=1)
-    watch.close()
-    jax.distributed.shutdown()
-    watch.forget()
 
 
 def _join(config: HostsConfig) -> None:
@@ -123,8 +142,10 @@ def _alone_on_its_machine() -> bool:
     return bool(slurm) or os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1"
 
 
-# What the messages of collectives say when a peer has gone (Gloo, NCCL, JAX's coordination service).
-_LOST = re.compile(r"gloo|nccl|peer|connection|coordination|heartbeat|barrier|unavailable|deadline", re.IGNORECASE)
+# What XLA says, after the name of a status, when a peer of a collective has gone (Gloo, NCCL, coordination service).
+_LOST = re.compile(
+    r"[A-Z_]{5,}: .*(?i:gloo|nccl|peer|connection|coordination|heartbeat|barrier|unavailable|deadline)", re.DOTALL
+)
 
 
 class _Watch:
@@ -140,6 +161,8 @@ class _Watch:
         self._ended = threading.Event()
         self._once = threading.Lock()  # the first to say why is the one that is heard
         try:
+            if folder.is_symlink():
+                raise UserError(f"{folder} is a link; remove it, or choose another --workdir")
             folder.mkdir(parents=True, exist_ok=True)
             self._show("0")
         except OSError as error:
@@ -173,11 +196,16 @@ class _Watch:
             self._folder.rmdir()
 
     def _show(self, sign: str) -> None:
-        (self._folder / str(self._index)).write_text(sign, encoding="utf-8")
+        # A new file, renamed: a link in its place is not followed, and nobody reads half a sign.
+        unfinished = self._folder / f".{self._index}"
+        unfinished.unlink(missing_ok=True)
+        with open(unfinished, "x", encoding="utf-8") as file:
+            file.write(sign)
+        os.replace(unfinished, self._folder / str(self._index))
 
     def _sign_of(self, peer: int) -> str:
         try:
-            return (self._folder / str(peer)).read_text(encoding="utf-8")
+            return (self._folder / str(peer)).read_text(encoding="utf-8", errors="replace")
         except OSError:
             return ""
 

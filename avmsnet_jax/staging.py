@@ -15,6 +15,7 @@ import shutil
 import socket
 import stat
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ _LOCK = "lock"
 _MARK = b"avmsnet_jax made this, and may remove it.\n"
 _OWNER_BYTES = 400  # after the mark: who holds the lock, padded, so that an update needs no room on a full disk
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_TRIES, _QUIET_TRIES, _PAUSE_S = 100, 10, 0.05
 _LONGEST = 200  # bytes of a name that has room for what is added to it; file systems allow 255
 
 
@@ -97,19 +99,21 @@ def _remove_if_empty(place: Path, made: Sequence[Path]) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds a folder, which is made if need be, for this process alone; others of this package are refused.
+def locked(workdir: Path) -> Iterator[None]:
+    """Holds the working directory of a run, which is made if need be, for this process alone.
 
     Raises:
-      UserError: another process holds the folder, or it cannot be written.
+      UserError: another process holds it, or it cannot be written.
     """
-    path, made = folder / ".lock", [place for place in (folder, *folder.parents) if not place.exists()]
+    path, made = workdir / ".lock", [place for place in (workdir, *workdir.parents) if not place.exists()]
     try:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = _lock(path, folder)
+            workdir.mkdir(parents=True, exist_ok=True)
+            lock = _lock(path, workdir)
         except OSError as error:
-            raise UserError(f"cannot write {folder}: {error.strerror}; choose another place") from error
+            raise UserError(
+                f"cannot create {error.filename or workdir}: {error.strerror}; choose another --workdir"
+            ) from None
         try:
             yield
         finally:
@@ -133,6 +137,18 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def remove_from_under(path: Path) -> None:
+    """Removes a directory that threads still write to, as Orbax's do after one of them found the disk full."""
+    quiet = 0
+    for _ in range(_TRIES):
+        with contextlib.suppress(OSError):
+            quiet = 0 if os.path.lexists(path) else quiet + 1
+            remove(path)
+        if quiet == _QUIET_TRIES:
+            return
+        time.sleep(_PAUSE_S)
 
 
 def empty(place: Path) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from avmsnet_jax.errors import printable
 
+UNEXPECTED = "unexpected error"  # what each report begins with
+
 
 def report(error: BaseException, folder: Path | None = None, name: str = "avmsnet") -> str:
     """Writes the traceback of an error to a new log file, and says in one line what happened and where that is.
@@ -32,8 +34,8 @@ def written(what: str, trace: str, folder: Path | None, name: str) -> str:
                 file.write(trace)
         except OSError:
             continue
-        return f"unexpected error: {what}; the traceback is in {path}"
-    return f"unexpected error: {what}; no place could be found for the traceback"
+        return f"{UNEXPECTED}: {what}; the traceback is in {path}"
+    return f"{UNEXPECTED}: {what}; no place could be found for the traceback"
 
 
 def describe(error: BaseException) -> str:

@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
+from avmsnet_jax import unforeseen
 from avmsnet_jax.data import clips
 from avmsnet_jax.data.sources import SPLITS, Skipped, Video
 from avmsnet_jax.errors import UserError
@@ -179,6 +181,9 @@ def stage(video: Video, cut: Cut, folder: Path, on_clip: Callable[[], Any]) -> P
         return prepared
     except UserError as error:
         return Skipped(video.name, str(error))
+    except _UnforeseenError as error:
+        cause = error.__cause__ or error
+        return Skipped(video.name, unforeseen.describe(cause), "".join(traceback.format_exception(cause)))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -200,7 +205,7 @@ def _write(video: Video, cut: Cut, folder: Path, on_clip: Callable[[], Any]) -> 
         finish(writers.pop(split), piece_path(folder, split, (count[split] - 1) // in_piece))
 
     try:
-        with _reading(video):
+        with _reading():
             waveform = video.open_waveform()
             cuts = clips.cut(
                 film(),
@@ -211,7 +216,7 @@ def _write(video: Video, cut: Cut, folder: Path, on_clip: Callable[[], Any]) -> 
                 spacing=cut.spacing,
             )
         while True:
-            with _reading(video):
+            with _reading():
                 clip = next(cuts, None)
                 if clip is None:
                     break
@@ -281,16 +286,19 @@ def finish(writer: ArrayRecordWriter, path: Path) -> None:
         os.fsync(file.fileno())
 
 
+class _UnforeseenError(Exception):
+    """What went wrong with a film, as its cause."""
+
+
 @contextlib.contextmanager
-def _reading(video: Video) -> Iterator[None]:
-    """What goes wrong with a film becomes a UserError: libraries have many words for it, and other films wait."""
+def _reading() -> Iterator[None]:
+    """Tells what goes wrong with a film from what goes wrong with the place: only the latter ends the work."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"reading {video.name} failed ({what}); check that it plays, or report it") from error
+        raise _UnforeseenError from error
 
 
 def _state(path: Path) -> list[Any]:

@@ -24,6 +24,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import dataset_builder
 from tqdm import tqdm
 
+from avmsnet_jax import unforeseen
 from avmsnet_jax.data import beam, clips, crew, pack
 from avmsnet_jax.data.film import FORMAT, Cut, Prepared, fingerprint, finished
 from avmsnet_jax.data.sources import Collection, Skipped, Video, summe, tvsum
@@ -208,6 +209,10 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
 
             def on_film(index: int, outcome: Prepared | Skipped) -> None:
                 number = todo[index]
+                if isinstance(outcome, Skipped) and outcome.traceback:
+                    beside = self.place and self.place.parent
+                    reason = unforeseen.written(outcome.reason, outcome.traceback, beside, outcome.video)
+                    outcome = Skipped(outcome.video, reason)
                 outcomes[number] = outcome
                 if bar.total is not None:
                     bar.total += seen[number] - expected[number]

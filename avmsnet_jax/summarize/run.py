@@ -1,37 +1,37 @@
 """Films to summaries, one after the other or on Apache Beam; what goes wrong with one of them costs no other."""
 
-import contextlib
 import csv
 import dataclasses
-import fcntl
 import functools
+import hashlib
 import importlib.metadata
 import json
 import os
 import secrets
-import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import jax
 from tqdm import tqdm
 
+from avmsnet_jax import json_file, unforeseen
 from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config, MeshConfig
 from avmsnet_jax.data import beam
 from avmsnet_jax.data.sources import is_file_name
 from avmsnet_jax.errors import UserError, printable
 from avmsnet_jax.media import films, video
-from avmsnet_jax.staging import staged, taken
+from avmsnet_jax.staging import empty, staged, taken, working_place
 from avmsnet_jax.summarize import choose, cut, explain, report, score, timeline
 from avmsnet_jax.summarize.result import Summary
 from avmsnet_jax.weights import checkpoint
 
 SUMMARY, SCORES, FACTS = "summary.mp4", "scores.csv", "summary.json"
 OVERLAY = "overlay.mp4"
+_FILES = {SUMMARY, SCORES, FACTS, OVERLAY, timeline.EDL, timeline.OTIO, "report.html"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +43,14 @@ class Outcome:
       folder: where its summary is, or would be.
       error: why there is none; empty = there is.
       account: how long it is, in words.
+      skipped: whether there was a summary already, which stays.
     """
 
     film: Path
     folder: Path
     error: str = ""
     account: str = ""
+    skipped: bool = False
 
 
 def summarize(
@@ -82,8 +84,7 @@ def summarize(
     listed = films.listed(movies)
     output = Path(os.path.abspath(output))
     tasks = [(film, output / film.stem) for film in listed]
-    one = functools.partial(_attempt, config, os.path.abspath(directory), overwrite)
-    checkpoint.find(directory)
+    one = functools.partial(_attempt, config, _Weights.of(directory), overwrite)
     if beam_options is not None:
         outcomes = _on_beam(tasks, one, output, beam_options)
         for number, outcome in enumerate(outcomes, start=1):
@@ -140,28 +141,67 @@ def summarize_film(
     return summary
 
 
-def _attempt(config: Config, directory: str, overwrite: bool, task: tuple[Path, Path]) -> Outcome:
+class _Weights(NamedTuple):
+    """A checkpoint, and what is different of another that is written to the same place."""
+
+    directory: str
+    state: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, directory: str) -> "_Weights":
+        """The checkpoint that a directory stands for now: a training run that goes on will have others."""
+        found = checkpoint.find(directory)
+        states = [path.stat() for path in sorted(found.rglob("*"))]
+        return cls(str(found), tuple((state.st_ino, state.st_mtime_ns) for state in states))
+
+
+def _attempt(config: Config, weights: _Weights, overwrite: bool, task: tuple[Path, Path]) -> Outcome:
+    """Summarizes one film. Whatever goes wrong with it, others can still be summarized."""
     film, folder = task
     try:
-        if not is_file_name(film.stem):
-            raise UserError(f"{film} has no name before its suffix, which its summary's folder needs; rename it")
-        if taken(folder) and not (overwrite and (folder / FACTS).is_file()):
-            remedy = (
-                "--overwrite replaces it" if (folder / FACTS).is_file() else "it is no summary: choose another place"
-            )
-            raise UserError(f"{folder} exists already; {remedy}")
-        if not _is_text(film):
-            raise UserError(f"the name of {_shown(film)} is not UTF-8, which the summary's files need; rename it")
-        video.read_info(film)  # before the network is read, which takes seconds
-        network = _network(directory, config.mesh.data, config.mesh.fsdp, config.summarize.batch_size)
-        _remove_abandoned(folder)
-        with staged(folder) as stage, _held(stage.parent):
-            summary = summarize_film(film, network, config, stage, _facts(config, directory), folder)
+        return _summarized(config, weights, overwrite, film, folder)
     except UserError as error:
         return Outcome(Path(_shown(film)), folder, error=str(error))
+    except Exception as error:
+        return Outcome(Path(_shown(film)), folder, error=unforeseen.report(error, folder.parent, film.stem))
+
+
+def _summarized(config: Config, weights: _Weights, overwrite: bool, film: Path, folder: Path) -> Outcome:
+    if not is_file_name(film.stem):
+        raise UserError(f"{film} has no name before its suffix, which its summary's folder needs; rename it")
+    if taken(folder):
+        if not overwrite and _is_summary(folder):
+            return Outcome(film, folder, skipped=True)
+        _check_replaceable(folder)
+    if not _is_text(film):
+        raise UserError(f"the name of {_shown(film)} is not UTF-8, which the summary's files need; rename it")
+    video.read_info(film)  # before the network is read, which takes seconds
+    with staged(folder) as stage:
+        network = _network(weights, config.mesh.data, config.mesh.fsdp, config.summarize.batch_size)
+        summary = summarize_film(film, network, config, stage, _facts(config, weights.directory), folder)
     chosen = sum(shot.chosen for shot in summary.shots)
     lengths = f"{cut.clock(round(summary.length_s))} of {cut.clock(round(summary.scores.duration_s))}"
     return Outcome(film, folder, account=f"{lengths} in {chosen} shot{'s' * (chosen > 1)}")
+
+
+def _is_summary(folder: Path) -> bool:
+    """Whether a folder has a summary's own account in it."""
+    try:
+        facts = json_file.read(folder / FACTS, "remove it")
+    except (OSError, UserError):
+        return False
+    return isinstance(facts, dict) and {"film", "shots", "facts"} <= facts.keys()
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Raises UserError where a folder is no summary, or holds something of the user's."""
+    if folder.is_symlink() or not _is_summary(folder):
+        raise UserError(f"{folder} exists already; it is no summary: choose another place")
+    if others := sorted({entry.name for entry in folder.iterdir()} - _FILES):
+        raise UserError(
+            f"{folder} holds {checkpoint.few(others)} beside the summary, which --overwrite would remove; "
+            "move that elsewhere"
+        )
 
 
 def _is_text(path: Path) -> bool:
@@ -173,17 +213,17 @@ def _shown(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 
-@functools.cache
-def _network(directory: str, data: int, fsdp: int, batch_size: int) -> score.Network:
+@functools.lru_cache(maxsize=1)
+def _network(weights: _Weights, data: int, fsdp: int, batch_size: int) -> score.Network:
     mesh = mesh_lib.make_mesh(MeshConfig(data=data, fsdp=fsdp))
-    return score.Network(checkpoint.load(directory), mesh, batch_size)
+    return score.Network(checkpoint.load(weights.directory), mesh, batch_size)
 
 
 def _facts(config: Config, directory: str) -> dict[str, str]:
     options, devices = config.summarize, jax.devices()
     shots = {"kts": "KTS on the network's features", "scenes": "PySceneDetect"}[options.shots]
     return {
-        "checkpoint": str(checkpoint.find(directory)),
+        "checkpoint": directory,
         "budget": options.budget,
         "shots": f"{shots}, {options.shortest_shot_s:g} s to {options.longest_shot_s:g} s",
         "clips": f"one every {options.spacing_s:g} s",
@@ -235,60 +275,33 @@ def _bar(name: str, total: int, unit: str) -> "tqdm[Any]":
     return tqdm(desc=name, total=total, unit=unit, disable=not sys.stderr.isatty(), leave=False)
 
 
-@contextlib.contextmanager
-def _held(place: Path) -> Iterator[None]:
-    """Marks a folder as in use until this process ends, whatever ends it."""
-    with open(place / "lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Removes what runs that were killed have left unfinished of this summary."""
-    for place in folder.parent.glob(f".{folder.name.translate(_PLAIN)}.*/lock"):
-        with contextlib.suppress(OSError), open(place) as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(place.parent)
-
-
-_PLAIN = str.maketrans({letter: f"[{letter}]" for letter in "*?["})  # of names in a pattern
-
-
 def _on_beam(
     tasks: Sequence[tuple[Path, Path]],
     one: Callable[[tuple[Path, Path]], Outcome],
     output: Path,
     options: Sequence[str],
 ) -> list[Outcome]:
-    with _words(output) as place:
-        beam.run(options, list(enumerate(tasks)), functools.partial(_leave_word, one, place), place)
-        outcomes = []
-        for number, (film, folder) in enumerate(tasks):
-            try:
-                word = json.loads((place / str(number)).read_text(encoding="utf-8"))
-            except FileNotFoundError:
-                raise UserError(
-                    f"no Beam worker left word in {place}; all workers need to see films and output"
-                ) from None
-            outcomes.append(Outcome(film, folder, **word))
-    return outcomes
-
-
-@contextlib.contextmanager
-def _words(output: Path) -> Iterator[Path]:
-    """A folder in the output for what Beam's workers have to say."""
-    place = output / f".beam.{secrets.token_hex(4)}"
-    made = not output.exists()
+    named = hashlib.sha256("\0".join(os.fsdecode(film) for film, _ in tasks).encode("utf-8", "surrogateescape"))
     try:
-        place.mkdir(parents=True)
-        yield place
+        # Of the same films by name, so that the next run removes what a killed one left.
+        with working_place(output / f"beam_{named.hexdigest()[:8]}", "words") as place:
+            empty(place)
+            try:
+                beam.run(options, list(enumerate(tasks)), functools.partial(_leave_word, one, place), place)
+                return [_outcome(place, number, task) for number, task in enumerate(tasks)]
+            finally:
+                empty(place)
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror or error}; choose another place") from error
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-        if made:
-            with contextlib.suppress(OSError):
-                output.rmdir()
+
+
+def _outcome(place: Path, number: int, task: tuple[Path, Path]) -> Outcome:
+    """What a Beam worker left word of."""
+    try:
+        word = json.loads((place / str(number)).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no Beam worker left word in {place}; all workers need to see films and output") from None
+    return Outcome(*task, **word)
 
 
 def _leave_word(one: Callable[[tuple[Path, Path]], Outcome], place: Path, item: tuple[int, tuple[Path, Path]]) -> None:
@@ -297,5 +310,7 @@ def _leave_word(one: Callable[[tuple[Path, Path]], Outcome], place: Path, item: 
         return
     outcome = one(task)
     unfinished = place / f".{number}.{secrets.token_hex(4)}"
-    unfinished.write_text(json.dumps({"error": outcome.error, "account": outcome.account}), encoding="utf-8")
+    unfinished.write_text(
+        json.dumps({name: getattr(outcome, name) for name in ("error", "account", "skipped")}), encoding="utf-8"
+    )
     os.replace(unfinished, place / str(number))

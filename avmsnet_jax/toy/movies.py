@@ -2,14 +2,13 @@
 
 import concurrent.futures
 import multiprocessing
-import os
 import signal
 import sys
 from pathlib import Path
 
 from tqdm import tqdm
 
-from avmsnet_jax import staging
+from avmsnet_jax import cores, staging
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media.writer import write_movie
 from avmsnet_jax.toy import picture, sound
@@ -68,7 +67,7 @@ def render(output: Path, *, films: int, seconds: int, seed: int) -> dict[str, li
         # Spawned: forked processes would inherit JAX's threads in whatever state they are. Deaf to Ctrl-C: it is the
         # parent that reports it.
         with concurrent.futures.ProcessPoolExecutor(
-            min(os.cpu_count() or 1, len(jobs)),
+            min(cores.count(), len(jobs)),
             mp_context=multiprocessing.get_context("spawn"),
             initializer=signal.signal,
             initargs=(signal.SIGINT, signal.SIG_IGN),

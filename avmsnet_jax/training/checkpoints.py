@@ -1,8 +1,8 @@
 """A training run on disk: network, optimiser, step and data position saved as one item, so that none can lead."""
 
 import contextlib
+import os
 import re
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,16 +17,39 @@ from avmsnet_jax import config as config_lib
 from avmsnet_jax import hosts
 from avmsnet_jax.config import Config
 from avmsnet_jax.errors import UserError
+from avmsnet_jax.staging import remove, remove_from_under
 from avmsnet_jax.training.step import TrainState
 from avmsnet_jax.weights import checkpoint
 
 TRAINING, POSITION, FINGERPRINT = "training", "position", "fingerprint"
 DAMAGED = "damaged"  # beside `checkpoints`: what could not be read
+_ITEM_NAMES = (checkpoint.MODEL, checkpoint.CONFIG, checkpoint.VALIDATION, TRAINING, POSITION, FINGERPRINT)
+_ITEMS = {*_ITEM_NAMES, "_CHECKPOINT_METADATA"}  # what Orbax puts into the folder of a step
 
 
 def begun(directory: Path) -> bool:
     """Whether there is a checkpoint to resume from."""
     return any(path.name.isdigit() for path in directory.glob("*"))
+
+
+def _check_ours(directory: Path) -> None:
+    """Raises UserError for what Orbax would take for its own, and for links, through which it would remove others'."""
+    for path in (directory, *directory.iterdir()):
+        if path.is_symlink():
+            raise UserError(f"{path} is a link; put the real folder in its place, or give another --workdir")
+    for path in {*directory.glob("*.orbax-checkpoint-tmp*")} - {*_unfinished(directory)}:
+        raise UserError(f"{path} is no unfinished checkpoint, and Orbax would remove it; move it away")
+
+
+def _unfinished(directory: Path) -> list[Path]:
+    """The folders of saves that did not end: those with Orbax's name for them, and nothing in them but our items."""
+    return [
+        path
+        for path in directory.glob("*.orbax-checkpoint-tmp*")
+        if re.fullmatch(r"\d+\.orbax-checkpoint-tmp(-\d+)?", path.name)
+        and path.is_dir()
+        and all(entry.name.split(".")[0] in _ITEMS for entry in path.iterdir())
+    ]
 
 
 class Checkpoints:
@@ -38,6 +61,10 @@ class Checkpoints:
     def __init__(self, directory: Path, config: Config):
         self.directory = directory
         self._config = config
+        _check_ours(directory)
+        if hosts.is_first():
+            for unfinished in _unfinished(directory):  # a kill in the middle of a save leaves one
+                remove(unfinished)
         # The step and average precision of the best so far, None where none was validated.
         self.best: tuple[int, float] | None = None
         self._manager = ocp.CheckpointManager(
@@ -46,16 +73,8 @@ class Checkpoints:
                 preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(
                     [ocp.checkpoint_managers.LatestN(config.train.keep_checkpoints), _Best(self)]
                 ),
-                cleanup_tmp_directories=True,  # a kill in the middle of a save leaves one
             ),
-            item_names=(
-                checkpoint.MODEL,
-                checkpoint.CONFIG,
-                checkpoint.VALIDATION,
-                TRAINING,
-                POSITION,
-                FINGERPRINT,
-            ),
+            item_names=_ITEM_NAMES,
         )
         self.best = self._find_best()
 
@@ -171,8 +190,10 @@ class Checkpoints:
             target = self.directory.parent / DAMAGED / str(step)
             if hosts.is_first():
                 try:
+                    if target.parent.is_symlink():
+                        raise UserError(f"{target.parent} is a link; remove it, or give another --workdir")
                     target.parent.mkdir(exist_ok=True)
-                    while target.exists():
+                    while os.path.lexists(target):
                         target = target.with_name(target.name + "x")
                     (self.directory / str(step)).rename(target)
                 except OSError as error:
@@ -201,12 +222,10 @@ class Checkpoints:
         try:
             yield
         except (ValueError, OSError) as error:  # what tensorstore makes of it
-            cause = re.search(r"[^:]+(?= \[os_error_code)", str(error))
-            reason = cause[0].strip() if cause else getattr(error, "strerror", None) or checkpoint.brief(error)
-            for unfinished in self.directory.glob("*.orbax-checkpoint-tmp"):  # it takes what room there was
-                shutil.rmtree(unfinished, ignore_errors=True)
+            for unfinished in _unfinished(self.directory):  # it takes what room there was
+                remove_from_under(unfinished)
             raise UserError(
-                f"cannot write a checkpoint to {self.directory}: {reason}; "
+                f"cannot write a checkpoint to {self.directory}: {checkpoint.cause(error)}; "
                 "make room, and the same command resumes from the checkpoint before"
             ) from error
 

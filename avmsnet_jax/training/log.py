@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import json
+import os
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from avmsnet_jax import hosts
+from avmsnet_jax import hosts, json_file
 from avmsnet_jax.config import Config
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.models.flops import training_flops
@@ -218,20 +219,58 @@ class Log:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`, up to one that a kill cut short; none where there is no file."""
-    found = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                break
-    return found
+    """The lines of a `metrics.jsonl`, but for those that are damaged; none where there is no file.
+
+    Raises:
+      UserError: see `_lines`.
+    """
+    return [line for line in _lines(path) if line is not None]
+
+
+def _lines(path: Path) -> list[dict[str, Any] | None]:
+    """Each line of a `metrics.jsonl`, None where it is not what `Log` writes: cut short by a kill, or damaged.
+
+    Raises:
+      UserError: something that is no file lies there, or it cannot be read.
+    """
+    if not os.path.lexists(path):
+        return []
+    if not path.is_file() or path.is_symlink():
+        raise UserError(f"{path} is not a file; remove it, or give another --workdir")
+    try:
+        return [_parsed(line, path) for line in path.read_bytes().split(b"\n") if line]
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; remove it, or give another --workdir") from None
+
+
+def _parsed(line: bytes, path: Path) -> dict[str, Any] | None:
+    try:
+        found = json_file.parse(line.decode("utf-8"), str(path), "remove it")
+    except (UserError, UnicodeDecodeError):
+        return None
+    if not isinstance(found, dict) or not isinstance(found.get("step"), int):
+        return None
+    # Either the line of `Log.write` or that of `Log.validated`.
+    rates, validation = found.get("learning_rate"), found.get("validation")
+    whole = _are_numbers(rates, ()) and isinstance(found.get("loss"), float | int)
+    return found if whole or _are_numbers(validation, ("loss", "average_precision")) else None
+
+
+def _are_numbers(values: Any, needed: tuple[str, ...]) -> bool:
+    """Whether this is a dictionary of numbers, with certain ones among them."""
+    return (
+        isinstance(values, dict)
+        and all(isinstance(value, float | int) for value in values.values())
+        and all(name in values for name in needed)
+    )
 
 
 def _forget_after(step: int, path: Path) -> None:
-    """Drops the lines beyond `step`, which a killed run had reached but not saved."""
-    if path.exists():
-        kept = [line for line in read_metrics(path) if line["step"] <= step]
-        with staged(path) as stage:
-            stage.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+    """Drops the lines beyond `step`, which a killed run had reached but not saved, and those that are damaged."""
+    lines = _lines(path)
+    if damaged := lines.count(None):
+        count = "a line that is" if damaged == 1 else f"{damaged} lines that are"
+        print(f"warning: dropped {count} damaged from {path}", file=sys.stderr, flush=True)
+    kept = [line for line in lines if line is not None and line["step"] <= step]
+    with staged(path) as stage:
+        stage.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import json
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from avmsnet_jax import config as config_lib
-from avmsnet_jax import hosts
+from avmsnet_jax import hosts, json_file
 from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
@@ -268,10 +267,8 @@ def _check_same_run(config: Config, workdir: Path) -> list[str]:
     path = workdir / "config.json"
     if not (path.exists() and begun(workdir / "checkpoints")):
         return []
-    try:
-        before = config_lib.from_dict(Config, json.loads(path.read_text(encoding="utf-8")), str(path))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}); give another --workdir or remove it") from None
+    remedy = "give another --workdir, or remove it to resume with the configuration given now"
+    before = config_lib.from_dict(Config, json_file.read(path, remedy), str(path))
     changes = []
     for name in config_lib.fields():
         section, field = name.split(".")

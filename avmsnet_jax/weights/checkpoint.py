@@ -13,6 +13,7 @@ steps is chosen, and others that nothing here reads (optimiser, data position).
 import json
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from avmsnet_jax import config as config_lib
 from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.models.avmsnet import AVMSNet
-from avmsnet_jax.staging import staged, taken
+from avmsnet_jax.staging import remove_from_under, staged, taken
 from avmsnet_jax.weights import names
 
 MODEL, CONFIG, PASSENGERS, VALIDATION = "model", "config", "passengers", "validation"
@@ -226,13 +227,28 @@ def write(
     if passengers:
         items[PASSENGERS] = ocp.args.PyTreeSave(passengers)
     with staged(directory) as stage:
+        # In another thread, as Ctrl-C would leave Orbax's own threads writing to a stage that is being removed.
+        with ThreadPoolExecutor(1) as thread:
+            saved = thread.submit(_save, stage, items)
         try:
-            with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-                checkpointer.save(stage, args=ocp.args.Composite(**items))
-        except ValueError as error:  # what tensorstore makes of a full or failing disk
-            raise UserError(f"cannot write {directory}: {brief(error)}") from error
+            saved.result()
+        except (ValueError, OSError) as error:  # what tensorstore makes of a full or failing disk
+            for unfinished in stage.parent.glob("*.orbax-checkpoint-tmp"):
+                remove_from_under(unfinished)
+            raise UserError(f"cannot write {directory}: {cause(error)}; choose another place, or make room") from error
         for name, text in (documents or {}).items():
             (stage / name).write_text(text, encoding="utf-8")
+
+
+def _save(stage: Path, items: dict[str, Any]) -> None:
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        checkpointer.save(stage, args=ocp.args.Composite(**items))
+
+
+def cause(error: BaseException) -> str:
+    """Why something could not be written, of all that Orbax and tensorstore say of it."""
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    return os.strerror(int(found[1])) if found else getattr(error, "strerror", None) or brief(error)
 
 
 def few(things: list[str]) -> str:

@@ -266,7 +266,9 @@ def test_what_a_library_cannot_stand_is_the_film_s_own_affair(films, tmp_path, m
     monkeypatch.setattr(movies.video, "read_frames", breaking("a", ZeroDivisionError("fps\nis 0")))
     manifest = prepare("movies", source, tmp_path / "records")
     (skipped,) = manifest["skipped"]
-    assert skipped["reason"] == "reading a failed (ZeroDivisionError: fps is 0); check that it plays, or report it"
+    (log,) = tmp_path.glob("a.error.*.log")
+    assert skipped["reason"] == f"unexpected error: ZeroDivisionError: fps is 0; the traceback is in {log}"
+    assert "in breaks" in log.read_text()
 
 
 def test_what_has_not_begun_leaves_nothing(films, tmp_path, monkeypatch):

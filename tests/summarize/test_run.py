@@ -147,7 +147,8 @@ def test_a_film_that_fails_does_not_stop_the_rest(random_weights, folder, tmp_pa
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "c"]
     before = (tmp_path / "out" / "a" / "summary.mp4").stat().st_mtime_ns
     (again, *_) = summarize([folder / "a.mkv"], random_weights, tmp_path / "out", CONFIG)
-    assert "exists already; --overwrite replaces it" in again.error
+    assert again.skipped
+    assert not again.error
     assert (tmp_path / "out" / "a" / "summary.mp4").stat().st_mtime_ns == before
     (again, *_) = summarize([folder / "a.mkv"], random_weights, tmp_path / "out", CONFIG, overwrite=True)
     assert not again.error
@@ -182,7 +183,9 @@ def test_what_the_command_says(python, random_weights, folder, tmp_path):
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert done.stdout.startswith(f"{tmp_path / 'out'}/film/summary.mp4: 0:0")
     assert {"summary.mp4", "scores.csv", "summary.json", "report.html"} <= set(os.listdir(tmp_path / "out" / "film"))
-    assert "exists already" in one_line(python("summarize.py", path, *options))
+    done = python("summarize.py", path, *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "1 film skipped: a summary exists (--overwrite replaces)\n"
     (folder / "broken.mp4").write_bytes(b"\0" * 1000)
     assert "broken.mp4" in one_line(python("summarize.py", folder / "broken.mp4", *options))
     assert "no checkpoint at /none" in one_line(python("summarize.py", path, *options, "--checkpoint=/none"))

@@ -466,7 +466,7 @@ def test_a_run_of_which_nothing_can_be_read_is_left_alone(copied, config):
         train(config, copied)
     assert contents(copied) == before
     (copied / "config.json").write_text("{")
-    with pytest.raises(UserError, match=r"config\.json is damaged"):
+    with pytest.raises(UserError, match=r"config\.json is not valid JSON"):
         train(config, copied)
 
 

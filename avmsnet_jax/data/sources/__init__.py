@@ -75,10 +75,17 @@ class Video(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Skipped:
-    """What was left out, and why, for the manifest."""
+    """What was left out, and why, for the manifest.
+
+    Attributes:
+      video: which.
+      reason: why.
+      traceback: of an error that nobody foresaw; empty = the reason says all.
+    """
 
     video: str
     reason: str
+    traceback: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
