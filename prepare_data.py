@@ -15,6 +15,7 @@ tvsum, summe: the videos and .mat files as downloaded; tvsum also in the publish
 Run again after it was stopped, or the disk was full, it goes on: films that are finished are not read again.
 """
 
+import os
 import shlex
 
 from absl import flags
@@ -50,6 +51,8 @@ def main(_: list[str]) -> None:
     dataset, source, output = DATASET.value, SOURCE.value, OUTPUT.value
     if dataset not in _DATASETS:
         raise UserError(f"--dataset is {dataset!r}; choose {', '.join(_DATASETS[:-1])} or {_DATASETS[-1]}")
+    if not os.path.isdir(source):  # before what takes seconds to import
+        raise UserError(f"there is no folder {source}; --source must be the folder of the collection")
     stopping.listen()
     from avmsnet_jax.data.prepare import prepare  # a second to import: not for --help or a wrong flag
 

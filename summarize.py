@@ -23,7 +23,8 @@ from absl import flags
 
 from avmsnet_jax import command, stopping
 from avmsnet_jax.config import Config
-from avmsnet_jax.errors import UserError
+from avmsnet_jax.errors import UserError, printable
+from avmsnet_jax.media import films
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", "", "a training run, one of its steps, or a converted checkpoint")
 OUTPUT = flags.DEFINE_string("output", "", "folder for the summaries, a folder for each film")
@@ -49,14 +50,15 @@ def main(config: Config, movies: list[str]) -> None:
     if BUDGET.value is not None:
         config.summarize.budget = BUDGET.value
     stopping.listen()
+    films.check_any(films.listed(movies))
     from avmsnet_jax.summarize.run import Outcome, summarize  # seconds to import: not for --help or a wrong flag
 
     def tell(number: int, count: int, outcome: Outcome) -> None:
         place = f"[{number}/{count}] " * (count > 1)
         if not outcome.error and not outcome.skipped:
-            print(f"{place}{outcome.folder}/summary.mp4: {outcome.account}", flush=True)
+            print(printable(f"{place}{outcome.folder}/summary.mp4: {outcome.account}"), flush=True)
         elif outcome.error and count > 1:
-            print(f"{place}{outcome.film}: {outcome.error}", file=sys.stderr, flush=True)
+            print(printable(f"{place}{outcome.film}: {outcome.error}"), file=sys.stderr, flush=True)
 
     outcomes = summarize(
         movies,

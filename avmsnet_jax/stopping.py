@@ -18,7 +18,7 @@ from typing import Any
 GRACE_S = 1.5
 STATUS = 130  # of a process that was interrupted
 
-_undo: list[Callable[[], object]] = []
+_undo: list[Callable[[], str | None]] = []
 _said = threading.Lock()
 
 
@@ -32,10 +32,11 @@ def listen() -> None:
 
 
 @contextlib.contextmanager
-def undone(undo: Callable[[], object]) -> Iterator[None]:
+def undone(undo: Callable[[], str | None]) -> Iterator[None]:
     """Calls `undo` if the process has to be ended within the block without leaving it; the last block's first.
 
-    `undo` runs in another thread while the block may still be at work, and what it raises is ignored.
+    `undo` may return words on what is left. It runs in another thread while the block may still be at work, and what it
+    raises is ignored.
     """
     _undo.append(undo)
     try:
@@ -59,8 +60,9 @@ def _watch(reading: int) -> None:
     while os.read(reading, 1)[0] not in (signal.SIGINT, signal.SIGTERM):
         pass
     time.sleep(GRACE_S)
+    words = ""
     for undo in reversed(_undo):
         with contextlib.suppress(Exception):
-            undo()
-    say()
+            words = undo() or words
+    say(words)
     os._exit(STATUS)

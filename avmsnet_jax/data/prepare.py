@@ -117,9 +117,7 @@ def _working_place(output: Path) -> Iterator[Path]:
                     yield place
             except BaseException as error:
                 _tidy(place)
-                films = _finished(place)
-                if films:
-                    kept = f"{films} finished film{'s are' if films > 1 else ' is'} kept: the same command goes on"
+                kept = _kept(place)
                 if isinstance(error, KeyboardInterrupt) and kept:
                     raise KeyboardInterrupt(kept) from None
                 if isinstance(error, UserError) and kept:
@@ -155,15 +153,18 @@ def _tidy(place: Path) -> None:
         remove(unfinished)
 
 
-def _finished(place: Path) -> int:
-    """How many films a working place holds that need not be read again."""
-    return len(list((place / "films").glob("*/done.json")))
+def _kept(place: Path) -> str:
+    """What a working place holds that need not be made again, in words."""
+    films = len(list((place / "films").glob("*/done.json")))
+    return f"{films} finished film{'s are' if films > 1 else ' is'} kept: the same command goes on" if films else ""
 
 
-def _abandon(place: Path) -> None:
+def _abandon(place: Path) -> str:
     _tidy(place)
-    if not _finished(place):
+    kept = _kept(place)
+    if not kept:
         empty(place)
+    return kept
 
 
 @contextlib.contextmanager

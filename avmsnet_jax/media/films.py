@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from avmsnet_jax import regular_file
 from avmsnet_jax.errors import UserError
 
 SUFFIXES = frozenset(
@@ -81,3 +82,19 @@ def listed(movies: Sequence[str | os.PathLike[str]]) -> list[Path]:
             )
         names[film.stem] = film
     return films
+
+
+def check_any(films: Sequence[Path]) -> None:
+    """Raises UserError, for the first film, where none of them can be opened: known before what takes seconds."""
+    first = None
+    for film in films:
+        try:
+            regular_file.check(film)
+        except FileNotFoundError:
+            first = first or UserError(f"there is no film {film}; check the path")
+        except UserError as error:
+            first = first or error
+        else:
+            return
+    if first:
+        raise first
