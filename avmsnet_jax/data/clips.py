@@ -17,6 +17,7 @@ from PIL import Image
 from avmsnet_jax.media.audio import SAMPLE_RATE, Waveform
 
 SAMPLES_PER_FRAME = SAMPLE_RATE // 10  # the sound buffer is made for films of 10 frames a second and more
+LONGEST_EXCERPT_S = 300
 SOUNDNET_RANGE = 256  # SoundNet was trained on waveforms in ±256
 
 
@@ -65,9 +66,12 @@ def first_centre(frames: int = 16, spacing: int = 25) -> int:
     return -(-(frames // 2) // spacing) * spacing
 
 
-def label_frame(centre: int) -> int:
-    """The frame whose label is the clip's: centre + 0.5, rounded half to even (25 -> 26, 50 -> 50)."""
-    return round(centre + 0.5)
+def label_frame(centre: int, spacing: int = 25) -> int:
+    """The frame whose label is the clip's: centre + 0.5, rounded half to even (25 -> 26, 50 -> 50).
+
+    With a spacing of one frame it is the centre, because rounding would give two clips the same frame.
+    """
+    return centre if spacing == 1 else round(centre + 0.5)
 
 
 def frame_time(frame: int, fps: float) -> float:
@@ -79,7 +83,8 @@ def excerpt_bounds(centre: int, fps: float, frames: int = 16, sample_rate: int =
     """The samples heard with a clip, as the half-open slice `[start, stop)` of the waveform, where it is that long.
 
     Frame f covers samples int(max(0, (f-1)/fps·Fs - Fs/(2 fps))) to int(min(n, (f-1)/fps·Fs + Fs/(2 fps))),
-    both included; a clip covers what is from its first frame's first to its last frame's last.
+    both included; a clip covers what is from its first frame's first to its last frame's last. Of a clip that is longer
+    than five minutes (fewer than a picture in 20 seconds) it is the middle, which is all that the network hears.
 
     Args:
       centre: centre of the clip, a frame number.
@@ -89,7 +94,9 @@ def excerpt_bounds(centre: int, fps: float, frames: int = 16, sample_rate: int =
     """
     first, last = frame_list(centre, frames)[0], frame_list(centre, frames)[-1]
     start = int(max(0, (first - 1) / fps * sample_rate - sample_rate / (2 * fps)))
-    return start, int((last - 1) / fps * sample_rate + sample_rate / (2 * fps)) + 1
+    stop = int((last - 1) / fps * sample_rate + sample_rate / (2 * fps)) + 1
+    middle, most = round((centre - 0.5) / fps * sample_rate), LONGEST_EXCERPT_S * sample_rate // 2
+    return max(start, middle - most), min(stop, middle + most)
 
 
 def sound_buffer(excerpt: np.ndarray, size: int) -> np.ndarray:
@@ -161,7 +168,7 @@ def cut(
             excerpt = np.zeros(0, np.float32)
             if waveform is not None:
                 excerpt = waveform.excerpt(*excerpt_bounds(centre, fps, frames))
-            labelled = label_frame(centre)
+            labelled = label_frame(centre, spacing)
             yield Clip(
                 frame=labelled,
                 time_s=frame_time(labelled, fps),

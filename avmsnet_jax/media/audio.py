@@ -1,7 +1,9 @@
 """The sound of a film, or of a wav file, as one mono waveform."""
 
+import functools
 import itertools
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from typing import Any
@@ -10,9 +12,9 @@ import av
 import numpy as np
 import soxr
 
-from avmsnet_jax.errors import UserError
+from avmsnet_jax.errors import UserError, printable
 from avmsnet_jax.media.opening import open_film
-from avmsnet_jax.media.video import LONGEST_GAP_S, clock_runs_on, decode, picture_stream, stamp_s
+from avmsnet_jax.media.video import decode, demux, picture_stream, stamp_s, tracks
 
 SAMPLE_RATE = 22050  # Hz: SoundNet's
 
@@ -123,14 +125,16 @@ def _decode(path: str | os.PathLike[str], sample_rate: int, stereo: bool) -> Ite
     """The chunks of the waveform; none where there is no audio track, or nothing in it."""
     origin = _first_frame_time(path)  # before the film is opened: the index of a long one takes memory
     with open_film(path) as container:
-        stream = container.streams.best("audio")
-        if not isinstance(stream, av.AudioStream):
+        film = tracks(container, path)
+        if film.unheard:
+            _say_once(f"warning: {printable(os.fspath(path))}: {film.unheard}; it is taken for silent")
+        if film.sound is None:
             return
         resampler: soxr.ResampleStream | None = None
         rate = 0
         heard = 0  # samples at the file's rate, from the first frame of the picture on
         silence = np.zeros((0, 2) if stereo else 0, np.float32)
-        for sound, rate_now, start in _timed(decode(container, stream, path), origin, path, stereo):
+        for sound, rate_now, start in _timed(decode(film.packets(film.sound), path), origin, path, stereo):
             if resampler is None or rate_now != rate:
                 if resampler is not None:
                     yield resampler.resample_chunk(silence, last=True)
@@ -155,31 +159,30 @@ def _timed(
 ) -> Iterator[tuple[np.ndarray, int, float]]:
     """Each piece of sound, its sample rate, and when it starts, in seconds from `origin` (or the first piece).
 
-    What has no stamp, or one that cannot be, follows on the piece before.
+    What has no stamp follows on the piece before.
     """
-    end = None
+    end = 0.0
     for frame in frames:
         exact = stamp_s(frame)
         stamp = None if exact is None else float(exact)
         if origin is None:
             origin = stamp
-        if stamp is None or origin is None:
-            start = end or 0.0
-        elif clock_runs_on(end, stamp - origin) if end is not None else abs(stamp - origin) <= LONGEST_GAP_S:
-            start = stamp - origin
-        else:
-            start = end or 0.0
-            origin = stamp - start
+        start = end if stamp is None or origin is None else stamp - origin
         sound = _stereo(frame, path) if stereo else _mono(frame, path)
         end = start + len(sound) / frame.sample_rate
         yield sound, frame.sample_rate, start
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _first_frame_time(path: str | os.PathLike[str]) -> float | None:
     """When the picture starts on the container's clock, None without a picture."""
     with open_film(path) as container:
         stream = picture_stream(container)
-        first = next(decode(container, stream, path), None) if stream else None
+        first = next(decode(demux(container, stream), path), None) if stream else None
         stamp = stamp_s(first) if first else None
         return None if stamp is None else float(stamp)
 

@@ -3,12 +3,13 @@
 import collections
 import concurrent.futures
 import dataclasses
+import functools
 import itertools
 import math
 import os
 import threading
 from array import array
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -19,11 +20,14 @@ from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media.opening import open_film
+from avmsnet_jax.media.splices import LONGEST_GAP_S, MOST_DISORDER_S, FilmClock
 
-# A clock that jumps by more, ahead or back, is broken: what follows continues where it left off.
-LONGEST_GAP_S, MOST_DISORDER_S = 3600, 1
-
+# A header's rate below the one is compared with how often the first frames come, and not believed if they come more
+# often by the other.
+_LOW_FPS, _TOO_LOW, _PROBED = 24, 2.2, 250
 _MOST_FPS = 480  # containers without a frame rate name that of their clock, such as 1000 or 90,000
+_COVER = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+_FEWER = 10
 # Frames that are decoded before they are asked for: as many as fit, and several at a time, as changing threads costs.
 _AHEAD_BYTES, _AT_A_TIME, _MOST_TIMES = 64e6, 4, 8
 
@@ -44,11 +48,13 @@ class VideoInfo:
       fps: frames a second, on average over the film.
       start_s: time of the first frame on the container's own clock, seconds.
       frames: how many frames the header promises, by their duration where it has no count; 0 where it says neither.
+      timecode: of the first frame, as the film writes it (01:00:00:00); empty where it has none.
     """
 
     fps: Fraction
     start_s: float
     frames: int
+    timecode: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +84,42 @@ class _Looks:
     path: str
     pixel_aspect: Fraction
     scaler: _Scaler = dataclasses.field(default_factory=_Scaler)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Orientation:
+    """How a picture is turned and mirrored before it is shown; what the default does to it is nothing.
+
+    Attributes:
+      transposed: its rows are shown as columns; this comes first.
+      down: 1, or -1 where the rows are then shown from the last to the first.
+      across: the same of the columns.
+    """
+
+    transposed: bool = False
+    down: int = 1
+    across: int = 1
+
+    def applied_to(self, picture: np.ndarray) -> np.ndarray:
+        """The picture, (H, W, 3), as it is shown."""
+        turned = picture.transpose(1, 0, 2) if self.transposed else picture
+        return turned[:: self.down, :: self.across]
+
+
+def _orientation(frame: av.VideoFrame) -> _Orientation:
+    """What the frame's display matrix says, to the nearest quarter turn.
+
+    The matrix (a, b, u, c, d, v, x, y, w) shows the point (across, down) at (a across + c down, b across + d down).
+    """
+    side: Any = frame.side_data.get("DISPLAYMATRIX")
+    if side is None:
+        return _Orientation()
+    a, b, _, c, d, *_ = np.frombuffer(memoryview(side), np.int32).tolist()
+    if a * d == b * c:
+        return _Orientation()  # a matrix that shows no picture
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return _Orientation(False, -1 if d < 0 else 1, -1 if a < 0 else 1)
+    return _Orientation(True, -1 if b < 0 else 1, -1 if c < 0 else 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +161,7 @@ class Frame:
         Raises:
           UserError: the frame cannot be converted.
         """
-        return self._convert(*((height, width) if self._quarter_turns % 2 else (width, height)))
+        return self._convert(*((height, width) if self._orientation.transposed else (width, height)))
 
     @property
     def pixel_aspect(self) -> Fraction:
@@ -136,7 +178,7 @@ class Frame:
         """Width and height of `rgb`, pixels."""
         width, height, aspect = self._decoded.width, self._decoded.height, self._looks.pixel_aspect
         size = max(round(width * aspect), width), max(round(height / aspect), height)
-        return size[::-1] if self._quarter_turns % 2 else size
+        return size[::-1] if self._orientation.transposed else size
 
     def brightness(self, rows: int = 18, columns: int = 32) -> np.ndarray:
         """(rows, columns) float32 in 0-1: the first plane at a grid of points, to tell frames apart without converting.
@@ -156,9 +198,9 @@ class Frame:
         """About what it takes in memory, bytes."""
         return 3 * self._decoded.width * self._decoded.height
 
-    @property
-    def _quarter_turns(self) -> int:
-        return round(self._decoded.rotation / 90) % 4
+    @functools.cached_property
+    def _orientation(self) -> "_Orientation":
+        return _orientation(self._decoded)
 
     def _convert(self, width: int, height: int) -> np.ndarray:
         known = self._decoded.colorspace in _KNOWN_MATRICES
@@ -182,7 +224,7 @@ class Frame:
             raise UserError(
                 f"cannot convert frame {self.number} of {self._looks.path}: {error}; convert the film again with ffmpeg"
             ) from error
-        return np.rot90(picture, self._quarter_turns)
+        return self._orientation.applied_to(picture)
 
 
 def stamp_s(frame: av.VideoFrame | av.AudioFrame) -> Fraction | None:
@@ -191,36 +233,109 @@ def stamp_s(frame: av.VideoFrame | av.AudioFrame) -> Fraction | None:
     return ticks * frame.time_base if ticks is not None and frame.time_base else None
 
 
-def clock_runs_on(before: float | Fraction, now: float | Fraction) -> bool:
-    """Whether a stamp can come after that of the piece before, both in seconds: the rule for picture and sound."""
-    return -MOST_DISORDER_S <= now - before <= LONGEST_GAP_S
-
-
 def picture_stream(container: av.container.InputContainer) -> av.VideoStream | None:
-    """The film's picture, None where there is only sound (a cover image is not a picture)."""
-    stream = container.streams.best("video")
-    if not isinstance(stream, av.VideoStream) or stream.disposition & Disposition.attached_pic:
-        return None
-    return stream
+    """The film's picture, None where there is only sound (a cover image is not a picture).
+
+    Of several it is the one that FFmpeg prefers, the default track, unless there is no decoder for it or it shows far
+    fewer pictures than another: a cover, or a slide now and then.
+    """
+    streams = [stream for stream in container.streams.video if not stream.disposition & _COVER]
+    streams = [stream for stream in streams if stream.codec_context] or streams
+    if len(streams) > 1:
+        counts = _first_pictures(container.name.removeprefix("file:"), [stream.index for stream in streams])
+        most = max(counts.values())
+        streams = [stream for stream in streams if counts[stream.index] >= max(most / _FEWER, min(most, 2))]
+    best = container.streams.best("video")
+    if best in streams:
+        assert isinstance(best, av.VideoStream)
+        return best
+    return max(streams, key=lambda stream: bool(stream.disposition & Disposition.default), default=None)
 
 
-def decode(
-    container: av.container.InputContainer, stream: av.VideoStream | av.AudioStream, path: str | os.PathLike[str]
-) -> Iterator[Any]:
+def sound_stream(
+    container: av.container.InputContainer, picture: av.VideoStream | None
+) -> tuple[av.AudioStream | None, str]:
+    """The sound that belongs to a picture, and what is wrong with it where there is some, but none can be decoded.
+
+    Of several tracks of the picture's program it is the one that FFmpeg prefers, the default track, or another where
+    there is no decoder for that one.
+    """
+    streams = [
+        stream
+        for stream in container.streams.audio
+        if picture is None
+        or container.streams.best("video", related=stream) == container.streams.best("video", related=picture)
+    ]
+    decodable = [stream for stream in streams if stream.codec_context]
+    best = container.streams.best("audio", related=picture)
+    if best in decodable:
+        assert isinstance(best, av.AudioStream)
+        return best, ""
+    if streams and not decodable:
+        return None, f"FFmpeg has no decoder for its sound ({streams[0].codec_tag})"
+    return max(decodable, key=lambda stream: bool(stream.disposition & Disposition.default), default=None), ""
+
+
+class Tracks:
+    """A film's picture and the sound that belongs to it, on one clock.
+
+    Attributes:
+      picture: None in a sound file.
+      sound: None where there is none that can be decoded.
+      unheard: why not, where there is some.
+      clock: the film's; it goes on as packets are read.
+    """
+
+    def __init__(self, container: av.container.InputContainer, picture: av.VideoStream | None, rate: Fraction | None):
+        """`rate`: frames a second, None where that is unknown."""
+        self._container, self.picture = container, picture
+        self.sound, self.unheard = sound_stream(container, picture)
+        self.clock = FilmClock(container.format, picture, self.sound, float(1 / rate) if rate else 0.0)
+
+    def packets(self, stream: av.VideoStream | av.AudioStream) -> Iterator[av.Packet]:
+        """The packets of the picture, or those of the sound, with stamps in the film's time."""
+        streams = [each for each in (self.picture, self.sound) if each is not None]
+        return self.clock.packets(demux(self._container, *streams), stream)
+
+
+def tracks(container: av.container.InputContainer, path: str | os.PathLike[str]) -> Tracks:
+    """The tracks of a film or of a sound file that are read."""
+    picture = picture_stream(container)
+    return Tracks(container, picture, _rate(picture, path) if picture else None)
+
+
+def demux(container: av.container.InputContainer, *streams: av.stream.Stream) -> Iterator[av.Packet]:
+    """The packets of some streams as they are in the file."""
+    packets = container.demux(*streams)
+    while True:
+        try:
+            packet = next(packets, None)
+        except IndexError:  # of PyAV, where damaged bytes look like the start of one more stream
+            packets = container.demux(*streams)
+            continue
+        if packet is None:
+            return
+        yield packet
+
+
+def _first_pictures(path: str, indices: Sequence[int]) -> dict[int, int]:
+    """How many pictures each of several tracks shows until the first of them has shown some."""
+    counts = dict.fromkeys(indices, 0)
+    with open_film(path) as container:
+        for packet in demux(container, *(container.streams[index] for index in indices)):
+            counts[packet.stream.index] += bool(packet.size)
+            if max(counts.values()) >= _PROBED:
+                break
+    return counts
+
+
+def decode(packets: Iterable[av.Packet], path: str | os.PathLike[str]) -> Iterator[Any]:
     """Decodes a stream; what is damaged is left out, as players do, so that of a cut file all is read that is there.
 
     Raises:
       UserError: FFmpeg has no decoder for the stream.
     """
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except IndexError:  # of PyAV, where damaged bytes look like the start of one more stream
-            packets = container.demux(stream)
-            continue
-        if packet is None:
-            return
+    for packet in packets:
         try:
             yield from packet.decode()
         except (av.InvalidDataError, av.ArgumentError):  # the latter for a picture beyond the bounds of `open_film`
@@ -242,14 +357,29 @@ def read_info(path: str | os.PathLike[str]) -> VideoInfo:
     with open_film(path) as container:
         stream = _required_picture(container, path)
         fps = _frame_rate(stream, path)
-        first = next(decode(container, stream, path), None)
+        first = next(decode(demux(container, stream), path), None)
         if first is None:
             raise UserError(f"{path} has no frame that can be decoded; check that it plays")
         # Matroska and others do not say how many frames they hold, only how long they last.
         seconds = stream.duration * stream.time_base if stream.duration and stream.time_base else None
         if seconds is None and container.duration:
             seconds = Fraction(container.duration, av.time_base)
-        return VideoInfo(fps, float(stamp_s(first) or 0), stream.frames or round((seconds or 0) * fps))
+        frames = stream.frames or round((seconds or 0) * fps)
+        return VideoInfo(fps, float(stamp_s(first) or 0), frames, _timecode(container, stream, first))
+
+
+def _timecode(container: av.container.InputContainer, picture: av.VideoStream, first: av.VideoFrame) -> str:
+    """Of the film's first frame; editors count from it."""
+    for metadata in (picture.metadata, container.metadata, *(stream.metadata for stream in container.streams.data)):
+        for name, value in metadata.items():
+            if name.lower() == "timecode":
+                return value
+    group: Any = first.side_data.get("GOP_TIMECODE")  # of MPEG-2
+    if group is None:
+        return ""
+    bits = int.from_bytes(memoryview(group), "little")
+    hour, minute, second, frame = bits >> 19 & 31, bits >> 13 & 63, bits >> 6 & 63, bits & 63
+    return f"{hour:02d}:{minute:02d}:{second:02d}{';' if bits >> 24 & 1 else ':'}{frame:02d}"
 
 
 def read_frames(
@@ -294,11 +424,21 @@ def running_time(path: str | os.PathLike[str]) -> float:
     Raises:
       UserError: the file is missing or broken, or has no picture.
     """
+    return _measure(path, _known_rate(path))[1]
+
+
+def count_frames(path: str | os.PathLike[str]) -> int:
+    """How many frames are really in the file, found without decoding; headers of joined files promise fewer.
+
+    Raises:
+      UserError: the file is missing or broken, or has no picture.
+    """
+    return _measure(path, _known_rate(path))[0]
+
+
+def _known_rate(path: str | os.PathLike[str]) -> Fraction:
     with open_film(path) as container:
-        stream = _required_picture(container, path)
-        fps = _frame_rate(stream, path)
-    packets, seconds = _measure(path, fps)
-    return seconds if packets else 0.0
+        return _frame_rate(_required_picture(container, path), path)
 
 
 def _decode(path: str | os.PathLike[str], constant_rate: bool, clock: Clock | None) -> Generator[Frame, None, None]:
@@ -307,7 +447,8 @@ def _decode(path: str | os.PathLike[str], constant_rate: bool, clock: Clock | No
         fps = _frame_rate(stream, path)
         stream.thread_type = "AUTO"
         looks = _Looks(os.fspath(path), _pixel_aspect(stream))
-        timed = _timed(decode(container, stream, path), 1 / fps, clock)
+        film = Tracks(container, stream, fps)
+        timed = _timed(decode(film.packets(stream), path), 1 / fps, film.clock, clock)
         if constant_rate:
             for slot, decoded in _on_grid(timed, fps):
                 yield Frame(slot + 1, float(slot / fps), decoded, looks)
@@ -321,7 +462,7 @@ def _take(frames: Iterator[Frame]) -> list[Frame]:
 
 
 def _timed(
-    frames: Iterable[av.VideoFrame], frame_s: Fraction, clock: Clock | None
+    frames: Iterable[av.VideoFrame], frame_s: Fraction, film: FilmClock, clock: Clock | None
 ) -> Iterator[tuple[av.VideoFrame, Fraction]]:
     """Each frame with its time in seconds from the first; without a stamp it lasts `frame_s`."""
     time, origin = -frame_s, None  # origin: what the film's clock shows at our 0
@@ -329,15 +470,20 @@ def _timed(
         stamp = stamp_s(frame)
         if stamp is None:
             time += frame_s
-        elif origin is not None and clock_runs_on(time, stamp - origin):
+        elif origin is not None and _runs_on(time, stamp - origin, film):
             time = max(time, stamp - origin)
         else:
             time += frame_s
             origin = stamp - time
         if clock is not None:
             clock.times_s.append(float(time))
-            clock.stamps_s.append(math.nan if stamp is None else float(stamp))
+            clock.stamps_s.append(math.nan if stamp is None or film.jumped else float(stamp))
         yield frame, time
+
+
+def _runs_on(before: Fraction, now: Fraction, film: FilmClock) -> bool:
+    """Whether a frame may be shown after another: stamps of frames may be wrong where those of packets are right."""
+    return -MOST_DISORDER_S <= now - before <= max(LONGEST_GAP_S, 2 * film.longest_step_s)
 
 
 def _on_grid(timed: Iterable[tuple[av.VideoFrame, Fraction]], fps: Fraction) -> Iterator[tuple[int, av.VideoFrame]]:
@@ -373,28 +519,50 @@ def _required_picture(container: av.container.InputContainer, path: str | os.Pat
 
 
 def _frame_rate(stream: av.VideoStream, path: str | os.PathLike[str]) -> Fraction:
-    """The film's average rate; where the header has none that can be one, what the packets' stamps give."""
-    for fps in (stream.average_rate, stream.guessed_rate):
-        if fps and fps <= _MOST_FPS:
-            return Fraction(fps)
-    packets, seconds = _measure(path, None)
-    if not seconds or not (packets - 1) / seconds <= _MOST_FPS:
+    rate = _rate(stream, path)
+    if rate is None:
         raise UserError(f"{path} does not say how many frames a second it has; convert it with ffmpeg -r FPS")
-    return Fraction((packets - 1) / seconds).limit_denominator(1001)
+    return rate
 
 
-def _measure(path: str | os.PathLike[str], fps: Fraction | None) -> tuple[int, float]:
-    """How many frames the file holds and how long they last, the last one for 1 / fps (None: no time)."""
-    frame_s = 1 / fps if fps else Fraction(0)
-    packets, seconds, latest = 0, Fraction(0), None
+def _rate(stream: av.VideoStream, path: str | os.PathLike[str]) -> Fraction | None:
+    """The film's average rate; where the header has none that can be one, what the packets' stamps give."""
+    rates = [Fraction(fps) for fps in (stream.average_rate, stream.guessed_rate) if fps and fps <= _MOST_FPS]
+    if rates and not _is_too_low(rates[0], _measure(path, None, most=_PROBED) if rates[0] < _LOW_FPS else None):
+        return rates[0]
+    frames, seconds = measured = _measure(path, None)
+    if rates and not _is_too_low(rates[0], measured):
+        return rates[0]
+    if not seconds or not (frames - 1) / seconds <= _MOST_FPS:
+        return rates[0] if rates else None
+    return Fraction((frames - 1) / seconds).limit_denominator(1001)
+
+
+def _is_too_low(rate: Fraction, measured: tuple[int, float] | None) -> bool:
+    """Whether frames come so much faster than the header says that it must be wrong, and most would be left out.
+
+    Twice as many packets as frames are no sign of it: each may hold one of two fields.
+    """
+    return measured is not None and measured[0] - 1 > _TOO_LOW * rate * Fraction(measured[1]) > 0
+
+
+def _measure(path: str | os.PathLike[str], rate: Fraction | None, *, most: float = math.inf) -> tuple[int, float]:
+    """How many frames the file shows and how long they last, the last one for 1 / rate (None: no time).
+
+    It reads the packets, of the first `most` frames at most. What an edit list takes away is not shown.
+    """
+    frames, times = 0, None  # of the first frame and the last
     with open_film(path) as container:
-        stream = _required_picture(container, path)
-        for packet in container.demux(stream):
-            if not packet.size:
+        picture = _required_picture(container, path)
+        for packet in Tracks(container, picture, rate).packets(picture):
+            if not packet.size or packet.is_discard:
                 continue
-            packets += 1
-            time = packet.dts * packet.time_base if packet.dts is not None else None
-            step = time - latest if time is not None and latest is not None else 0
-            seconds += step if 0 < step <= LONGEST_GAP_S else frame_s
-            latest = time
-    return packets, float(seconds)
+            frames += 1
+            ticks = packet.dts if packet.dts is not None else packet.pts
+            if ticks is not None:
+                time = ticks * packet.time_base
+                times = (min(times[0], time), max(times[1], time)) if times else (time, time)
+            if frames >= most:
+                break
+    seconds = times[1] - times[0] if times else Fraction(0)
+    return frames, float(seconds + (1 / rate if rate else 0)) if frames else 0.0

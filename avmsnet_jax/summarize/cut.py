@@ -178,11 +178,11 @@ def _decoded(watched: Watched, first: int) -> Iterator[tuple[int | None, av.Vide
         assert stream is not None
         stream.thread_type = "AUTO"
         if not first:
-            yield from enumerate(video.decode(container, stream, film))
+            yield from enumerate(video.decode(video.demux(container, stream), film))
             return
         container.seek(round((stamps[first] - 1) / stream.time_base), stream=stream)
         started = False
-        for frame in video.decode(container, stream, film):
+        for frame in video.decode(video.demux(container, stream), film):
             stamp = video.stamp_s(frame)
             index = int(np.searchsorted(stamps, float(stamp))) if stamp is not None else len(stamps)
             known = index < len(stamps) and stamps[index] == float(stamp or 0) and (started or index <= first)
@@ -356,6 +356,7 @@ class _Sound:
         while self._given < samples and (piece := next(self._pieces, None)) is not None:
             self._waiting = np.concatenate([self._waiting, piece])
             self._given += len(piece)
+            self._encode((min(samples, self._given) - self._encoded) // _AUDIO_CHUNK * _AUDIO_CHUNK)
         self._encode((samples - self._encoded) // _AUDIO_CHUNK * _AUDIO_CHUNK)
 
     def close(self) -> None:
@@ -397,7 +398,7 @@ class _Sound:
 def _sound_of(film: Path) -> tuple[int, int]:
     """Sample rate and channels of a summary's sound."""
     with open_film(film) as container:
-        stream = container.streams.best("audio")
-        assert isinstance(stream, av.AudioStream)
+        stream, _ = video.sound_stream(container, video.picture_stream(container))
+        assert stream is not None
         rate = stream.rate if stream.rate in _AAC_HZ else _MOST_HZ
         return rate, 1 if stream.layout.nb_channels == 1 else 2

@@ -22,7 +22,8 @@ from PIL import Image
 from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax import xla_gpu
 from avmsnet_jax.data import clips
-from avmsnet_jax.media import audio, video
+from avmsnet_jax.media import audio, timecode, video
+from avmsnet_jax.media.timecode import Timecode
 from avmsnet_jax.models.avmsnet import AVMSNet
 from avmsnet_jax.summarize.result import Scores
 
@@ -97,6 +98,7 @@ class Watched:
       loudness: (L,) float32, mean square of the sound in every 10 ms (`HOP` samples); empty without sound.
       pixel_aspect: width of a pixel in heights.
       interlaced: whether any frame is two fields.
+      timecode: how editors count the frames of the grid.
     """
 
     scores: Scores
@@ -107,6 +109,7 @@ class Watched:
     loudness: np.ndarray
     pixel_aspect: Fraction
     interlaced: bool
+    timecode: Timecode
 
     @functools.cached_property
     def steady(self) -> bool:
@@ -201,6 +204,7 @@ def watch(
         loudness=np.array(observer.loudness, np.float32),
         pixel_aspect=observer.pixel_aspect,
         interlaced=observer.interlaced,
+        timecode=timecode.read(info.timecode, info.fps),
     )
 
 
@@ -227,7 +231,7 @@ class _Observer:
         self.thumbnails: dict[int, bytes] = {}
         self.loudness: list[float] = []
         self._rest = np.zeros(0, np.float32)
-        self._labelled = (clips.label_frame(centre) for centre in itertools.count(spacing, spacing))
+        self._labelled = (clips.label_frame(centre, spacing) for centre in itertools.count(spacing, spacing))
         self._next = next(self._labelled)
 
     def look(self, film: Iterable[video.Frame]) -> Generator[video.Frame]:

@@ -1,6 +1,7 @@
 """The cut for editors: an edit decision list and an OpenTimelineIO timeline that conform the summary from the film."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 from avmsnet_jax.summarize.cut import Take, clock
@@ -10,18 +11,20 @@ EDL, OTIO = "summary.edl", "summary.otio"
 
 
 def write_edl(watched: Watched, takes: Sequence[Take], path: Path) -> None:
-    """Writes an edit decision list (CMX 3600). Its timecode counts frames from 0 at the film's first, and drops none.
+    """Writes an edit decision list (CMX 3600): the film by its own timecode, the summary from 0 on.
 
     At 23.976 frames a second and the like timecode counts as at the nearest whole rate, as everywhere.
     """
-    scores, rate = watched.scores, round(watched.rate)
+    scores, timecode = watched.scores, watched.timecode
     channels = "AA/V" if scores.has_sound else "V"
-    lines = [f"TITLE: {' '.join(scores.film.stem.split())}", "FCM: NON-DROP FRAME", ""]
+    lines = [f"TITLE: {' '.join(scores.film.stem.split())}", f"FCM: {'' if timecode.drop else 'NON-'}DROP FRAME", ""]
     record = 0
-    for number, (start, length) in enumerate(_frames(watched, takes), start=1):
-        times = (_timecode(frame, rate) for frame in (start, start + length, record, record + length))
+    rate = watched.rate if watched.rate >= 1 else Fraction(timecode.base)
+    for number, (start, length) in enumerate(_frames(takes, rate), start=1):
+        source = (timecode.text(frame) for frame in (start, start + length))
+        placed = (timecode.text(frame, start=0) for frame in (record, record + length))
         lines += [
-            f"{number:03d}  AX       {channels:5} C        {' '.join(times)}",
+            f"{number:03d}  AX       {channels:5} C        {' '.join([*source, *placed])}",
             f"* FROM CLIP NAME: {scores.film.name}",
         ]
         record += length
@@ -38,18 +41,19 @@ def write_otio(watched: Watched, takes: Sequence[Take], path: Path) -> bool:
         import opentimelineio as otio
     except ImportError:
         return False
-    scores, rate = watched.scores, float(watched.rate)
+    scores, rate, timecode = watched.scores, float(watched.rate), watched.timecode
+    first = timecode.start if rate >= 1 else round(timecode.start * rate / timecode.base)
 
     def span(start: int, length: int) -> "otio.opentime.TimeRange":
         return otio.opentime.TimeRange(
-            otio.opentime.RationalTime(start, rate), otio.opentime.RationalTime(length, rate)
+            otio.opentime.RationalTime(first + start, rate), otio.opentime.RationalTime(length, rate)
         )
 
     timeline = otio.schema.Timeline(name=scores.film.stem)
     kinds = [otio.schema.TrackKind.Video, *[otio.schema.TrackKind.Audio] * scores.has_sound]
     for kind in kinds:
         track = otio.schema.Track(name=kind, kind=kind)
-        for take, (start, length) in zip(takes, _frames(watched, takes), strict=True):
+        for take, (start, length) in zip(takes, _frames(takes, watched.rate), strict=True):
             media = otio.schema.ExternalReference(scores.film.absolute().as_uri(), span(0, scores.n_frames))
             track.append(otio.schema.Clip(f"{scores.film.name} {clock(take.start_s)}", media, span(start, length)))
         timeline.tracks.append(track)
@@ -57,12 +61,7 @@ def write_otio(watched: Watched, takes: Sequence[Take], path: Path) -> bool:
     return True
 
 
-def _frames(watched: Watched, takes: Sequence[Take]) -> list[tuple[int, int]]:
-    """First frame, from 0, and length of each take, in frames of the film's rate."""
-    spans = [(round(take.start_s * watched.rate), round(take.end_s * watched.rate)) for take in takes]
+def _frames(takes: Sequence[Take], rate: Fraction) -> list[tuple[int, int]]:
+    """First frame, from 0, and length of each take, at `rate` frames a second."""
+    spans = [(round(take.start_s * rate), round(take.end_s * rate)) for take in takes]
     return [(start, max(end - start, 1)) for start, end in spans]
-
-
-def _timecode(frame: int, rate: int) -> str:
-    second, frame = divmod(frame, rate)
-    return f"{second // 3600:02d}:{second // 60 % 60:02d}:{second % 60:02d}:{frame:02d}"

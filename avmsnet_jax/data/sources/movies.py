@@ -148,7 +148,7 @@ def _film(path: Path, tables: Sequence[Path], split: str) -> Film:
     (table,) = tables
     if table.name.lower().endswith(KEYSHOTS_SUFFIX):
         return dataclasses.replace(film, split=split, table=table, key_shots=read_key_shots(table))
-    return dataclasses.replace(film, split=split, table=table, labels=read_labels(table, info.frames))
+    return dataclasses.replace(film, split=split, table=table, labels=read_labels(table, video.count_frames(path)))
 
 
 def _with_test_share(films: list[Film], test_fraction: float) -> list[Film]:

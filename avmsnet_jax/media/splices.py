@@ -1,0 +1,264 @@
+"""Recordings joined end to end: one mapping of the container's clock to the film's time, for picture and sound alike.
+
+Each recording brings a clock of its own, so the stamps jump where it begins. There the film goes on where the picture
+before it ended, and the sound follows the picture. Both are therefore read from the packets of both.
+"""
+
+import collections
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator
+
+import av
+import av.format
+
+# Stamps that step by more, ahead or back, belong to another clock. Formats for streaming are made to be joined, and
+# their clocks jump where that was done; in the others a gap is part of the film.
+LONGEST_GAP_S, MOST_DISORDER_S = 3600.0, 1.0
+_LONGEST_GAP_OF_STREAMS_S = 10.0
+_LONGEST_GAP_FRAMES = 10  # of films with few pictures a second
+
+_WRAP_S = 2**33 / 90000  # MPEG's clock starts again at 0 after 26.5 hours
+_WRAPS = ("mpegts", "mpeg")
+
+_SMOOTH_S = 0.1  # sound that starts no farther from the end of the packet before goes on with it
+_BESIDE_S = 2.0  # how far apart picture and sound of one moment lie in a file
+_HELD_S = 10.0  # sound that waits for the picture's next packet, at most
+
+
+@dataclasses.dataclass
+class _Recording:
+    """One of the recordings that a film consists of.
+
+    Attributes:
+      shift_s: what is added to its stamps.
+      begins_s: when its picture begins in the film, seconds.
+      place: where in the file its picture begins, bytes; None where the container does not say.
+    """
+
+    shift_s: float
+    begins_s: float
+    place: int | None
+
+
+@dataclasses.dataclass
+class _Waiting:
+    """A packet of sound that may belong to either of two recordings, or come after the end of its own.
+
+    Attributes:
+      packet: the packet.
+      place: where it lies in the file, bytes; None where the container does not say.
+      smooth: whether it goes on where the packet before it ended.
+      recording: number of the recording whose picture follows it in the file; None until that is known.
+    """
+
+    packet: av.Packet
+    place: int | None
+    smooth: bool
+    recording: int | None = None
+
+
+class FilmClock:
+    """The time of a film, which goes on where its container's clock jumps; until then they are the same.
+
+    It reads packets because only their order in the file tells where a recording begins.
+    """
+
+    def __init__(
+        self,
+        container_format: av.format.ContainerFormat,
+        picture: av.VideoStream | None,
+        sound: av.AudioStream | None,
+        frame_s: float,
+    ):
+        """One of `picture` and `sound` may be None; `frame_s` is how long a frame is shown, seconds, 0 if unknown."""
+        self._main = picture if picture is not None else sound
+        streaming = av.format.Flags.ts_discont in av.format.Flags(container_format.flags)
+        longest_gap_s = _LONGEST_GAP_OF_STREAMS_S if streaming else LONGEST_GAP_S
+        self._longest_gap_s = max(longest_gap_s, _LONGEST_GAP_FRAMES * frame_s)
+        self._most_disorder_s = max(MOST_DISORDER_S, _LONGEST_GAP_FRAMES * frame_s)
+        self._wraps = container_format.name in _WRAPS
+        self._frame_s = frame_s
+        self._recordings = [_Recording(0.0, -math.inf, None)]
+        self._stamp_s: float | None = None  # of the picture's latest packet, on the container's clock
+        self._latest_s = self._until_s = -math.inf  # when that is decoded, and until when the picture is known
+        self._later_s = 0.0  # than it is decoded that packet is shown
+        self._unbroken: tuple[float, float] | None = None  # the sound since its last jump, on the container's clock
+        self._sound_recording, self._sound_shift_s, self._sound_end_s = 0, 0.0, -math.inf
+        self.longest_step_s = 0.0  # from one packet of the picture to the next, where the clock did not jump
+
+    @property
+    def jumped(self) -> bool:
+        """Whether the packets so far come from more than one recording."""
+        return len(self._recordings) > 1
+
+    def packets(self, packets: Iterable[av.Packet], stream: av.VideoStream | av.AudioStream) -> Iterator[av.Packet]:
+        """Of the packets of both streams, in their order in the file, those of one, with stamps in the film's time.
+
+        Of a recording's sound what comes before its own picture, or after the next one's begins, is left out.
+        """
+        if stream is not self._main:
+            yield from self._sound_packets(packets)
+            return
+        for packet in packets:
+            if packet.stream is self._main:
+                shift = self._picture_shift(packet)
+                yield _moved(packet, shift, self._later_s)
+            else:
+                self._hear(packet)
+
+    def _sound_packets(self, packets: Iterable[av.Packet]) -> Iterator[av.Packet]:
+        waiting: collections.deque[_Waiting] = collections.deque()
+        held_s, place, flush = 0.0, None, None
+        for packet in packets:
+            if packet.stream is self._main:
+                self._picture_shift(packet)
+                for each in waiting:
+                    if each.recording is None and not _lies_before(packet.pos, each.place):
+                        each.recording = len(self._recordings) - 1
+            elif not packet.size and _stamp(packet) is None:
+                flush = packet
+            else:
+                place = packet.pos if packet.pos is not None else place  # only the first of a group has one
+                waiting.append(_Waiting(packet, place, self._hear(packet)))
+                held_s += _duration(packet)
+            while waiting and (held_s > _HELD_S or self._is_placed(waiting[0])):
+                held_s -= _duration(waiting[0].packet)
+                yield from self._placed(waiting.popleft())
+        while waiting:
+            yield from self._placed(waiting.popleft())
+        if flush is not None:
+            yield flush
+
+    def _picture_shift(self, packet: av.Packet) -> float:
+        """What is added to the stamps of the picture's next packet, seconds; a jump begins a recording."""
+        stamp = _stamp(packet)
+        if stamp is None:
+            return self._recordings[-1].shift_s
+        shown = _seconds(packet.pts, packet)
+        later = 0.0 if shown is None else self._step(stamp, shown)  # than it is decoded
+        # FFmpeg may take when a recording's last frame is shown from the next one's first.
+        if not -self._most_disorder_s <= later <= self._longest_gap_s:
+            later = self._later_s
+        now = stamp + self._recordings[-1].shift_s
+        if self._stamp_s is not None:
+            now = self._nearest(now, self._latest_s)
+            step = now - self._latest_s
+            if -MOST_DISORDER_S <= step <= self._longest_gap_s or (step > 0 and self._bridged(stamp)):
+                self.longest_step_s = max(self.longest_step_s, step)
+            else:
+                now = self._until_s - later
+                self._recordings.append(_Recording(now - stamp, self._until_s, packet.pos))
+        self._stamp_s, self._latest_s, self._later_s = stamp, now, later
+        if not packet.is_discard:
+            self._until_s = max(self._until_s, now + later + (self._frame_s or _duration(packet)))
+        return now - stamp
+
+    def _bridged(self, stamp: float) -> bool:
+        """Whether the sound ran on through a gap of the picture: one picture was shown for so long."""
+        if self._unbroken is None or self._stamp_s is None:
+            return False
+        (begin, end), gap = self._unbroken, self._longest_gap_s
+        return self._step(self._stamp_s, begin) <= gap and abs(self._step(end, stamp)) <= gap
+
+    def _hear(self, packet: av.Packet) -> bool:
+        """Follows the sound on the container's clock; returns whether the packet goes on where the last one ended."""
+        stamp = _stamp(packet)
+        if stamp is None:
+            return self._unbroken is not None
+        end = stamp + _duration(packet)
+        if self._unbroken is None:
+            self._unbroken = stamp, end
+            return False
+        step = self._step(self._unbroken[1], stamp)
+        runs_on = -MOST_DISORDER_S <= step <= self._longest_gap_s
+        self._unbroken = self._unbroken[0] if runs_on else stamp, end
+        return abs(step) <= _SMOOTH_S
+
+    def _is_placed(self, item: _Waiting) -> bool:
+        """Whether it is known to which recording a packet of sound belongs, and that this has not ended before it."""
+        if not item.smooth and item.recording is None:
+            return False
+        recording, start = self._place(item)
+        return recording < len(self._recordings) - 1 or start is None or start <= self._latest_s
+
+    def _placed(self, item: _Waiting) -> Iterator[av.Packet]:
+        """The packet in the film's time, if its recording's picture is shown then."""
+        recording, start = self._place(item)
+        stamp = _stamp(item.packet)
+        if start is None or stamp is None:
+            yield item.packet
+            return
+        self._sound_recording, self._sound_shift_s = recording, start - stamp
+        self._sound_end_s = start + _duration(item.packet)
+        following = self._recordings[recording + 1 :]
+        ended = bool(following) and start >= following[0].begins_s
+        if not ended and self._sound_end_s >= self._recordings[recording].begins_s:
+            yield _moved(item.packet, self._sound_shift_s, 0.0)
+
+    def _place(self, item: _Waiting) -> tuple[int, float | None]:
+        """The number of the recording that a packet of sound is from, and when it starts in the film, seconds."""
+        stamp = _stamp(item.packet)
+        if stamp is None:
+            return self._sound_recording, None
+        goes_on = self._nearest(stamp + self._sound_shift_s, self._sound_end_s)
+        if item.smooth:
+            return self._place_smooth(item, stamp, goes_on)
+        recording = len(self._recordings) - 1 if item.recording is None else item.recording
+        by_picture = self._nearest(stamp + self._recordings[recording].shift_s, self._latest_s)
+        if self._stamp_s is None or abs(by_picture - self._latest_s) <= self._longest_gap_s:
+            return recording, by_picture
+        # A clock that is not the picture's.
+        if math.isinf(self._sound_end_s):
+            return recording, self._latest_s
+        runs_on = -MOST_DISORDER_S <= goes_on - self._sound_end_s <= self._longest_gap_s
+        return recording, goes_on if runs_on else self._sound_end_s
+
+    def _place_smooth(self, item: _Waiting, stamp: float, goes_on: float) -> tuple[int, float]:
+        """Sound goes on in its recording, unless that is over and the next one's clock happens to fit as well."""
+        following = self._sound_recording + 1
+        if following < len(self._recordings) and goes_on >= (begun := self._recordings[following]).begins_s:
+            by_picture = self._nearest(stamp + begun.shift_s, self._latest_s)
+            if _lies_before(begun.place, item.place) and abs(by_picture - self._latest_s) <= _BESIDE_S:
+                return following, by_picture
+        return self._sound_recording, goes_on
+
+    def _step(self, before: float, now: float) -> float:
+        """From one stamp to another, seconds, across the end of a clock that wraps."""
+        return self._nearest(now - before, 0.0)
+
+    def _nearest(self, time: float, expected: float) -> float:
+        """Of the times that a stamp of a wrapping clock may mean, the one nearest to what is expected."""
+        if not self._wraps or math.isinf(expected):
+            return time
+        return time - _WRAP_S * round((time - expected) / _WRAP_S)
+
+
+def _moved(packet: av.Packet, shift_s: float, later_s: float) -> av.Packet:
+    """The packet with its stamps in the film's time; `later_s`: how long after it is decoded it is shown."""
+    ticks = round(shift_s / packet.time_base)
+    if packet.dts is None:
+        packet.pts = None if packet.pts is None else packet.pts + ticks
+        return packet
+    packet.dts += ticks
+    if packet.pts is not None:
+        packet.pts = packet.dts + round(later_s / packet.time_base)
+    return packet
+
+
+def _stamp(packet: av.Packet) -> float | None:
+    """When a packet is decoded, on the container's clock, seconds; when it is shown where that is all it says."""
+    return _seconds(packet.dts if packet.dts is not None else packet.pts, packet)
+
+
+def _seconds(ticks: int | None, packet: av.Packet) -> float | None:
+    return None if ticks is None else float(ticks * packet.time_base)
+
+
+def _duration(packet: av.Packet) -> float:
+    return float((packet.duration or 0) * packet.time_base)
+
+
+def _lies_before(place: int | None, other: int | None) -> bool:
+    """Whether one place in the file is known to come before another."""
+    return place is not None and other is not None and place < other
