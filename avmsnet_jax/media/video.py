@@ -28,6 +28,8 @@ _LOW_FPS, _TOO_LOW, _PROBED = 24, 2.2, 250
 _MOST_FPS = 480  # containers without a frame rate name that of their clock, such as 1000 or 90,000
 _COVER = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _FEWER = 10
+# Files up to this size are looked through for gaps; larger ones may take as long as they last.
+_SMALL_BYTES, _GAP_S, MOST_GAPS_S = 64e6, 10.0, 4 * 3600
 # Frames that are decoded before they are asked for: as many as fit, and several at a time, as changing threads costs.
 _AHEAD_BYTES, _AT_A_TIME, _MOST_TIMES = 64e6, 4, 8
 
@@ -447,6 +449,8 @@ def _decode(path: str | os.PathLike[str], constant_rate: bool, clock: Clock | No
         fps = _frame_rate(stream, path)
         stream.thread_type = "AUTO"
         looks = _Looks(os.fspath(path), _pixel_aspect(stream))
+        if constant_rate:
+            _check_gaps(path, fps)
         film = Tracks(container, stream, fps)
         timed = _timed(decode(film.packets(stream), path), 1 / fps, film.clock, clock)
         if constant_rate:
@@ -455,6 +459,32 @@ def _decode(path: str | os.PathLike[str], constant_rate: bool, clock: Clock | No
         else:
             for number, (decoded, time) in enumerate(timed, start=1):
                 yield Frame(number, float(time), decoded, looks)
+
+
+def _check_gaps(path: str | os.PathLike[str], fps: Fraction) -> None:
+    """Refuses a small file that would keep us busy for many hours: each gap is filled with the picture before it."""
+    if os.path.getsize(path) > _SMALL_BYTES or _gaps_s(path, None) <= MOST_GAPS_S:
+        return
+    gaps_s = _gaps_s(path, fps)
+    if gaps_s > MOST_GAPS_S:
+        raise UserError(
+            f"{os.fspath(path)} has {gaps_s / 3600:.1f} hours of gaps, in which its picture stands still, and no more "
+            f"than {MOST_GAPS_S / 3600:.0f} are filled; cut them out with ffmpeg"
+        )
+
+
+def _gaps_s(path: str | os.PathLike[str], fps: Fraction | None) -> float:
+    """How long the picture stands still in gaps, in all: by its stamps (`fps` is None), or in the film's time."""
+    gaps, latest = 0.0, math.nan
+    with open_film(path) as container:
+        stream = _required_picture(container, path)
+        for packet in demux(container, stream) if fps is None else Tracks(container, stream, fps).packets(stream):
+            if packet.dts is not None:
+                time = float(packet.dts * stream.time_base) if stream.time_base else math.nan
+                step = time - latest
+                gaps += step if step > _GAP_S and step * (fps or 1) > 2 else 0
+                latest = time
+    return gaps
 
 
 def _take(frames: Iterator[Frame]) -> list[Frame]:
