@@ -68,10 +68,11 @@ class Waveform:
         self._held, self._start = [held], max(start, self._start)
         return held[: max(stop - start, 0)]
 
-    def skip_rest(self) -> None:
-        """Decodes what nobody has asked for, for the sake of `on_chunk`."""
-        for _ in self._chunks:
-            pass
+    def skip_to(self, stop: int) -> None:
+        """Decodes up to sample `stop`, which may lie beyond the end, for the sake of `on_chunk`."""
+        while self._end < stop and (chunk := next(self._chunks, None)) is not None:
+            self._end += len(chunk)
+            self._held, self._start = [], self._end
 
 
 def open_waveform(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
@@ -261,7 +262,7 @@ class _Picture:
             if not table.exists():
                 hdr.write_table(table, self._hdr)
             source = f"in_range={'pc' if frame.color_range == _FULL else 'tv'}:in_color_matrix=bt2020"
-            steps += [("scale", f"{source}:{_EXACT}"), ("format", "gbrp12le"), ("lut3d", f"file={table}")]
+            steps += [("scale", f"{source}:{_EXACT}"), ("format", "gbrp12le"), ("lut3d", f"file={_escaped(table)}")]
         if width % 2 or height % 2:
             whole = "yuv444p" if self._range == "tv" else "yuvj444p"
             ranges = "" if self._converted else f"in_range={self._range}:"
@@ -323,6 +324,11 @@ class _Picture:
             assert packet.pts is not None
             packet.duration = self._durations.pop(packet.pts)
         self._out.mux(packets)
+
+
+def _escaped(path: Path) -> str:
+    """A path as the value of a filter's option."""
+    return re.sub(r"([\\':])", r"\\\1", str(path))
 
 
 class _Sound:
