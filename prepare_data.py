@@ -15,13 +15,12 @@ tvsum, summe: the videos and .mat files as downloaded; tvsum also in the publish
 Run again after it was stopped, or the disk was full, it goes on: films that are finished are not read again.
 """
 
+import os
 import shlex
-import signal
-from typing import Any
 
 from absl import flags
 
-from avmsnet_jax import command, cores, unforeseen
+from avmsnet_jax import command, cores, stopping, unforeseen
 from avmsnet_jax.errors import UserError
 
 DATASET = flags.DEFINE_string("dataset", "", "what --source holds: movies, movie50, summe or tvsum")
@@ -52,7 +51,9 @@ def main(_: list[str]) -> None:
     dataset, source, output = DATASET.value, SOURCE.value, OUTPUT.value
     if dataset not in _DATASETS:
         raise UserError(f"--dataset is {dataset!r}; choose {', '.join(_DATASETS[:-1])} or {_DATASETS[-1]}")
-    signal.signal(signal.SIGTERM, _stop)
+    if not os.path.isdir(source):  # before what takes seconds to import
+        raise UserError(f"there is no folder {source}; --source must be the folder of the collection")
+    stopping.listen()
     from avmsnet_jax.data.prepare import prepare  # a second to import: not for --help or a wrong flag
 
     manifest = prepare(
@@ -81,10 +82,6 @@ def _account(name: str, split: dict[str, int]) -> str:
     films = f"{split['videos']} film{'s' * (split['videos'] > 1)}"
     key = "" if name == "unlabelled" else f", {split['positives'] / split['clips']:.1%} key"
     return f"{name}: {split['clips']} clips of {films}{key}"
-
-
-def _stop(*_: Any) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -17,15 +17,14 @@ A film that fails does not stop the others; the exit status is then 2. A film th
 """
 
 import shlex
-import signal
 import sys
-from typing import Any
 
 from absl import flags
 
-from avmsnet_jax import command
+from avmsnet_jax import command, stopping
 from avmsnet_jax.config import Config
-from avmsnet_jax.errors import UserError
+from avmsnet_jax.errors import UserError, printable
+from avmsnet_jax.media import films
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", "", "a training run, one of its steps, or a converted checkpoint")
 OUTPUT = flags.DEFINE_string("output", "", "folder for the summaries, a folder for each film")
@@ -50,15 +49,16 @@ def main(config: Config, movies: list[str]) -> None:
     command.require(CHECKPOINT, OUTPUT)
     if BUDGET.value is not None:
         config.summarize.budget = BUDGET.value
-    signal.signal(signal.SIGTERM, _stop)
+    stopping.listen()
+    films.check_any(films.listed(movies))
     from avmsnet_jax.summarize.run import Outcome, summarize  # seconds to import: not for --help or a wrong flag
 
     def tell(number: int, count: int, outcome: Outcome) -> None:
         place = f"[{number}/{count}] " * (count > 1)
         if not outcome.error and not outcome.skipped:
-            print(f"{place}{outcome.folder}/summary.mp4: {outcome.account}", flush=True)
+            print(printable(f"{place}{outcome.folder}/summary.mp4: {outcome.account}"), flush=True)
         elif outcome.error and count > 1:
-            print(f"{place}{outcome.film}: {outcome.error}", file=sys.stderr, flush=True)
+            print(printable(f"{place}{outcome.film}: {outcome.error}"), file=sys.stderr, flush=True)
 
     outcomes = summarize(
         movies,
@@ -76,10 +76,6 @@ def main(config: Config, movies: list[str]) -> None:
         raise UserError(failed[0].error)
     if failed:
         raise UserError(f"{len(failed)} of {len(outcomes)} films could not be summarized, for the reasons above")
-
-
-def _stop(*_: Any) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ or removed, and no link is followed: what a user, or somebody else, has put in s
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import os
 import shutil
@@ -15,9 +16,10 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from avmsnet_jax import stopping
 from avmsnet_jax.errors import UserError
 
 _LOCK = "lock"
@@ -46,7 +48,8 @@ def staged(target: Path) -> Iterator[Path]:
             _clear(place, target)
             try:
                 (place / _NEW).mkdir()
-                yield place / _NEW / target.name
+                with stopping.undone(functools.partial(_clear, place, target)):
+                    yield place / _NEW / target.name
                 if target.is_dir():
                     os.rename(target, place / _OLD)
                 os.replace(place / _NEW / target.name, target)
@@ -76,17 +79,24 @@ def working_place(target: Path, kind: str) -> Iterator[Path]:
         lock = _enter(place, target)
         try:
             _check_ours(place)
-            yield place
+            with stopping.undone(functools.partial(_remove_if_empty, place, made)):
+                yield place
         finally:
-            with contextlib.suppress(OSError):  # a disk that is read-only by now; the next process may be in it already
-                if os.listdir(place) == [_LOCK]:
-                    os.unlink(place / _LOCK)
-                    place.rmdir()
+            _remove_if_empty(place, [])
             _release(lock)
     finally:
-        for parent in made:
-            with contextlib.suppress(OSError):
-                parent.rmdir()
+        _remove_if_empty(place, made)
+
+
+def _remove_if_empty(place: Path, made: Sequence[Path]) -> None:
+    """Removes a working place that holds nothing but its lock, and the directories that were made for it."""
+    with contextlib.suppress(OSError):  # a disk that is read-only by now; the next process may be in it already
+        if os.listdir(place) == [_LOCK]:
+            os.unlink(place / _LOCK)
+            place.rmdir()
+    for parent in made:
+        with contextlib.suppress(OSError):
+            parent.rmdir()
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import io
 import json
 import os
@@ -12,6 +13,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from absl import logging
 
+from avmsnet_jax import stopping
 from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.data import MANIFEST
 from avmsnet_jax.data.film import software
@@ -111,12 +113,11 @@ def _working_place(output: Path) -> Iterator[Path]:
             try:
                 _check_free(output)  # the run before may have finished meanwhile
                 _tidy(place)
-                yield place
+                with stopping.undone(functools.partial(_abandon, place)):
+                    yield place
             except BaseException as error:
                 _tidy(place)
-                films = len(list((place / "films").glob("*/done.json")))
-                if films:
-                    kept = f"{films} finished film{'s are' if films > 1 else ' is'} kept: the same command goes on"
+                kept = _kept(place)
                 if isinstance(error, KeyboardInterrupt) and kept:
                     raise KeyboardInterrupt(kept) from None
                 if isinstance(error, UserError) and kept:
@@ -150,6 +151,20 @@ def _tidy(place: Path) -> None:
         os.replace(shard, place / "shards" / shard.name)
     for unfinished in [place / "set", *place.glob(".*"), *place.glob("*/.*")]:
         remove(unfinished)
+
+
+def _kept(place: Path) -> str:
+    """What a working place holds that need not be made again, in words."""
+    films = len(list((place / "films").glob("*/done.json")))
+    return f"{films} finished film{'s are' if films > 1 else ' is'} kept: the same command goes on" if films else ""
+
+
+def _abandon(place: Path) -> str:
+    _tidy(place)
+    kept = _kept(place)
+    if not kept:
+        empty(place)
+    return kept
 
 
 @contextlib.contextmanager

@@ -13,9 +13,11 @@ import numpy as np
 import soxr
 
 from avmsnet_jax.errors import UserError, printable
-from avmsnet_jax.media.video import decode, demux, open_film, picture_stream, stamp_s, tracks
+from avmsnet_jax.media.opening import open_film
+from avmsnet_jax.media.video import decode, demux, picture_stream, stamp_s, tracks
 
 SAMPLE_RATE = 22050  # Hz: SoundNet's
+LOWEST_RATE, HIGHEST_RATE = 100, 6_000_000  # Hz: a second is held at a time; DSD at 512 fs comes as 2.8 MHz
 
 # Containers round time stamps (Matroska to a millisecond), and sound that is cut or stretched by a little at every
 # one of them is worse than sound that is a little off: half a frame at 25 a second.
@@ -135,6 +137,11 @@ def _decode(path: str | os.PathLike[str], sample_rate: int, stereo: bool) -> Ite
         heard = 0  # samples at the file's rate, from the first frame of the picture on
         silence = np.zeros((0, 2) if stereo else 0, np.float32)
         for sound, rate_now, start in _timed(decode(film.packets(film.sound), path), origin, path, stereo):
+            if not LOWEST_RATE <= rate_now <= HIGHEST_RATE:
+                raise UserError(
+                    f"{os.fspath(path)} has sound of {rate_now} Hz, and only {LOWEST_RATE} to {HIGHEST_RATE} are read; "
+                    "convert it with ffmpeg -ar 48000"
+                )
             if resampler is None or rate_now != rate:
                 if resampler is not None:
                     yield resampler.resample_chunk(silence, last=True)

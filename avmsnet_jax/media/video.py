@@ -2,7 +2,6 @@
 
 import collections
 import concurrent.futures
-import contextlib
 import dataclasses
 import functools
 import itertools
@@ -20,6 +19,7 @@ from av.stream import Disposition
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from avmsnet_jax.errors import UserError
+from avmsnet_jax.media.opening import open_film
 from avmsnet_jax.media.splices import LONGEST_GAP_S, MOST_DISORDER_S, FilmClock
 
 # A header's rate below the one is compared with how often the first frames come, and not believed if they come more
@@ -28,6 +28,8 @@ _LOW_FPS, _TOO_LOW, _PROBED = 24, 2.2, 250
 _MOST_FPS = 480  # containers without a frame rate name that of their clock, such as 1000 or 90,000
 _COVER = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _FEWER = 10
+# Files up to this size are looked through for gaps; larger ones may take as long as they last.
+_SMALL_BYTES, _GAP_S, MOST_GAPS_S = 64e6, 10.0, 4 * 3600
 # Frames that are decoded before they are asked for: as many as fit, and several at a time, as changing threads costs.
 _AHEAD_BYTES, _AT_A_TIME, _MOST_TIMES = 64e6, 4, 8
 
@@ -227,30 +229,10 @@ class Frame:
         return self._orientation.applied_to(picture)
 
 
-# Titles in another encoding than UTF-8 are no reason to refuse a film. PyAV 19 dropped the option.
-_OPEN: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
-
-
 def stamp_s(frame: av.VideoFrame | av.AudioFrame) -> Fraction | None:
     """When a frame is shown or heard on the container's clock, seconds; None where the container has none."""
     ticks = frame.pts if frame.pts is not None else frame.dts  # AVI, for one, says only when frames are decoded
     return ticks * frame.time_base if ticks is not None and frame.time_base else None
-
-
-@contextlib.contextmanager
-def open_film(path: str | os.PathLike[str]) -> Iterator[av.container.InputContainer]:
-    """Opens a film (or a sound file) for reading; what goes wrong inside becomes a UserError that names it."""
-    try:
-        with av.open(os.fspath(path), **_OPEN) as container:
-            if container.format.name == "tty":  # FFmpeg draws any text as a film of a terminal
-                raise UserError(f"{path} is text, and no film; take it away")
-            yield container
-    except FileNotFoundError:
-        raise UserError(f"there is no film {path}; check the path") from None
-    except av.FFmpegError as error:
-        raise UserError(
-            f"cannot read {path}: {error.strerror}; check that it plays, or convert it again with ffmpeg"
-        ) from error
 
 
 def picture_stream(container: av.container.InputContainer) -> av.VideoStream | None:
@@ -358,7 +340,7 @@ def decode(packets: Iterable[av.Packet], path: str | os.PathLike[str]) -> Iterat
     for packet in packets:
         try:
             yield from packet.decode()
-        except av.InvalidDataError:
+        except (av.InvalidDataError, av.ArgumentError):  # the latter for a picture beyond the bounds of `open_film`
             continue
         except EOFError:  # FFmpeg's: the flush at the end of a file, where one came already
             return
@@ -467,6 +449,8 @@ def _decode(path: str | os.PathLike[str], constant_rate: bool, clock: Clock | No
         fps = _frame_rate(stream, path)
         stream.thread_type = "AUTO"
         looks = _Looks(os.fspath(path), _pixel_aspect(stream))
+        if constant_rate:
+            _check_gaps(path, fps)
         film = Tracks(container, stream, fps)
         timed = _timed(decode(film.packets(stream), path), 1 / fps, film.clock, clock)
         if constant_rate:
@@ -475,6 +459,32 @@ def _decode(path: str | os.PathLike[str], constant_rate: bool, clock: Clock | No
         else:
             for number, (decoded, time) in enumerate(timed, start=1):
                 yield Frame(number, float(time), decoded, looks)
+
+
+def _check_gaps(path: str | os.PathLike[str], fps: Fraction) -> None:
+    """Refuses a small file that would keep us busy for many hours: each gap is filled with the picture before it."""
+    if os.path.getsize(path) > _SMALL_BYTES or _gaps_s(path, None) <= MOST_GAPS_S:
+        return
+    gaps_s = _gaps_s(path, fps)
+    if gaps_s > MOST_GAPS_S:
+        raise UserError(
+            f"{os.fspath(path)} has {gaps_s / 3600:.1f} hours of gaps, in which its picture stands still, and no more "
+            f"than {MOST_GAPS_S / 3600:.0f} are filled; cut them out with ffmpeg"
+        )
+
+
+def _gaps_s(path: str | os.PathLike[str], fps: Fraction | None) -> float:
+    """How long the picture stands still in gaps, in all: by its stamps (`fps` is None), or in the film's time."""
+    gaps, latest = 0.0, math.nan
+    with open_film(path) as container:
+        stream = _required_picture(container, path)
+        for packet in demux(container, stream) if fps is None else Tracks(container, stream, fps).packets(stream):
+            if packet.dts is not None:
+                time = float(packet.dts * stream.time_base) if stream.time_base else math.nan
+                step = time - latest
+                gaps += step if step > _GAP_S and step * (fps or 1) > 2 else 0
+                latest = time
+    return gaps
 
 
 def _take(frames: Iterator[Frame]) -> list[Frame]:

@@ -12,6 +12,7 @@ import numpy as np
 from av.video.reformatter import Colorspace
 
 from avmsnet_jax.errors import UserError
+from avmsnet_jax.media.opening import local_url
 
 _AUDIO_CHUNK = 1024  # samples of an AAC frame
 
@@ -43,7 +44,7 @@ def write_movie(
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.mp4")
     try:
-        with av.open(str(temporary), "w", options={"movflags": "faststart"}) as container:
+        with av.open(local_url(temporary), "w", options={"movflags": "faststart"}) as container:
             _encode(path, container, frames, Fraction(fps).limit_denominator(1001), waveform, sample_rate)
         os.replace(temporary, path)
     except OSError as error:  # av.FFmpegError of files and disks among them

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
@@ -15,6 +16,7 @@ from av.video.frame import PictureType
 
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media import audio, video
+from avmsnet_jax.media.opening import local_url, open_film
 from avmsnet_jax.summarize import hdr
 from avmsnet_jax.summarize.score import Watched
 
@@ -92,7 +94,10 @@ def cut(
     parts = takes(watched, ranges)
     tick = 1 / watched.rate if watched.steady else _TICK
     sound = _Sound(watched, parts)
-    with tempfile.TemporaryDirectory() as scratch, av.open(str(path), "w", options={"movflags": "faststart"}) as out:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        av.open(local_url(path), "w", options={"movflags": "faststart"}) as out,
+    ):
         out.set_chapters(_chapters(parts))
         picture: _Picture | None = None
         for take, index, frame in _frames(watched, parts):
@@ -169,7 +174,7 @@ def _frames(watched: Watched, parts: Sequence[Take]) -> Iterator[tuple[Take, int
 def _decoded(watched: Watched, first: int) -> Iterator[tuple[int | None, av.VideoFrame]]:
     """Decoded frames with their numbers, from one that is at or before `first` on; None for one that is not known."""
     film, stamps = watched.scores.film, watched.stamps_s
-    with video.open_film(film) as container:
+    with open_film(film) as container:
         stream = video.picture_stream(container)
         assert stream is not None
         stream.thread_type = "AUTO"
@@ -257,7 +262,7 @@ class _Picture:
             if not table.exists():
                 hdr.write_table(table, self._hdr)
             source = f"in_range={'pc' if frame.color_range == _FULL else 'tv'}:in_color_matrix=bt2020"
-            steps += [("scale", f"{source}:{_EXACT}"), ("format", "gbrp12le"), ("lut3d", f"file={table}")]
+            steps += [("scale", f"{source}:{_EXACT}"), ("format", "gbrp12le"), ("lut3d", f"file={_escaped(table)}")]
         if width % 2 or height % 2:
             whole = "yuv444p" if self._range == "tv" else "yuvj444p"
             ranges = "" if self._converted else f"in_range={self._range}:"
@@ -319,6 +324,11 @@ class _Picture:
             assert packet.pts is not None
             packet.duration = self._durations.pop(packet.pts)
         self._out.mux(packets)
+
+
+def _escaped(path: Path) -> str:
+    """A path as the value of a filter's option."""
+    return re.sub(r"([\\':])", r"\\\1", str(path))
 
 
 class _Sound:
@@ -393,7 +403,7 @@ class _Sound:
 
 def _sound_of(film: Path) -> tuple[int, int]:
     """Sample rate and channels of a summary's sound."""
-    with video.open_film(film) as container:
+    with open_film(film) as container:
         stream, _ = video.sound_stream(container, video.picture_stream(container))
         assert stream is not None
         rate = stream.rate if stream.rate in _AAC_HZ else _MOST_HZ

@@ -13,7 +13,8 @@ import numpy as np
 from av.video.reformatter import Colorspace
 from PIL import Image, ImageDraw, ImageFont
 
-from avmsnet_jax.media.video import open_film, read_frames, read_info
+from avmsnet_jax.media.opening import local_url, open_film
+from avmsnet_jax.media.video import read_frames, read_info
 from avmsnet_jax.staging import staged
 from avmsnet_jax.summarize.result import Scores, Summary
 
@@ -238,7 +239,7 @@ def _encode(
 ) -> None:
     """Writes pictures as H.264, with the sound of `source` as it is."""
     with contextlib.ExitStack() as stack:
-        target = stack.enter_context(av.open(str(path), "w", options={"movflags": "faststart"}))
+        target = stack.enter_context(av.open(local_url(path), "w", options={"movflags": "faststart"}))
         heard = stack.enter_context(open_film(source))
         first = next(pictures)
         video = target.add_stream("libx264", rate=fps, options={"crf": "20", "preset": "veryfast"})

@@ -21,8 +21,9 @@ from avmsnet_jax import json_file, unforeseen
 from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config, MeshConfig
 from avmsnet_jax.data import beam
-from avmsnet_jax.errors import UserError
-from avmsnet_jax.media import video
+from avmsnet_jax.data.sources import is_file_name
+from avmsnet_jax.errors import UserError, printable
+from avmsnet_jax.media import films, video
 from avmsnet_jax.staging import empty, staged, taken, working_place
 from avmsnet_jax.summarize import choose, cut, explain, report, score, timeline
 from avmsnet_jax.summarize.result import Summary
@@ -31,7 +32,6 @@ from avmsnet_jax.weights import checkpoint
 SUMMARY, SCORES, FACTS = "summary.mp4", "scores.csv", "summary.json"
 OVERLAY = "overlay.mp4"
 _FILES = {SUMMARY, SCORES, FACTS, OVERLAY, timeline.EDL, timeline.OTIO, "report.html"}
-_NO_FILMS = {".csv", ".json", ".txt", ".md", ".srt", ".vtt", ".ass", ".nfo", ".jpg", ".jpeg", ".png", ".webp", ".html"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,10 +81,9 @@ def summarize(
       UserError: what concerns no single film: the checkpoint, the configuration, two films of one name, no films.
     """
     choose.parse_budget(config.summarize.budget)
-    films = list_films(movies)
+    listed = films.listed(movies)
     output = Path(os.path.abspath(output))
-    folders = [output / film.stem for film in films]
-    tasks = list(zip(films, folders, strict=True))
+    tasks = [(film, output / film.stem) for film in listed]
     one = functools.partial(_attempt, config, _Weights.of(directory), overwrite)
     if beam_options is not None:
         outcomes = _on_beam(tasks, one, output, beam_options)
@@ -96,33 +95,6 @@ def summarize(
         outcomes.append(one(task))
         on_film(len(outcomes), len(tasks), outcomes[-1])
     return outcomes
-
-
-def list_films(movies: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """The films that are meant by films and folders, each folder's in order of name.
-
-    Raises:
-      UserError: a folder holds none, or two films would have the same summary.
-    """
-    films: list[Path] = []
-    for movie in map(Path, movies):
-        if not movie.is_dir():
-            films.append(movie)
-            continue
-        inside = [path for path in sorted(movie.iterdir()) if path.is_file() and not path.name.startswith(".")]
-        inside = [path for path in inside if path.suffix.lower() not in _NO_FILMS]
-        if not inside:
-            raise UserError(f"there is no film in {movie}; give films, or a folder that holds some")
-        films += inside
-    names: dict[str, Path] = {}
-    for film in films:
-        if film.stem in names:
-            raise UserError(
-                f"{names[film.stem]} and {film} would both be summarized in {film.stem}; rename one, "
-                "or summarize them one by one"
-            )
-        names[film.stem] = film
-    return films
 
 
 def summarize_film(
@@ -142,7 +114,7 @@ def summarize_film(
       UserError: the film cannot be read, or has no place for what is asked.
     """
     options = config.summarize
-    with _bar(f"watching {film.name}", score.expected_clips(film, options.spacing_s), "clip") as bar:
+    with _bar(f"watching {printable(film.name)}", score.expected_clips(film, options.spacing_s), "clip") as bar:
         watched = score.watch(
             film,
             network,
@@ -155,7 +127,7 @@ def summarize_film(
     choice = choose.choose(watched, options)
     kept = [span for span, shot in zip(choice.ranges, choice.shots, strict=True) if shot.chosen]
     folder.mkdir()
-    with _bar(f"cutting {film.name}", sum(stop - first for first, stop in kept), "frame") as bar:
+    with _bar(f"cutting {printable(film.name)}", sum(stop - first for first, stop in kept), "frame") as bar:
         cut.cut(watched, kept, folder / SUMMARY, bar.update)
     summary = Summary(watched.scores, choice.shots, choice.budget_s, choice.length_s, facts)
     _write_scores(summary, folder / SCORES)
@@ -163,7 +135,7 @@ def summarize_film(
     takes = cut.takes(watched, kept)
     timeline.write_edl(watched, takes, folder / timeline.EDL)
     timeline.write_otio(watched, takes, folder / timeline.OTIO)
-    with _bar(f"drawing over {film.name}", sum(stop - first for first, stop in kept), "frame") as bar:
+    with _bar(f"drawing over {printable(film.name)}", sum(stop - first for first, stop in kept), "frame") as bar:
         explain.write_overlay(summary, folder / OVERLAY, bar.update)
     report.write_report(summary, folder, shown_in=shown_in)
     return summary
@@ -195,6 +167,8 @@ def _attempt(config: Config, weights: _Weights, overwrite: bool, task: tuple[Pat
 
 
 def _summarized(config: Config, weights: _Weights, overwrite: bool, film: Path, folder: Path) -> Outcome:
+    if not is_file_name(film.stem):
+        raise UserError(f"{film} has no name before its suffix, which its summary's folder needs; rename it")
     if taken(folder):
         if not overwrite and _is_summary(folder):
             return Outcome(film, folder, skipped=True)

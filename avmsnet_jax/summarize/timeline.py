@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
+from avmsnet_jax.errors import printable
 from avmsnet_jax.summarize.cut import Take, clock
 from avmsnet_jax.summarize.score import Watched
 
@@ -17,7 +18,11 @@ def write_edl(watched: Watched, takes: Sequence[Take], path: Path) -> None:
     """
     scores, timecode = watched.scores, watched.timecode
     channels = "AA/V" if scores.has_sound else "V"
-    lines = [f"TITLE: {' '.join(scores.film.stem.split())}", f"FCM: {'' if timecode.drop else 'NON-'}DROP FRAME", ""]
+    lines = [
+        f"TITLE: {printable(' '.join(scores.film.stem.split()))}",
+        f"FCM: {'' if timecode.drop else 'NON-'}DROP FRAME",
+        "",
+    ]
     record = 0
     rate = watched.rate if watched.rate >= 1 else Fraction(timecode.base)
     for number, (start, length) in enumerate(_frames(takes, rate), start=1):
@@ -25,7 +30,7 @@ def write_edl(watched: Watched, takes: Sequence[Take], path: Path) -> None:
         placed = (timecode.text(frame, start=0) for frame in (record, record + length))
         lines += [
             f"{number:03d}  AX       {channels:5} C        {' '.join([*source, *placed])}",
-            f"* FROM CLIP NAME: {scores.film.name}",
+            f"* FROM CLIP NAME: {printable(scores.film.name)}",
         ]
         record += length
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -49,13 +54,15 @@ def write_otio(watched: Watched, takes: Sequence[Take], path: Path) -> bool:
             otio.opentime.RationalTime(first + start, rate), otio.opentime.RationalTime(length, rate)
         )
 
-    timeline = otio.schema.Timeline(name=scores.film.stem)
+    timeline = otio.schema.Timeline(name=printable(scores.film.stem))
     kinds = [otio.schema.TrackKind.Video, *[otio.schema.TrackKind.Audio] * scores.has_sound]
     for kind in kinds:
         track = otio.schema.Track(name=kind, kind=kind)
         for take, (start, length) in zip(takes, _frames(takes, watched.rate), strict=True):
             media = otio.schema.ExternalReference(scores.film.absolute().as_uri(), span(0, scores.n_frames))
-            track.append(otio.schema.Clip(f"{scores.film.name} {clock(take.start_s)}", media, span(start, length)))
+            track.append(
+                otio.schema.Clip(f"{printable(scores.film.name)} {clock(take.start_s)}", media, span(start, length))
+            )
         timeline.tracks.append(track)
     otio.adapters.write_to_file(timeline, str(path))
     return True

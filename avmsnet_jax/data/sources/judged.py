@@ -11,15 +11,9 @@ import numpy as np
 from avmsnet_jax.data import clips
 from avmsnet_jax.data.sources import COUNT_SLACK, Video
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.media import audio, video
+from avmsnet_jax.media import audio, films, video
 
 BUDGET = 0.15  # of a video's frames: the length of a summary in both benchmarks
-
-# What lies beside the films under their names: thumbnails, annotations, subtitles.
-_NO_FILMS = (
-    *(".jpg", ".jpeg", ".png", ".gif", ".webp", ".wav", ".mp3", ".m4a", ".srt", ".vtt", ".txt", ".html", ".json"),
-    *(".mat", ".csv", ".tsv", ".npy", ".npz", ".h5", ".zip", ".part"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +117,7 @@ def film_of(files: Sequence[Path], name: str) -> Path:
     Raises:
       UserError: there is none.
     """
-    for path in files:
-        if path.stem == name and path.suffix.lower() not in _NO_FILMS:
+    for path in films.among(files):
+        if path.stem == name:
             return path
     raise UserError(f"no film called {name}.* (mp4, webm, ...) in the folder; download it, or leave the video out")

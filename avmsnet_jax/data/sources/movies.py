@@ -10,11 +10,10 @@ from avmsnet_jax.data.sources import UNLABELLED, Collection, Skipped, Video
 from avmsnet_jax.data.sources.tables import read_labels, read_rows
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media import audio, video
+from avmsnet_jax.media.films import in_folder
 
 KEYSHOTS_SUFFIX = ".keyshots.csv"
 LABELS_SUFFIX = ".labels.csv"
-
-_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # FFmpeg takes them for films of one frame
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +83,8 @@ def find_films(source: Path, test_fraction: float) -> Collection:
                 if (film.name, film.split) in names
             ]
             skipped += [dataclasses.replace(item, video=f"{split}/{item.video}") for item in left_out]
-    beside = [Skipped(path.name, "beside the folders train and test; move it into one") for path in _candidates(source)]
+    reason = "beside the folders train and test; move it into one"
+    beside = [Skipped(path.name, reason) for path in in_folder(source)]
     return Collection(films, skipped + beside)
 
 
@@ -109,11 +109,6 @@ def read_key_shots(path: Path) -> tuple[tuple[float, float], ...]:
     return tuple(shots)
 
 
-def _candidates(folder: Path) -> list[Path]:
-    """Files that may be films: whatever is neither hidden nor a table."""
-    return [path for path in _visible(folder) if path.suffix.lower() != ".csv"]
-
-
 def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
@@ -128,11 +123,9 @@ def _films_in(folder: Path, split: str) -> tuple[list[Film], list[Skipped]]:
             names = f"FILM{KEYSHOTS_SUFFIX} or FILM{LABELS_SUFFIX}"
             skipped.append(Skipped(path.name, f"not the name of a table that is read; call it {names}"))
     films: dict[str, Film] = {}
-    candidates = _candidates(folder)
+    candidates = in_folder(folder)
     for path in candidates:
         try:
-            if path.suffix.lower() in _PICTURES:
-                raise UserError("a picture, and no film; take it away")
             if path.stem in films:
                 raise UserError(f"has the same name as {films[path.stem].path.name}; rename it, or take it away")
             films[path.stem] = _film(path, tables.get(path.stem, ()), split)

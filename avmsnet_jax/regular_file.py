@@ -1,0 +1,32 @@
+"""Makes sure that what is about to be opened is a file."""
+
+import os
+import stat
+
+from avmsnet_jax.errors import UserError
+
+_OTHERS = (
+    (stat.S_ISFIFO, "a pipe; save it to a file first"),
+    (stat.S_ISSOCK, "a socket; save what it sends to a file first"),
+    (stat.S_ISCHR, "a device; save it to a file first"),
+    (stat.S_ISBLK, "a device; save it to a file first"),
+    (stat.S_ISDIR, "a folder; give a file"),
+)
+
+
+def check(path: str | os.PathLike[str]) -> None:
+    """Refuses what is no file without opening it: a pipe would make the reader wait for ever.
+
+    Raises:
+      FileNotFoundError: there is nothing; only the caller knows what that means.
+      UserError: there is a pipe, a socket, a device or a folder, or the path cannot be followed.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"there is no file {os.fspath(path)}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {os.fspath(path)}: {error.strerror}; rename it, or check the path") from None
+    for is_kind, words in _OTHERS:
+        if is_kind(mode):
+            raise UserError(f"{os.fspath(path)} is {words}")

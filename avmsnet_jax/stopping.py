@@ -1,0 +1,68 @@
+"""Ctrl-C and SIGTERM that end a command within two seconds, whatever C code is running.
+
+Python runs signal handlers between two of its own instructions, in the main thread. One call of FFmpeg's that reads
+through a terabyte of zeros, or waiting for a thread that makes such a call, would hold them off for as long as it
+takes. But the C half of Python's handlers writes to a file descriptor at once. A thread that reads from it gives the
+main thread a moment to end in order, which is the usual case; then it removes what is unfinished and ends the process.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+GRACE_S = 1.5
+STATUS = 130  # of a process that was interrupted
+
+_undo: list[Callable[[], str | None]] = []
+_said = threading.Lock()
+
+
+def listen() -> None:
+    """Makes SIGTERM the same as Ctrl-C, a KeyboardInterrupt, and sees to it that both are heard. Main thread only."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(reading,), name="stopping", daemon=True).start()
+
+
+@contextlib.contextmanager
+def undone(undo: Callable[[], str | None]) -> Iterator[None]:
+    """Calls `undo` if the process has to be ended within the block without leaving it; the last block's first.
+
+    `undo` may return words on what is left. It runs in another thread while the block may still be at work, and what it
+    raises is ignored.
+    """
+    _undo.append(undo)
+    try:
+        yield
+    finally:
+        _undo.remove(undo)
+
+
+def say(what_is_left: str = "") -> None:
+    """Says on standard error, once in a process, that the command was interrupted."""
+    if _said.acquire(blocking=False):
+        program = os.path.basename(sys.argv[0])
+        print(": ".join(filter(None, [program, "interrupted", what_is_left])), file=sys.stderr, flush=True)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _watch(reading: int) -> None:
+    while os.read(reading, 1)[0] not in (signal.SIGINT, signal.SIGTERM):
+        pass
+    time.sleep(GRACE_S)
+    words = ""
+    for undo in reversed(_undo):
+        with contextlib.suppress(Exception):
+            words = undo() or words
+    say(words)
+    os._exit(STATUS)

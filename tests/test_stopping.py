@@ -1,0 +1,65 @@
+"""A command that hangs in C code is ended by Ctrl-C and SIGTERM, and leaves nothing behind."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+# `sqlite3` runs an endless query in one call, as FFmpeg may read through an endless file.
+QUERY = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT max(i) FROM n"
+PROGRAM = f"""
+import sqlite3, sys, threading
+from pathlib import Path
+from avmsnet_jax import command, stopping
+from avmsnet_jax.staging import staged
+
+def endless():
+    sqlite3.connect(":memory:").execute({QUERY!r})
+
+def main(arguments):
+    stopping.listen()
+    with staged(Path(arguments[0])) as stage:
+        stage.mkdir()
+        (stage / "half").write_text("written")
+        print("begun", flush=True)
+        if arguments[1] == "thread":
+            thread = threading.Thread(target=endless)
+            thread.start()
+            thread.join()
+        endless()
+
+command.run(main, positional="PLACE")
+"""
+
+
+@pytest.mark.parametrize("where", ["main", "thread"])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_is_heard_in_the_middle_of_a_call(environment, tmp_path, how, where):
+    place = tmp_path / "new" / "place"
+    command = [sys.executable, "-c", PROGRAM, str(place), where]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    time.sleep(0.2)
+    process.send_signal(how)
+    began = time.monotonic()
+    _, errors = process.communicate(timeout=30)
+    assert time.monotonic() - began < 10  # 2 s where the machine is not busy
+    assert process.returncode == 130
+    assert errors == "-c: interrupted\n"
+    assert not list(Path(tmp_path).iterdir())
+
+
+def test_an_orderly_end_is_not_cut_short(environment, tmp_path):
+    program = PROGRAM.replace("        endless()\n", "        raise KeyboardInterrupt('half is kept')\n")
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "place"), "main"],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (130, "-c: interrupted: half is kept\n")
+    assert not list(Path(tmp_path).iterdir())
