@@ -20,6 +20,7 @@ import jax
 from tqdm import tqdm
 
 from avmsnet_jax import mesh as mesh_lib
+from avmsnet_jax.clock import clock
 from avmsnet_jax.config import Config, MeshConfig
 from avmsnet_jax.data import beam
 from avmsnet_jax.errors import UserError
@@ -186,7 +187,7 @@ def _attempt(config: Config, directory: str, overwrite: bool, task: tuple[Path, 
     except UserError as error:
         return Outcome(Path(_shown(film)), folder, error=str(error))
     chosen = sum(shot.chosen for shot in summary.shots)
-    lengths = f"{cut.clock(round(summary.length_s))} of {cut.clock(round(summary.scores.duration_s))}"
+    lengths = f"{clock(round(summary.length_s))} of {clock(round(summary.scores.duration_s))}"
     return Outcome(film, folder, account=f"{lengths} in {chosen} shot{'s' * (chosen > 1)}")
 
 

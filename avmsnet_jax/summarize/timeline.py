@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from avmsnet_jax.summarize.cut import Take, clock
+from avmsnet_jax.clock import clock
+from avmsnet_jax.summarize.cut import Take
 from avmsnet_jax.summarize.score import Watched
 
 EDL, OTIO = "summary.edl", "summary.otio"
