@@ -17,7 +17,7 @@ from avmsnet_jax.evaluation.metrics import (
 )
 
 _BLUE, _AMBER, _GREY, _GREEN = "#1b5e8c", "#f2b134", "#777777", "#3c8d5a"
-_MOST_POINTS = 600  # of a curve drawn point by point: a picture is some 1,000 pixels wide
+_MOST_POINTS = 400  # of a curve drawn point by point: a picture is some 1,000 pixels wide
 _MOST_SHADED = 150  # shots: more are narrower than a few pixels
 _TICKS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800)  # seconds from one to the next
 
@@ -84,7 +84,7 @@ def judged_curve(
     times = np.arange(count) / rate
     mean = users.mean(axis=0)
     one = len(users) == 1
-    _curve(curve, times, _stretched(mean), _GREEN, "the user" if one else "mean of the users")
+    _curve(curve, times, _stretched(mean), _GREEN, "the user" if one else "mean of the users", band=False)
     _curve(curve, times, _stretched(scores), _BLUE, "score")
     curve.set(ylabel="least to greatest", ylim=(-0.04, 1.04), yticks=(0, 1), xlim=(0, count / rate))
     _title(curve, video, context)
@@ -162,7 +162,13 @@ def calibration_curve(context: str, scores: np.ndarray, labels: np.ndarray, path
     curve.plot((0, 1), (0, 1), color=_GREY, linewidth=1.0, linestyle="--", label="a score is a probability")
     label = f"clips by score: error {found.error:.3f}"
     curve.scatter(
-        found.scores[held], shares, 8 + 120 * counts / counts.max(), color=_BLUE, label=label, clip_on=False, zorder=3
+        found.scores[held],
+        shares,
+        10 + 120 * counts / max(counts.max(), 100),
+        color=_BLUE,
+        label=label,
+        clip_on=False,
+        zorder=3,
     )
     low, high = wilson_interval(shares * counts, counts).T
     interval = "95% interval of the share (Wilson)"
@@ -172,30 +178,37 @@ def calibration_curve(context: str, scores: np.ndarray, labels: np.ndarray, path
     width = 1 / len(found.counts)
     bars.bar((np.arange(len(found.counts)) + 0.5) * width, found.counts, width * 0.9, color=_BLUE)
     bars.set(xlabel="score", ylabel="clips", yscale="log", ylim=(0.7, 4.0 * max(found.counts.max(), 1)))
+    bars.tick_params(axis="y", which="both", left=False, labelleft=False)
     for place, count in zip((np.flatnonzero(held) + 0.5) * width, counts, strict=True):
         bars.annotate(f"{count}", (place, count), (0, 2), textcoords="offset points", ha="center", fontsize=7)
     _save(figure, path)
 
 
-def _curve(axes: Any, times: np.ndarray, values: np.ndarray, colour: str, label: str) -> None:
-    """A line through values over time; of more than the picture has room for their mean, over a band of all."""
-    if len(values) <= _MOST_POINTS:
+def _curve(axes: Any, times: np.ndarray, values: np.ndarray, colour: str, label: str, band: bool = True) -> None:
+    """A line through values over time; where they change too often for the picture, their mean over a band of all."""
+    changes = np.count_nonzero(np.diff(values))
+    if changes <= _MOST_POINTS:
         marker = "." if len(values) <= _MOST_POINTS / 3 else ""
-        axes.plot(times, values, marker=marker, color=colour, linewidth=1.4, label=label)
+        axes.plot(times, values, marker=marker, color=colour, linewidth=1.4 if changes < 200 else 1.0, label=label)
         return
     starts = np.arange(_MOST_POINTS // 2) * len(values) // (_MOST_POINTS // 2)
     counts = np.diff(np.append(starts, len(values)))
     middles = np.add.reduceat(times, starts) / counts
-    low, high = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
-    axes.fill_between(middles, low, high, color=colour, alpha=0.25, linewidth=0, label=f"{label}, least to greatest")
-    axes.plot(middles, np.add.reduceat(values, starts) / counts, color=colour, linewidth=1.2, label=f"{label}, mean")
+    if band:
+        low, high = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
+        axes.fill_between(
+            middles, low, high, color=colour, alpha=0.25, linewidth=0, label=f"{label}, from least to most"
+        )
+    smooth = np.add.reduceat(values, starts) / counts
+    axes.plot(middles, smooth, color=colour, linewidth=1.2, label=f"{label}, smoothed")
 
 
 def _time_axis(axes: Any, end_s: float) -> None:
     """Ticks in minutes, from an hour on in hours."""
     from matplotlib.ticker import MultipleLocator
 
-    step = next((step for step in _TICKS_S if end_s / step <= 12), 3600 * max(round(end_s / 43200), 1))
+    most = 9 if end_s >= 3600 else 12  # labels side by side
+    step = next((step for step in _TICKS_S if end_s / step <= most), 3600 * -int(-end_s // (3600 * most)))
     axes.xaxis.set_major_locator(MultipleLocator(step))
     axes.xaxis.set_major_formatter(lambda time_s, _: clock(time_s) if time_s >= 0 else "")
     axes.set_xlabel("time (h:mm:ss)" if end_s >= 3600 else "time (m:ss)")

@@ -102,7 +102,7 @@ def context(facts: Mapping[str, Any], split: str = "") -> str:
     places = facts["checkpoint"] if isinstance(facts["checkpoint"], list) else [facts["checkpoint"]]
     network = _short(places[0]) if len(places) == 1 else f"{len(places)} checkpoints"
     seen = ", seen in training" if facts["seen_in_training"] else ""
-    return f"{split or facts['split']} of {facts['dataset']}{seen}; checkpoint {network}"
+    return f"split {split or facts['split']} of {facts['dataset']}{seen}; checkpoint {network}"
 
 
 def _short(checkpoint: str) -> str:
