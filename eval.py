@@ -39,9 +39,17 @@ _PROTOCOL = flags.DEFINE_enum(
     "empty = the one that fits the data set",
 )
 _SPLITS = flags.DEFINE_string(
-    "splits", "", "JSON list of {train_keys, test_keys}, for --annotations; empty = the usual"
+    "splits",
+    "",
+    "with --annotations: a JSON file, a list of {train_keys, test_keys}, that says which videos each split tests; "
+    "empty = the data set's usual splits. Prepared records have their own: see --split",
 )
-_SPLIT = flags.DEFINE_string("split", "test", "which split of the records to score; whole = all videos of all folds")
+_SPLIT = flags.DEFINE_string(
+    "split",
+    "test",
+    "with --checkpoint: the part of the prepared records that is tested, by its name (train, test); whole = all videos "
+    "of all folds. Annotations are divided by a file: see --splits",
+)
 _OUTPUT = flags.DEFINE_string("output", "", "where the report goes; must not exist yet")
 
 
@@ -62,7 +70,10 @@ def _test_checkpoints(config: Config) -> tuple[str, dict[str, str]]:
     from avmsnet_jax.evaluation import movie50, trial, users  # seconds to import: not for --help or a missing flag
 
     if _SPLITS.value:
-        raise UserError("--splits is for --annotations; records are divided by prepare_data.py --splits")
+        raise UserError(
+            "--splits is a file that divides --annotations, and a checkpoint is tested on prepared records, which "
+            "prepare_data.py --splits has divided; leave it out, and choose a part of them by --split"
+        )
     output = Path(_OUTPUT.value)
     protocol = _PROTOCOL.value or users.protocol_of(config)
     if protocol != "movie50":
@@ -82,6 +93,16 @@ def _test_files(config: Config) -> tuple[str, dict[str, str]]:
             "a checkpoint is tested on prepared records (--config.data.dir); leave out --scores and --annotations"
         )
     command.require(_ANNOTATIONS)
+    if _SPLIT.present:
+        raise UserError(
+            "--split is the name of a part of prepared records, which a --checkpoint is tested on; leave it out: what "
+            "annotations test is every video, or what a file given by --splits says"
+        )
+    if config.eval.threshold_split:
+        raise UserError(
+            "eval.threshold_split is a part of prepared records, which a --checkpoint is tested on; leave it out, and "
+            "give the threshold by --config.eval.threshold"
+        )
     if _PROTOCOL.value == "movie50":
         raise UserError("movie50 tests a checkpoint on prepared records; --annotations are judged by tvsum or summe")
     metrics = users.evaluate_scores(

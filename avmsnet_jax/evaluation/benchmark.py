@@ -95,8 +95,8 @@ PROTOCOLS = {
 BASELINES = {
     "random": f"scores drawn evenly from 0 to 1 for each pick, mean of {DRAWS} draws ({_CORRELATED_DRAWS} for TVSum's "
     "tau and rho)",
-    "uniform": "all moments alike: equal scores, whose tau and rho are 0, and a summary of pieces as long as the mean "
-    "shot at even distances",
+    "uniform": "all moments alike: equal scores, which have no tau and rho, and a summary of pieces as long as the "
+    "mean shot at even distances",
     "human": "each user in turn against the others, mean over users",
 }
 
@@ -109,7 +109,7 @@ def of_scores(protocol: str, video: Judged, scored: Scored) -> Values:
 
 
 def constant(protocol: str, video: Judged, scored: Scored) -> tuple[int, int]:
-    """How many correlations of the scores count as 0, as a side of them is constant, and how many there are."""
+    """How many correlations of the scores have no value, as a side of them is constant, and how many there are."""
     frames = frame_scores(scored.scores, scored.picks, video.n_frames)
     if protocol == "tvsum" and video.user_scores is not None:
         return constant_pairs(frames[::STRIDE], video.user_scores[:, ::STRIDE]), len(video.user_scores)
@@ -156,15 +156,16 @@ def of_humans(protocol: str, video: Judged) -> Values:
     scores, summaries = video.user_scores, video.user_summaries
     if protocol == "tvsum" and scores is not None and len(scores) > 1:
         picked = scores[:, ::STRIDE]
-        values["tau"], values["rho"] = (_among(measure, picked) for measure in (kendall_tau, spearman_rho))
-    if summaries is not None and len(summaries) > 1:
+        if np.ptp(picked, axis=1).astype(bool).sum() > 1:
+            values["tau"], values["rho"] = (_among(measure, picked) for measure in (kendall_tau, spearman_rho))
+    if summaries is not None and len(summaries) > 1 and summaries.any():
         others = [np.delete(summaries, user, axis=0) for user in range(len(summaries))]
         pairs = list(zip(summaries, others, strict=True))
         values["f1_mean"] = float(np.mean([f1_score(user, rest, "mean") for user, rest in pairs]))
         values["f1_max"] = float(np.mean([f1_score(user, rest, "max") for user, rest in pairs]))
         if protocol == "summe":
-            values["summary_tau"] = float(np.mean([kendall_tau(user, rest.mean(0)) for user, rest in pairs]))
-            values["summary_rho"] = float(np.mean([spearman_rho(user, rest.mean(0)) for user, rest in pairs]))
+            found = [_correlated("summary_", user, rest.mean(axis=0)) for user, rest in pairs]
+            values |= {name: float(np.mean([each.get(name, 0.0) for each in found])) for name in max(found, key=len)}
     return values
 
 
@@ -175,12 +176,11 @@ def _among(measure: Callable[..., float], users: np.ndarray) -> float:
 
 
 def _measured(protocol: str, video: Judged, frames: np.ndarray, chosen: np.ndarray | None) -> Values:
-    """The measures of a score for each frame and of a summary, None = there is none."""
+    """The measures that have a value, of a score for each frame and of a summary, None = there is none."""
     values: Values = {}
     if protocol == "tvsum" and video.user_scores is not None:
-        picked, users = frames[::STRIDE], video.user_scores[:, ::STRIDE]
-        values["tau"], values["rho"] = kendall_tau(picked, users), spearman_rho(picked, users)
-    if video.user_summaries is None:
+        values |= _correlated("", frames[::STRIDE], video.user_scores[:, ::STRIDE])
+    if video.user_summaries is None or not video.user_summaries.any():
         return values
     if chosen is not None:
         values["f1_mean"] = f1_score(chosen, video.user_summaries, "mean")
@@ -188,6 +188,13 @@ def _measured(protocol: str, video: Judged, frames: np.ndarray, chosen: np.ndarr
     if protocol == "summe":
         mean = video.user_summaries.mean(axis=0)
         if chosen is not None:
-            values["summary_tau"], values["summary_rho"] = kendall_tau(chosen, mean), spearman_rho(chosen, mean)
-        values["scores_tau"], values["scores_rho"] = kendall_tau(frames, mean), spearman_rho(frames, mean)
+            values |= _correlated("summary_", chosen, mean)
+        values |= _correlated("scores_", frames, mean)
     return values
+
+
+def _correlated(prefix: str, pred: np.ndarray, users: np.ndarray) -> Values:
+    """Tau and rho; neither where `pred` or every user is constant. A single user that is constant counts as 0."""
+    if constant_pairs(pred, users) == len(np.atleast_2d(users)):
+        return {}
+    return {f"{prefix}tau": kendall_tau(pred, users), f"{prefix}rho": spearman_rho(pred, users)}

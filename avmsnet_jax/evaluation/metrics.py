@@ -11,11 +11,31 @@ from avmsnet_jax.evaluation import checks
 
 
 class Agreement(NamedTuple):
-    """Precision, recall and their harmonic mean F, each in 0-1; 0, never NaN, where nothing was predicted or true."""
+    """Precision, recall and their harmonic mean F, each in 0-1; 0, never NaN, where nothing was predicted or true.
+
+    `reported` says which of them have no value then.
+    """
 
     precision: float
     recall: float
     fscore: float
+
+
+def reported(found: Agreement, predicted: float, positive: float) -> dict[str, float | None]:
+    """`found` as a report gives it: None for what has no value.
+
+    Without key clips nothing can be measured: recall is 0/0, and precision and F are 0 whatever is predicted. Without
+    predictions precision is 0/0; F = 2 TP / (predicted + positive) is 0.
+
+    Args:
+      found: the agreement.
+      predicted: how many clips were called key.
+      positive: how many are.
+    """
+    values: dict[str, float | None] = {**found._asdict()}
+    if not positive:
+        return dict.fromkeys(values)
+    return values if predicted else values | {"precision": None}
 
 
 def precision_recall_f(predicted: np.ndarray, labels: np.ndarray) -> Agreement:
@@ -168,6 +188,25 @@ def calibration(scores: ArrayLike, labels: ArrayLike, bins: int = 10) -> Calibra
     most = np.maximum(counts, 1)
     error = float(np.abs(total - true).sum() / max(len(values), 1))
     return Calibration(counts.astype(np.int64), total / most, true / most, error)
+
+
+def wilson_interval(hits: ArrayLike, counts: ArrayLike) -> np.ndarray:
+    """The 95% interval of a share of which `hits` of `counts` were seen (Wilson 1927).
+
+    Unlike the normal approximation it stays within 0-1 and is not empty where all or none were hits.
+
+    Args:
+      hits: (N,) numbers.
+      counts: (N,) numbers, at least 1.
+
+    Returns:
+      (N, 2) float64: low, high.
+    """
+    hits, counts = np.asarray(hits, np.float64), np.asarray(counts, np.float64)
+    z = 1.959964  # of the normal distribution, 2.5% lie above it
+    middle = (hits + z**2 / 2) / (counts + z**2)
+    half = z / (counts + z**2) * np.sqrt(hits * (counts - hits) / counts + z**2 / 4)
+    return np.clip(np.stack([middle - half, middle + half], axis=-1), 0, 1)
 
 
 def best_threshold(scores: ArrayLike, labels: ArrayLike) -> tuple[float, Agreement]:

@@ -1,4 +1,4 @@
-"""The published test: scores against a threshold, all clips of all videos pooled."""
+"""Movie50's protocol: scores against a threshold, all clips of all videos pooled."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -9,8 +9,8 @@ import numpy as np
 from avmsnet_jax import unforeseen
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
-from avmsnet_jax.evaluation import report, spread
-from avmsnet_jax.evaluation.metrics import Agreement, average_precision, chance, precision_recall_f
+from avmsnet_jax.evaluation import report, seen, spread
+from avmsnet_jax.evaluation.metrics import Agreement, average_precision, chance, precision_recall_f, reported
 from avmsnet_jax.evaluation.plots import score_curve
 from avmsnet_jax.evaluation.report import file_name
 from avmsnet_jax.evaluation.scoring import choose_threshold, score_split
@@ -47,6 +47,8 @@ def evaluate(config: Config, directory: str, split: str, output: Path) -> dict[s
       UserError: the checkpoint, the records or the output directory do not serve.
     """
     report.check_free(output)
+    found = checkpoint.find(directory)
+    known, note = seen.note(config, found, config.data.fold, split)
     model = checkpoint.load(directory)
     records = pipeline.open_split(config.data.dir, split, model.config, config.data.fold)
     with staged(output.absolute()) as stage:  # before the scoring: a place that cannot be written is known at once
@@ -61,12 +63,15 @@ def evaluate(config: Config, directory: str, split: str, output: Path) -> dict[s
             "threshold": threshold,
             "threshold_from": origin,
             "split": split,
-            "checkpoint": str(checkpoint.find(directory)),
+            "seen_in_training": known,
+            "checkpoint": str(found),
             "records": config.data.dir,
+            "dataset": pipeline.read_manifest(config.data.dir)["dataset"],
         }
         films = {video: _film(rows, threshold) for video, rows in by_video.items()}
         metrics = _metrics(clips, films, threshold) | facts
-        if failed := _write_films(stage, by_video, threshold):
+        metrics["notes"] = [*([note] if note else []), *report.pooled_notes(metrics), *_film_notes(films)]
+        if failed := _write_films(stage, by_video, metrics):
             metrics["failed"] = failed
         _write(stage, by_video, films, metrics)
     return metrics
@@ -76,20 +81,34 @@ def _film(rows: Clips, threshold: float) -> dict[str, Any]:
     """The figures of one film, and the counts they are of."""
     scores, labels = _arrays(rows)
     called = scores >= threshold
+    predicted, positive = int(called.sum()), int(labels.sum())
     return {
         "num_clips": len(rows),
-        "num_key_clips": int(labels.sum()),
-        "num_predicted": int(called.sum()),
+        "num_key_clips": positive,
+        "num_predicted": predicted,
         "num_right": int(np.sum(called & labels)),
-        **precision_recall_f(called, labels)._asdict(),
-        "average_precision": average_precision(scores, labels),
+        **reported(precision_recall_f(called, labels), predicted, positive),
+        "average_precision": average_precision(scores, labels) if positive else None,
     }
+
+
+def _film_notes(films: dict[str, dict[str, Any]]) -> list[str]:
+    """Which films have no part in the means over films."""
+    keyless = sum(not film["num_key_clips"] for film in films.values())
+    silent = sum(film["num_key_clips"] > 0 and not film["num_predicted"] for film in films.values())
+    of = f"of the {report.counted(len(films), 'film')}"
+    notes = []
+    if keyless and keyless < len(films):
+        notes.append(f"{keyless} {of} have no key moment, so they have no part in the means over films.")
+    if silent and keyless + silent < len(films):
+        notes.append(f"In {silent} {of} no score reaches the threshold, so they have no part in the mean precision.")
+    return notes
 
 
 def _metrics(clips: Clips, films: dict[str, dict[str, Any]], threshold: float) -> dict[str, Any]:
     scores, labels = _arrays(clips)
     pooled = report.pooled(scores, labels, scores >= threshold)
-    coin, every = chance(labels, 0.5)._asdict(), chance(labels, 1.0)._asdict()
+    coin, every = (reported(chance(labels, rate), rate * len(labels), labels.sum()) for rate in (0.5, 1.0))
     model = {field: pooled[field] for field in Agreement._fields}
     counts = np.array(
         [[film[name] for name in ("num_right", "num_predicted", "num_key_clips")] for film in films.values()]
@@ -98,33 +117,40 @@ def _metrics(clips: Clips, films: dict[str, dict[str, Any]], threshold: float) -
         **pooled,
         "chance": {"coin": coin, "every_clip": every},
         "protocol": "movie50",
+        "num_films": len(films),
         "rows": {
-            "model": model | {"interval": _intervals(counts)},
+            "model": model | {"interval": _intervals(counts, model)},
             "random": coin,
             "uniform": every,
             "human": None,
         },
         "baselines": BASELINES,
         "films": {
-            field: spread.over_videos(np.array([film[field] for film in films.values()]))
+            field: spread.over_videos(np.array([film[field] for film in films.values()], np.float64))
             for field in (*Agreement._fields, "average_precision")
         },
     }
 
 
-def _intervals(counts: np.ndarray) -> dict[str, list[float] | None]:
-    """The 95% intervals of the pooled figures, films drawn anew; `counts` (V, 3): right, called and key clips."""
+def _intervals(counts: np.ndarray, pooled: dict[str, float | None]) -> dict[str, list[float] | None]:
+    """The 95% intervals of the pooled figures that have a value, films drawn anew.
+
+    Args:
+      counts: (V, 3) right, called and key clips of each film.
+      pooled: precision, recall and F.
+    """
 
     def ratio(above: tuple[int, ...], below: tuple[int, ...]) -> list[float] | None:
         def of(draws: np.ndarray) -> np.ndarray:
             totals = draws @ counts
             over, under = totals[:, above].sum(axis=1), totals[:, below].sum(axis=1)
-            return np.divide(over, under, out=np.zeros(len(draws)), where=under > 0)
+            return np.divide(over, under, out=np.full(len(draws), np.nan), where=(under > 0) & (totals[:, 2] > 0))
 
         return spread.resampled(len(counts), of)
 
     # F is 2 right / (called + key).
-    return {"precision": ratio((0,), (1,)), "recall": ratio((0,), (2,)), "fscore": ratio((0, 0), (1, 2))}
+    ratios = {"precision": ((0,), (1,)), "recall": ((0,), (2,)), "fscore": ((0, 0), (1, 2))}
+    return {name: None if pooled[name] is None else ratio(*columns) for name, columns in ratios.items()}
 
 
 def summary(metrics: dict[str, Any]) -> str:
@@ -136,28 +162,30 @@ def summary(metrics: dict[str, Any]) -> str:
         "uniform": "uniform: every clip is key",
     }
     lines = [[named[row[0]], *(cell.split(" ")[0] for cell in row[1:])] for row in rows if row[0] in named]
-    return report.text_table(header, lines) + "\n" + report.pooled_sentence(metrics)
+    return "\n".join([report.text_table(header, lines), report.pooled_sentence(metrics), *metrics["notes"]])
 
 
 def markdown(metrics: dict[str, Any]) -> str:
     """`metrics.json` as tables."""
     films = [
-        [field.replace("_", " "), report.cell(metrics["films"][field])]
-        for field in (*Agreement._fields, "average_precision")
+        [field.replace("_", " "), report.cell(found), str(found["count"] if found else 0)]
+        for field, found in metrics["films"].items()
     ]
-    count = metrics["films"]["fscore"]["count"]
+    count = report.counted(metrics["num_films"], "film")
+    bootstrap = f"bootstrap over {count}" if metrics["num_films"] > 1 else "none, as there is one film"
     return (
         "\n\n".join(
             [
                 "# Key moments",
-                f"Checkpoint {metrics['checkpoint']} on {metrics['records']}, split {metrics['split']}: the published "
-                "test of Movie50.",
+                f"Data set {metrics['dataset']} ({metrics['records']}), split {metrics['split']}, checkpoint "
+                f"{metrics['checkpoint']}. A clip is called key if its score reaches the threshold.",
+                *metrics["notes"],
                 "## All clips of all films pooled",
                 report.markdown_table(*_table(metrics)),
-                f"[95% interval: bootstrap over {report.counted(count, 'film')}]",
+                f"[95% interval: {bootstrap}]",
                 report.pooled_sentence(metrics),
-                f"## Mean over {report.counted(count, 'film')}",
-                report.markdown_table(["", "mean ± standard deviation [95% interval]"], films),
+                f"## Mean over {count}",
+                report.markdown_table(["", "mean ± standard deviation [95% interval]", "films"], films),
                 "## What is what",
                 "\n".join(f"- **{row}**: {meaning}." for row, meaning in BASELINES.items()),
             ]
@@ -169,7 +197,7 @@ def markdown(metrics: dict[str, Any]) -> str:
 def _table(metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     rows = []
     for name, row in metrics["rows"].items():
-        cells = ["-"] * 3 if row is None else [f"{row[field]:.3f}" for field in Agreement._fields]
+        cells = ["-"] * 3 if row is None else [report.figure(row[field]) for field in Agreement._fields]
         if row is not None and "interval" in row:
             intervals = [row["interval"][field] for field in Agreement._fields]
             cells = [
@@ -180,7 +208,7 @@ def _table(metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return ["", "precision", "recall", "F"], rows
 
 
-def _write_films(stage: Path, by_video: dict[str, Clips], threshold: float) -> dict[str, str]:
+def _write_films(stage: Path, by_video: dict[str, Clips], metrics: dict[str, Any]) -> dict[str, str]:
     """Writes each film's scores and draws them; returns what nobody foresaw, by film."""
     stage.mkdir()
     failed: dict[str, str] = {}
@@ -189,7 +217,7 @@ def _write_films(stage: Path, by_video: dict[str, Clips], threshold: float) -> d
         frames, labels = [row["frame"] for row in rows], [row["label"] for row in rows]
         report.write_scores(stage / "scores" / f"{name}.csv", frames, [row["score"] for row in rows], labels)
         with unforeseen.noted(video, failed):
-            score_curve(rows, threshold, stage / "plots" / f"{name}.png")
+            score_curve(rows, metrics["threshold"], report.context(metrics), stage / "plots" / f"{name}.png")
     return failed
 
 
@@ -197,7 +225,8 @@ def _write(stage: Path, by_video: dict[str, Clips], films: dict[str, dict[str, A
     fields = list(next(iter(films.values())))
     lines = [[video, *(film[field] for field in fields)] for video, film in films.items()]
     report.write_table(stage / "videos.csv", ["video", *fields], lines)
-    report.write_plots(stage, *_arrays([row for rows in by_video.values() for row in rows]), metrics["threshold"])
+    every = [row for rows in by_video.values() for row in rows]
+    report.write_plots(stage, report.context(metrics), *_arrays(every), metrics["threshold"])
     report.write_json(stage / "metrics.json", metrics)
     (stage / "report.md").write_text(markdown(metrics), encoding="utf-8")
 

@@ -1,43 +1,56 @@
 """Scores as a person looks at them."""
 
-import itertools
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from avmsnet_jax.evaluation.metrics import average_precision, calibration, precision_recall_curve, precision_recall_f
+from avmsnet_jax.clock import clock
+from avmsnet_jax.evaluation.metrics import (
+    average_precision,
+    calibration,
+    precision_recall_curve,
+    precision_recall_f,
+    wilson_interval,
+)
 
 _BLUE, _AMBER, _GREY, _GREEN = "#1b5e8c", "#f2b134", "#777777", "#3c8d5a"
+_MOST_POINTS = 400  # of a curve drawn point by point: a picture is some 1,000 pixels wide
+_MOST_SHADED = 150  # shots: more are narrower than a few pixels
+_TICKS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800)  # seconds from one to the next
 
 
-def score_curve(clips: Sequence[dict[str, Any]], threshold: float, path: Path) -> None:
+def score_curve(clips: Sequence[dict[str, Any]], threshold: float, context: str, path: Path) -> None:
     """Draws the scores of one video over its time, key moments shaded, to a PNG.
 
     Args:
       clips: of one video in order of time, each with `time_s` (seconds), `score` (0-1) and `label` (bool).
       threshold: drawn as a line.
+      context: what was tested, under the title.
       path: the file to write.
     """
-    times = [clip["time_s"] for clip in clips]
-    spacing = min((later - earlier for earlier, later in itertools.pairwise(times)), default=1.0)
-    figure, axes = _figure(10, 2.6)
-    key = [clip["time_s"] for clip in clips if clip["label"]]
-    for index, time in enumerate(key):
-        label = None if index else "key moment"
-        axes.axvspan(time - spacing / 2, time + spacing / 2, color=_AMBER, alpha=0.45, linewidth=0, label=label)
-    axes.plot(times, [clip["score"] for clip in clips], ".-", color=_BLUE, linewidth=1.4, label="score")
+    times = np.array([clip["time_s"] for clip in clips])
+    spacing = float(np.diff(times).min()) if len(times) > 1 else 1.0
+    figure, axes = _figure(10, 2.8)
+    starts, ends = _runs(np.array([clip["label"] for clip in clips], bool))
+    for index, (first, last) in enumerate(zip(starts, ends, strict=True)):
+        edges = times[first] - spacing / 2, times[last - 1] + spacing / 2
+        axes.axvspan(*edges, color=_AMBER, alpha=0.45, linewidth=0, label=None if index else "key moment")
+    _curve(axes, times, np.array([clip["score"] for clip in clips]), _BLUE, "score")
     axes.axhline(threshold, color=_GREY, linewidth=0.8, linestyle="--", label=f"threshold {threshold:g}")
-    axes.set(xlabel="time (s)", ylabel="importance", ylim=(-0.03, 1.03))
-    axes.set_title(clips[0]["video"], parse_math=False)  # a name, whatever dollars it holds
-    axes.margins(x=0.01)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    axes.set(ylabel="importance", ylim=(-0.03, 1.03), xlim=(times[0] - spacing / 2, times[-1] + spacing / 2))
+    _time_axis(axes, float(times[-1]))
+    legend = axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    legend.set_title(None if len(starts) else "no key moment")
+    _title(axes, clips[0]["video"], context)
     _save(figure, path)
 
 
 def judged_curve(
-    title: str,
+    video: str,
+    context: str,
     scores: np.ndarray,
     users: np.ndarray,
     shots: np.ndarray | None,
@@ -48,7 +61,8 @@ def judged_curve(
     """Draws the scores of one video over what its users said, with its shots and the summary, to a PNG.
 
     Args:
-      title: the video's name.
+      video: its name.
+      context: what was tested, under the title.
       scores: (n_frames,).
       users: (users, n_frames), more for frames that a user values more.
       shots: (S, 2) first and last frame of each, both inclusive, every other one shaded; None = not known.
@@ -56,49 +70,61 @@ def judged_curve(
       fps: frames a second, for an axis in seconds; None = the axis is in frames.
       path: the file to write.
     """
-    figure, axes = _figure(10, 3.6, rows=2, height_ratios=(3, 1.1), sharex=True)
+    figure, axes = _figure(10, 3.8, rows=2, height_ratios=(3, 1.1), sharex=True)
     curve, strip = axes
     rate, count = fps or 1.0, len(scores)
-    if shots is not None:
+    shaded = shots is not None and len(shots) <= _MOST_SHADED
+    if shots is not None and shaded:
         for first, last in shots[1::2]:
             curve.axvspan(first / rate, (last + 1) / rate, color="#000000", alpha=0.06, linewidth=0)
     if chosen is not None:
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], chosen.astype(np.int8), [0]])))
-        for index, (first, last) in enumerate(edges.reshape(-1, 2)):
+        for index, (first, last) in enumerate(zip(*_runs(chosen), strict=True)):
             label = None if index else "summary"
             curve.axvspan(first / rate, last / rate, color=_AMBER, alpha=0.5, linewidth=0, label=label)
     times = np.arange(count) / rate
     mean = users.mean(axis=0)
     one = len(users) == 1
-    curve.plot(times, _stretched(mean), color=_GREEN, linewidth=1.0, label="the user" if one else "mean of the users")
-    curve.plot(times, _stretched(scores), color=_BLUE, linewidth=1.4, label="score")
+    _curve(curve, times, _stretched(mean), _GREEN, "the user" if one else "mean of the users", band=False)
+    _curve(curve, times, _stretched(scores), _BLUE, "score")
     curve.set(ylabel="least to greatest", ylim=(-0.04, 1.04), yticks=(0, 1), xlim=(0, count / rate))
-    curve.set_title(title, parse_math=False)
-    shaded = [] if shots is None else [_patch("every other shot")]
+    _title(curve, video, context)
     handles, _ = curve.get_legend_handles_labels()
-    curve.legend(handles=[*handles, *shaded], loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    handles += [_patch("every other shot")] * shaded
+    curve.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     extent = (0.0, count / rate, float(len(users)), 0.0)
     strip.imshow(users, aspect="auto", extent=extent, cmap="Greens", interpolation="nearest", vmin=users.min() - 0.3)
-    strip.set(ylabel="user" if one else f"{len(users)} users", yticks=(), xlabel="time (s)" if fps else "frame")
+    strip.set(ylabel="user" if one else f"{len(users)} users", yticks=(), xlabel="frame")
+    if fps:
+        _time_axis(strip, count / rate)
     _save(figure, path)
 
 
-def precision_recall(scores: np.ndarray, labels: np.ndarray, threshold: float | None, path: Path) -> None:
+def precision_recall(context: str, scores: np.ndarray, labels: np.ndarray, threshold: float | None, path: Path) -> None:
     """Draws precision against recall of all clips, with lines of equal F, to a PNG.
 
+    Without key clips there is nothing to draw, and the picture says so.
+
     Args:
+      context: what was tested, as the title.
       scores: (N,).
       labels: (N,) bool.
       threshold: what is marked on the curve; None = nothing.
       path: the file to write.
     """
-    figure, axes = _figure(5.2, 4.6)
+    figure, axes = _figure(5.2, 4.8)
+    figure.suptitle(_wrapped(context, 62), fontsize="small", color=_GREY, parse_math=False)
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    if not labels.any():
+        reason = f"None of {len(labels)} clips is a key moment:\nprecision and recall have no value."
+        axes.text(0.5, 0.5, reason, ha="center", va="center")
+        _save(figure, path)
+        return
     for level in (0.2, 0.4, 0.6, 0.8):
         recalls = np.linspace(level / (2 - level), 1, 100)
         axes.plot(recalls, level * recalls / (2 * recalls - level), color="#cccccc", linewidth=0.8, zorder=1)
         axes.annotate(f"F {level}", (1.0, level / (2 - level)), (4, -3), textcoords="offset points", color="#999999")
     _, precisions, recalls = precision_recall_curve(scores, labels)
-    area, share = average_precision(scores, labels), float(np.mean(labels)) if len(labels) else 0.0
+    area, share = average_precision(scores, labels), float(np.mean(labels))
     # From recall 0 on: the first threshold's precision holds up to its recall, as average precision counts it.
     axes.step(
         np.append(0, recalls),
@@ -109,34 +135,102 @@ def precision_recall(scores: np.ndarray, labels: np.ndarray, threshold: float | 
     )
     axes.axhline(share, color=_GREY, linewidth=1.0, linestyle="--", label=f"chance: {share:.3f} of the clips are key")
     if threshold is not None:
-        found = precision_recall_f(scores >= threshold, labels)
-        label = f"threshold {threshold:.3g}: F {found.fscore:.3f}"
-        axes.plot(found.recall, found.precision, "o", color=_AMBER, markeredgecolor="black", label=label, clip_on=False)
-    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+        found, called = precision_recall_f(scores >= threshold, labels), bool((scores >= threshold).any())
+        label = f"threshold {threshold:.3g}: " + (f"F {found.fscore:.3f}" if called else "no score reaches it")
+        place = (found.recall, found.precision) if called else ((), ())
+        axes.plot(*place, "o", color=_AMBER, markeredgecolor="black", label=label, clip_on=False)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
     _save(figure, path)
 
 
-def calibration_curve(scores: np.ndarray, labels: np.ndarray, path: Path) -> None:
+def calibration_curve(context: str, scores: np.ndarray, labels: np.ndarray, path: Path) -> None:
     """Draws the share of key clips against the score they were given, and how many there are, to a PNG.
 
+    The area of a marker grows with its clips, and a line gives the 95% interval of the share.
+
     Args:
+      context: what was tested, as the title.
       scores: (N,) in 0-1.
       labels: (N,) bool.
       path: the file to write.
     """
     found = calibration(scores, labels)
     held = found.counts > 0
-    figure, (curve, bars) = _figure(5.2, 4.8, rows=2, height_ratios=(3, 1), sharex=True)
+    counts, shares = found.counts[held], found.shares[held]
+    figure, (curve, bars) = _figure(5.2, 5.0, rows=2, height_ratios=(3, 1), sharex=True)
+    figure.suptitle(_wrapped(context, 62), fontsize="small", color=_GREY, parse_math=False)
     curve.plot((0, 1), (0, 1), color=_GREY, linewidth=1.0, linestyle="--", label="a score is a probability")
     label = f"clips by score: error {found.error:.3f}"
-    curve.plot(found.scores[held], found.shares[held], "o-", color=_BLUE, label=label, clip_on=False)
+    curve.scatter(
+        found.scores[held],
+        shares,
+        10 + 120 * counts / max(counts.max(), 100),
+        color=_BLUE,
+        label=label,
+        clip_on=False,
+        zorder=3,
+    )
+    low, high = wilson_interval(shares * counts, counts).T
+    interval = "95% interval of the share (Wilson)"
+    curve.vlines(found.scores[held], low, high, color=_BLUE, linewidth=1.0, alpha=0.7, label=interval)
     curve.set(ylabel="share of key clips", xlim=(0, 1), ylim=(0, 1.02))
     curve.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
     width = 1 / len(found.counts)
     bars.bar((np.arange(len(found.counts)) + 0.5) * width, found.counts, width * 0.9, color=_BLUE)
-    bars.set(xlabel="score", ylabel="clips", yscale="log", ylim=(0.7, 2.0 * max(found.counts.max(), 1)))
+    bars.set(xlabel="score", ylabel="clips", yscale="log", ylim=(0.7, 4.0 * max(found.counts.max(), 1)))
+    bars.tick_params(axis="y", which="both", left=False, labelleft=False)
+    for place, count in zip((np.flatnonzero(held) + 0.5) * width, counts, strict=True):
+        bars.annotate(f"{count}", (place, count), (0, 2), textcoords="offset points", ha="center", fontsize=7)
     _save(figure, path)
+
+
+def _curve(axes: Any, times: np.ndarray, values: np.ndarray, colour: str, label: str, band: bool = True) -> None:
+    """A line through values over time; where they change too often for the picture, their mean over a band of all."""
+    changes = np.count_nonzero(np.diff(values))
+    if changes <= _MOST_POINTS:
+        marker = "." if len(values) <= _MOST_POINTS / 3 else ""
+        axes.plot(times, values, marker=marker, color=colour, linewidth=1.4 if changes < 200 else 1.0, label=label)
+        return
+    starts = np.arange(_MOST_POINTS // 2) * len(values) // (_MOST_POINTS // 2)
+    counts = np.diff(np.append(starts, len(values)))
+    middles = np.add.reduceat(times, starts) / counts
+    if band:
+        low, high = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
+        axes.fill_between(
+            middles, low, high, color=colour, alpha=0.25, linewidth=0, label=f"{label}, from least to most"
+        )
+    smooth = np.add.reduceat(values, starts) / counts
+    axes.plot(middles, smooth, color=colour, linewidth=1.2, label=f"{label}, smoothed")
+
+
+def _time_axis(axes: Any, end_s: float) -> None:
+    """Ticks in minutes, from an hour on in hours."""
+    from matplotlib.ticker import MultipleLocator
+
+    most = 9 if end_s >= 3600 else 12  # labels side by side
+    step = next((step for step in _TICKS_S if end_s / step <= most), 3600 * -int(-end_s // (3600 * most)))
+    axes.xaxis.set_major_locator(MultipleLocator(step))
+    axes.xaxis.set_major_formatter(lambda time_s, _: clock(time_s) if time_s >= 0 else "")
+    axes.set_xlabel("time (h:mm:ss)" if end_s >= 3600 else "time (m:ss)")
+
+
+def _title(axes: Any, video: str, context: str) -> None:
+    """A video's name, whatever dollars it holds, and below it in grey what was tested."""
+    axes.set_title(f"{video}\n", parse_math=False)
+    axes.annotate(
+        context, (0.5, 1), (0, 5), "axes fraction", "offset points", ha="center", color=_GREY, fontsize="small",
+        parse_math=False,
+    )  # fmt: skip
+
+
+def _wrapped(text: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(text, width))
+
+
+def _runs(flags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where runs of true values begin, and where they end (exclusive)."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
+    return edges[::2], edges[1::2]
 
 
 def _stretched(values: np.ndarray) -> np.ndarray:

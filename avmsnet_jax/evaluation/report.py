@@ -11,7 +11,7 @@ import numpy as np
 
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation import plots
-from avmsnet_jax.evaluation.metrics import average_precision, calibration, precision_recall_f
+from avmsnet_jax.evaluation.metrics import average_precision, calibration, precision_recall_f, reported
 from avmsnet_jax.staging import taken
 
 Figures = dict[str, Any]  # what `spread.over_videos` and `spread.over_splits` return
@@ -29,21 +29,37 @@ def check_free(output: Path) -> None:
 
 
 def pooled(scores: np.ndarray, labels: np.ndarray, called: np.ndarray) -> dict[str, Any]:
-    """The agreement of all clips together; `calibration_error` is None where scores do not lie in 0-1.
+    """The agreement of all clips together, None for what has no value.
+
+    That is precision, recall, F and average precision where no clip is key, precision where no score reaches the
+    threshold, and `calibration_error` where scores do not lie in 0-1; `pooled_notes` says so in words.
 
     Args:
       scores: (N,).
       labels: (N,) bool.
       called: (N,) bool, those whose score reaches the threshold.
     """
+    positive, predicted = int(labels.sum()), int(called.sum())
     return {
-        **precision_recall_f(called, labels)._asdict(),
+        **reported(precision_recall_f(called, labels), predicted, positive),
         "num_clips": len(scores),
-        "num_key_clips": int(labels.sum()),
-        "num_predicted": int(called.sum()),
-        "average_precision": average_precision(scores, labels),
+        "num_key_clips": positive,
+        "num_predicted": predicted,
+        "average_precision": average_precision(scores, labels) if positive else None,
         "calibration_error": calibration(scores, labels).error if _probable(scores) else None,
     }
+
+
+def pooled_notes(metrics: Mapping[str, Any]) -> list[str]:
+    """Why figures of `pooled` have no value."""
+    if not metrics["num_key_clips"]:
+        return [
+            f"None of the {counted(metrics['num_clips'], 'clip')} is a key moment, so precision, recall, F and average "
+            "precision have no value, whoever predicts: test a split that has key moments, or prepare one that does."
+        ]
+    if not metrics["num_predicted"]:
+        return ["No score reaches the threshold, so precision has no value; nothing is found, so recall and F are 0."]
+    return []
 
 
 def pooled_sentence(metrics: Mapping[str, Any]) -> str:
@@ -51,22 +67,48 @@ def pooled_sentence(metrics: Mapping[str, Any]) -> str:
     error = metrics["calibration_error"]
     rest = "" if error is None else f", calibration error {error:.3f}"
     return (
-        f"Precision {metrics['precision']:.3f}, recall {metrics['recall']:.3f}, F {metrics['fscore']:.3f} at threshold "
-        f"{metrics['threshold']} (from {metrics['threshold_from']}); average precision "
-        f"{metrics['average_precision']:.3f}{rest}. "
+        f"Precision {figure(metrics['precision'])}, recall {figure(metrics['recall'])}, F {figure(metrics['fscore'])} "
+        f"at threshold {metrics['threshold']} (from {metrics['threshold_from']}); average precision "
+        f"{figure(metrics['average_precision'])}{rest}. "
         f"{metrics['num_clips']} clips, {metrics['num_key_clips']} of them key."
     )
+
+
+def figure(value: float | None) -> str:
+    """A share in three digits; a dash where it has no value."""
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _probable(scores: np.ndarray) -> bool:
     return len(scores) > 0 and 0 <= scores.min() <= scores.max() <= 1
 
 
-def write_plots(folder: Path, scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> None:
+def write_plots(folder: Path, title: str, scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> None:
     """Draws `precision_recall.png`, the threshold marked if there is one, and of scores in 0-1 `calibration.png`."""
-    plots.precision_recall(scores, labels, threshold, folder / "precision_recall.png")
+    plots.precision_recall(title, scores, labels, threshold, folder / "precision_recall.png")
     if _probable(scores):
-        plots.calibration_curve(scores, labels, folder / "calibration.png")
+        plots.calibration_curve(title, scores, labels, folder / "calibration.png")
+
+
+def context(facts: Mapping[str, Any], split: str = "") -> str:
+    """What was tested, in the few words that fit over a plot: split, data set and checkpoint, or whose scores.
+
+    Args:
+      facts: of `metrics.json`.
+      split: the fold, where one of several is drawn.
+    """
+    if not facts.get("checkpoint"):
+        return ", ".join(filter(None, (split, f"scores of {Path(facts['scores']).name}")))
+    places = facts["checkpoint"] if isinstance(facts["checkpoint"], list) else [facts["checkpoint"]]
+    network = _short(places[0]) if len(places) == 1 else f"{len(places)} checkpoints"
+    seen = ", seen in training" if facts["seen_in_training"] else ""
+    return f"split {split or facts['split']} of {facts['dataset']}{seen}; checkpoint {network}"
+
+
+def _short(checkpoint: str) -> str:
+    """`run/checkpoints/40` of a run's step, else the folder's name."""
+    parts = Path(checkpoint).parts
+    return "/".join(parts[-3:] if parts[-2:-1] == ("checkpoints",) else parts[-1:])
 
 
 def write_scores(path: Path, frames: Iterable[int], scores: Iterable[float], labels: Iterable[bool]) -> None:

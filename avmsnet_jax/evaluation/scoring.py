@@ -92,9 +92,11 @@ def score_split(
       what `score_records` yields.
 
     Raises:
-      UserError: nobody has judged the clips, or there are not as many devices as the mesh takes.
+      UserError: there are no clips, nobody has judged them, or there are fewer devices than the mesh takes.
     """
     pipeline.check_labelled(records)
+    if not len(records):
+        raise UserError(f"{records.directory} has no clips in split {records.split}, fold {records.fold}; test another")
     scored = score_records(
         model,
         records,
@@ -133,6 +135,11 @@ def choose_threshold(config: Config, model: AVMSNet, fold: int, judged: Sequence
         raise UserError(
             f"eval.threshold_split={split} has clips of {min(same)[0]} that are to be judged by the threshold; choose "
             "it on other films, or leave it out for --config.eval.threshold"
+        )
+    if not any(clip["label"] for clip in clips):
+        raise UserError(
+            f"no clip of eval.threshold_split={split} in {config.data.dir} is a key moment, so no threshold is better "
+            "than another there; choose a split that has key moments, or leave it out for --config.eval.threshold"
         )
     return best_threshold([clip["score"] for clip in clips], [clip["label"] for clip in clips])[0], f"split {split}"
 

@@ -12,7 +12,7 @@ _BLOCK = 1_000  # resamples at once
 def resampled(count: int, statistic: Callable[[np.ndarray], np.ndarray]) -> list[float] | None:
     """The 95% interval of a statistic of videos by the percentile bootstrap (Efron 1979): [low, high].
 
-    One video has none: None.
+    One video has none, nor has a statistic without a value: None.
 
     Videos are drawn with replacement, as many as there are, 10,000 times from a fixed seed; the interval is that from
     the 2.5th to the 97.5th percentile of the statistic.
@@ -30,6 +30,8 @@ def resampled(count: int, statistic: Callable[[np.ndarray], np.ndarray]) -> list
         for _ in range(RESAMPLES // _BLOCK)
     ]
     values = np.concatenate(found)
+    if np.isnan(values).all():
+        return None
     return [float(edge) for edge in np.nanpercentile(values, [2.5, 97.5])]
 
 

@@ -76,9 +76,11 @@ def run(trial: Trial, stage: Path) -> dict[str, Any]:
             rows["random"][video.name, ALL] = benchmark.of_random(trial.protocol, video)
             rows["uniform"][video.name, ALL] = benchmark.of_uniform(trial.protocol, video)
             rows["human"][video.name, ALL] = benchmark.of_humans(trial.protocol, video)
+    constant: list[tuple[int, int]] = []
     for video, split, scored in trial.pairs:
         with unforeseen.noted(video.name, failed):
             rows["model"][video.name, split] = benchmark.of_scores(trial.protocol, video, scored)
+            constant.append(benchmark.constant(trial.protocol, video, scored))
     metrics = _write_scores(trial, stage, failed) if trial.scored else {}
     if failed:
         metrics["failed"] = failed
@@ -88,13 +90,18 @@ def run(trial: Trial, stage: Path) -> dict[str, Any]:
         **trial.facts,
         "num_videos": len(trial.videos),
         "rows": {row: {name: _figures(trial, values, name) for name in measures} for row, values in rows.items()},
-        "notes": _notes(trial),
+        "notes": [
+            *trial.facts.get("notes", ()),
+            *PROTOCOLS[trial.protocol].notes,
+            *_unknown(trial),
+            *_undefined(trial, rows, constant),
+            *(report.pooled_notes(metrics) if trial.scored else ()),
+        ],
         "measures": {name: measure.meaning for name, measure in measures.items()},
         "baselines": benchmark.BASELINES,
         "folds": {name: list(tested) for name, tested in trial.tests.items()},
     }
     if trial.scored:
-        constant = [benchmark.constant(trial.protocol, video, scored) for video, _, scored in trial.pairs]
         metrics["constant_pairs"] = {"of": sum(total for _, total in constant), "count": sum(n for n, _ in constant)}
     _write_videos(trial, rows, stage / "videos.csv")
     report.write_json(stage / "metrics.json", metrics)
@@ -102,9 +109,9 @@ def run(trial: Trial, stage: Path) -> dict[str, Any]:
     return metrics
 
 
-def _notes(trial: Trial) -> list[str]:
-    """What a reader might miss in the tables, or mistake."""
-    notes = list(PROTOCOLS[trial.protocol].notes)
+def _unknown(trial: Trial) -> list[str]:
+    """Which measures are missing in the tables, as the annotations lack what they are of."""
+    notes = []
     if shotless := [video.name for video in trial.videos if video.shots is None]:
         notes.append(
             f"No summary and no F1 of {report.counted(len(shotless), 'video')}, as the shots are not known: give the "
@@ -114,6 +121,37 @@ def _notes(trial: Trial) -> list[str]:
         notes.append(
             "No tau and rho, as the users' scores are not known: give ydata-tvsum50.mat as another --annotations."
         )
+    return notes
+
+
+def _undefined(trial: Trial, rows: Mapping[str, Row], constant: Sequence[tuple[int, int]]) -> list[str]:
+    """Which figures have no value, and which count as 0 as they have none, and why.
+
+    Args:
+      trial: what is tested.
+      rows: of the tables.
+      constant: of each of the trial's pairs how many correlations are of a constant side, and how many there are.
+    """
+    notes, count = [], len(trial.videos)
+    empty = sum(video.user_summaries is not None and not video.user_summaries.any() for video in trial.videos)
+    if empty:
+        notes.append(f"No F1 of {empty} of the {report.counted(count, 'video')}, as no user chose a frame of it.")
+    if flat := sum(flat == total > 0 for flat, total in constant):
+        notes.append(
+            f"No tau and rho of the scores for {flat} of the {report.counted(len(constant), 'prediction')}, as the "
+            "scores are all equal, or each user's are."
+        )
+    if some := sum(flat for flat, total in constant if flat < total):
+        total = sum(total for _, total in constant)
+        notes.append(f"{some} of the {total} correlations with a user count as 0, as the user's scores are all equal.")
+    made = [values for values in rows.get("model", {}).values() if "f1_max" in values]
+    if trial.protocol == "summe" and (bare := sum("summary_tau" not in values for values in made)):
+        notes.append(
+            f"No tau and rho of the summary for {bare} of the {report.counted(len(made), 'prediction')}: it is empty, "
+            "as no shot is as short as a summary may be, or the users kept every frame."
+        )
+    if lone := sum(len(video.votes) == 1 for video in trial.videos):
+        notes.append(f"No human row for {lone} of the {report.counted(count, 'video')}: there is a single user.")
     return notes
 
 
@@ -143,17 +181,18 @@ def _write_scores(trial: Trial, stage: Path, failed: dict[str, str]) -> dict[str
         report.write_scores(stage / "scores" / folder / f"{name}.csv", scored.picks + 1, scored.scores, key)
         frames = frame_scores(scored.scores, scored.picks, video.n_frames)
         chosen = None if video.shots is None else summary(frames, video.shots, BUDGET)
-        title = f"{video.name}, {split}" if split else video.name
         path = stage / "plots" / folder / f"{name}.png"
         with unforeseen.noted(video.name, failed):
-            plots.judged_curve(title, frames, video.votes, video.shots, chosen, video.fps, path)
+            context = report.context(trial.facts, split)
+            plots.judged_curve(video.name, context, frames, video.votes, video.shots, chosen, video.fps, path)
         scores.append(scored.scores)
         labels.append(key)
         called.append(scored.scores >= trial.thresholds[split])
     thresholds = dict(trial.thresholds)
     threshold: Any = thresholds.popitem()[1] if len(set(thresholds.values())) == 1 else thresholds
     every, key = np.concatenate(scores), np.concatenate(labels)
-    report.write_plots(stage, every, key, threshold if isinstance(threshold, float) else None)
+    context = report.context(trial.facts)
+    report.write_plots(stage, context, every, key, threshold if isinstance(threshold, float) else None)
     return report.pooled(every, key, np.concatenate(called)) | {"threshold": threshold}
 
 
@@ -172,7 +211,7 @@ def _write_videos(trial: Trial, rows: Mapping[str, Row], path: Path) -> None:
 def markdown(metrics: Mapping[str, Any]) -> str:
     """`metrics.json` of a trial as tables."""
     protocol = PROTOCOLS[metrics["protocol"]]
-    parts = [f"# {protocol.title}", _sources(metrics), *metrics["notes"]]
+    parts = [f"# {protocol.title}'s protocol", _sources(metrics), *metrics["notes"]]
     for heading, kind, note in _tables(metrics):
         header, rows = _table(metrics, kind, short=False)
         parts += [f"## {heading}", report.markdown_table(header, rows), note]
@@ -189,7 +228,7 @@ def text(metrics: Mapping[str, Any]) -> str:
     """The figures as small tables for the terminal."""
     parts = []
     for heading, kind, _ in _tables(metrics):
-        parts += [f"{PROTOCOLS[metrics['protocol']].title}, {heading[0].lower()}{heading[1:]}"]
+        parts += [f"{PROTOCOLS[metrics['protocol']].title}'s protocol, {heading[0].lower()}{heading[1:]}"]
         parts += [report.text_table(*_table(metrics, kind, short=True))]
     return "\n".join([*parts, *metrics["notes"]])
 
@@ -201,7 +240,8 @@ def _tables(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         (
             f"Mean over {report.counted(count, 'video')}",
             "videos",
-            "Mean ± standard deviation over videos [95% interval of the mean: bootstrap over videos].",
+            "Mean ± standard deviation over videos [95% interval of the mean: bootstrap over videos]; a single "
+            "video has neither.",
         )
     ]
     if folds > 1 and any(cell["splits"] for row in metrics["rows"].values() for cell in row.values()):
@@ -240,7 +280,10 @@ def _sources(metrics: Mapping[str, Any]) -> str:
     """A sentence on where the figures are from."""
     whose = "Random, uniform and human rows only"
     if metrics.get("checkpoint"):
-        whose = f"Checkpoint {', '.join(metrics['checkpoint'])} on {metrics['records']}, split {metrics['split']}"
+        whose = (
+            f"Checkpoint {', '.join(metrics['checkpoint'])} on data set {metrics['dataset']} ({metrics['records']}), "
+            f"split {metrics['split']}"
+        )
     elif metrics.get("scores"):
         whose = f"Scores of {metrics['scores']}"
     said = f"; annotations {', '.join(metrics['annotations'])}" if metrics.get("annotations") else ""

@@ -1,19 +1,16 @@
 """The test on TVSum and SumMe: scores, a checkpoint's or anyone's, against what users said."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from avmsnet_jax import config as config_lib
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
-from avmsnet_jax.data.sources.folds import Fold
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.evaluation import annotations, report, trial
+from avmsnet_jax.evaluation import annotations, report, seen, trial
 from avmsnet_jax.evaluation.annotations import Judged
 from avmsnet_jax.evaluation.benchmark import PROTOCOLS
 from avmsnet_jax.evaluation.change_points import kts
@@ -60,11 +57,11 @@ def evaluate(config: Config, directories: Sequence[str], protocol: str, split: s
     names = [f"fold {fold}" for fold in chosen] if len(directories) > 1 else [ALL]
     clips: dict[str, Clips] = {}
     thresholds: dict[str, float] = {}
-    found = []
+    found, notes = [], []
     with staged(output.absolute()) as stage:  # before the scoring: a place that cannot be written is known at once
         for name, fold, directory in zip(names, chosen, directories, strict=True):
             found.append(checkpoint.find(directory))
-            _check_unseen(config, found[-1], folds, fold, split)
+            notes.append(seen.note(config, found[-1], fold, split))
             model = checkpoint.load(directory)
             records = pipeline.open_split(config.data.dir, split, model.config, fold)
             shotless = not judged or any(video.shots is None for video in judged)
@@ -81,9 +78,12 @@ def evaluate(config: Config, directories: Sequence[str], protocol: str, split: s
         facts = {
             "checkpoint": [str(place) for place in found],
             "records": config.data.dir,
+            "dataset": manifest["dataset"],
             "split": split,
+            "seen_in_training": any(known for known, _ in notes),
             "threshold_from": origin,
             "shots": origin_of_shots,
+            "notes": list(dict.fromkeys(word for _, word in notes if word)),
         }
         return trial.run(Trial(protocol, videos, tests, scored, thresholds, facts), stage)
 
@@ -181,23 +181,3 @@ def _with_shots(videos: Sequence[Judged], scored: Mapping[str, Mapping[str, Scor
         completed.append(video)
     origin = "given" if not made else f"KTS on the network's features of the clips, for {made} of {len(videos)} videos"
     return completed, origin
-
-
-def _check_unseen(config: Config, found: Path, folds: Sequence[Fold], fold: int, split: str) -> None:
-    """Raises UserError where the run that left this checkpoint was trained on videos it is now to be tested on."""
-    path = found.parent.parent / "config.json"
-    if not folds or found.parent.name != "checkpoints" or not path.exists():
-        return
-    try:
-        run = config_lib.from_dict(Config, json.loads(path.read_text(encoding="utf-8")), str(path)).data
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}); give the checkpoint's own run") from None
-    if Path(run.dir).resolve() != Path(config.data.dir).resolve() or split == run.train_split:
-        return  # another data set; or its training videos are what the user wants to see
-    trained = folds[run.fold].get(run.train_split, ()) if run.fold < len(folds) else ()
-    held = folds[fold].get(split, ()) if split != "whole" else [name for part in folds for name in part["test"]]
-    if seen := sorted({*trained} & {*held}):
-        raise UserError(
-            f"{found} was trained on fold {run.fold}, with {checkpoint.few(seen)} in it, which would be tested; set "
-            f"--config.data.fold={run.fold}, or give a checkpoint for each fold"
-        )

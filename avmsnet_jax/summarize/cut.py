@@ -14,6 +14,7 @@ import av.filter
 import numpy as np
 from av.video.frame import PictureType
 
+from avmsnet_jax.clock import clock
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media import audio, video
 from avmsnet_jax.media.opening import local_url, open_film
@@ -133,13 +134,6 @@ def _ticks(watched: Watched, take: Take, index: int, tick: Fraction) -> int:
     if watched.steady:
         return int(take.at / tick) + index - take.first
     return round((take.at + Fraction(watched.time_of(index)) - Fraction(take.start_s)) / tick)
-
-
-def clock(seconds: float) -> str:
-    """1:02:03, or 2:03 within the first hour."""
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
 
 
 def _frames(watched: Watched, parts: Sequence[Take]) -> Iterator[tuple[Take, int, av.VideoFrame]]:

@@ -13,6 +13,7 @@ import numpy as np
 from av.video.reformatter import Colorspace
 from PIL import Image, ImageDraw, ImageFont
 
+from avmsnet_jax.clock import clock
 from avmsnet_jax.media.opening import local_url, open_film
 from avmsnet_jax.media.video import read_frames, read_info
 from avmsnet_jax.staging import staged
@@ -183,22 +184,23 @@ class _Band:
         self._size = min(max(min(width, height) // 22, 10), 28)  # of the text, pixels
         self._height = 2 * self._size if width >= 14 * self._size else 0  # a smaller picture has no room for it
         self._duration_s = summary.scores.duration_s
-        self._left, self._right = 4 * self._size, width - 4 * self._size
+        self._decimals = summary.decimals
+        self._left = (4 if self._duration_s < 3600 else 5) * self._size
+        self._right = width - max(4, 2 + self._decimals // 2 + 1) * self._size
         self._font = ImageFont.load_default(self._size)
         self._base = self._curve(summary, width) if self._height else Image.new("RGB", (width, 0))
-        self._shown: tuple[tuple[int, str], Image.Image] | None = None
+        self._shown: tuple[tuple[str, str], Image.Image] | None = None
 
     def at(self, time_s: float, score: float) -> np.ndarray:
         """(height, width, 3) uint8 for a moment of the film; no rows where there is no room."""
         if not self._height:
             return np.asarray(self._base)
-        text = int(time_s), f"{score:.2f}"
+        text = clock(time_s), f"{score:.{self._decimals}f}"
         if self._shown is None or self._shown[0] != text:
             image = self._base.copy()
             draw = ImageDraw.Draw(image)
             middle = self._height // 2
-            clock = f"{text[0] // 60}:{text[0] % 60:02}"
-            draw.text((self._size // 2, middle), clock, _LIGHT, self._font, anchor="lm")
+            draw.text((self._size // 2, middle), text[0], _LIGHT, self._font, anchor="lm")
             draw.text((image.width - self._size // 2, middle), text[1], _CHOSEN, self._font, anchor="rm")
             self._shown = text, image
         strip = np.array(self._shown[1])

@@ -18,13 +18,16 @@
     return (hours ? hours + ":" + two(minutes) : minutes) + ":" + two(whole % 60) + rest;
   };
   const spoken = (seconds) => {
-    const minutes = Math.floor(seconds / 60);
-    return (minutes ? plural(minutes, "minute") + " " : "") + plural(Math.floor(seconds % 60), "second");
+    const hours = Math.floor(seconds / 3600), minutes = Math.floor(seconds / 60) % 60;
+    return (hours ? plural(hours, "hour") + " " : "") + (minutes ? plural(minutes, "minute") + " " : "") + plural(Math.floor(seconds % 60), "second");
   };
-  const digits = Math.max(...clips.s) < 0.095 ? 3 : 2;
+  const highest = Math.max(...clips.s), lowest = Math.min(...clips.s);
   const brief = film.duration < 120; // tenths of a second matter
   const plural = (number, word) => number + " " + word + (number === 1 ? "" : "s");
-  const points = (score) => score.toFixed(digits);
+  const points = (score) => { // what is more than 0 never reads 0.00
+    const text = score.toFixed(data.decimals);
+    return score > 0 && Number(text) === 0 ? "<" + (10 ** -data.decimals).toFixed(data.decimals) : text;
+  };
   const percent = (part, whole) => (100 * part / whole).toFixed(1).replace(/\.0$/, "") + "%";
   const make = (tag, text, className) => {
     const element = document.createElement(tag);
@@ -239,7 +242,6 @@
     if (text !== undefined) element.textContent = text;
     return element;
   };
-  const highest = Math.max(...clips.s);
   const roof = (() => { // the axis ends at a round number just above the highest score
     if (!(highest > 0)) return 1;
     const power = 10 ** Math.floor(Math.log10(highest));
@@ -265,6 +267,17 @@
     }
     return line;
   };
+  /** The mean of every eight pixels, over an outline too dense to read; of a shorter film nothing. */
+  const smoothed = (up) => {
+    const line = [];
+    for (let index = 0; clips.t.length > width && index < clips.t.length;) {
+      const start = index, part = Math.floor(across(clips.t[index]) / 8);
+      let sum = 0;
+      for (; index < clips.t.length && Math.floor(across(clips.t[index]) / 8) === part; index++) sum += clips.s[index];
+      line.push(round(8 * part + 4) + " " + up(sum / (index - start)));
+    }
+    return line.length ? "M" + line.join("L") : "";
+  };
   const boxes = (list, top, height, gap) => list.map((shot) => {
     const left = across(shot.start), wide = Math.max(across(shot.end) - left - gap, 0.6);
     return "M" + round(left) + " " + top + "h" + round(wide) + "v" + height + "h" + -round(wide) + "z";
@@ -287,6 +300,7 @@
     set("hill", hill);
     set("hill-in", hill);
     set("curve", line.length > 1 ? path : "M0 " + first + "H" + width);
+    set("smooth", smoothed(up));
     set("lane", boxes(left, lane, 8, 1));
     set("lane-in", boxes(chosen, lane, 8, 1));
     set("veil", boxes(left, strip, stripHeight, 0));
@@ -381,8 +395,11 @@
     chosen.forEach((shot, index) => {
       const button = make("button", undefined, "row"), line = make("span", undefined, "line"), frames = make("span", undefined, "frames");
       button.type = "button";
-      button.setAttribute("aria-label", "Shot " + (index + 1) + " of " + chosen.length + ", from " + spoken(shot.start) + " to " + spoken(shot.end) + ", score " + points(shot.score) + ". Play");
-      line.append(make("b", clock(shot.start, brief) + "–" + clock(shot.end, brief)), make("small", (shot.end - shot.start).toFixed(1) + " s"), make("span", points(shot.score)));
+      const mean = make("span", points(shot.score));
+      mean.prepend(make("small", "mean "));
+      mean.append(make("small", " · rank " + shot.rank + " of " + shots.length));
+      button.setAttribute("aria-label", "Shot " + (index + 1) + " of " + chosen.length + ", from " + spoken(shot.start) + " to " + spoken(shot.end) + ", mean score " + points(shot.score) + ", rank " + shot.rank + " of " + plural(shots.length, "shot") + ". Play");
+      line.append(make("b", clock(shot.start, brief) + "–" + clock(shot.end, brief)), make("small", (shot.end - shot.start).toFixed(1) + " s"), mean);
       const position = thumbs.clips.indexOf(shot.best), image = make("img");
       image.alt = "";
       image.src = thumb(position);
@@ -423,7 +440,7 @@
     const row = playedAt === null ? chosen.indexOf(shotAt(time)) : chosen.length ? lastAtMost(chosen, playedAt + 1e-4, (shot) => shot.at) : -1;
     $("now").replaceChildren(
       ...(playedAt === null ? [] : [make("b", clock(playedAt)), " of " + clock(data.summary.length) + " · "]),
-      "film ", make("b", clock(time)), " · score ", make("b", points(clips.s[clipAt(time)])),
+      "film ", make("b", clock(time)), " · moment scores ", make("b", points(clips.s[clipAt(time)])),
     );
     if (row !== activeRow) {
       if (rows[activeRow]) rows[activeRow].removeAttribute("aria-current");
@@ -460,10 +477,19 @@
       pair.append(make("dt", name), make("dd", value));
       $("facts").append(pair);
     }
+    const low = highest < data.high ? "No moment scores high: the highest score is " + points(highest) + " of 1. " : "";
+    const alike = highest === lowest ? "All moments score " + points(highest) + ": the choice between them is arbitrary. "
+      : highest - lowest < 0.02 ? "The scores hardly differ, from " + points(lowest) + " to " + points(highest) + ": the choice rests on little. "
+      : low ? "The summary holds the best of what there is. " : "";
+    $("caution").textContent = low + alike;
+    $("caution").hidden = !(low + alike);
     const heard = maps.hear
       ? " Where it placed the sound there are rings, brighter where the sound meant more to it, and drawn on one scale for the whole film."
       : "";
-    $("reading").textContent = "The score of a moment, 0 to 1, says how sure the network is that people would keep it. "
+    $("reading").textContent = "The score of a moment, 0 to 1, is higher where it is more like what people kept in the films that "
+      + "the network learned from. Scores order the moments of a film; how far they can be taken for probabilities only a test on "
+      + "films with known key moments tells. A shot’s mean is that of its moments, and its rank is by mean among all shots of "
+      + "the film. The summary takes the shots with the greatest total, score times length, that fits its length. "
       + "Under “looked at” the picture is dark where the network gave it no more than average attention; where it is brightest, "
       + "it gave " + maps.times_even + " times as much." + heard;
   };

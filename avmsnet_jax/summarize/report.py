@@ -20,6 +20,7 @@ from avmsnet_jax.summarize import explain
 from avmsnet_jax.summarize.result import Scores, Summary
 
 EMBEDDED_BYTES = 24_000_000  # largest summary that becomes a part of the page; browsers are slow with more
+HIGH = 0.5  # the published test calls clips of at least this score key moments
 _THUMBNAILS = 160  # spread over the film, beside one for each chosen shot: some 7 KB each
 _STRIP_COLUMNS, _STRIP_ROWS = 1200, 32
 
@@ -93,13 +94,16 @@ def _data(summary: Summary, folder: Path, embedded: bool) -> dict[str, Any]:
         },
         "clips": {
             "t": np.round(scores.times_s, 3).tolist(),
-            "s": [round(score, 4) for score in scores.scores.tolist()],
+            "s": [float(f"{score:.4g}") for score in scores.scores.tolist()],
         },
+        "decimals": summary.decimals,
+        "high": HIGH,
         "shots": [
             {
                 "start": round(shot.start_s, 4),
                 "end": round(shot.end_s, 4),
-                "score": round(shot.score, 4),
+                "score": float(f"{shot.score:.4g}"),
+                "rank": 1 + sum(other.score > shot.score for other in summary.shots) if shot.chosen else None,
                 "at": None if shot.summary_start_s is None else round(shot.summary_start_s, 4),
                 "best": best.get(index),
             }

@@ -1,6 +1,7 @@
 """What watching a film gives and what was made of it, as the report and the overlay read it."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +84,16 @@ class Summary:
     budget_s: float
     length_s: float
     facts: dict[str, str]
+
+    @property
+    def decimals(self) -> int:
+        """How many decimals scores are shown with, 2 to 6.
+
+        As many as tell the lowest moment from the highest, and show two digits of the highest and one of the mean of
+        each chosen shot, unless that is less than a hundredth of the highest.
+        """
+        scores = self.scores.scores.astype(float)
+        floor = scores.max() / 100
+        needed = [scores.max() / 10, np.ptp(scores), *(max(shot.score, floor) for shot in self.shots if shot.chosen)]
+        least = min((value for value in needed if value > 0), default=1.0)
+        return min(max(math.ceil(-math.log10(least) - 1e-6), 2), 6)

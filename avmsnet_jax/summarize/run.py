@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from avmsnet_jax import json_file, unforeseen
 from avmsnet_jax import mesh as mesh_lib
+from avmsnet_jax.clock import clock
 from avmsnet_jax.config import Config, MeshConfig
 from avmsnet_jax.data import beam
 from avmsnet_jax.data.sources import is_file_name
@@ -180,7 +181,7 @@ def _summarized(config: Config, weights: _Weights, overwrite: bool, film: Path, 
         network = _network(weights, config.mesh.data, config.mesh.fsdp, config.summarize.batch_size)
         summary = summarize_film(film, network, config, stage, _facts(config, weights.directory), folder)
     chosen = sum(shot.chosen for shot in summary.shots)
-    lengths = f"{cut.clock(round(summary.length_s))} of {cut.clock(round(summary.scores.duration_s))}"
+    lengths = f"{clock(round(summary.length_s))} of {clock(round(summary.scores.duration_s))}"
     return Outcome(film, folder, account=f"{lengths} in {chosen} shot{'s' * (chosen > 1)}")
 
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
+from avmsnet_jax.clock import clock
 from avmsnet_jax.errors import printable
-from avmsnet_jax.summarize.cut import Take, clock
+from avmsnet_jax.summarize.cut import Take
 from avmsnet_jax.summarize.score import Watched
 
 EDL, OTIO = "summary.edl", "summary.otio"

@@ -83,9 +83,10 @@ class Checkpoints:
         """The step of the newest checkpoint, those on their way to the disk included; 0 where there is none."""
         return self._manager.latest_step() or 0
 
-    def is_better(self, found: dict[str, float]) -> bool:
-        """Whether a validation is better than all before."""
-        return self.best is None or found["average_precision"] > self.best[1]
+    def is_better(self, found: dict[str, float | None]) -> bool:
+        """Whether a validation is better than all before; one without an average precision is not."""
+        precision = found["average_precision"]
+        return precision is not None and (self.best is None or precision > self.best[1])
 
     def save(
         self,
@@ -93,7 +94,7 @@ class Checkpoints:
         graphdef: Any,
         state: TrainState,
         position: dict[str, Any],
-        found: dict[str, float] | None = None,
+        found: dict[str, float | None] | None = None,
     ) -> None:
         """Starts to save `state` and the data iterator's `position`; training goes on meanwhile.
 
@@ -120,7 +121,7 @@ class Checkpoints:
         if found is not None:
             items[checkpoint.VALIDATION] = ocp.args.JsonSave(found)
             if self.is_better(found):
-                self.best = step, found["average_precision"]
+                self.best = step, found["average_precision"] or 0.0
         with self._writing():
             self._manager.save(step, args=ocp.args.Composite(**items))
 

@@ -125,6 +125,7 @@ class Log:
             "step": step,
             "epoch": self.epoch_of(step),
             "loss": float(losses.mean()),
+            "losses": [float(f"{loss:.6g}") for loss in losses],  # of each step, for the curve of a short run
             "gradient_norm": float(norms.mean()),
             "learning_rate": {name: float(rate(step - 1)) for name, rate in self._rates.items()},
             "clips_per_second": clips,
@@ -133,7 +134,7 @@ class Log:
             "data_wait_seconds": self.waited,
             "data_wait_share": self.waited / elapsed,
         }
-        self._put(line, tuple(name for name in line if name not in ("step", "epoch", "data_wait_seconds")))
+        self._put(line, tuple(name for name in line if name not in ("step", "epoch", "losses", "data_wait_seconds")))
         self.bar.set_postfix_str(
             f"loss {line['loss']:.4f}, {clips:.1f} clips/s, {self.waited / elapsed:.0%} waiting for data"
         )
@@ -149,12 +150,16 @@ class Log:
             self._epoch = []
         self._measured, self.waited, self._since = [], 0.0, time.perf_counter()
 
-    def validated(self, step: int, found: dict[str, float], best: bool) -> None:
+    def validated(self, step: int, found: dict[str, float | None], best: bool) -> None:
         """Writes a line about a validation; the time it took does not count as training."""
         self._put({"step": step, "epoch": self.epoch_of(step), "validation": found}, ("validation",))
+        loss, precision, fscore = (
+            "-" if found[name] is None else f"{found[name]:.4f}" for name in ("loss", "average_precision", "fscore")
+        )
+        why = "  (no held-out clip is key, so the latest checkpoint counts as the best)" if precision == "-" else ""
         self.say(
-            f"validation  loss {found['loss']:.4f}  average precision {found['average_precision']:.4f}  "
-            f"F {found['fscore']:.4f}" + ("  (the best so far)" if best else "")
+            f"validation  loss {loss}  average precision {precision}  F {fscore}"
+            + ("  (the best so far)" if best else why)
         )
         self.restart_clock()
 
@@ -204,6 +209,8 @@ class Log:
             for name in shown:
                 values = line[name].items() if isinstance(line[name], dict) else [("", line[name])]
                 for part, value in values:
+                    if value is None:
+                        continue
                     self._board.add_scalar(f"{name}/{part}" if part else name, value, line["step"])
             self._board.flush()
 

@@ -16,14 +16,14 @@ from avmsnet_jax.data import pipeline
 from avmsnet_jax.evaluation import average_precision, best_threshold, precision_recall_f
 from avmsnet_jax.training.step import LOSSES, TrainState
 
-Validate = Callable[[TrainState], dict[str, float]]
+Validate = Callable[[TrainState], dict[str, float | None]]
 
 
 def make_validate(graphdef: Any, config: Config, held_out: pipeline.Records, mesh: Mesh) -> Validate:
     """A function that scores the held-out clips with a training state, its averaged weights where it keeps some.
 
     It returns `loss` (mean over clips, unweighted), `average_precision`, `fscore` at `eval.threshold`, and
-    `best_threshold`, at which F would be highest (that of the configuration where no held-out clip is key).
+    `best_threshold`, at which F would be highest; but for the loss None where no held-out clip is key.
     """
     loss, replicated = LOSSES[config.train.loss], mesh_lib.replicated(mesh)
     # Of this process, and rounded up so that the devices can share it; clips that only fill up do not count.
@@ -45,7 +45,7 @@ def make_validate(graphdef: Any, config: Config, held_out: pipeline.Records, mes
     def place(batch: pipeline.Batch) -> Any:
         return mesh_lib.place_batch(mesh, {name: batch[name] for name in ("clip", "sound", "label", "mask")})
 
-    def validate(state: TrainState) -> dict[str, float]:
+    def validate(state: TrainState) -> dict[str, float | None]:
         params = state.params if state.ema is None else state.ema
         batches = pipeline.eval_batches(
             held_out,
@@ -61,11 +61,14 @@ def make_validate(graphdef: Any, config: Config, held_out: pipeline.Records, mes
         real = rows["mask"]
         labels, logits = rows["label"][real] > 0, rows["logit"][real].astype(np.float64)
         scores = 1 / (1 + np.exp(-logits))
+        mean = float(rows["loss"][real].mean())
+        if not labels.any():
+            return {"loss": mean, "average_precision": None, "fscore": None, "best_threshold": None}
         return {
-            "loss": float(rows["loss"][real].mean()),
+            "loss": mean,
             "average_precision": average_precision(scores, labels),
             "fscore": precision_recall_f(scores >= config.eval.threshold, labels).fscore,
-            "best_threshold": best_threshold(scores, labels)[0] if labels.any() else config.eval.threshold,
+            "best_threshold": best_threshold(scores, labels)[0],
         }
 
     return validate

@@ -86,6 +86,24 @@ def test_the_band_tells_time_score_and_place(made, tmp_path):
     assert (abs(band[0, :, 282:] - band[50, :, 282:]) > 60).any()  # 0.03 and 0.80
 
 
+def test_the_band_counts_hours_and_shows_scores_that_differ(made, tmp_path, monkeypatch):
+    summary, written = made[0], []
+    draw = explain.ImageDraw.ImageDraw.text
+
+    def noted(own, place, text, *options, **more):
+        written.append(text)
+        return draw(own, place, text, *options, **more)
+
+    monkeypatch.setattr(explain.ImageDraw.ImageDraw, "text", noted)
+    shots = [dataclasses.replace(shot, start_s=shot.start_s + 4498, end_s=shot.end_s + 4498) for shot in summary.shots]
+    scores = dataclasses.replace(
+        summary.scores, duration_s=5000.0, times_s=summary.scores.times_s + 4498, scores=summary.scores.scores / 1000
+    )
+    grey(tmp_path, dataclasses.replace(summary, shots=tuple(shots), scores=scores), 322, 200)
+    assert {"1:15:03", "1:15:06", "1:15:14"} <= set(written)
+    assert {text for text in written if ":" not in text} >= {"0.00003", "0.00078"}
+
+
 def test_a_large_film_is_shown_smaller_and_an_odd_one_even(made, tmp_path):
     frames = grey(tmp_path, made[0], 1601, 91)
     assert frames.shape[1:] == (72 + 20, 1280, 3)

@@ -149,6 +149,48 @@ def test_a_moment_left_out_plays_from_the_film_or_says_why_not(opened, made, tmp
     assert page.evaluate("document.getElementById('summary').currentTime") == 0
 
 
+def scaled(summary: Summary, factor: float, added: float = 0.0) -> Summary:
+    """A summary whose moments and shots score otherwise."""
+    scores = dataclasses.replace(summary.scores, scores=(factor * summary.scores.scores + added).astype(np.float32))
+    shots = tuple(dataclasses.replace(shot, score=factor * shot.score + added) for shot in summary.shots)
+    return dataclasses.replace(summary, scores=scores, shots=shots)
+
+
+@pytest.mark.parametrize(
+    ("factor", "added", "said", "means"),
+    [
+        (1, 0, "", ["mean 0.30 · rank 4 of 5", "mean 0.50 · rank 2 of 5"]),
+        (0.1625, 0, "the highest score is 0.13 of 1. The summary holds the best", ["mean 0.05", "mean 0.08"]),
+        (0.01, 0, "the highest score is 0.0080 of 1. The scores hardly differ", ["mean 0.0030", "mean 0.0050"]),
+        (0.00001, 0, "the highest score is 0.000008 of 1.", ["mean 0.000003", "mean 0.000005"]),
+        (0.01, 0.9, "The scores hardly differ, from 0.900 to 0.908: the choice rests on little", ["mean 0.903"]),
+        (0, 0.7, "All moments score 0.70: the choice between them is arbitrary", ["mean 0.70 · rank 1 of 5"]),
+        (0, 0, "All moments score 0.00: the choice between them is arbitrary", ["mean 0.00"]),
+    ],
+)
+def test_scores_are_named_and_shown_with_enough_digits(opened, made, tmp_path, factor, added, said, means):
+    shutil.copy(made[1] / "summary.mp4", tmp_path)
+    report.write_report(scaled(made[0], factor, added), tmp_path)
+    page = opened(tmp_path)
+    caution = page.locator("#caution")
+    assert said in caution.text_content()
+    assert caution.is_visible() == bool(said)
+    shown = page.locator("#reel .line").all_text_contents()
+    assert [mean in row for mean, row in zip(means, shown, strict=False)] == [True] * len(means)
+    assert "moment scores" in page.locator("#now").text_content()
+    assert "how sure" not in page.locator("#reading").text_content()
+
+
+def test_a_shot_far_below_the_others_never_reads_as_nothing(opened, made, tmp_path):
+    shutil.copy(made[1] / "summary.mp4", tmp_path)
+    shots = tuple(dataclasses.replace(shot, score=0.00004 * (index + 1)) for index, shot in enumerate(made[0].shots))
+    report.write_report(dataclasses.replace(made[0], shots=shots), tmp_path)
+    page = opened(tmp_path)
+    rows = page.locator("#reel .line").all_text_contents()
+    assert ["mean <0.001 · rank 4 of 5" in rows[0], "mean <0.001 · rank 2 of 5" in rows[1]] == [True, True]
+    assert "mean score <0.001, rank 4 of 5 shots" in page.locator("#reel button").first.get_attribute("aria-label")
+
+
 def test_the_film_can_be_watched_whole(opened):
     page = opened()
     page.locator("#to-film").click()
@@ -340,3 +382,8 @@ def test_two_hours_stay_a_small_page(opened, made, tmp_path):
     page = opened(tmp_path)
     drawn = page.locator("#curve").get_attribute("d").count("L")
     assert 1000 < drawn <= 2 * page.locator("#plot").bounding_box()["width"] + 2
+    width = page.locator("#plot").bounding_box()["width"]
+    assert width / 8 - 3 < page.locator("#smooth").get_attribute("d").count("L") < width / 8 + 2
+    page.locator("#plot").focus()
+    page.keyboard.press("End")
+    assert page.locator("#plot").get_attribute("aria-valuetext").startswith("2 hours 0 seconds, score")

@@ -250,6 +250,27 @@ def test_the_best_on_held_out_films_is_kept_and_loaded(five_films, config, tmp_p
     assert validated[-1]["validation"]["loss"] == pytest.approx(float(expected), rel=1e-3)
 
 
+def test_where_no_held_out_clip_is_key_no_checkpoint_is_better_than_the_latest(config, tmp_path, capsys):
+    for number in range(4):
+        frames = np.random.default_rng(number).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+        (tmp_path / "films" / "train").mkdir(parents=True, exist_ok=True)
+        path = tmp_path / "films" / "train" / f"film{number}.mp4"
+        write_movie(path, frames, 10, np.zeros(44100, np.float32))
+        path.with_name(f"{path.stem}.keyshots.csv").write_text("start_s,end_s\n")
+    prepare("movies", tmp_path / "films", tmp_path / "records", frames=8, frame_size=32, spacing=5)
+    config.data.dir, config.data.validation_fraction, config.train.epochs = str(tmp_path / "records"), 0.3, 2
+    config.train.batch_size = 2
+    train(config, tmp_path / "run")
+    validated = [line["validation"] for line in lines(tmp_path / "run") if "validation" in line]
+    for found in validated:
+        assert found["loss"] > 0
+        assert (found["average_precision"], found["fscore"], found["best_threshold"]) == (None, None, None)
+    assert len(validated) == 2
+    said = capsys.readouterr().out
+    assert "average precision -  F -  (no held-out clip is key, so the latest checkpoint counts as the best)" in said
+    assert checkpoint.find(tmp_path / "run").name == str(steps_saved(tmp_path / "run")[-1])
+
+
 def test_of_too_few_films_none_is_held_out(config, tmp_path, capsys):
     config.data.validation_fraction, config.train.epochs = 0.3, 1
     train(config, tmp_path / "run")

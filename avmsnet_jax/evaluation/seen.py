@@ -1,0 +1,85 @@
+"""Whether a network was trained on what it is tested on, as far as its run tells."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from avmsnet_jax import config as config_lib
+from avmsnet_jax import json_file
+from avmsnet_jax.config import Config
+from avmsnet_jax.data import pipeline
+from avmsnet_jax.data.sources.folds import Fold
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.evaluation import annotations
+from avmsnet_jax.weights import checkpoint
+
+SEEN = (
+    "The network was trained on clips of this split, so the figures say how well it remembers them, not how it does on "
+    "new films."
+)
+_MAYBE_SEEN = (
+    "Networks are trained on this split. The checkpoint does not say what it was trained on; if on these records, the "
+    "figures say nothing about new films."
+)
+
+
+def note(config: Config, found: Path, fold: int, split: str) -> tuple[bool, str]:
+    """Whether the run that left a checkpoint was trained on clips of a split, and what a reader has to know of it.
+
+    Args:
+      config: of it `data.dir`, the records that are tested.
+      found: the checkpoint, as `checkpoint.find` gives it.
+      fold: which of the records' divisions is tested.
+      split: the part that is tested.
+
+    Returns:
+      whether it is known to have seen some, and a sentence; empty = nothing needs to be said.
+
+    Raises:
+      UserError: it was trained on some of the videos, and a part that it has not seen was asked for.
+    """
+    run = _run(found)
+    if run is None:
+        return False, _MAYBE_SEEN if split == "train" else ""
+    if not _same_records(config, run, found):
+        return False, ""
+    if run.data.train_split in (split, "whole"):
+        return True, SEEN
+    if folds := annotations.folds_of_records(Path(config.data.dir)):
+        _check_apart(run, found, folds, fold, split)
+    return False, ""
+
+
+def _run(found: Path) -> Config | None:
+    """The configuration of the run that left a checkpoint; None where no run did."""
+    path = found.parent.parent / "config.json"
+    if found.parent.name != "checkpoints":
+        return None
+    try:
+        return config_lib.from_dict(Config, json_file.read(path, "give the checkpoint's own run"), str(path))
+    except FileNotFoundError:
+        return None
+
+
+def _same_records(config: Config, run: Config, found: Path) -> bool:
+    """Whether a run was trained on the records of `config`, wherever they lay then."""
+    if Path(run.data.dir).resolve() == Path(config.data.dir).resolve():
+        return True
+    try:
+        position = json.loads((found / "position" / "metadata").read_text(encoding="utf-8"))
+        whole = pipeline.open_split(config.data.dir, run.data.train_split, None, run.data.fold)
+        records, _ = pipeline.hold_out(whole, run.data.validation_fraction, run.train.seed)
+    except (OSError, ValueError, UserError):  # of another kind, or not known
+        return False
+    return isinstance(position, dict) and position.get("records") == records.identity
+
+
+def _check_apart(run: Config, found: Path, folds: Sequence[Fold], fold: int, split: str) -> None:
+    """Raises UserError where the run was trained on videos of the part that is tested."""
+    trained = folds[run.data.fold].get(run.data.train_split, ()) if run.data.fold < len(folds) else ()
+    held = folds[fold].get(split, ()) if split != "whole" else [name for part in folds for name in part["test"]]
+    if seen := sorted({*trained} & {*held}):
+        raise UserError(
+            f"{found} was trained on fold {run.data.fold}, with {checkpoint.few(seen)} in it, which would be tested; "
+            f"set --config.data.fold={run.data.fold}, or give a checkpoint for each fold"
+        )

@@ -1,0 +1,105 @@
+"""A report names what was tested, and says where the network was trained on it."""
+
+import copy
+import json
+import shutil
+import types
+
+import pytest
+
+from avmsnet_jax import config as config_lib
+from avmsnet_jax.data.pipeline import hold_out, open_split
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.evaluation import movie50, seen
+from tests.conftest import one_line
+
+
+@pytest.fixture
+def run(tmp_path, small_config):
+    """The checkpoint of a run on the small records, which may be said to lie elsewhere."""
+
+    def run(directory=None, position=None, **data):
+        config = copy.deepcopy(small_config)
+        config.data.dir = str(directory or small_config.data.dir)
+        for name, value in data.items():
+            setattr(config.data, name, value)
+        found = tmp_path / "myrun" / "checkpoints" / "8"
+        for part in ("model", "config", "position"):
+            (found / part).mkdir(parents=True)
+        (found.parents[1] / "config.json").write_text(config_lib.dumps(config))
+        if position is not None:
+            (found / "position" / "metadata").write_text(json.dumps({"next_index": 8, "records": position}))
+        return found
+
+    return run
+
+
+def test_a_split_that_the_run_trained_on_is_seen(run, small_config):
+    found = run()
+    assert seen.note(small_config, found, 0, "train") == (True, seen.SEEN)
+    assert seen.note(small_config, found, 0, "test") == (False, "")
+
+
+def test_a_run_on_the_test_split_has_seen_that(run, small_config):
+    found = run(train_split="test")
+    assert seen.note(small_config, found, 0, "test") == (True, seen.SEEN)
+    assert seen.note(small_config, found, 0, "train") == (False, "")
+
+
+def test_records_that_were_moved_or_named_by_another_way_are_known(run, small_config, tmp_path):
+    shutil.copytree(small_config.data.dir, tmp_path / "moved")
+    identity = open_split(small_config.data.dir, "train").identity
+    found = run(directory="demo/records", position=identity)  # relative to a folder that is not the current one
+    small_config = copy.deepcopy(small_config)
+    small_config.data.dir = str(tmp_path / "moved")
+    assert seen.note(small_config, found, 0, "train") == (True, seen.SEEN)
+    (found / "position" / "metadata").write_text('{"records": "18 clips 00000000"}')
+    assert seen.note(small_config, found, 0, "train") == (False, "")  # records of other films
+    (found / "position" / "metadata").write_text("[[[")
+    assert seen.note(small_config, found, 0, "train") == (False, "")
+
+
+def test_films_held_out_to_validate_do_not_hide_it(run, judged_config, judged_records, monkeypatch):
+    config = judged_config("tvsum", fold=0)
+    rest, held = hold_out(open_split(judged_records["tvsum"], "train", fold=0), 0.4, config.train.seed)
+    assert held
+    found = run(directory="elsewhere", position=rest.identity, validation_fraction=0.4)
+    assert seen.note(config, found, 0, "train") == (True, seen.SEEN)
+    assert seen.note(config, found, 0, "test") == (False, "")
+    with pytest.raises(UserError, match=r"was trained on fold 0, with .* which would be tested"):
+        movie50.evaluate(judged_config("tvsum", fold=1), str(found), "test", found / "out")
+
+
+def test_a_converted_checkpoint_may_have_seen_a_training_split(small_config, networks, tmp_path):
+    known, word = seen.note(small_config, tmp_path / "converted", 0, "train")
+    assert not known
+    assert "does not say what it was trained on" in word
+    assert seen.note(small_config, tmp_path / "converted", 0, "test") == (False, "")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_report_names_data_set_split_and_checkpoint(run, small_config, monkeypatch, split):
+    clips = [{"video": "v", "frame": n + 1, "time_s": 0.1 * n, "score": n / 4, "label": n > 2} for n in range(4)]
+    monkeypatch.setattr(movie50, "score_split", lambda *_: clips)
+    monkeypatch.setattr(movie50.checkpoint, "load", lambda _: types.SimpleNamespace(config=None))
+    found = run()
+    metrics = movie50.evaluate(small_config, str(found.parents[1]), split, found / "out")
+    report = (found / "out" / "report.md").read_text()
+    assert metrics["dataset"] == "movies"
+    assert f"Data set movies ({small_config.data.dir}), split {split}, checkpoint {found}." in report
+    assert "published" not in report
+    assert "Movie50" not in report
+    assert metrics["seen_in_training"] == (split == "train")
+    for text in (report, movie50.summary(metrics)):
+        assert (seen.SEEN in text) == (split == "train")
+
+
+def test_an_option_that_would_be_ignored_is_refused(python, tmp_path):
+    given = ["eval.py", "--annotations=a.mat", f"--output={tmp_path / 'out'}"]
+    for option, word in (
+        ("--split=train", "--split is the name of a part of prepared records"),
+        ("--config.eval.threshold_split=train", "eval.threshold_split is a part of prepared records"),
+    ):
+        assert word in one_line(python(*given, option))
+    given = ["eval.py", "--config=configs/films.py", "--checkpoint=x", f"--output={tmp_path / 'out'}"]
+    assert "--splits is a file that divides --annotations" in one_line(python(*given, "--splits=folds.json"))

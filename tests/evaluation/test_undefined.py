@@ -1,0 +1,166 @@
+"""What has no value is a dash with its reason in tables, null in JSON, empty in CSV, and a word in plots."""
+
+import csv
+import json
+import types
+
+import numpy as np
+import pytest
+
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.evaluation import benchmark, movie50, scoring, trial, users
+from avmsnet_jax.evaluation.annotations import Judged
+from tests.evaluation.conftest import field_video, write_hdf5
+
+FIGURES = ("precision", "recall", "fscore")
+
+
+@pytest.fixture(autouse=True)
+def _few_draws(monkeypatch):
+    monkeypatch.setattr(benchmark, "DRAWS", 2)
+
+
+@pytest.fixture
+def evaluated(small_config, networks, tmp_path, monkeypatch):
+    """movie50's report of given clips: `{film: [(score, label), ...]}`; no network runs."""
+
+    def evaluated(films, threshold=0.5):
+        clips = [
+            {"video": film, "frame": 5 * number + 1, "time_s": 0.5 * number, "score": score, "label": bool(label)}
+            for film, rows in films.items()
+            for number, (score, label) in enumerate(rows)
+        ]
+        monkeypatch.setattr(movie50, "score_split", lambda *_: clips)
+        monkeypatch.setattr(movie50.checkpoint, "load", lambda _: types.SimpleNamespace(config=None))
+        monkeypatch.setattr(small_config.eval, "threshold", threshold)
+        metrics = movie50.evaluate(small_config, networks[0], "test", tmp_path / "out")
+        assert metrics == json.loads((tmp_path / "out" / "metrics.json").read_text())
+        return metrics, (tmp_path / "out" / "report.md").read_text(), movie50.summary(metrics)
+
+    return evaluated
+
+
+def row(table, name):
+    """The cells of a row of a report's first table that has one of this name."""
+    line = next(line for line in table.splitlines() if line.startswith(f"| {name} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")[1:]]
+
+
+@pytest.mark.parametrize(
+    "films",
+    [
+        {"a": [(0.9, 0), (0.1, 0)]},
+        {"a": [(0.2, 0)], "b": [(0.7, 0), (0.6, 0)]},
+        {"a": [(0.1, 0), (0.2, 0), (0.3, 0)]},  # nothing predicted either
+    ],
+)
+def test_without_key_clips_nobody_has_figures(evaluated, films, tmp_path):
+    metrics, report, said = evaluated(films)
+    assert [metrics[name] for name in (*FIGURES, "average_precision")] == [None] * 4
+    for name in ("model", "random", "uniform"):
+        assert [metrics["rows"][name][figure] for figure in FIGURES] == [None] * 3
+        assert row(report, name) == ["-", "-", "-"]
+    assert metrics["rows"]["model"]["interval"] == dict.fromkeys(FIGURES)
+    assert set(metrics["films"].values()) == {None}
+    reason = "a key moment, so precision, recall, F and average precision have no value"
+    for text in (report, said, " ".join(metrics["notes"])):
+        assert reason in text
+        assert "0.000" not in text
+    with open(tmp_path / "out" / "videos.csv", newline="") as file:
+        assert {line[figure] for line in csv.DictReader(file) for figure in FIGURES} == {""}
+
+
+def test_where_nothing_is_predicted_precision_alone_has_no_value(evaluated):
+    metrics, report, said = evaluated({"a": [(0.2, 1), (0.1, 0)], "b": [(0.3, 1), (0.4, 0)]}, threshold=0.75)
+    assert [metrics[name] for name in FIGURES] == [None, 0, 0]
+    assert row(report, "model")[0] == "-"
+    assert metrics["rows"]["random"]["precision"] == 0.5
+    assert metrics["average_precision"] == pytest.approx(7 / 12)  # the key clips are the second and the third of four
+    assert "No score reaches the threshold, so precision has no value" in report
+    assert "Precision -, recall 0.000, F 0.000" in said
+
+
+def test_a_film_without_key_clips_has_no_part_in_the_means(evaluated):
+    films = {"a": [(0.9, 1), (0.1, 0)], "b": [(0.8, 0), (0.2, 0)], "c": [(0.6, 0), (0.7, 1)]}
+    metrics, report, _ = evaluated(films)
+    assert metrics["films"]["average_precision"]["count"] == 2
+    assert metrics["films"]["average_precision"]["mean"] == 1
+    assert metrics["films"]["fscore"]["mean"] == pytest.approx((1 + 2 / 3) / 2)
+    assert metrics["precision"] == 2 / 4  # of all clips pooled the film has its part
+    assert "1 of the 3 films have no key moment" in report
+    low, high = metrics["rows"]["model"]["interval"]["fscore"]
+    assert 0 < low <= high <= 1  # draws of the film without key moments alone have no F, not an F of 0
+
+
+def test_one_film_has_no_interval_and_the_report_says_so(evaluated):
+    metrics, report, _ = evaluated({"a": [(0.9, 1), (0.1, 0)]})
+    assert metrics["rows"]["model"]["interval"] == dict.fromkeys(FIGURES)
+    assert "[95% interval: none, as there is one film]" in report
+
+
+def test_no_threshold_is_chosen_where_no_clip_is_key(small_config, monkeypatch):
+    clips = [{"video": "v", "frame": frame, "score": 0.1 * frame, "label": False} for frame in range(4)]
+    monkeypatch.setattr(scoring, "score_split", lambda *_: clips)
+    monkeypatch.setattr(scoring.pipeline, "open_split", lambda *_: None)
+    model = types.SimpleNamespace(config=None)
+    monkeypatch.setattr(small_config.eval, "threshold_split", "train")
+    with pytest.raises(
+        UserError, match=r"no clip of eval\.threshold_split=train in .* is a key moment.*choose a split"
+    ):
+        scoring.choose_threshold(small_config, model, 0, [])
+
+
+def judged(tmp_path, scores, **changes):
+    """The report of SumMe's protocol on one video of three users; `scores` has 20."""
+    rng = np.random.default_rng(3)
+    path = write_hdf5(tmp_path / "field.h5", {"video_1": field_video(rng, **changes)})
+    (tmp_path / "s.json").write_text(json.dumps({"video_1": list(scores)}))
+    metrics = users.evaluate_scores([path], tmp_path / "s.json", "summe", None, 0.5, tmp_path / "out")
+    return metrics, (tmp_path / "out" / "report.md").read_text()
+
+
+def of(metrics, row, measure):
+    return metrics["rows"][row][measure]["videos"]
+
+
+def test_equal_scores_have_no_tau_and_rho(tmp_path):
+    metrics, report = judged(tmp_path, [0.4] * 20)
+    for name in ("model", "uniform"):
+        assert of(metrics, name, "scores_tau") is of(metrics, name, "scores_rho") is None
+    assert of(metrics, "random", "scores_tau") is not None
+    assert "No tau and rho of the scores for 1 of the 1 prediction, as the scores are all equal" in report
+    assert row(report, "uniform")[4:] == ["-", "-"]
+
+
+def test_users_who_chose_nothing_leave_nothing_to_agree_with(tmp_path):
+    metrics, report = judged(tmp_path, np.linspace(0, 1, 20), user_summary=np.zeros((3, 300), np.float32))
+    for name in ("model", "random", "uniform", "human"):
+        assert {of(metrics, name, measure) is None for measure in metrics["measures"]} == {True}
+        assert row(report, name) == ["-"] * 6
+    assert "No F1 of 1 of the 1 video, as no user chose a frame of it" in report
+    assert metrics["fscore"] is None
+
+
+def test_a_single_user_has_no_human_row(tmp_path):
+    chosen = np.zeros((1, 300), np.float32)
+    chosen[0, 40:60] = 1
+    metrics, report = judged(tmp_path, np.linspace(0, 1, 20), user_summary=chosen)
+    assert of(metrics, "human", "f1_max") is None
+    assert of(metrics, "model", "f1_max") is not None
+    assert "No human row for 1 of the 1 video: there is a single user" in report
+
+
+@pytest.mark.parametrize("protocol", ["tvsum", "summe"])
+def test_a_user_who_judges_all_frames_alike_counts_as_0_and_is_counted(tmp_path, protocol):
+    rng = np.random.default_rng(0)
+    scores = rng.integers(1, 6, (3, 300)).astype(np.uint8)
+    scores[1] = 3
+    video = Judged("v", "v", 300, np.arange(0, 300, 15), user_scores=scores, user_summaries=scores > 3)
+    scored = {trial.ALL: {"v": trial.Scored(video.picks, rng.random(20))}}
+    facts = {"scores": "s.json", "annotations": ["x"], "threshold_from": "eval.threshold", "shots": "none"}
+    metrics = trial.run(trial.Trial(protocol, [video], {}, scored, {trial.ALL: 0.5}, facts), tmp_path / "out")
+    note = "1 of the 3 correlations with a user count as 0, as the user's scores are all equal."
+    assert (note in metrics["notes"]) == (protocol == "tvsum")
+    if protocol == "tvsum":
+        assert of(metrics, "human", "tau") is not None
+        assert metrics["constant_pairs"] == {"of": 3, "count": 1}
