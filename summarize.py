@@ -31,8 +31,8 @@ OUTPUT = flags.DEFINE_string("output", "", "folder for the summaries, a folder f
 BUDGET = flags.DEFINE_string(
     "budget",
     None,
-    "length of a summary: a share of the film (0.15 or 15%), seconds (90s) or a number of shots (12shots); "
-    "short for --config.summarize.budget",
+    "length of a summary: a share of the film (0.15 or 15%), a duration (90s, 2min or 1:30) or a number of shots "
+    "(12shots); short for --config.summarize.budget",
 )
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace earlier summaries of the same films")
 BEAM = flags.DEFINE_string(

@@ -199,7 +199,9 @@ class SummarizeConfig:
     """How a film becomes its summary."""
 
     budget: str = _field(
-        "0.15", "length of the summary: a share of the film (0.15 or 15%), seconds (90s) or a number of shots (12shots)"
+        "0.15",
+        "length of the summary: a share of the film (0.15 or 15%), a duration (90s, 2min or 1:30) or a number of shots "
+        "(12shots)",
     )
     spacing_s: float = _field(
         1.0, "from one clip to the next; the published one is every 25 frames at 25 a second", "s"

@@ -26,7 +26,9 @@ def test_convolutions_stay_out_of_ynnpack(python):
     ours = python("-c", COMPILE.format(module="avmsnet_jax"), XLA_FLAGS="", JAX_PLATFORMS="cpu")
     assert (ours.returncode, ours.stdout.strip()) == (0, "False"), ours.stderr
     plain = python("-c", COMPILE.format(module="os"), XLA_FLAGS="", JAX_PLATFORMS="cpu")
-    assert plain.stdout.strip() == "True", "jaxlib gives convolutions to Eigen by itself: keep_convolutions_on_eigen can go"
+    assert plain.stdout.strip() == "True", (
+        "jaxlib gives convolutions to Eigen by itself: keep_convolutions_on_eigen can go"
+    )
 
 
 @pytest.fixture

@@ -132,7 +132,8 @@ def fingerprint(video: Video, cut: Cut) -> str:
     """Changes when a video's records have to be made anew: with its files, its split, how it is cut, and by what."""
     facts = [
         [FORMAT, software(), dataclasses.astuple(cut), cut.piece_records()],
-        [type(video).__name__, video.name, video.fps, video.split, video.test_from_s, video.expected_frames],
+        [type(video).__name__, video.name, video.fps, video.split, video.test_from_s, video.test_until_s],
+        [video.expected_frames],
         [_state(path) for path in video.files],
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]

@@ -233,5 +233,6 @@ def _manifest(dataset: str, source: Path, config: ClipsConfig, builder: ClipReco
             name: str((Path(builder.data_dir) / file).relative_to(root)) for name, file in builder.annotations.items()
         },
         "skipped": [{"video": item.video, "reason": item.reason} for item in builder.skipped],
+        **({"warnings": builder.warnings} if builder.warnings else {}),
         "software": software(),
     }

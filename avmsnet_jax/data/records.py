@@ -28,12 +28,14 @@ from avmsnet_jax import unforeseen
 from avmsnet_jax.data import beam, clips, crew, pack
 from avmsnet_jax.data.film import FORMAT, Cut, Prepared, fingerprint, finished
 from avmsnet_jax.data.sources import Collection, Skipped, Video, summe, tvsum
+from avmsnet_jax.data.sources.folds import Fold
 from avmsnet_jax.data.sources.movies import find_films
 from avmsnet_jax.data.sources.published import find_videos
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.staging import remove
 
 Spans = list[list[int]]  # half-open spans of record numbers
+_LABELLED = ("train", "test", "whole")
 
 
 @dataclasses.dataclass(eq=False)
@@ -66,6 +68,7 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
     """A data set of labelled clips.
 
     After `download_and_prepare`, `prepared` and `skipped` say what became of each video, in the collection's order,
+    `warnings` what is doubtful about labels (`{"video": name, "reason": ...}`, or `split`),
     `folds` which records of the split `whole` each fold trains and tests on, and `annotations` which file (relative to
     `data_path`) keeps what users said of a video.
 
@@ -93,6 +96,7 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
 
     prepared: list[Prepared]
     skipped: list[Skipped]
+    warnings: list[dict[str, str]]
     folds: list[dict[str, Spans]]
     annotations: dict[str, str]
 
@@ -139,6 +143,10 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
         ]
         if self.folds:
             self.info.metadata["folds"] = self.folds
+        self.warnings = _warnings(self.prepared, collection.folds)
+        for warning in self.warnings:
+            what = warning.get("video") or f"split {warning['split']}"
+            self._say(f"warning: {what}: {warning['reason']}")
         self._write_annotations(videos, folder)
         splits = []
         for split, shards in plan.shards.items():
@@ -265,7 +273,8 @@ class Movies(ClipRecords):
 
     def find(self, source: Path) -> Collection:
         """See `ClipRecords`."""
-        return find_films(source, self.builder_config.test_fraction)
+        config = self.builder_config
+        return find_films(source, config.test_fraction, frames=config.frames, spacing=config.spacing)
 
 
 class Movie50(ClipRecords):
@@ -343,6 +352,31 @@ def _unique(videos: Sequence[Video]) -> tuple[list[Video], list[Skipped]]:
         if first.setdefault((video.split, video.name), video) is not video:
             twice.append(Skipped(video.name, f"another video of this name is in the split {video.split!r}"))
     return list(first.values()), twice
+
+
+def _warnings(films: Sequence[Prepared], folds: Sequence[Fold]) -> list[dict[str, str]]:
+    """Films and splits with labels that are probably not meant so."""
+    found = []
+    for film in films:
+        count = sum(film.clips[split] for split in _LABELLED)
+        key = sum(film.positives[split] for split in _LABELLED)
+        if count and not key:
+            found.append({"video": film.video, "reason": "none of its clips is key; check its labels"})
+        elif key > count / 2:
+            reason = f"{key} of its {count} clips are key, more than half; check its labels"
+            found.append({"video": film.video, "reason": reason})
+    parts = [(split, split, {film.video for film in films}) for split in _LABELLED]
+    parts += [
+        (f"{split} of fold {number}", "whole", set(names))
+        for number, fold in enumerate(folds)
+        for split, names in fold.items()
+    ]
+    for name, split, names in parts:
+        own = [film for film in films if film.video in names]
+        if any(film.clips[split] for film in own) and not any(film.positives[split] for film in own):
+            reason = "none of its clips is key, so that nothing can be learned or tested with it; label more films"
+            found.append({"split": name, "reason": reason})
+    return found
 
 
 def _spans_of(names: Sequence[str], films: Sequence[Prepared]) -> Spans:

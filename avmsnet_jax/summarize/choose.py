@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from avmsnet_jax import evaluation
+from avmsnet_jax import durations, evaluation
 from avmsnet_jax.config import SummarizeConfig
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media.audio import SAMPLE_RATE
@@ -53,25 +53,33 @@ class Budget:
 
 
 def parse_budget(text: str) -> Budget:
-    """Reads `0.15`, `15%`, `90s` or `12shots`.
+    """Reads `0.15`, `15%`, `12shots`, or a duration such as `90s`, `2min` or `1:30`; see `durations.parse`.
 
     Raises:
       UserError: it is none of these.
     """
-    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(%|s|shots?|)\s*", text)
-    number = float(match[1]) if match else 0.0
-    unit = match[2] if match else ""
-    if match and unit in ("", "%"):
-        share = number / 100 if unit else number
+    match = re.fullmatch(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*(%|shots?|)\s*", text)
+    if match and match[2].startswith("shot"):
+        if float(match[1]) >= 1 and float(match[1]) % 1 == 0:
+            return Budget(shots=int(float(match[1])))
+    elif match:
+        share = float(match[1]) / 100 if match[2] else float(match[1])
         if 0 < share <= 1:
             return Budget(share=share)
-    elif match and unit == "s" and number > 0:
-        return Budget(seconds=number)
-    elif match and unit.startswith("shot") and number >= 1 and number % 1 == 0:
-        return Budget(shots=int(number))
+    elif (seconds := _duration(text)) > 0:
+        return Budget(seconds=seconds)
     raise UserError(
-        f"the budget is {text!r}; give a share of the film (0.15 or 15%), seconds (90s) or a number of shots (12shots)"
+        f"the budget is {text!r}; give a share of the film (0.15 or 15%), a duration (90s, 2min or 1:30) or a number "
+        "of shots (12shots)"
     )
+
+
+def _duration(text: str) -> float:
+    """Seconds; 0 for what is no duration, or only a number, which is no budget in seconds without its unit."""
+    try:
+        return durations.parse(text) if re.search(r"[0-9]\s*[a-z:]", text) else 0.0
+    except ValueError:
+        return 0.0
 
 
 @dataclasses.dataclass(frozen=True)

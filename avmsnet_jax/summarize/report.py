@@ -151,7 +151,7 @@ def _strip(scores: Scores) -> bytes:
     clips = np.abs(np.searchsorted(scores.times_s, times)).clip(max=len(scores.times_s) - 1)
     strip = Image.new("RGB", (columns, _STRIP_ROWS))
     for column, clip in enumerate(clips.tolist()):
-        with Image.open(io.BytesIO(scores.thumbnails[clip])) as thumbnail:
+        with Image.open(io.BytesIO(scores.thumbnails[clip]), formats=("JPEG",)) as thumbnail:
             thumbnail.draft("RGB", (_STRIP_ROWS, _STRIP_ROWS))  # decodes to a quarter of the sides
             pressed = thumbnail.convert("RGB").resize((1, _STRIP_ROWS), Image.Resampling.BOX)
         strip.paste(pressed, (column, 0))

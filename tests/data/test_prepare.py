@@ -521,6 +521,10 @@ def test_the_command(films, tmp_path):
         "[1/3] a: 4 clips, 2 key",
         "[2/3] b: 3 clips, 0 key",
         "[3/3] c: 2 clips, 0 key",
+        "warning: b: none of its clips is key; check its labels",
+        "warning: c: none of its clips is key; check its labels",
+        "warning: split test: none of its clips is key, so that nothing can be learned or tested with it; "
+        "label more films",
     ]
     assert open_split(output, "train")[0]["clip"].shape == (8, 32, 32, 3)
 

@@ -20,6 +20,7 @@ from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation.scoring import score_records
 from avmsnet_jax.media.audio import read_waveform
 from avmsnet_jax.media.video import read_frames
+from avmsnet_jax.summarize import choose
 from avmsnet_jax.summarize.run import summarize
 from tests.conftest import ROOT, one_line
 from tests.media.films import encode, number_of, numbered
@@ -86,6 +87,11 @@ def test_far_apart_shots_are_the_very_frames(random_weights, folder, tmp_path, s
     assert [number_of(frame.rgb()) for frame in read_frames(tmp_path / "out" / "far" / "summary.mp4")] == wanted
 
 
+def test_durations_are_budgets():
+    for text, seconds in (("90s", 90), ("2min", 120), ("1:30", 90), ("0:01:05.5", 65.5), ("1h 30m", 5400)):
+        assert choose.parse_budget(text) == choose.Budget(seconds=seconds)
+
+
 def test_budgets(random_weights, folder, tmp_path):
     path = film(folder / "film.mkv")
     for number, (budget, most) in enumerate([("25%", 1.0), ("0.9s", 0.9), ("0.1s", 0.1), ("1", 4.0)]):
@@ -95,7 +101,7 @@ def test_budgets(random_weights, folder, tmp_path):
         summarize([path], random_weights, tmp_path / str(number), config)
         facts = facts_of(tmp_path / str(number) / "film")
         assert 0.5 * most < facts["length_s"] <= most + 1e-9
-    for wrong in ("0", "1.5", "x", "-1s", "0.5shots", "200%", ""):
+    for wrong in ("0", "1.5", "x", "-1s", "0.5shots", "200%", "", "0:00", "5 parsecs", "1:75", "nan"):
         with pytest.raises(UserError, match=r"give a share of the film \(0.15 or 15%\)"):
             summarize([path], random_weights, tmp_path / "wrong", Config(summarize=SummarizeConfig(budget=wrong)))
     config = Config(summarize=SummarizeConfig(budget="1s", keep_opening_s=2, spacing_s=0.2))

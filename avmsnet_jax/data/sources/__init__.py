@@ -31,12 +31,14 @@ class Video(abc.ABC):
       fps: frames a second.
       split: one of `SPLITS`.
       test_from_s: clips labelled at or after this time go to the test split, whatever `split` says.
+      test_until_s: and before this time.
     """
 
     name: str
     fps: float
     split: str
     test_from_s: float = dataclasses.field(default=math.inf, kw_only=True)
+    test_until_s: float = dataclasses.field(default=math.inf, kw_only=True)
 
     @property
     @abc.abstractmethod
@@ -70,7 +72,7 @@ class Video(abc.ABC):
 
     def split_of(self, time_s: float) -> str:
         """The split of the clip that is labelled at `time_s`."""
-        return "test" if time_s >= self.test_from_s else self.split
+        return "test" if self.test_from_s <= time_s < self.test_until_s else self.split
 
 
 @dataclasses.dataclass(frozen=True)

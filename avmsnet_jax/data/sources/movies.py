@@ -2,18 +2,25 @@
 
 import collections
 import dataclasses
+import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from avmsnet_jax import durations
 from avmsnet_jax.data import clips
 from avmsnet_jax.data.sources import UNLABELLED, Collection, Skipped, Video
-from avmsnet_jax.data.sources.tables import read_labels, read_rows
+from avmsnet_jax.data.sources.tables import read_labels, read_rows, shown
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media import audio, video
 from avmsnet_jax.media.films import in_folder
 
 KEYSHOTS_SUFFIX = ".keyshots.csv"
 LABELS_SUFFIX = ".labels.csv"
+
+
+# How far a key shot may go beyond the film: players and people round its end.
+_END_SLACK_S = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +63,7 @@ class Film(Video):
         return UNLABELLED
 
 
-def find_films(source: Path, test_fraction: float) -> Collection:
+def find_films(source: Path, test_fraction: float, *, frames: int = 16, spacing: int = 25) -> Collection:
     """Lists the films of a folder and decides which split each belongs to.
 
     Films in the subfolders `train` and `test` belong to these. Without such subfolders, the last
@@ -64,13 +71,19 @@ def find_films(source: Path, test_fraction: float) -> Collection:
     clips in the last `test_fraction` of its running time. Films that have neither key shots nor labels
     are the split `unlabelled`, wherever they lie, and count for no share.
 
+    Where that leaves the test split without a key clip, the last film that has one takes the place of the first of the
+    test films; of a single film, the stretch for testing begins with the last key moment. Both need a second film, or a
+    second moment, with key clips, which stays in the training split.
+
     Args:
       source: the folder.
       test_fraction: share of the test split, 0 <= test_fraction < 1; 0 = everything is for training.
+      frames: frames of a clip.
+      spacing: frames from one clip to the next; with `frames` it decides which moments a clip is labelled at.
     """
     if not any((source / split).is_dir() for split in ("train", "test")):
         films, skipped = _films_in(source, "train")
-        return Collection(_with_test_share(films, test_fraction), skipped)
+        return Collection(_with_test_share(films, test_fraction, frames, spacing), skipped)
     films, skipped = [], []
     for split in ("train", "test"):
         if (source / split).is_dir():
@@ -88,23 +101,33 @@ def find_films(source: Path, test_fraction: float) -> Collection:
     return Collection(films, skipped + beside)
 
 
-def read_key_shots(path: Path) -> tuple[tuple[float, float], ...]:
-    """Reads key shots from a CSV file with the header `start_s,end_s`.
+def read_key_shots(path: Path, duration_s: float = math.inf) -> tuple[tuple[float, float], ...]:
+    """Reads key shots from a CSV file with the header `start_s,end_s`; see `durations.parse` for the times.
+
+    Args:
+      path: the table.
+      duration_s: of the film; infinite = unknown. A shot may end a little beyond it.
 
     Raises:
-      UserError: the file is missing, has another header, or a row that is no span of time.
+      UserError: the file is missing, has another header, or a row that is no span of time in the film.
     """
     rows = read_rows(path, "key shots")
     if not rows or rows[0][1] != ["start_s", "end_s"]:
         raise UserError(f"{path}: the first line must be start_s,end_s")
     shots = []
     for number, row in rows[1:]:
+        place = f"{path}, line {number}"
         try:
-            start, end = map(float, row)
+            start, end = map(durations.parse, row)
         except ValueError:
-            raise UserError(f"{path}, line {number}: {','.join(row)!r} is not two numbers; give seconds") from None
+            raise UserError(f"{place}: {shown(row)} is not two numbers; give seconds, or times as 0:05") from None
         if not 0 <= start < end:
-            raise UserError(f"{path}, line {number}: a key shot must start at 0 or later and end after its start")
+            raise UserError(f"{place}: a key shot must start at 0 or later and end after its start")
+        if start >= duration_s or end > duration_s + _END_SLACK_S:
+            raise UserError(
+                f"{place}: the key shot {shown(row)} goes beyond the end of the film at {duration_s:.1f} s; give times "
+                "in seconds, not in milliseconds or frames"
+            )
         shots.append((start, end))
     return tuple(shots)
 
@@ -146,18 +169,48 @@ def _film(path: Path, tables: Sequence[Path], split: str) -> Film:
     if not tables:
         return film
     (table,) = tables
-    if table.name.lower().endswith(KEYSHOTS_SUFFIX):
-        return dataclasses.replace(film, split=split, table=table, key_shots=read_key_shots(table))
-    return dataclasses.replace(film, split=split, table=table, labels=read_labels(table, video.count_frames(path)))
+    if not table.name.lower().endswith(KEYSHOTS_SUFFIX):
+        return dataclasses.replace(film, split=split, table=table, labels=read_labels(table, video.count_frames(path)))
+    try:
+        key_shots = read_key_shots(table, float(info.frames / info.fps))
+    except UserError:  # the header of joined recordings may promise too little: what is in the file counts
+        key_shots = read_key_shots(table, video.running_time(path))
+    return dataclasses.replace(film, split=split, table=table, key_shots=key_shots)
 
 
-def _with_test_share(films: list[Film], test_fraction: float) -> list[Film]:
+def _with_test_share(films: list[Film], test_fraction: float, frames: int, spacing: int) -> list[Film]:
     judged = [film for film in films if film.split != "unlabelled"]
     others = [film for film in films if film.split == "unlabelled"]
     if not judged or not test_fraction:
         return films
     if len(judged) == 1:
-        running_time = video.running_time(judged[0].path)
-        return [dataclasses.replace(judged[0], test_from_s=(1 - test_fraction) * running_time), *others]
-    tests = min(max(round(test_fraction * len(judged)), 1), len(judged) - 1)
-    return [*judged[:-tests], *(dataclasses.replace(film, split="test") for film in judged[-tests:]), *others]
+        return [_with_test_stretch(judged[0], test_fraction, frames, spacing), *others]
+    count = min(max(round(test_fraction * len(judged)), 1), len(judged) - 1)
+    tests = judged[-count:]
+    if not any(_key_times(film, frames, spacing) for film in tests):
+        keyed = [film for film in judged[:-count] if _key_times(film, frames, spacing)]
+        if len(keyed) > 1:
+            tests = [keyed[-1], *tests[1:]]
+    names = {film.name for film in tests}
+    trained = [film for film in judged if film.name not in names]
+    return [*trained, *(dataclasses.replace(film, split="test") for film in tests), *others]
+
+
+def _with_test_stretch(film: Film, test_fraction: float, frames: int, spacing: int) -> Film:
+    """A single film with the stretch of its running time that is for testing."""
+    running_time = video.running_time(film.path)
+    start, length = (1 - test_fraction) * running_time, test_fraction * running_time
+    times = _key_times(film, frames, spacing)
+    apart_s = 1.5 * spacing / film.fps
+    moments = times[:1] + [now for before, now in itertools.pairwise(times) if now - before > apart_s]
+    if len(moments) < 2 or times[-1] >= start:
+        return dataclasses.replace(film, test_from_s=start)
+    return dataclasses.replace(film, test_from_s=moments[-1], test_until_s=moments[-1] + length)
+
+
+def _key_times(film: Film, frames: int, spacing: int) -> list[float]:
+    """When the key clips of a film are labelled, seconds."""
+    n_frames = film.expected_frames or video.count_frames(film.path)
+    labelled = [clips.label_frame(centre) for centre in clips.centres(n_frames, frames, spacing)]
+    times = [(frame, clips.frame_time(frame, film.fps)) for frame in labelled]
+    return [time for frame, time in times if film.label(frame, time) == 1]

@@ -1,8 +1,10 @@
 """The layout that A/V-MSNet was published with: a folder of frames, a wav and a CSV for each video."""
 
 import dataclasses
+import itertools
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -11,9 +13,13 @@ from PIL import Image
 
 from avmsnet_jax.data import clips
 from avmsnet_jax.data.sources import COUNT_SLACK, Collection, Skipped, Video, is_file_name
-from avmsnet_jax.data.sources.tables import read_labels
+from avmsnet_jax.data.sources.tables import read_labels, read_text
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media import audio
+
+# By name: of the others that Pillow knows, some start another program, as EPS does Ghostscript.
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_MOST_PIXELS = 80_000_000  # 8K has 33 million; below the number at which Pillow warns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,11 +32,15 @@ class FrameFile:
     def scaled(self, width: int, height: int) -> np.ndarray:
         """(height, width, 3) uint8, by Pillow's bicubic filter. Raises UserError where a file is missing or broken."""
         try:
-            with Image.open(self.path) as image:
+            with Image.open(self.path, formats=_FORMATS) as image:
+                if image.width * image.height > _MOST_PIXELS:
+                    raise ValueError(
+                        f"{image.width}x{image.height} pixels are more than {_MOST_PIXELS / 1e6:.0f} million"
+                    )
                 return np.asarray(_eight_bits(image).convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
         except FileNotFoundError:
             raise UserError(f"there is no frame {self.path}; extract the video again") from None
-        except (OSError, SyntaxError, ValueError) as error:  # Pillow's for what is no picture, or a broken one
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises
             raise UserError(f"cannot read the frame {self.path}: {error}; extract the video again") from error
 
 
@@ -115,30 +125,26 @@ def _count_frames(folder: Path, n_frames: int) -> int:
     """How many of the `n_frames` frames there are: a few may be missing at the end."""
     if not folder.is_dir():
         raise UserError(f"there is no folder of frames {folder}; extract the video there, or leave it out")
-    present = set(os.listdir(folder))
-    missing = [number for number in range(1, n_frames + 1) if f"{number}.jpg" not in present]
-    if len(missing) == n_frames:
-        found = f"found {min(present)!r}" if present else "the folder is empty"
+    files = os.listdir(folder)
+    names = (re.fullmatch(r"([1-9][0-9]*)\.jpg", name) for name in files)
+    present = {number for name in names if name and (number := int(name[1])) <= n_frames}
+    count, missing = len(present), n_frames - len(present)
+    if not count:
+        found = f"found {min(files)!r}" if files else "the folder is empty"
         raise UserError(f"{folder} holds no frames 1.jpg, 2.jpg, ... ({found}); extract the video again")
-    count = n_frames - len(missing)
-    if missing and (missing[0] <= count or len(missing) > n_frames * COUNT_SLACK):
+    first = next(number for number in itertools.count(1) if number not in present)
+    if missing and (first <= count or missing > n_frames * COUNT_SLACK):
         raise UserError(
-            f"there is no frame {folder / str(missing[0])}.jpg, though the fold list promises {n_frames} frames "
-            f"({len(missing)} are missing); extract the video again, or correct the list"
+            f"there is no frame {folder / str(first)}.jpg, though the fold list promises {n_frames} frames "
+            f"({missing} are missing); extract the video again, or correct the list"
         )
     return count
 
 
 def _read_fold_list(path: Path) -> list[tuple[int, str, int, float]]:
     """The (line, video, n_frames, fps) of each line; a name may hold spaces."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise UserError(
-            f"cannot read the fold list {path}: {reason}; --source must be the folder that holds video_frames, "
-            "video_audio, annotations and fold_lists"
-        ) from None
+    remedy = "--source must be the folder that holds video_frames, video_audio, annotations and fold_lists"
+    lines = read_text(path, "fold list", remedy).split("\n")
     videos = []
     for number, line in enumerate(map(str.strip, lines), start=1):
         if not line:

@@ -7,6 +7,7 @@ import pytest
 
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.data.sources.movies import find_films
+from avmsnet_jax.errors import UserError
 from tests.data.sources.downloads import film
 from tests.media.films import number_of
 
@@ -64,17 +65,17 @@ def test_key_shots_and_labels_and_neither_side_by_side(a_film, tmp_path):
     manifest = prepare("movies", source, tmp_path / "records", frames=8, frame_size=32)
     assert not manifest["skipped"]
     assert manifest["splits"] == {
-        "train": {"videos": 2, "clips": 4, "positives": 3},  # a at 1.0 and 1.96 s, c at frame 26
-        "test": {"videos": 1, "clips": 2, "positives": 0},
+        "train": {"videos": 2, "clips": 4, "positives": 2},  # a at 1.0 and 1.96 s
+        "test": {"videos": 1, "clips": 2, "positives": 1},  # c at frame 26
         "unlabelled": {"videos": 2, "clips": 4, "positives": 0},
     }
     videos = {video.name: video for video in find_films(source, 0.3).videos}
     assert {name: video.split for name, video in videos.items()} == {
         "a": "train",
         "b ü": "unlabelled",
-        "c": "train",
+        "c": "test",  # the last of the three that were judged, e, has no key frame
         "d": "unlabelled",
-        "e": "test",  # the last of the three that were judged
+        "e": "train",
     }
     assert videos["d"].label(26, 1.0) == -1
     assert videos["d"].files == (source / "d.mkv",)
@@ -150,7 +151,7 @@ def test_what_belongs_to_nothing_is_named(a_film, tmp_path):
         ("a_keyshots", "1,2\n", "the first line must be start_s,end_s"),
         ("a_keyshots", "frame,label\n26,1\n", "the first line must be start_s,end_s"),
         ("a_keyshots", "start_s,end_s\n\n1;2\n", "line 3: '1;2' is not two numbers; give seconds"),
-        ("a_keyshots", "start_s,end_s\n0:10,0:20\n", "line 2: '0:10,0:20' is not two numbers; give seconds"),
+        ("a_keyshots", "start_s,end_s\n0:0:0:1,0:20\n", "line 2: '0:0:0:1,0:20' is not two numbers; give seconds"),
         ("a_keyshots", "start_s,end_s\n1,2,3\n", "line 2: '1,2,3' is not two numbers"),
         ("a_keyshots", "start_s,end_s\n2,1\n", "line 2: a key shot must start at 0 or later and end after its start"),
         ("a_keyshots", "start_s,end_s\n-1,1\n", "line 2: a key shot must start at 0 or later"),
@@ -166,6 +167,116 @@ def test_tables_that_say_something_else(a_film, tmp_path, table, content, reason
     assert skipped.video == "a.mkv"
     assert str(source / f"{table.replace('_', '.')}.csv") in skipped.reason
     assert reason in skipped.reason
+
+
+def test_times_and_separators_that_are_read(a_film, tmp_path):
+    tables = [
+        "start_s,end_s\n0:01,0:02\n",
+        "start_s;end_s\n1,0;2,0\n",
+        "start_s\tend_s\n1\t2\n",
+        " start_s , end_s \n1s,0:00:02.000\n",
+        "start_s,end_s\n1000ms,2 s\n",
+    ]
+    for number, table in enumerate(tables):
+        source = folder(a_film, tmp_path / str(number), ["a.mkv"], a_keyshots=table)
+        (video,) = find_films(source, 0.0).videos
+        assert video.key_shots == ((1.0, 2.0),)
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        ("0.5,1\n1000,1500\n", 3),  # milliseconds
+        ("12,37\n", 2),  # frames
+        ("2.4,2.5\n", 2),  # the film lasts 2.4 s
+        ("1,3.5\n", 2),
+        ("0:10,0:20\n", 2),
+        ("1,inf\n", 2),
+    ],
+)
+def test_key_shots_beyond_the_film(a_film, tmp_path, rows, line):
+    source = folder(a_film, tmp_path / "films", ["a.mkv", "b.mkv"], a_keyshots=f"start_s,end_s\n{rows}")
+    manifest = prepare("movies", source, tmp_path / "records", frames=8, frame_size=32)
+    (skipped,) = manifest["skipped"]
+    assert skipped["video"] == "a.mkv"
+    assert f"{source / 'a.keyshots.csv'}, line {line}: the key shot" in skipped["reason"]
+    assert "goes beyond the end of the film at 2.4 s; give times in seconds" in skipped["reason"]
+    assert [video["video"] for video in manifest["videos"]] == ["b"]
+    with pytest.raises(UserError, match=rf"a\.keyshots\.csv, line {line}: .*--strict"):
+        prepare("movies", source, tmp_path / "strict", frames=8, frame_size=32, strict=True)
+
+
+def test_a_key_shot_may_end_a_little_beyond_the_film(a_film, tmp_path):
+    source = folder(a_film, tmp_path / "films", ["a.mkv"], a_keyshots="start_s,end_s\n1.5,3.3\n")
+    manifest = prepare("movies", source, tmp_path / "records", frames=8, frame_size=32)
+    assert manifest["splits"]["train"]["positives"] + manifest["splits"].get("test", {"positives": 0})["positives"] == 1
+
+
+def test_labels_that_are_doubtful_are_told(a_film, tmp_path, capsys):
+    source = folder(
+        a_film,
+        tmp_path / "films",
+        ["a.mkv", "b.mkv", "c.mkv"],
+        a_keyshots="start_s,end_s\n0,2.4\n",
+        b_keyshots="start_s,end_s\n",
+        c_labels="26,1\n",
+    )
+    manifest = prepare("movies", source, tmp_path / "records", frames=8, frame_size=32)
+    warnings = {warning["video"]: warning["reason"] for warning in manifest["warnings"]}
+    assert warnings == {
+        "a": "2 of its 2 clips are key, more than half; check its labels",
+        "b": "none of its clips is key; check its labels",
+    }
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")] == [
+        f"warning: {video}: {reason}" for video, reason in warnings.items()
+    ]
+    (source / "b.keyshots.csv").unlink()
+    (source / "a.keyshots.csv").write_text("start_s,end_s\n1,1.5\n")
+    assert "warnings" not in prepare("movies", source, tmp_path / "fine", frames=8, frame_size=32)
+
+
+def test_a_split_without_key_clips_is_told(a_film, tmp_path):
+    folder(a_film, tmp_path / "films" / "train", ["a.mkv"], a_labels="26,1\n")
+    folder(a_film, tmp_path / "films" / "test", ["b.mkv"], b_labels="27,1\n")
+    manifest = prepare("movies", tmp_path / "films", tmp_path / "records", frames=8, frame_size=32)
+    assert [warning.get("split", warning.get("video")) for warning in manifest["warnings"]] == ["b", "test"]
+
+
+@pytest.mark.parametrize(
+    ("key", "tests"),
+    [
+        ("abcd", "d"),  # as it always was
+        ("d", "d"),
+        ("ab", "b"),
+        ("abc", "c"),
+        ("a", "d"),  # the only one with a key clip is for training
+        ("", "d"),
+    ],
+)
+def test_the_test_split_gets_a_key_clip(a_film, tmp_path, key, tests):
+    labels = {f"{name}_labels": "26,1\n" if name in key else "27,1\n" for name in "abcd"}  # 27 is no clip's
+    source = folder(a_film, tmp_path / "films", [f"{name}.mkv" for name in "abcd"], **labels)
+    videos = find_films(source, 0.3).videos
+    assert [video.name for video in videos if video.split == "test"] == [tests]
+    assert [video.name for video in videos] == [*sorted("abcd".replace(tests, "")), tests]
+
+
+@pytest.mark.parametrize(
+    ("key", "tested"),
+    [
+        ((26, 50, 150), range(126, 176)),  # as it always was: the last 30% of 175 frames begin at frame 123.5
+        ((26, 50), range(126, 176)),  # one key moment cannot be in both parts
+        ((26, 76), range(76, 128)),
+        ((26, 50, 100, 26), range(100, 152)),
+    ],
+)
+def test_the_stretch_for_testing_gets_a_key_clip(tmp_path, key, tested):
+    film(tmp_path / "a.mkv", 175)
+    (tmp_path / "a.labels.csv").write_text("".join(f"{frame},1\n" for frame in key))
+    manifest = prepare("movies", tmp_path, tmp_path / "records", frames=8, frame_size=32)
+    centres = [26, 50, 76, 100, 126, 150]
+    assert manifest["splits"]["test"]["clips"] == sum(frame in tested for frame in centres)
+    assert manifest["splits"]["test"]["positives"] == sum(frame in tested for frame in set(key))
 
 
 def test_labels_of_another_film(tmp_path):
