@@ -1,7 +1,6 @@
 """The test on TVSum and SumMe: scores, a checkpoint's or anyone's, against what users said."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -188,10 +187,7 @@ def _check_unseen(config: Config, found: Path, folds: Sequence[Fold], fold: int,
     path = found.parent.parent / "config.json"
     if not folds or found.parent.name != "checkpoints" or not path.exists():
         return
-    try:
-        run = config_lib.from_dict(Config, json.loads(path.read_text(encoding="utf-8")), str(path)).data
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}); give the checkpoint's own run") from None
+    run = config_lib.load_json(path, "give the checkpoint's own run").data
     if Path(run.dir).resolve() != Path(config.data.dir).resolve() or split == run.train_split:
         return  # another data set; or its training videos are what the user wants to see
     trained = folds[run.fold].get(run.train_split, ()) if run.fold < len(folds) else ()
