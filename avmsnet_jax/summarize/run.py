@@ -202,7 +202,7 @@ def _shown(path: Path) -> str:
 @functools.cache
 def _network(directory: str, data: int, fsdp: int, batch_size: int) -> score.Network:
     mesh = mesh_lib.make_mesh(MeshConfig(data=data, fsdp=fsdp))
-    return score.Network(checkpoint.load(directory), mesh, batch_size)
+    return score.Network(checkpoint.load(directory, finite=True), mesh, batch_size)
 
 
 def _facts(config: Config, directory: str) -> dict[str, str]:
