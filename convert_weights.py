@@ -16,6 +16,11 @@ from avmsnet_jax.errors import UserError
 _SOURCE = flags.DEFINE_multi_string("source", None, "weight file to read; give it again to lay another over it")
 _OUTPUT = flags.DEFINE_string("output", None, "directory to leave the checkpoint in; must not exist or be empty")
 _VISUAL_ONLY = flags.DEFINE_bool("visual_only", False, "make a network that does not listen, whatever the files hold")
+_ALLOW_NONFINITE = flags.DEFINE_bool(
+    "allow_nonfinite",
+    False,
+    "convert weights that are NaN or infinite, too; no other command scores or trains with such a checkpoint",
+)
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "checkpoint to export: --output of a conversion, or a training run"
 )
@@ -39,11 +44,13 @@ def main(_: list[str]) -> None:
             raise UserError("converting takes --source FILE (once or more) and --output DIR")
         from avmsnet_jax.weights import convert
 
-        report = convert.convert(_SOURCE.value, _OUTPUT.value, visual_only=_VISUAL_ONLY.value)
+        report = convert.convert(
+            _SOURCE.value, _OUTPUT.value, visual_only=_VISUAL_ONLY.value, allow_nonfinite=_ALLOW_NONFINITE.value
+        )
         print(convert.summary(report))
         print(f"wrote {_OUTPUT.value}; what became of each key is in {_OUTPUT.value}/{convert.REPORT}")
     else:
-        if not (_CHECKPOINT.value and _EXPORT.value) or _VISUAL_ONLY.value:
+        if not (_CHECKPOINT.value and _EXPORT.value) or _VISUAL_ONLY.value or _ALLOW_NONFINITE.value:
             raise UserError("exporting takes --checkpoint DIR and --export FILE")
         from avmsnet_jax.weights import export
 

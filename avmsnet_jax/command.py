@@ -48,7 +48,7 @@ def run(
     sys.unraisablehook = _on_unraisable
     module = sys.modules["__main__"]
     try:
-        if any(argument in ("--help", "-h", "--helpfull", "-help") for argument in sys.argv[1:]):
+        if any(argument in ("--help", "-h", "--helpfull", "-help") for argument in _split(sys.argv)[0][1:]):
             print(_help(module, program, takes_config, positional, sections), flush=True)
             sys.exit(0)
         if takes_config:  # the commands that run a network; their configuration may import JAX
@@ -91,21 +91,32 @@ def require(*given: flags.FlagHolder[Any]) -> None:
 
 
 def _parse(argv: Sequence[str], takes_config: bool, config_optional: bool, positional: str) -> list[Any]:
+    options, names = _split(argv)
+    for option in options[1:]:
+        if option.startswith("-") and os.path.lexists(
+            option
+        ):  # `summarize.py *` where a file is called `--config=x.py`
+            raise UserError(
+                f"{option} is an option, but also the name of a file here; "
+                f"write ./{option} for the file, or run the command in another folder for the option"
+            )
     try:
-        argv = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
+        argv = flags.FLAGS.read_flags_from_files(options, force_gnu=False)
         holder = None
         if takes_config:
             path, argv = _take_config_path(argv)
             if not path and not config_optional:
                 raise UserError("no configuration given; add --config=configs/NAME.py (--help lists the fields)")
-            config = config_lib.load_file(path) if path else config_lib.Config()
+            config = config_lib.load(path) if path else config_lib.Config()
             _check_override_names(argv)
             holder = config_flags.DEFINE_config_dataclass("config", config, sys_argv=argv)
-        left = flags.FLAGS(argv)[1:]
+        left = flags.FLAGS(argv)[1:] + names
         if not flags.FLAGS["verbosity"].present:  # the libraries' accounts of an error, tracebacks and all
             logging.set_verbosity(logging.FATAL)
             python_logging.getLogger("matplotlib").setLevel(python_logging.ERROR)  # in a container without a home
-    except flags.Error as error:
+    except UnicodeDecodeError:
+        raise UserError("the --flagfile is not UTF-8 text; give options, one a line") from None
+    except (flags.Error, ValueError) as error:  # the latter: `--nooverwrite=1`
         raise UserError(_plain(str(error))) from None
     if left and not positional:
         raise UserError(f"unexpected argument {left[0]!r}; options begin with -- (--help lists them)")
@@ -114,6 +125,12 @@ def _parse(argv: Sequence[str], takes_config: bool, config_optional: bool, posit
     config = holder.value  # with the overrides; the library works on a copy of what it was given
     config.validate()
     return [config, left] if positional else [config]
+
+
+def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The command line before and after the first `--`; what comes after it are names, whatever they look like."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    return list(argv[:end]), list(argv[end + 1 :])
 
 
 def _take_config_path(argv: Sequence[str]) -> tuple[str, list[str]]:
@@ -133,7 +150,7 @@ def _check_override_names(argv: Sequence[str]) -> None:
     known = config_lib.fields()
     for argument in argv:
         match = re.match(r"--?(no)?config\.([^=]*)", argument)
-        if not match or argument == "--":
+        if not match:
             continue
         negated, name = match.groups()
         if name not in known:
@@ -148,8 +165,14 @@ def _plain(message: str) -> str:
     if match and match[1] in config_lib.fields():
         name, value = match.groups()
         expected = config_lib.type_name(config_lib.fields()[name].type)
-        return f"--config.{name}={value}: it must be {expected}"
+        return f"--config.{name}={textwrap.shorten(value, 80)}: it must be {expected}"
     return message.removeprefix("FATAL Flags parsing error:") + " (--help lists all options)"
+
+
+_CONFIG_MEANING = (
+    "configuration. NAME.py is a program and is run: take none from strangers; configs/ come with the project. "
+    "NAME.json, such as the config.json of a training run, is only read"
+)
 
 
 def _help(module: Any, program: str, takes_config: bool, positional: str, sections: Sequence[str]) -> str:
@@ -158,7 +181,7 @@ def _help(module: Any, program: str, takes_config: bool, positional: str, sectio
     parts = [(module.__doc__ or "").strip(), "", f"usage: python {program} {options} [options]", ""]
     own = flags.FLAGS.flags_by_module_id_dict().get(id(module), [])  # by name, `python -m` would find none
     if takes_config:
-        parts.append(_entry("--config", "configuration file; those in configs/ come with the project"))
+        parts.append(_entry("--config", _CONFIG_MEANING))
     for flag in sorted(own, key=lambda flag: flag.name):
         default = "" if flag.default in (None, "", []) else f" (default: {flag.default_as_str})"
         parts.append(_entry(f"--{'[no]' if flag.boolean else ''}{flag.name}", _meaning(flag) + default))

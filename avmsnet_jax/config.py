@@ -10,15 +10,22 @@ import dataclasses
 import difflib
 import json
 import math
+import os
 import re
 import traceback
 import types
 import typing
+from pathlib import Path
 from typing import Any
 
+from avmsnet_jax import json_file
 from avmsnet_jax.errors import UserError
 
 DEPTHS = (10, 18, 34, 50, 101, 152, 200)
+# Far beyond any network of this kind. A checkpoint may come from a stranger, and its configuration decides how much
+# memory is asked for.
+MOST_PIXELS = 2**26  # of a clip; published: 16 frames of 112 x 112
+MOST_CHANNELS = 2**16  # of a layer; published: 4096
 
 
 def _field(default: Any, meaning: str, unit: str = "") -> Any:
@@ -67,9 +74,16 @@ class ModelConfig:
         for name, divisor in (("frames", 8), ("frame_size", 16)):
             value = getattr(self, name)
             if value <= 0 or value % divisor:
-                raise UserError(f"model.{name} is {value}; it must be a positive multiple of {divisor}")
+                raise UserError(f"model.{name} is {_shown(value)}; it must be a positive multiple of {divisor}")
+        if self.frames * self.frame_size**2 > MOST_PIXELS:
+            raise UserError(
+                f"model.frames is {_shown(self.frames)} and model.frame_size {_shown(self.frame_size)}; "
+                f"a clip must have no more than {MOST_PIXELS:,} pixels"
+            )
         for name in ("trunk_width", "soundnet_width", "alm_width", "alm_channels", "adjust_width", "head_width"):
             _at_least(f"model.{name}", getattr(self, name), 1)
+            if getattr(self, name) > MOST_CHANNELS:
+                raise UserError(f"model.{name} is {_shown(getattr(self, name))}; it must be at most {MOST_CHANNELS}")
 
     @property
     def audio_samples(self) -> int:
@@ -322,12 +336,20 @@ class Config:
 
 def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
     if value not in allowed:
-        raise UserError(f"{name} is {value!r}; choose one of {', '.join(map(str, allowed))}")
+        raise UserError(f"{name} is {_shown(value)}; choose one of {', '.join(map(str, allowed))}")
 
 
 def _at_least(name: str, value: int, least: int) -> None:
     if value < least:
-        raise UserError(f"{name} is {value}; it must be at least {least}")
+        raise UserError(f"{name} is {_shown(value)}; it must be at least {least}")
+
+
+def _shown(value: Any) -> str:
+    """A value for a message: short, whatever a file holds."""
+    if not isinstance(value, (bool, int, float, str, type(None))):
+        return f"a {type(value).__name__}"
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def fields(config: Any = Config, prefix: str = "") -> dict[str, dataclasses.Field[Any]]:
@@ -344,6 +366,7 @@ def fields(config: Any = Config, prefix: str = "") -> dict[str, dataclasses.Fiel
 def unknown_field(name: str) -> UserError:
     """The error for a field that does not exist, with the nearest names that do."""
     names = list(fields())
+    name = name if len(name) <= 80 else name[:77] + "..."
     if section := [full for full in names if full.startswith(f"{name}.")]:
         return UserError(f"{name} is a section, not a field; its fields are {', '.join(section)}")
     leaves = {full.rsplit(".", 1)[-1]: full for full in names}
@@ -386,10 +409,10 @@ def from_dict(cls: type, values: dict[str, Any], source: str, prefix: str = "") 
         if dataclasses.is_dataclass(expected):
             built[name] = from_dict(typing.cast(type, expected), value, source, f"{prefix}{name}.")
         else:
-            if expected is float and type(value) is int:
+            if expected is float and type(value) is int and abs(value) < 2**53:
                 value = float(value)
             if type(value) is not expected:
-                raise UserError(f"{source}: {prefix}{name} is {value!r}; it must be {type_name(expected)}")
+                raise UserError(f"{source}: {prefix}{name} is {_shown(value)}; it must be {type_name(expected)}")
             built[name] = value
     try:
         return cls(**built)
@@ -431,6 +454,46 @@ def dumps(config: Any) -> str:
     return json.dumps(to_dict(config), indent=2) + "\n"
 
 
+def load(path: str) -> Config:
+    """The checked tree of a configuration file: of a Python program, which is run, or of JSON, which is only read.
+
+    Raises:
+      UserError: the file is neither, or see `load_file` and `load_json`.
+    """
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix == ".json":
+        try:
+            return load_json(Path(path), _REMEDY)
+        except FileNotFoundError as error:
+            raise _unreadable(path, str(error.strerror)) from None
+    if suffix != ".py":
+        raise UserError(f"{path} is no configuration; give a .py file or the config.json of a training run")
+    return load_file(path)
+
+
+def load_json(path: Path, remedy: str) -> Config:
+    """The checked tree of a `config.json`, as `dumps` writes it.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      UserError: see `json_file.read`; an unknown field, or a value of the wrong type or range.
+    """
+    config = from_dict(Config, json_file.read(path, remedy, most_bytes=_MOST_BYTES), str(path))
+    try:
+        config.validate()
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return config
+
+
+_REMEDY = "see configs/ for those that come with the project"
+_MOST_BYTES = 1_000_000  # the whole tree has 4 kB
+
+
+def _unreadable(path: str, reason: str) -> UserError:
+    return UserError(f"cannot read the configuration {path}: {reason}; {_REMEDY}")
+
+
 def load_file(path: str) -> Config:
     """Runs a configuration file and returns its checked tree.
 
@@ -438,13 +501,12 @@ def load_file(path: str) -> Config:
       UserError: the file is missing or fails, defines no `get_config`, or returns something that does not serve.
     """
     try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise _unreadable(path, "it is not a file")  # reading a pipe would wait for ever
         with open(path, encoding="utf-8") as file:
             source = file.read()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise UserError(
-            f"cannot read the configuration {path}: {reason}; see configs/ for those that come with the project"
-        ) from None
+        raise _unreadable(path, str(error.strerror) if isinstance(error, OSError) else "not UTF-8 text") from None
     module = types.ModuleType("configuration")
     module.__file__ = path
     try:

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import subprocess
 import sys
@@ -139,6 +140,119 @@ def test_a_mistake_is_one_line(shown, argument, message):
 
 def test_without_a_file_the_remedy_is_named(shown):
     assert "add --config=configs/NAME.py" in one_line(shown(config=False))
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory, environment):
+    """What a command that takes names and a configuration makes of command lines, each in a fresh folder.
+
+    A child of one process runs each: importing anew would take longer than all the rest.
+    """
+    driver = tmp_path_factory.mktemp("told") / "tell.py"
+    driver.write_text(
+        '"""Tells."""\n'
+        "import json, os, sys, jax\n"
+        "from absl import flags\n"
+        "from avmsnet_jax import command\n"
+        'flags.DEFINE_string("out", "", "where to")\n'
+        'flags.DEFINE_bool("fast", False, "quickly")\n'
+        "def main(tree, names):\n"
+        "    print(tree.model.depth, flags.FLAGS.out, names)\n"
+        "for line in sys.stdin:\n"
+        "    folder, arguments = json.loads(line)\n"
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        os.chdir(folder)\n"
+        "        sys.argv[1:] = arguments\n"
+        "        status = 0\n"
+        "        try:\n"
+        '            command.run(main, takes_config=True, config_optional=True, positional="NAME ...")\n'
+        "        except SystemExit as end:\n"
+        "            status = end.code\n"
+        "        sys.stdout.flush()\n"
+        "        os._exit(status)\n"
+        "    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)\n"
+        '    print("END", flush=True)\n'
+        '    print("END", file=sys.stderr, flush=True)\n',
+        encoding="utf-8",
+    )
+
+    def run(cases):
+        lines = []
+        for files, arguments in cases:
+            folder = tmp_path_factory.mktemp("case")
+            for name, text in files.items():
+                if text is None:
+                    os.mkfifo(folder / name)
+                else:
+                    (folder / name).write_bytes(text)
+            lines.append(json.dumps([str(folder), arguments]) + "\n")
+        done = subprocess.run(
+            [sys.executable, str(driver)],
+            input="".join(lines),
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=True,
+        )
+        return list(zip(done.stdout.split("END\n"), done.stderr.split("END\n"), strict=True))[:-1]
+
+    return run
+
+
+EVIL = b"print('RAN')\nfrom avmsnet_jax.config import *\nget_config = lambda: Config(model=ModelConfig(depth=34))\n"
+GLOBBED = "is an option, but also the name of a file here"
+NAMES_AND_OPTIONS = [  # files, command line, what is printed or complained of
+    ({"c.py": EVIL}, ["--config=c.py", "a"], "RAN\n34  ['a']"),
+    # What comes after -- is a name, whatever it looks like.
+    ({"--config=e.py": EVIL, "e.py": EVIL}, ["--out=o", "--", "--config=e.py", "b"], "50 o ['--config=e.py', 'b']"),
+    ({"e.py": EVIL}, ["a", "--", "--config", "e.py"], "50  ['a', '--config', 'e.py']"),
+    ({}, ["--", "--help", "--config.model.depth=18"], "50  ['--help', '--config.model.depth=18']"),
+    ({}, ["--", "--out=x", "--flagfile=none", "-", "--", "-h"], "50  ['--out=x', '--flagfile=none', '-', '--', '-h']"),
+    # A name that the shell made of * is no option.
+    ({"--config=e.py": EVIL, "e.py": EVIL}, ["--config=e.py", "e.py"], f"--config=e.py {GLOBBED}"),
+    ({"-config=e.py": EVIL, "e.py": EVIL}, ["-config=e.py", "e.py"], f"-config=e.py {GLOBBED}"),
+    ({"--config": b"", "e.py": EVIL}, ["--config", "e.py"], f"--config {GLOBBED}"),
+    ({"--flagfile=f": b"", "f": b"--config=e.py", "e.py": EVIL}, ["--flagfile=f", "e.py"], f"--flagfile=f {GLOBBED}"),
+    ({"--out=x": b""}, ["--out=x", "a"], f"--out=x {GLOBBED}"),
+    ({"-1.mp4": b""}, ["-1.mp4", "a"], f"-1.mp4 {GLOBBED}"),
+    # JSON is read, not run.
+    ({"config.json": b'{"model": {"depth": 18}}'}, ["--config=config.json"], "18  []"),
+    ({"a.JSON": b'\xef\xbb\xbf{"model": {"depth": 18}}'}, ["--config", "a.JSON", "--out=x"], "18 x []"),
+    ({"c.json": b'{"model": {"depth": 18}}'}, ["--config=c.json", "--config.model.depth=10"], "10  []"),
+    ({"config.json": EVIL}, ["--config=config.json"], "config.json is not valid JSON"),
+    ({"c.json": b"[" * 100_000}, ["--config=c.json"], "c.json is nested too deeply"),
+    ({"c.json": b'{"model": {"depth": 18, "depth": 34}}'}, ["--config=c.json"], "names 'depth' twice"),
+    ({"c.json": b'{"model": {"frames": 1e30}}'}, ["--config=c.json"], "model.frames is 1e+30; it must be a whole"),
+    ({"c.json": b'{"optimizer": {"learning_rate": NaN}}'}, ["--config=c.json"], "learning_rate is nan; it must be"),
+    ({"c.json": b'{"model": {"head_width": 1%s}}' % (b"0" * 999)}, ["--config=c.json"], "model.head_width is 1000"),
+    ({"c.json": b'{"model": {"depth": [[1]]}}'}, ["--config=c.json"], "model.depth is a list; it must be a whole"),
+    ({"c.json": b'{"%s": 1}' % (b"x" * 500_000)}, ["--config=c.json"], "no configuration field named xxx"),
+    ({"c.json": b" " * 2_000_000}, ["--config=c.json"], "no more than 1 MB"),
+    ({"c.json": None}, ["--config=c.json"], "c.json is not a file"),
+    ({"c.py": None}, ["--config=c.py"], "it is not a file"),
+    ({}, ["--config=c.json"], "cannot read the configuration c.json: No such file"),
+    ({"c.txt": EVIL}, ["--config=c.txt"], "c.txt is no configuration; give a .py file or the config.json"),
+    ({"c": EVIL}, ["--config=c"], "c is no configuration"),
+    # What is wrong in other ways is one line, too.
+    ({"f": b"\xff\xfe"}, ["--flagfile=f"], "not UTF-8 text"),
+    ({}, ["--nofast=1"], "--nofast=1 does not take an argument"),
+    ({}, ["--config.model.frames=" + "9" * 5000], "it must be a whole number"),
+    ({}, ["--config.model.frames=" + "9" * 300 + "2"], "no more than 67,108,864 pixels"),
+]
+
+
+def test_names_are_no_options_and_json_is_not_run(told):
+    outcomes = told([case[:2] for case in NAMES_AND_OPTIONS])
+    for (_, arguments, expected), (out, err) in zip(NAMES_AND_OPTIONS, outcomes, strict=True):
+        if expected[0].isdigit() or expected.startswith("RAN"):
+            assert (out, err) == (f"{expected}\n0\n", ""), arguments
+        else:
+            assert out == "2\n", arguments
+            assert expected in err, arguments
+            assert err.count("\n") == 1, arguments
+            assert len(err) < 400, arguments
 
 
 @pytest.mark.parametrize("command", COMMANDS)

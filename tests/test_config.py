@@ -189,7 +189,7 @@ def test_a_file_may_give_whole_numbers_to_float_fields(tmp_path):
 def test_a_file_that_cannot_be_read_or_defines_nothing_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"cannot read the configuration .*none\.py: No such file.*configs/"):
         config_lib.load_file(str(tmp_path / "none.py"))
-    with pytest.raises(UserError, match=rf"cannot read the configuration {tmp_path}: Is a directory"):
+    with pytest.raises(UserError, match=rf"cannot read the configuration {tmp_path}: it is not a file"):
         config_lib.load_file(str(tmp_path))
     (tmp_path / "latin.py").write_bytes(b"# \xe9\n")
     with pytest.raises(UserError, match=r"cannot read the configuration .*latin\.py: not UTF-8 text"):

@@ -49,7 +49,7 @@ def evaluate(config: Config, directory: str, split: str, output: Path) -> dict[s
     report.check_free(output)
     found = checkpoint.find(directory)
     known, note = seen.note(config, found, config.data.fold, split)
-    model = checkpoint.load(directory)
+    model = checkpoint.load(directory, finite=True)
     records = pipeline.open_split(config.data.dir, split, model.config, config.data.fold)
     with staged(output.absolute()) as stage:  # before the scoring: a place that cannot be written is known at once
         clips = score_split(config, model, records)

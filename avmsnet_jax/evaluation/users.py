@@ -62,7 +62,7 @@ def evaluate(config: Config, directories: Sequence[str], protocol: str, split: s
         for name, fold, directory in zip(names, chosen, directories, strict=True):
             found.append(checkpoint.find(directory))
             notes.append(seen.note(config, found[-1], fold, split))
-            model = checkpoint.load(directory)
+            model = checkpoint.load(directory, finite=True)
             records = pipeline.open_split(config.data.dir, split, model.config, fold)
             shotless = not judged or any(video.shots is None for video in judged)
             clips[name] = score_split(config, model, records, features=shotless)

@@ -217,7 +217,7 @@ def _shown(path: Path) -> str:
 @functools.lru_cache(maxsize=1)
 def _network(weights: _Weights, data: int, fsdp: int, batch_size: int) -> score.Network:
     mesh = mesh_lib.make_mesh(MeshConfig(data=data, fsdp=fsdp))
-    return score.Network(checkpoint.load(weights.directory), mesh, batch_size)
+    return score.Network(checkpoint.load(weights.directory, finite=True), mesh, batch_size)
 
 
 def _facts(config: Config, directory: str) -> dict[str, str]:

@@ -10,9 +10,11 @@ Training adds items of its own: how the network did on held-out films (`validati
 steps is chosen, and others that nothing here reads (optimiser, data position).
 """
 
-import json
+import contextlib
+import math
 import os
 import re
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,18 +22,21 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from etils import epath
 from flax import nnx, traverse_util
 
 from avmsnet_jax import config as config_lib
+from avmsnet_jax import json_file
 from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.models.avmsnet import AVMSNet
 from avmsnet_jax.staging import remove_from_under, staged, taken
 from avmsnet_jax.weights import names
+from avmsnet_jax.weights.array_reader import Item, UnknownFormatError, regular_files
 
 MODEL, CONFIG, PASSENGERS, VALIDATION = "model", "config", "passengers", "validation"
 _OURS = {MODEL, CONFIG, PASSENGERS}
+_REMEDY = "convert or train it again"
+_CONFIG_BYTES = 100_000  # written: 300 bytes
 
 Tree = dict[str, Any]
 
@@ -61,29 +66,13 @@ def set_model_tree(model: AVMSNet, tree: Tree, source: str = "the weights") -> N
     """
     state = nnx.to_flat_state(names.parameters(model))
     flat = traverse_util.flatten_dict(tree, sep="/")
-    expected = {names.path(key): leaf.get_value() for key, leaf in state}
-    wrong = [f"{name} is missing" for name in expected if name not in flat]
-    wrong += [f"{name} is not in the network" for name in flat if name not in expected]
-    for name, ours in expected.items():
-        given = flat.get(name)
-        if given is not None and (given.shape, given.dtype) != (ours.shape, ours.dtype):
-            wrong.append(f"{name} is {given.dtype}{list(given.shape)}, not {ours.dtype}{list(ours.shape)}")
-    if wrong:
-        raise UserError(f"{source}: not the weights of this network (depth {model.config.depth}): {few(wrong)}")
+    _check_fit(model.config, names.held_by(model), flat, source)
     filled = []
     for key, leaf in state:
         ours = leaf.get_value()
         sharding = getattr(ours, "sharding", None)  # a shape alone may have one, too
         filled.append((key, leaf.replace(jax.device_put(flat[names.path(key)], sharding))))
     nnx.update(model, nnx.from_flat_state(filled))
-
-
-def build(config: ModelConfig, tree: Tree, source: str = "the weights") -> AVMSNet:
-    """The network of `config` with the arrays of `tree`, ready for inference; nothing is initialised first."""
-    model = names.abstract_model(config)
-    set_model_tree(model, tree, source)
-    model.eval()
-    return model
 
 
 def save(model: AVMSNet, directory: str | os.PathLike[str]) -> None:
@@ -101,19 +90,26 @@ def save(model: AVMSNet, directory: str | os.PathLike[str]) -> None:
     write(target, model.config, model_tree(model))
 
 
-def load(directory: str | os.PathLike[str]) -> AVMSNet:
+def load(directory: str | os.PathLike[str], *, finite: bool = False) -> AVMSNet:
     """The network saved in `directory`, ready for inference (`eval()` is set), on the default device.
 
     Args:
       directory: what `save` or `convert_weights.py` wrote, or a training run: its working directory, its
         `checkpoints` (the step that did best on held-out films is taken, or the latest where none were held out), or
         one step. Any number of devices may have written it.
+      finite: refuse weights that are NaN or infinite; every command does.
 
     Raises:
       UserError: there is no checkpoint, or it is damaged.
     """
-    config, tree = restore(directory)
-    return build(config, tree, str(directory))
+    found = find(directory)
+    model = names.abstract_model(_read_config(found))
+    tree = _read_model(found, model.config, names.held_by(model), str(directory))
+    if finite:
+        _check_finite(tree, str(directory))
+    set_model_tree(model, tree, str(directory))
+    model.eval()
+    return model
 
 
 def initialise(model: AVMSNet, directory: str | os.PathLike[str]) -> None:
@@ -127,9 +123,10 @@ def initialise(model: AVMSNet, directory: str | os.PathLike[str]) -> None:
       directory: anything that `load` takes.
 
     Raises:
-      UserError: there is no checkpoint, it is damaged, or it is of another network.
+      UserError: there is no checkpoint, it is damaged, not finite, or of another network.
     """
     config, tree = restore(directory)
+    _check_finite(tree, str(directory))
     if config.dam4 != model.config.dam4:
         fourth = model_tree(model)["dams"].get("3")
         tree["dams"] = {index: dam for index, dam in tree["dams"].items() if index != "3"}
@@ -140,13 +137,17 @@ def initialise(model: AVMSNet, directory: str | os.PathLike[str]) -> None:
 def restore(directory: str | os.PathLike[str]) -> tuple[ModelConfig, Tree]:
     """The configuration and the parameters (nested dictionaries of NumPy float32) that `load` would build from."""
     found = find(directory)
-    return _read_config(found), _read_arrays(found, MODEL)
+    config = _read_config(found)
+    return config, _read_model(found, config, names.shapes(config), str(directory))
 
 
 def restore_passengers(directory: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Tensors that the network does not use, as the converted file had them, by published name; often none."""
     found = find(directory)
-    return _read_arrays(found, PASSENGERS) if (found / PASSENGERS).is_dir() else {}
+    if not (found / PASSENGERS).exists():
+        return {}
+    with _reading(found):
+        return Item(found / PASSENGERS, _REMEDY).read()
 
 
 def find(directory: str | os.PathLike[str]) -> Path:
@@ -158,15 +159,27 @@ def find(directory: str | os.PathLike[str]) -> Path:
       UserError: there is none.
     """
     top = Path(directory).absolute()
-    if top.is_file():
+    if os.path.isfile(top):
         raise UserError(
             f"no checkpoint at {directory}, which is a file; make one of it first: "
             f"python convert_weights.py --source={directory} --output=DIR"
         )
-    if not top.is_dir():
+    if not os.path.isdir(top):
         raise UserError(
             f"no checkpoint at {directory}: no such directory; give one that convert_weights.py or train.py left"
         )
+    try:
+        found = _found(top)
+    except OSError as error:
+        raise UserError(f"cannot read {directory}: {error.strerror}; make it readable") from None
+    if found is None:
+        raise UserError(f"no checkpoint in {directory}; give a directory that convert_weights.py or train.py left")
+    if not found.resolve().is_relative_to(top.resolve()):
+        raise UserError(f"{found} is a link out of {directory}; give {found.resolve()} itself if you trust it")
+    return found
+
+
+def _found(top: Path) -> Path | None:
     for place in (top, top / "checkpoints"):
         if (place / MODEL).is_dir() and (place / CONFIG).is_dir():
             return place
@@ -175,7 +188,7 @@ def find(directory: str | os.PathLike[str]) -> Path:
         step = best_step(place) or max(steps_in(place), default=None)
         if step is not None:
             return place / str(step)
-    raise UserError(f"no checkpoint in {directory}; give a directory that convert_weights.py or train.py left")
+    return None
 
 
 def steps_in(directory: Path) -> list[int]:
@@ -183,7 +196,9 @@ def steps_in(directory: Path) -> list[int]:
     if not directory.is_dir():
         return []
     return [
-        int(step.name) for step in directory.iterdir() if re.fullmatch(r"\d+", step.name) and (step / MODEL).is_dir()
+        int(step.name)
+        for step in directory.iterdir()
+        if re.fullmatch(r"0|[1-9][0-9]*", step.name) and (step / MODEL).is_dir()
     ]
 
 
@@ -195,13 +210,17 @@ def best_step(directory: Path) -> int | None:
 
 
 def validation_of(checkpoint: Path) -> float | None:
-    """The average precision on held-out films of a step's network, None where it was not validated."""
+    """The average precision on held-out films of a step's network.
+
+    None where it was not validated, or where what was written of that cannot be read: the step serves without it.
+    """
+    source = checkpoint / VALIDATION / "metadata"
     try:
-        return float(
-            json.loads((checkpoint / VALIDATION / "metadata").read_text(encoding="utf-8"))["average_precision"]
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+        regular_files(checkpoint / VALIDATION)
+        precision = json_file.read(source, _REMEDY, most_bytes=_CONFIG_BYTES)["average_precision"]
+    except (OSError, ValueError, KeyError, TypeError, UserError):
         return None
+    return precision if isinstance(precision, float | int) and math.isfinite(precision) else None
 
 
 def write(
@@ -270,28 +289,58 @@ def _replaceable(target: Path) -> bool:
     return all(entry.name in _OURS or not entry.is_dir() for entry in target.iterdir())
 
 
+def _check_fit(config: ModelConfig, expected: Mapping[str, Any], held: Mapping[str, Any], source: str) -> None:
+    """Raises UserError where arrays (or shapes) by path are not those of the network; names the first and the count."""
+    wrong = [f"{name} is missing" for name in expected if name not in held]
+    wrong += [f"{name} is not in the network" for name in held if name not in expected]
+    for name, ours in expected.items():
+        given = held.get(name)
+        if given is not None and (given.shape, given.dtype) != (ours.shape, ours.dtype):
+            wrong.append(f"{name} is {given.dtype}{list(given.shape)}, not {ours.dtype}{list(ours.shape)}")
+    if wrong:
+        raise UserError(f"{source}: not the weights of this network (depth {config.depth}): {few(wrong)}")
+
+
+def _read_model(checkpoint: Path, config: ModelConfig, expected: Mapping[str, Any], source: str) -> Tree:
+    with _reading(checkpoint):
+        item = Item(checkpoint / MODEL, _REMEDY)
+        held = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in item.arrays.items()}
+        _check_fit(config, expected, held, source)  # before room is made for what the files claim
+        return traverse_util.unflatten_dict(item.read(), sep="/")
+
+
+def nonfinite(array: np.ndarray) -> int:
+    """How many values are NaN or infinite."""
+    with np.errstate(all="ignore"):
+        if np.isfinite(array.sum(dtype=np.float64)):  # without an array of truth values, as nearly always
+            return 0
+    return int(array.size - np.isfinite(array).sum())
+
+
+def _check_finite(tree: Tree, source: str) -> None:
+    counts = {name: nonfinite(array) for name, array in traverse_util.flatten_dict(tree, sep="/").items()}
+    bad = [f"{name} ({count:,} values)" for name, count in counts.items() if count]
+    if bad:
+        raise UserError(f"{source}: weights are NaN or infinite: {few(bad)}; {_REMEDY}")
+
+
 def _read_config(checkpoint: Path) -> ModelConfig:
     source = checkpoint / CONFIG / "metadata"
-    try:
-        values = json.loads(source.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _damaged(checkpoint, error) from error
+    with _reading(checkpoint):
+        regular_files(checkpoint / CONFIG)
+        values = json_file.read(source, _REMEDY, most_bytes=_CONFIG_BYTES)
     return config_lib.from_dict(ModelConfig, values, str(source), "model.")
 
 
-def _read_arrays(checkpoint: Path, item: str) -> Tree:
-    """An item's arrays as NumPy, whatever devices they were on."""
-    place = epath.Path(checkpoint / item)
-    handler = ocp.PyTreeCheckpointHandler()
+@contextlib.contextmanager
+def _reading(checkpoint: Path) -> Iterator[None]:
+    """Turns what can be wrong with a checkpoint's files into a UserError."""
     try:
-        metadata = handler.metadata(place).tree
-        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), metadata)
-        return handler.restore(place, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
-    except Exception as error:  # Orbax and tensorstore raise many kinds; all mean that this item cannot be read
-        raise _damaged(checkpoint, error) from error
-    finally:
-        handler.close()
-
-
-def _damaged(checkpoint: Path, error: BaseException) -> UserError:
-    return UserError(f"the checkpoint {checkpoint} is damaged ({brief(error)}); convert or train it again")
+        yield
+    except UnknownFormatError as error:
+        raise UserError(
+            f"the checkpoint {checkpoint} is in a format that this version does not read ({brief(error)}); "
+            "update avmsnet_jax, or load and save it with what wrote it"
+        ) from error
+    except (OSError, ValueError, MemoryError) as error:
+        raise UserError(f"the checkpoint {checkpoint} is damaged ({brief(error)}); {_REMEDY}") from error

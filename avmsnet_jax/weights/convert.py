@@ -89,7 +89,9 @@ class Source:
         return names.part(name) in (*KINDS[self.kind].brings, "unused")
 
 
-def convert(paths: Sequence[str], output: str, *, visual_only: bool = False) -> dict[str, Any]:
+def convert(
+    paths: Sequence[str], output: str, *, visual_only: bool = False, allow_nonfinite: bool = False
+) -> dict[str, Any]:
     """Lays weight files over one another, in order, and writes the network that they make as a checkpoint.
 
     Depth, shortcut and variant are read off the files: the network listens unless a file of the whole network lacks
@@ -101,20 +103,22 @@ def convert(paths: Sequence[str], output: str, *, visual_only: bool = False) -> 
       output: a directory that does not exist or is empty; `avmsnet_jax.load` reads it. The account of every key on both
         sides lies in it as `report.json`.
       visual_only: do not listen, whatever the files hold.
+      allow_nonfinite: take weights that are NaN or infinite, with which no command scores or trains.
 
     Returns:
       The account, as in `report.json`; `summary` turns it into a few lines.
 
     Raises:
       UserError: a file that `read.read` refuses or that is of no known kind, names or shapes that do not belong to the
-        network, parts that are missing without reason, files of different networks, or an output that is taken.
+        network, parts that are missing without reason, weights that are not finite, files of different networks, or an
+        output that is taken.
     """
     target = Path(output).absolute()
     if taken(target):
         raise UserError(f"--output {output} exists and is not empty; choose another directory or remove it")
     sources = [recognise(read(path)) for path in paths]
     config = infer(sources, visual_only)
-    flat, passengers, report = _overlay(sources, config)
+    flat, passengers, report = _overlay(sources, config, allow_nonfinite)
     checkpoint_lib.write(
         target,
         config,
@@ -133,13 +137,20 @@ def recognise(file: WeightFile) -> Source:
     """
     tensors: dict[str, np.ndarray] = {}
     keys: dict[str, str] = {}
+    prefix = _prefix(file)
     for key, array in file.tensors.items():
         if file.format == "SoundNet .npy":
             name, array = _from_npy(file, key, array)
         else:
-            name = key.removeprefix("module.")
+            name = names.bare(key)
+            if name in _BOOKKEEPING or not name.startswith(prefix):
+                file.other[key] = _BOOKKEEPING.get(name, f"not of the network, whose names begin with {prefix}")
+                continue
+            name = name.removeprefix(prefix)
         if name in tensors:
-            raise UserError(f"{file.path} holds {name} twice, with and without 'module.'; fetch it again")
+            raise UserError(
+                f"{file.path} holds {name} twice, as {keys[name]} and {key}; keep one of the two in the file"
+            )
         tensors[name], keys[name] = array, key
     parts = {names.part(name) for name in tensors}
     if {"trunk", "attention"} <= parts and any(name.startswith("fusion3.") for name in tensors):
@@ -158,6 +169,20 @@ def recognise(file: WeightFile) -> Source:
             f"its tensors are called {few(list(keys.values()))}"
         )
     return Source(file, kind, tensors, keys)
+
+
+_BOOKKEEPING = {"n_averaged": "how many steps an average of the weights is of"}
+
+
+def _prefix(file: WeightFile) -> str:
+    """What the names of the network in a file begin with, beyond what frameworks add."""
+    found = names.wrappings(file.tensors)
+    if len(found) > 1:
+        raise UserError(
+            f"{file.path} holds the weights of several networks, whose names begin with {few(found)}; "
+            "save those of the one that you want in a file of its own"
+        )
+    return found[0] if found else ""
 
 
 def _from_npy(file: WeightFile, key: str, array: np.ndarray) -> tuple[str, np.ndarray]:
@@ -228,10 +253,10 @@ def _depth(source: Source) -> int:
             f"{source.file.path} holds {counts} {'bottleneck' if bottleneck else 'basic'} blocks in layer1 to layer3, "
             f"which is no 3D-ResNet of depth {', '.join(map(str, BLOCKS))}; part is missing or it is another network"
         )
-    claimed = re.fullmatch(r"\D*?(\d+)\D*", source.file.arch)
-    if claimed and int(claimed[1]) != depths[0]:
+    claimed = re.fullmatch(r"[^0-9]*([0-9]+)[^0-9]*", source.file.arch)
+    if claimed and claimed[1] != str(depths[0]):
         raise UserError(
-            f"{source.file.path} says that it is {source.file.arch!r}, but its tensors are of depth {depths[0]}; "
+            f"{source.file.path} says that it is {source.file.arch[:40]!r}, but its tensors are of depth {depths[0]}; "
             "fetch it again"
         )
     return depths[0]
@@ -278,13 +303,14 @@ def _misshaped(sources: Sequence[Source], config: ModelConfig) -> list[tuple[str
 
 
 def _overlay(
-    sources: Sequence[Source], config: ModelConfig
+    sources: Sequence[Source], config: ModelConfig, allow_nonfinite: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any]]:
     """Parameters by our paths, passengers by their names, and the account of every key on both sides."""
     table = names.published(config)
     flat: dict[str, np.ndarray] = {}
     passengers: dict[str, np.ndarray] = {}
     origin: dict[str, tuple[str, dict[str, str]]] = {}  # published name -> file, and its key's entry in the account
+    counts: dict[str, int] = {}  # published name -> values that are not finite
     foreign: dict[str, list[str]] = {}
     accounts = []
     for source in sources:
@@ -295,6 +321,7 @@ def _overlay(
             tensor = table.get(name)
             if tensor and tensor.parameter and source.brings(name):
                 values, note = _float32(path, key, array)
+                counts[name] = checkpoint_lib.nonfinite(values)
                 flat[tensor.parameter] = names.relayout(values, tensor.layout)
                 account[key] = {"status": "used", "parameter": tensor.parameter} | note
             elif tensor and tensor.unused and source.brings(name):
@@ -320,6 +347,8 @@ def _overlay(
         kind = next(KINDS[source.kind].meaning for source in sources if source.file.path == path)
         raise UserError(f"{path}: not names of {kind}, depth {config.depth}: {few(keys)}")
     _check_missing(sources, table, flat)
+    if not allow_nonfinite:
+        _check_finite(sources, {name: origin[name][0] for name, count in counts.items() if count}, counts)
 
     missing = [tensor.parameter for tensor in table.values() if tensor.parameter and tensor.parameter not in flat]
     if missing:
@@ -359,11 +388,31 @@ def _float32(path: str, key: str, array: np.ndarray) -> tuple[np.ndarray, dict[s
         return array, {}
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
         raise UserError(f"{path}: {key} holds {array.dtype}, not floating-point numbers; fetch it again")
-    try:
-        with np.errstate(over="raise"):
-            return array.astype(np.float32), {"converted": f"{array.dtype} to float32"}
-    except FloatingPointError:
-        raise UserError(f"{path}: {key} holds {array.dtype} numbers too large for float32") from None
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32), {"converted": f"{array.dtype} to float32"}
+
+
+def _check_finite(sources: Sequence[Source], files: dict[str, str], counts: dict[str, int]) -> None:
+    """Raises UserError where weights are NaN or infinite, in the file or as float32.
+
+    Args:
+      sources: all files.
+      files: the file that each such tensor was taken from, by published name.
+      counts: how many such values a tensor has, by published name.
+    """
+    for source in sources:
+        bad = [name for name, path in files.items() if path == source.file.path]
+        if not bad:
+            continue
+        told = []
+        for name in bad:
+            array = source.tensors[name]
+            form = "" if array.dtype == np.float32 else f" as float32, from {array.dtype}"
+            told.append(f"{source.keys[name]} ({counts[name]:,} of {array.size:,} values{form})")
+        raise UserError(
+            f"{source.file.path}: NaN or infinite values in {len(bad)} tensor{'s' * (len(bad) > 1)}: {few(told)}; "
+            "fetch it again, or add --allow_nonfinite"
+        )
 
 
 def summary(report: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ published tensor to ours; read from right to left it takes ours back.
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,17 @@ PARTS = {
     "unused": ("fuse", "fuseav"),
 }
 
+# What frameworks add to names without saying more by it: DataParallel and DDP, torch.compile, FSDP, checkpointing.
+_WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+# Tensors by which a network of ours is known, whatever its names begin with.
+_KNOWN_BY = (
+    "conv1.weight",
+    "score_dsn.0.side_prep.weight",
+    "soundnet8.0.weight",
+    "fusion4.affine_rgb.weight",
+    "fc1.0.weight",
+)
+
 COUNTER = "batch norm's step counter; a fixed momentum never reads it"
 SIDE_MAP = "made full-size side maps that never reach the score"
 NEVER_CALLED = "the published forward pass never calls it"
@@ -74,6 +85,25 @@ def part(name: str) -> str:
     return next((part for part, firsts in PARTS.items() if first in firsts), "")
 
 
+def bare(key: str) -> str:
+    """A file's own name without what frameworks add to it."""
+    return ".".join(part for part in key.split(".") if part not in _WRAPPERS)
+
+
+def wrappings(keys: Iterable[str]) -> list[str]:
+    """What the names of the networks in a file begin with: `[""]` for bare ones, `["model.", "ema."]`, or nothing.
+
+    Bare names win: such a file may hold others for purposes of its own.
+    """
+    found = {}
+    for name in map(bare, keys):
+        for known in _KNOWN_BY:
+            before = name.removesuffix(known)
+            if before != name and before[-1:] in ("", ".") and not any(map(part, before.split("."))):
+                found[before] = True
+    return [""] if "" in found else list(found)
+
+
 def relayout(array: np.ndarray, layout: str) -> np.ndarray:
     """A view of `array` with its axes moved: `"oi1k->kio"` drops the axis of one and turns the rest round."""
     source, target = layout.split("->")
@@ -98,12 +128,27 @@ def parameters(model: AVMSNet) -> nnx.State:
     return nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))
 
 
+def held_by(model: AVMSNet) -> dict[str, Any]:
+    """The model's parameters and BN statistics by path: arrays, or their shapes in an abstract model."""
+    return {path(key): leaf.get_value() for key, leaf in nnx.to_flat_state(parameters(model))}
+
+
+def shapes(config: ModelConfig) -> dict[str, Any]:
+    """The shapes and dtypes of what a network of that configuration holds, by path."""
+    return dict(_shapes(dataclasses.astuple(config)))
+
+
+@functools.lru_cache(maxsize=8)
+def _shapes(fields: tuple) -> dict[str, Any]:
+    return held_by(abstract_model(ModelConfig(*fields)))
+
+
 def path(key: tuple[Any, ...]) -> str:
     """An NNX state's key as a path of ours, `trunk/stages/0/0/convs/0/kernel`."""
     return "/".join(map(str, key))
 
 
-def _modules(config: ModelConfig, shapes: dict[str, tuple[int, ...]]) -> Iterator[tuple[str, str, Leaves]]:
+def _modules(config: ModelConfig, held: Mapping[str, Any]) -> Iterator[tuple[str, str, Leaves]]:
     """Every module of the published network in its order: published name, path of ours, leaves."""
     yield "conv1", "trunk/conv", _CONV3D
     yield "bn1", "trunk/bn", _BN
@@ -114,7 +159,7 @@ def _modules(config: ModelConfig, shapes: dict[str, tuple[int, ...]]) -> Iterato
             for i in range(convolutions):
                 yield f"{theirs}.conv{i + 1}", f"{ours}/convs/{i}", _CONV3D
                 yield f"{theirs}.bn{i + 1}", f"{ours}/bns/{i}", _BN
-            if f"{ours}/shortcut/conv/kernel" in shapes:
+            if f"{ours}/shortcut/conv/kernel" in held:
                 yield f"{theirs}.downsample.0", f"{ours}/shortcut/conv", _CONV3D
                 yield f"{theirs}.downsample.1", f"{ours}/shortcut/bn", _BN
     for i in range(4):
@@ -169,16 +214,16 @@ def published(config: ModelConfig) -> dict[str, Tensor]:
 @functools.lru_cache(maxsize=8)
 def _published(fields: tuple) -> dict[str, Tensor]:
     config = ModelConfig(*fields)
-    shapes = {path(key): leaf.shape for key, leaf in nnx.to_flat_state(parameters(abstract_model(config)))}
+    held = shapes(config)
     table: dict[str, Tensor] = {}
-    for name, ours, leaves in _modules(config, shapes):
+    for name, ours, leaves in _modules(config, held):
         if not ours:
             reason = SIDE_MAP if ".upscale" in name else NEVER_CALLED
             table |= {key: Tensor(shape, unused=reason) for key, shape in _never_used(name, config).items()}
             continue
         for leaf, (our_leaf, layout) in leaves.items():
             parameter = f"{ours}/{our_leaf}"
-            shape = relayout(np.broadcast_to(np.float32(0), shapes[parameter]), reverse(layout)).shape
+            shape = relayout(np.broadcast_to(np.float32(0), held[parameter].shape), reverse(layout)).shape
             table[f"{name}.{leaf}"] = Tensor(shape, parameter, layout)
         if leaves is _BN:
             table[f"{name}.num_batches_tracked"] = Tensor((), unused=COUNTER)

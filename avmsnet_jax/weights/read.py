@@ -3,13 +3,13 @@
 A file is told by its first bytes, not by its name. What the reader returns are the file's own names and arrays.
 """
 
-import ast
 import dataclasses
 import io
 import pickle
 import re
 import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,13 @@ import ml_dtypes
 import numpy as np
 
 from avmsnet_jax.errors import UserError
+from avmsnet_jax.weights import names
 from avmsnet_jax.weights.checkpoint import brief, few
 
 # What torch.save wrote before PyTorch 1.6 begins with, after the pickle's mark: a pickled magic number.
 _LEGACY = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+
+_TORCH = 2, 10  # the oldest PyTorch whose weights_only no published file gets around
 
 # The dtypes that a weight file may hold, with the name of PyTorch's storage for each.
 STORAGES = {
@@ -63,11 +66,13 @@ def read(path: str) -> WeightFile:
       UserError: the file is missing, empty, cut, foreign, carries code, or holds something other than plain tensors.
     """
     place = Path(path)
-    if place.is_dir():
-        raise UserError(
-            f"{path} is a directory; --source takes a weight file (a checkpoint directory needs no conversion)"
-        )
     try:
+        if place.is_dir():
+            raise UserError(
+                f"{path} is a directory; --source takes a weight file (a checkpoint directory needs no conversion)"
+            )
+        if place.exists() and not place.is_file():
+            raise UserError(f"{path} is a pipe or a device; save it to a file first")
         with place.open("rb") as file:
             start = file.read(16)
     except OSError as error:
@@ -95,6 +100,12 @@ def read(path: str) -> WeightFile:
     odd = [ascii(name) for name in found.tensors if not re.fullmatch(r"[\w.-]{1,200}", name, re.ASCII)]
     if odd:
         raise UserError(f"{path} is not a file of network weights: its tensors are called {few(odd)}")
+    claimed, size = sum(array.nbytes for array in found.tensors.values()), place.stat().st_size
+    if claimed > 2 * size:  # twice, for networks that use a tensor in two places
+        raise UserError(
+            f"{path} has {size:,} bytes, but its tensors take {claimed:,}, as they share memory; "
+            "hand in a file that holds each of them"
+        )
     return found
 
 
@@ -120,9 +131,14 @@ def _read_safetensors(path: str, data: bytes) -> WeightFile:
     tensors = {}
     for name, entry in sorted(entries, key=lambda pair: pair[0]):  # they come in no order
         if entry["dtype"] not in dtypes:
-            raise UserError(f"{path}: {name} has dtype {entry['dtype']}; give a file of plain floats and integers")
+            raise UserError(
+                f"{path}: {ascii(name)[:80]} has dtype {entry['dtype']}; give a file of plain floats and integers"
+            )
         dtype = _dtype(dtypes[entry["dtype"]])
-        tensors[name] = np.frombuffer(entry["data"], dtype).reshape(entry["shape"])
+        try:
+            tensors[name] = np.frombuffer(entry["data"], dtype).reshape(entry["shape"])
+        except ValueError as error:  # more axes, or a longer one, than an array can have
+            raise _damaged(path, f"{ascii(name)[:80]}: {brief(error)}") from error
     return WeightFile(path, "safetensors", tensors)
 
 
@@ -155,13 +171,7 @@ _NUMPY_NAMES = [
 
 
 def _read_torch(path: str, form: str) -> WeightFile:
-    try:
-        import torch
-    except ImportError:
-        raise UserError(
-            f"reading {path} takes PyTorch, which is not installed: pip install 'avmsnet_jax[convert]' "
-            "(or torch==2.13.0), or hand in the weights as .safetensors"
-        ) from None
+    torch = _import_torch(path)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([(_Ignored, name) for name in _NUMPY_NAMES]):
             warnings.simplefilter("ignore")
@@ -169,29 +179,77 @@ def _read_torch(path: str, form: str) -> WeightFile:
     except Exception as error:  # a damaged or hostile file can make the reader raise anything
         named = re.search(r"GLOBAL ([\w.]+)|unrecognized function (.{1,60})", str(error))
         if named:
-            raise _code(path, named[1] or named[2]) from error
+            raise _code(path, (named[1] or named[2])[:80]) from error
         # PyTorch puts a page of advice before its reason.
         reason = str(error).rsplit("WeightsUnpickler error:", 1)[-1].split("Check the documentation")[0]
         raise _damaged(path, brief(ValueError(reason))) from error
-    found = WeightFile(path, form, {})
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a state dict; save model.state_dict() instead")
-    state = content
-    if isinstance(content.get("state_dict"), dict):
-        state = content["state_dict"]
-        found.other = {str(name): "training state, not weights" for name in content if name != "state_dict"}
+    label, state = _state_dict(path, content, torch.Tensor)
+    found = WeightFile(path, form, {})
+    if state is not content:
+        kept = label.split(".")[0]
+        found.other = {str(name)[:80]: "training state, not weights" for name in content if name != kept}
         if isinstance(content.get("arch"), str):
             found.arch = content["arch"]
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise UserError(
-                f"{path} is no state dict (tensors by name): its entry {ascii(name)[:80]} is a {type(value).__name__}"
+                f"{path} is no state dict (tensors by name): its entry {_shown(name)} is a {type(value).__name__}"
             )
         try:
             found.tensors[name] = _from_torch(torch, value)
         except Exception as error:  # exotic tensors refuse in as many ways as there are kinds
-            raise UserError(f"{path}: {ascii(name)[:80]} is not a plain dense tensor ({brief(error)})") from error
+            raise UserError(f"{path}: {_shown(name)} is not a plain dense tensor ({brief(error)})") from error
     return found
+
+
+def _import_torch(path: str) -> Any:
+    try:
+        import torch
+    except ImportError:
+        raise UserError(
+            f"reading {path} takes PyTorch, which is not installed: pip install 'avmsnet_jax[convert]' "
+            "(or torch==2.13.0), or hand in the weights as .safetensors"
+        ) from None
+    if tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2]) < _TORCH:
+        raise UserError(
+            f"PyTorch {torch.__version__} is installed, which a .pth can make run code (CVE-2025-32434, "
+            f"CVE-2026-24747), so {path} was not opened: pip install --upgrade 'torch>=2.10', or hand in the weights "
+            "as .safetensors"
+        )
+    return torch
+
+
+def _state_dict(path: str, content: dict, tensor: type) -> tuple[str, dict]:
+    """The dictionary in a checkpoint that holds the weights, and the names of the entries that lead to it."""
+    found = dict(_networks(content, tensor, "", {id(content)}))
+    if len(found) > 1:
+        raise UserError(
+            f"{path} holds the weights of several networks: {few(list(found))}; "
+            f"save the one that you want alone, such as torch.load({path!r}, weights_only=True)"
+            + "".join(f"[{key!r}]" for key in next(iter(found)).split("."))
+        )
+    for label, state in found.items():
+        return label, state
+    inner = content.get("state_dict")  # of another kind of network, which is said where names are looked at
+    return ("state_dict", inner) if isinstance(inner, dict) else ("", content)
+
+
+def _networks(content: dict, tensor: type, label: str, seen: set[int]) -> Iterator[tuple[str, dict]]:
+    """Dictionaries of a network's weights in a checkpoint, up to four entries deep, each once."""
+    if names.wrappings(key for key, value in content.items() if isinstance(key, str) and isinstance(value, tensor)):
+        yield label, content
+    elif label.count(".") < 3:
+        for key, value in content.items():
+            if isinstance(key, str) and isinstance(value, dict) and id(value) not in seen:
+                seen.add(id(value))
+                yield from _networks(value, tensor, f"{label}.{key}".lstrip("."), seen)
+
+
+def _shown(key: object) -> str:
+    """A dictionary's key for a message; of what is no text only its type, as hostile ones are endless."""
+    return ascii(key)[:80] if isinstance(key, str) else f"of type {type(key).__name__}"
 
 
 def _from_torch(torch: Any, tensor: Any) -> np.ndarray:
@@ -308,11 +366,10 @@ def _read_npy(path: str, data: bytes) -> WeightFile:
         end = 8 + size_bytes + int.from_bytes(data[8 : 8 + size_bytes], "little")
         if end > min(len(data), 65536):
             raise ValueError("its header is cut")
-        header = ast.literal_eval(data[8 + size_bytes : end].decode("latin1").strip())
-        plain = header["descr"] not in ("|O", "O") or header["shape"] != ()
-    except Exception as error:
+        header = data[8 + size_bytes : end]
+    except (IndexError, ValueError) as error:
         raise _damaged(path, brief(error)) from error
-    if plain:
+    if not (re.search(rb"'descr': *'\|?O'", header) and re.search(rb"'shape': *\(\)", header)):
         raise UserError(foreign)
     try:
         content = _NumpyOnly(io.BytesIO(data[end:]), encoding="latin1").load()
@@ -326,10 +383,10 @@ def _read_npy(path: str, data: bytes) -> WeightFile:
         raise UserError(foreign)
     for layer, arrays in layers.items():
         if not isinstance(arrays, dict):
-            raise UserError(f"{foreign} (its entry {ascii(layer)[:80]} is no dictionary)")
+            raise UserError(f"{foreign} (its entry {_shown(layer)} is no dictionary)")
         for name, array in arrays.items():
             try:
                 tensors[f"{layer}.{name}"] = array.numpy()
             except Exception as error:
-                raise _damaged(path, f"{ascii(layer)[:80]} {ascii(name)[:80]}: {brief(error)}") from error
+                raise _damaged(path, f"{_shown(layer)} {_shown(name)}: {brief(error)}") from error
     return WeightFile(path, "SoundNet .npy", tensors)

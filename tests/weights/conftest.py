@@ -23,15 +23,17 @@ TINY = ModelConfig(
 )
 
 
-def state(config: ModelConfig = TINY, seed: int = 0) -> dict[str, np.ndarray]:
-    """Every published tensor filled with random bits: NaNs of any payload, denormals, negative zeros and all."""
+def state(config: ModelConfig = TINY, seed: int = 0, finite: bool = True) -> dict[str, np.ndarray]:
+    """Every published tensor filled with random bits: denormals, negative zeros and, if wanted, NaNs of any payload."""
     rng = np.random.default_rng(seed)
     tensors = {}
     for name, tensor in names.published(config).items():
         if name.endswith("num_batches_tracked"):
             tensors[name] = np.asarray(rng.integers(2**62), np.int64)
         else:
-            tensors[name] = np.asarray(rng.integers(2**32, size=tensor.shape, dtype=np.uint32)).view(np.float32)
+            bits = np.asarray(rng.integers(2**32, size=tensor.shape, dtype=np.uint32))
+            exponent = np.uint32(0x7F800000)
+            tensors[name] = (bits ^ (exponent * (finite & (bits & exponent == exponent)))).view(np.float32)
     tensors["bn1.bias"] = np.full(tensors["bn1.bias"].shape, -0.0, np.float32)
     return tensors
 

@@ -28,7 +28,10 @@ def tree_of(tensors: dict[str, np.ndarray], config: avmsnet_jax.ModelConfig = TI
 
 
 def model_of(seed: int = 0, config: avmsnet_jax.ModelConfig = TINY) -> AVMSNet:
-    return checkpoint.build(config, tree_of(state(config, seed), config))
+    model = names.abstract_model(config)
+    checkpoint.set_model_tree(model, tree_of(state(config, seed), config))
+    model.eval()
+    return model
 
 
 def arrays(model: AVMSNet) -> dict[str, np.ndarray]:
@@ -177,7 +180,7 @@ def _break(how: str, place: Path) -> None:
         "data cut": "checkpoint .*model is damaged",
         "data lost": "checkpoint .*model is damaged",
         "no metadata": "checkpoint .*model is damaged",
-        "config cut": "checkpoint .*model is damaged",
+        "config cut": "model/config/metadata is not valid JSON .*; convert or train it again",
         "config foreign": "depht",
         "config wrong": r"model: not the weights of this network .*fc1/kernel is .*; .* and \d+ more",
     }.items(),

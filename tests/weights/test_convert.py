@@ -209,7 +209,10 @@ BROKEN: dict[str, tuple[Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
     "scalar": (lambda s: s | {"fc1.0.weight": np.float32(1)}, r"fc1.0.weight has shape \[\]"),
     "unused shape": (lambda s: s | {"fuse.weight": s["fuse.weight"][:, 1:]}, "fuse.weight has shape"),
     "integers": (lambda s: s | {"fc3.bias": np.zeros(1, np.int32)}, "fc3.bias holds int32"),
-    "too large": (lambda s: s | {"fc3.bias": np.full(1, 1e300)}, "fc3.bias holds float64 numbers too large"),
+    "too large": (
+        lambda s: s | {"fc3.bias": np.full(1, 1e300)},
+        r"NaN or infinite values in 1 tensor: fc3.bias \(1 of 1 values as float32, from float64\)",
+    ),
     "twice": (lambda s: s | {"module.fc3.bias": s["fc3.bias"]}, "fc3.bias twice"),
     "nothing": (lambda s: {}, "no tensors"),
     "odd name": (lambda s: s | {"\x1b[2Jfc\n": s["fc3.bias"]}, r"\\x1b"),

@@ -1,0 +1,231 @@
+"""Reads the arrays of a checkpoint's item, as Orbax writes them, from folders that may come from strangers.
+
+Orbax keeps an item's arrays in one key-value store (tensorstore's OCDBT): for each array a description (Zarr 2) under
+`NAME/.zarray` and its values, divided into chunks and compressed by zstd, under `NAME/0.0`, .... The store's B-tree
+lies in the same files, between the values.
+
+tensorstore believes what such files say: it makes room for any shape and unpacks any chunk to whatever size it has,
+and the process ends where memory does. So tensorstore only looks up single values here. Chunks, and before it the
+B-tree's nodes, are unpacked up to the size that they must have; what to compare the shapes with, the caller knows.
+"""
+
+import dataclasses
+import itertools
+import math
+import mmap
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import tensorstore
+import zstandard
+
+from avmsnet_jax import json_file
+
+_LIST = "_METADATA"  # Orbax's list of the arrays, JSON
+_LIST_BYTES = 2**24  # a network's has 100 kB
+_NODE = re.compile(rb"\x0c\xdb(?:\x3a\x2a|\x20\xde|\x12\x34).{8}\x00\x01", re.DOTALL)  # magic, length, version, zstd
+_NODE_BYTES = 2**23  # of one node of the B-tree, unpacked: what tensorstore itself makes at most
+_NODES_BYTES = 2**26  # of all nodes of an item; a network's have 100 kB
+_MOST_CHUNKS = 2**12  # of an array: each device that held a part of it wrote its own
+_MOST_RATIO = 100  # of an item's arrays to its files; trained weights hardly shrink
+_UNASKED_BYTES = 2**26  # that arrays may have whatever the ratio
+
+_DTYPES = {np.dtype(code).str: np.dtype(code) for code in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u4", "?")}
+_DTYPES["bfloat16"] = np.dtype(ml_dtypes.bfloat16)
+
+
+class UnknownFormatError(ValueError):
+    """The item is not in the format that this project writes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Array:
+    """An array as it is described: `name` in the store, and how it is divided into chunks."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    chunk: tuple[int, ...]
+    packed: bool
+
+    @property
+    def bytes(self) -> int:
+        """The size in memory."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """How many chunks there are along each axis."""
+        return tuple(-(-size // step) for size, step in zip(self.shape, self.chunk, strict=True))
+
+
+class Item:
+    """The arrays of one item of a checkpoint.
+
+    Every method raises ValueError where the item is damaged or dishonest (`UnknownFormatError` where it is of another
+    format), OSError where it cannot be read, and UserError where `_METADATA` or a description is no JSON.
+
+    Args:
+      folder: the item's own.
+      remedy: ends messages of UserErrors.
+
+    Attributes:
+      arrays: descriptions by path (`trunk/conv/kernel`).
+    """
+
+    def __init__(self, folder: Path, remedy: str):
+        files = regular_files(folder)
+        _check_nodes(files)
+        self._size = sum(path.stat().st_size for path in files)
+        spec = {
+            "driver": "ocdbt",
+            "base": {"driver": "file", "path": f"{folder}/"},
+            "cache_pool": {"total_bytes_limit": 4 * _NODES_BYTES},
+        }
+        listed = _listed(folder, remedy)
+        self._store = tensorstore.KvStore.open(spec).result()
+        pending = {path: (name, self._store.read(f"{name}/.zarray")) for path, name in listed.items()}
+        self.arrays = {
+            path: _described(name, _value(future), f"{folder}: {path}", remedy)
+            for path, (name, future) in pending.items()
+        }
+
+    def read(self) -> dict[str, np.ndarray]:
+        """All arrays by path."""
+        claimed = sum(array.bytes for array in self.arrays.values())
+        if claimed > max(_UNASKED_BYTES, _MOST_RATIO * self._size):
+            raise ValueError(f"files of {self._size:,} bytes claim to hold arrays of {claimed:,} bytes")
+        return {path: self._read(array) for path, array in self.arrays.items()}
+
+    def _read(self, array: Array) -> np.ndarray:
+        if array.chunk == array.shape:
+            return self._part(array, (0,) * len(array.shape))
+        found = np.empty(array.shape, array.dtype)
+        for place in itertools.product(*map(range, array.grid)):
+            target = found[tuple(slice(i * step, (i + 1) * step) for i, step in zip(place, array.chunk, strict=True))]
+            target[...] = self._part(array, place)[tuple(map(slice, target.shape))]  # the last may reach beyond
+        return found
+
+    def _part(self, array: Array, place: tuple[int, ...]) -> np.ndarray:
+        data = _value(self._store.read(f"{array.name}/{'.'.join(map(str, place)) or '0'}"))
+        part = np.empty(array.chunk, array.dtype)
+        room = part.reshape(-1).view(np.uint8).data
+        if array.packed:
+            _unpack(data, room)
+        elif len(data) == len(room):
+            room[:] = data
+        else:
+            raise ValueError(f"a part of {array.name} has {len(data):,} bytes, not {len(room):,}")
+        return part
+
+
+def regular_files(folder: Path) -> list[Path]:
+    """The files in a folder and its folders.
+
+    Raises:
+      ValueError: there is a link, which could lead anywhere, or a pipe or device, which could be read for ever.
+      OSError: it cannot be read.
+    """
+    found = []
+    for path in (folder, *_entries(folder)):
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            raise ValueError(f"{path.name} is a link; cp -rL makes a copy that has none")
+        if stat.S_ISREG(mode):
+            found.append(path)
+        elif not stat.S_ISDIR(mode):
+            raise ValueError(f"{path.name} is neither a file nor a folder")
+    return found
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            yield Path(place) / name
+
+
+def _check_nodes(files: list[Path]) -> None:
+    """Raises ValueError where the store's B-tree would unpack to more than any that Orbax wrote."""
+    total = 0
+    for path in files:
+        if not path.stat().st_size:
+            continue
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            for node in _NODE.finditer(data):
+                size = _unpacked_size(data[node.end() : node.end() + _NODE_BYTES])
+                total += size
+                if size > _NODE_BYTES or total > _NODES_BYTES:
+                    raise ValueError(f"{path.name} unpacks to more than it can hold")
+
+
+def _unpacked_size(data: bytes) -> int:
+    """The size of a zstd frame's contents, counted no further than needed; 0 for what is none."""
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(data) as reader:
+            return len(reader.read(_NODE_BYTES + 1))
+    except zstandard.ZstdError:
+        return 0
+
+
+def _unpack(data: bytes, room: memoryview) -> None:
+    """Puts a zstd frame's contents into `room`, which they must fill."""
+    done = 0
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(data) as reader:
+            while done < len(room) and (count := reader.readinto(room[done:])):
+                done += count
+            if done < len(room) or reader.read(1):
+                raise ValueError(f"a part does not unpack to the {len(room):,} bytes that it should have")
+    except zstandard.ZstdError as error:
+        raise ValueError(str(error)) from None
+
+
+def _listed(folder: Path, remedy: str) -> dict[str, str]:
+    """From each array's path to its name in the store."""
+    values = json_file.read(folder / _LIST, remedy, most_bytes=_LIST_BYTES)
+    try:
+        if values["use_zarr3"] or not values["use_ocdbt"]:
+            raise UnknownFormatError("Zarr 3, or a file for each array")
+        keys = [[part["key"] for part in entry["key_metadata"]] for entry in values["tree_metadata"].values()]
+        return {"/".join(key): ".".join(key) for key in keys}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{_LIST} is no list of arrays: {error!r}") from None
+
+
+def _described(name: str, text: bytes, source: str, remedy: str) -> Array:
+    """What a `.zarray` says."""
+    values = json_file.parse(text.decode("utf-8", "replace"), source, remedy)
+    try:
+        if values["zarr_format"] != 2:
+            raise UnknownFormatError(f"Zarr {values['zarr_format']}")
+        packing = values["compressor"]
+        array = Array(name, tuple(values["shape"]), _DTYPES[values["dtype"]], tuple(values["chunks"]), bool(packing))
+        sound = all(type(size) is int for size in (*array.shape, *array.chunk)) and len(array.shape) <= 32
+        sound &= (values["order"], values["filters"], values.get("dimension_separator", ".")) == ("C", None, ".")
+        sound &= not packing or packing["id"] == "zstd"
+        sound &= all(step > 0 for step in array.chunk) and math.prod(array.grid) <= _MOST_CHUNKS
+        sound &= all(0 < step <= size for size, step in zip(array.shape, array.chunk, strict=True))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{name} is not described: {error!r}") from None
+    if not sound:
+        raise ValueError(f"{name} is described as {text[:200].decode('utf-8', 'replace')}")
+    return array
+
+
+def _value(future: Any) -> bytes:
+    """What is stored under a key."""
+    try:
+        found = future.result()
+    except ValueError as error:
+        if version := re.search(r"supported version is \d+ but received: \d+", str(error)):
+            raise UnknownFormatError(version[0]) from None
+        raise
+    if found.state != "value":
+        raise ValueError("values are missing")
+    return found.value
