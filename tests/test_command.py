@@ -334,3 +334,35 @@ def test_an_interrupt_that_python_drops_is_raised_again(tmp_path):
     )
     done = subprocess.run([sys.executable, str(script)], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "waits.py: interrupted\n")
+
+
+FAILING = """
+from absl import flags
+from avmsnet_jax import command
+
+flags.DEFINE_string("kind", "", "what goes wrong")
+
+def main(_):
+    lines = RuntimeError("two\\nlines \\x1b[31m")
+    raise {"key": KeyError(8), "memory": MemoryError(), "lines": lines}[flags.FLAGS.kind]
+
+command.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("key", "KeyError: 8"), ("memory", "MemoryError"), ("lines", r"RuntimeError: two lines \\x1b\[31m")],
+)
+def test_an_error_that_nobody_foresaw_is_a_line_and_a_log(python, tmp_path, kind, said):
+    (tmp_path / "failing.py").write_text(FAILING)
+    done = python(tmp_path / "failing.py", f"--kind={kind}", TMPDIR=str(tmp_path))
+    assert done.returncode == 1
+    pattern = rf"failing.py: unexpected error: {said}; the traceback is in (.*\.log); please report it\n"
+    found = re.fullmatch(pattern, done.stderr)
+    assert found, done.stderr
+    with open(found[1], encoding="utf-8") as log:
+        assert "in main" in log.read()
+    done = python(tmp_path / "failing.py", f"--kind={kind}", "--verbosity=0", TMPDIR=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback")
