@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from avmsnet_jax import regular_file
 from avmsnet_jax.data import clips
 from avmsnet_jax.data.sources import COUNT_SLACK, Collection, Skipped, Video, is_file_name
 from avmsnet_jax.data.sources.tables import read_labels
@@ -26,6 +27,7 @@ class FrameFile:
     def scaled(self, width: int, height: int) -> np.ndarray:
         """(height, width, 3) uint8, by Pillow's bicubic filter. Raises UserError where a file is missing or broken."""
         try:
+            regular_file.check(self.path)
             with Image.open(self.path) as image:
                 return np.asarray(_eight_bits(image).convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
         except FileNotFoundError:
@@ -132,6 +134,7 @@ def _count_frames(folder: Path, n_frames: int) -> int:
 def _read_fold_list(path: Path) -> list[tuple[int, str, int, float]]:
     """The (line, video, n_frames, fps) of each line; a name may hold spaces."""
     try:
+        regular_file.check(path)
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
