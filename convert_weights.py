@@ -52,6 +52,7 @@ def main(_: list[str]) -> None:
     else:
         if not (_CHECKPOINT.value and _EXPORT.value) or _VISUAL_ONLY.value or _ALLOW_NONFINITE.value:
             raise UserError("exporting takes --checkpoint DIR and --export FILE")
+        command.require_checkpoint(_CHECKPOINT.value)
         from avmsnet_jax.weights import export
 
         print(export.export(_CHECKPOINT.value, _EXPORT.value, keep_unpublished=_KEEP_UNPUBLISHED.value))

@@ -57,6 +57,7 @@ def main(config: Config) -> None:
     if not (_CHECKPOINT.value or _SCORES.value or _ANNOTATIONS.value):
         raise UserError("--checkpoint is missing, or --annotations, to test other --scores (--help lists all options)")
     command.require(_OUTPUT)
+    command.require_checkpoint(*_CHECKPOINT.value)
     table, failed = _test_files(config) if _SCORES.value or _ANNOTATIONS.value else _test_checkpoints(config)
     print(table)
     print(f"written to {_OUTPUT.value}")

@@ -51,6 +51,7 @@ def main(config: Config, movies: list[str]) -> None:
         config.summarize.budget = BUDGET.value
     stopping.listen()
     films.check_any(films.listed(movies))
+    command.require_checkpoint(CHECKPOINT.value)
     from avmsnet_jax.summarize.run import Outcome, summarize  # seconds to import: not for --help or a wrong flag
 
     def tell(number: int, count: int, outcome: Outcome) -> None:

@@ -90,6 +90,15 @@ def require(*given: flags.FlagHolder[Any]) -> None:
             raise UserError(f"--{flag.name} is missing (--help lists all options)")
 
 
+def require_checkpoint(*paths: str) -> None:
+    """Raises UserError for the first local path at which there is nothing, before JAX is imported to read it."""
+    for path in paths:
+        if "://" not in path and not os.path.exists(path):
+            raise UserError(
+                f"no checkpoint at {path}: no such directory; give one that convert_weights.py or train.py left"
+            )
+
+
 def _parse(argv: Sequence[str], takes_config: bool, config_optional: bool, positional: str) -> list[Any]:
     options, names = _split(argv)
     for option in options[1:]:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from avmsnet_jax import regular_file
 from avmsnet_jax.errors import UserError
 
 MOST_BYTES = 500_000_000  # the largest score file of a public benchmark is below 50 MB
@@ -23,8 +24,7 @@ def read(path: Path, remedy: str, *, most_bytes: int = MOST_BYTES) -> Any:
         JSON, or names a key twice in one object.
     """
     try:
-        if not path.is_file() and path.exists():
-            raise UserError(f"{path} is not a file; {remedy}")
+        regular_file.check(path)
         size = path.stat().st_size
         if size > most_bytes:
             raise UserError(

@@ -1,5 +1,6 @@
-"""Makes sure that what is about to be opened is a file."""
+"""Makes sure that what is about to be opened does not make the reader wait for ever."""
 
+import errno
 import os
 import stat
 
@@ -10,21 +11,20 @@ _OTHERS = (
     (stat.S_ISSOCK, "a socket; save what it sends to a file first"),
     (stat.S_ISCHR, "a device; save it to a file first"),
     (stat.S_ISBLK, "a device; save it to a file first"),
-    (stat.S_ISDIR, "a folder; give a file"),
 )
 
 
 def check(path: str | os.PathLike[str]) -> None:
-    """Refuses what is no file without opening it: a pipe would make the reader wait for ever.
+    """Refuses pipes, sockets and devices without opening them. A folder is left to who opens it, which fails at once.
 
     Raises:
       FileNotFoundError: there is nothing; only the caller knows what that means.
-      UserError: there is a pipe, a socket, a device or a folder, or the path cannot be followed.
+      UserError: there is a pipe, a socket or a device, or the path cannot be followed.
     """
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(f"there is no file {os.fspath(path)}") from None
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path)) from None
     except OSError as error:
         raise UserError(f"cannot read {os.fspath(path)}: {error.strerror}; rename it, or check the path") from None
     for is_kind, words in _OTHERS:

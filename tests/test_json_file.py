@@ -1,6 +1,7 @@
 """JSON from strangers and from failing disks: a value, or one line that names the file."""
 
 import json
+import os
 
 import pytest
 
@@ -52,5 +53,11 @@ def test_a_missing_file_is_the_callers_to_explain(tmp_path):
 
 
 def test_a_folder_is_no_file(tmp_path):
-    with pytest.raises(UserError, match="is not a file"):
+    with pytest.raises(UserError, match="Is a directory; x"):
         json_file.read(tmp_path, "x")
+
+
+def test_a_pipe_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(UserError, match="is a pipe; save it to a file first"):
+        json_file.read(tmp_path / "pipe.json", "x")

@@ -165,7 +165,7 @@ def test_what_is_no_file_is_not_opened(tmp_path, monkeypatch):
         "pipe.mp4": "is a pipe; save it to a file first",
         "link.mp4": "is a pipe; save it to a file first",
         "socket.mp4": "is a socket",
-        "folder.mp4": "is a folder",
+        "folder.mp4": "Is a directory",
         "/dev/zero": "is a device; save it to a file first",
         "gone.mp4": "there is no film",
         "x" * 300 + ".mp4": "File name too long; rename it",

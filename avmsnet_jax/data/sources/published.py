@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from avmsnet_jax import regular_file
 from avmsnet_jax.data import clips
 from avmsnet_jax.data.sources import COUNT_SLACK, Collection, Skipped, Video, is_file_name
 from avmsnet_jax.data.sources.tables import read_labels, read_text
@@ -32,6 +33,7 @@ class FrameFile:
     def scaled(self, width: int, height: int) -> np.ndarray:
         """(height, width, 3) uint8, by Pillow's bicubic filter. Raises UserError where a file is missing or broken."""
         try:
+            regular_file.check(self.path)
             with Image.open(self.path, formats=_FORMATS) as image:
                 if image.width * image.height > _MOST_PIXELS:
                     raise ValueError(
