@@ -217,9 +217,9 @@ class FilmClock:
     def _place_smooth(self, item: _Waiting, stamp: float, goes_on: float) -> tuple[int, float]:
         """Sound goes on in its recording, unless that is over and the next one's clock happens to fit as well."""
         following = self._sound_recording + 1
-        if following < len(self._recordings) and goes_on >= (begun := self._recordings[following]).begins_s:
-            by_picture = self._nearest(stamp + begun.shift_s, self._latest_s)
-            if _lies_before(begun.place, item.place) and abs(by_picture - self._latest_s) <= _BESIDE_S:
+        if following < len(self._recordings) and _lies_before(self._recordings[following].place, item.place):
+            by_picture = self._nearest(stamp + self._recordings[following].shift_s, self._latest_s)
+            if abs(by_picture - self._latest_s) < min(abs(goes_on - self._latest_s), _BESIDE_S):
                 return following, by_picture
         return self._sound_recording, goes_on
 

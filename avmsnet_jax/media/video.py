@@ -292,7 +292,7 @@ def sound_stream(
         assert isinstance(best, av.AudioStream)
         return best, ""
     if streams and not decodable:
-        return None, f"FFmpeg has no decoder for its sound ({streams[0].codec_tag})"
+        return None, "FFmpeg has no decoder for its sound"
     return max(decodable, key=lambda stream: bool(stream.disposition & Disposition.default), default=None), ""
 
 
