@@ -83,6 +83,7 @@ class FilmClock:
         self._stamp_s: float | None = None  # of the picture's latest packet, on the container's clock
         self._latest_s = self._until_s = -math.inf  # when that is decoded, and until when the picture is known
         self._later_s = 0.0  # than it is decoded that packet is shown
+        self._by_decoding = False  # whether these are times of decoding, not of showing
         self._unbroken: tuple[float, float] | None = None  # the sound since its last jump, on the container's clock
         self._sound_recording, self._sound_shift_s, self._sound_end_s = 0, 0.0, -math.inf
         self.longest_step_s = 0.0  # from one packet of the picture to the next, where the clock did not jump
@@ -144,12 +145,15 @@ class FilmClock:
         if self._stamp_s is not None:
             now = self._nearest(now, self._latest_s)
             step = now - self._latest_s
-            if -MOST_DISORDER_S <= step <= self._longest_gap_s or (step > 0 and self._bridged(stamp)):
+            # Before its first time of decoding, Matroska gives times of showing, which are out of order.
+            disorder_s = MOST_DISORDER_S if self._by_decoding and packet.dts is not None else self._most_disorder_s
+            if -disorder_s <= step <= self._longest_gap_s or (step > 0 and self._bridged(stamp)):
                 self.longest_step_s = max(self.longest_step_s, step)
             else:
                 now = self._until_s - later
                 self._recordings.append(_Recording(now - stamp, self._until_s, packet.pos))
         self._stamp_s, self._latest_s, self._later_s = stamp, now, later
+        self._by_decoding = packet.dts is not None
         if not packet.is_discard:
             self._until_s = max(self._until_s, now + later + (self._frame_s or _duration(packet)))
         return now - stamp

@@ -578,7 +578,7 @@ def _measure(path: str | os.PathLike[str], rate: Fraction | None, *, most: float
             if not packet.size or packet.is_discard:
                 continue
             frames += 1
-            ticks = packet.dts if packet.dts is not None else packet.pts
+            ticks = packet.pts if packet.pts is not None else packet.dts
             if ticks is not None:
                 time = ticks * packet.time_base
                 times = (min(times[0], time), max(times[1], time)) if times else (time, time)
