@@ -240,13 +240,14 @@ class FilmClock:
 
 def _moved(packet: av.Packet, shift_s: float, later_s: float) -> av.Packet:
     """The packet with its stamps in the film's time; `later_s`: how long after it is decoded it is shown."""
-    ticks = round(shift_s / packet.time_base)
+    unit = packet.time_base
+    ticks = round(shift_s * unit.denominator / unit.numerator)
     if packet.dts is None:
         packet.pts = None if packet.pts is None else packet.pts + ticks
         return packet
     packet.dts += ticks
     if packet.pts is not None:
-        packet.pts = packet.dts + round(later_s / packet.time_base)
+        packet.pts = packet.dts + round(later_s * unit.denominator / unit.numerator)
     return packet
 
 
@@ -256,11 +257,14 @@ def _stamp(packet: av.Packet) -> float | None:
 
 
 def _seconds(ticks: int | None, packet: av.Packet) -> float | None:
-    return None if ticks is None else float(ticks * packet.time_base)
+    if ticks is None:
+        return None
+    unit = packet.time_base
+    return ticks * unit.numerator / unit.denominator
 
 
 def _duration(packet: av.Packet) -> float:
-    return float((packet.duration or 0) * packet.time_base)
+    return _seconds(packet.duration or 0, packet) or 0.0
 
 
 def _lies_before(place: int | None, other: int | None) -> bool:

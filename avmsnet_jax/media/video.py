@@ -24,7 +24,7 @@ from avmsnet_jax.media.splices import LONGEST_GAP_S, MOST_DISORDER_S, FilmClock
 
 # A header's rate below the one is compared with how often the first frames come, and not believed if they come more
 # often by the other.
-_LOW_FPS, _TOO_LOW, _PROBED = 24, 2.2, 250
+_LOW_FPS, _TOO_LOW, _PROBED = 24, 2.2, 100
 _MOST_FPS = 480  # containers without a frame rate name that of their clock, such as 1000 or 90,000
 _COVER = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _FEWER = 10

@@ -21,7 +21,7 @@ from tests.media.test_splices import recording, rises
 H264 = {"codec": "libx264", "pix_fmt": "yuv420p"}
 
 
-def slow(path: Path, fps: Fraction, count: int = 40) -> Path:
+def slow(path: Path, fps: Fraction, count: int = 24) -> Path:
     sound = np.random.default_rng(0).uniform(-0.3, 0.3, (1, round(count / fps) * 8000)).astype(np.float32)
     return encode(
         path, [numbered(number) for number in range(1, count + 1)], fps, sound=sound, sample_rate=8000, **H264
