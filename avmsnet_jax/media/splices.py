@@ -47,12 +47,16 @@ class _Waiting:
 
     Attributes:
       packet: the packet.
+      stamp_s: when it is heard, on the container's clock; None where that does not say.
+      duration_s: how long it is heard.
       place: where it lies in the file, bytes; None where the container does not say.
       smooth: whether it goes on where the packet before it ended.
       recording: number of the recording whose picture follows it in the file; None until that is known.
     """
 
     packet: av.Packet
+    stamp_s: float | None
+    duration_s: float
     place: int | None
     smooth: bool
     recording: int | None = None
@@ -106,7 +110,7 @@ class FilmClock:
                 shift = self._picture_shift(packet)
                 yield _moved(packet, shift, self._later_s)
             else:
-                self._hear(packet)
+                self._hear(_stamp(packet), _duration(packet))
 
     def _sound_packets(self, packets: Iterable[av.Packet]) -> Iterator[av.Packet]:
         waiting: collections.deque[_Waiting] = collections.deque()
@@ -117,14 +121,15 @@ class FilmClock:
                 for each in waiting:
                     if each.recording is None and not _lies_before(packet.pos, each.place):
                         each.recording = len(self._recordings) - 1
-            elif not packet.size and _stamp(packet) is None:
+            elif not packet.size and packet.dts is None and packet.pts is None:
                 flush = packet
             else:
                 place = packet.pos if packet.pos is not None else place  # only the first of a group has one
-                waiting.append(_Waiting(packet, place, self._hear(packet)))
-                held_s += _duration(packet)
+                stamp, duration = _stamp(packet), _duration(packet)
+                waiting.append(_Waiting(packet, stamp, duration, place, self._hear(stamp, duration)))
+                held_s += duration
             while waiting and (held_s > _HELD_S or self._is_placed(waiting[0])):
-                held_s -= _duration(waiting[0].packet)
+                held_s -= waiting[0].duration_s
                 yield from self._placed(waiting.popleft())
         while waiting:
             yield from self._placed(waiting.popleft())
@@ -165,12 +170,11 @@ class FilmClock:
         (begin, end), gap = self._unbroken, self._longest_gap_s
         return self._step(self._stamp_s, begin) <= gap and abs(self._step(end, stamp)) <= gap
 
-    def _hear(self, packet: av.Packet) -> bool:
-        """Follows the sound on the container's clock; returns whether the packet goes on where the last one ended."""
-        stamp = _stamp(packet)
+    def _hear(self, stamp: float | None, duration: float) -> bool:
+        """Follows the sound on the container's clock; returns whether a packet goes on where the last one ended."""
         if stamp is None:
             return self._unbroken is not None
-        end = stamp + _duration(packet)
+        end = stamp + duration
         if self._unbroken is None:
             self._unbroken = stamp, end
             return False
@@ -189,20 +193,19 @@ class FilmClock:
     def _placed(self, item: _Waiting) -> Iterator[av.Packet]:
         """The packet in the film's time, if its recording's picture is shown then."""
         recording, start = self._place(item)
-        stamp = _stamp(item.packet)
-        if start is None or stamp is None:
+        if start is None or item.stamp_s is None:
             yield item.packet
             return
-        self._sound_recording, self._sound_shift_s = recording, start - stamp
-        self._sound_end_s = start + _duration(item.packet)
+        self._sound_recording, self._sound_shift_s = recording, start - item.stamp_s
+        self._sound_end_s = start + item.duration_s
         following = self._recordings[recording + 1 :]
         ended = bool(following) and start >= following[0].begins_s
         if not ended and self._sound_end_s >= self._recordings[recording].begins_s:
-            yield _moved(item.packet, self._sound_shift_s, 0.0)
+            yield _moved(item.packet, self._sound_shift_s)
 
     def _place(self, item: _Waiting) -> tuple[int, float | None]:
         """The number of the recording that a packet of sound is from, and when it starts in the film, seconds."""
-        stamp = _stamp(item.packet)
+        stamp = item.stamp_s
         if stamp is None:
             return self._sound_recording, None
         goes_on = self._nearest(stamp + self._sound_shift_s, self._sound_end_s)
@@ -238,16 +241,17 @@ class FilmClock:
         return time - _WRAP_S * round((time - expected) / _WRAP_S)
 
 
-def _moved(packet: av.Packet, shift_s: float, later_s: float) -> av.Packet:
+def _moved(packet: av.Packet, shift_s: float, later_s: float | None = None) -> av.Packet:
     """The packet with its stamps in the film's time; `later_s`: how long after it is decoded it is shown."""
     unit = packet.time_base
     ticks = round(shift_s * unit.denominator / unit.numerator)
-    if packet.dts is None:
-        packet.pts = None if packet.pts is None else packet.pts + ticks
-        return packet
-    packet.dts += ticks
-    if packet.pts is not None:
-        packet.pts = packet.dts + round(later_s * unit.denominator / unit.numerator)
+    decoded, shown = packet.dts, packet.pts
+    if decoded is not None:
+        packet.dts = decoded + ticks
+    if shown is not None:
+        packet.pts = shown + ticks
+        if decoded is not None and later_s is not None:
+            packet.pts = decoded + ticks + round(later_s * unit.denominator / unit.numerator)
     return packet
 
 
