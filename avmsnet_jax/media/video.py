@@ -24,7 +24,7 @@ from avmsnet_jax.media.splices import LONGEST_GAP_S, MOST_DISORDER_S, FilmClock
 
 # A header's rate below the one is compared with how often the first frames come, and not believed if they come more
 # often by the other.
-_LOW_FPS, _TOO_LOW, _PROBED = 24, 2.2, 250
+_LOW_FPS, _TOO_LOW, _PROBED = 24, 2.2, 100
 _MOST_FPS = 480  # containers without a frame rate name that of their clock, such as 1000 or 90,000
 _COVER = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _FEWER = 10
@@ -274,7 +274,7 @@ def sound_stream(
         assert isinstance(best, av.AudioStream)
         return best, ""
     if streams and not decodable:
-        return None, f"FFmpeg has no decoder for its sound ({streams[0].codec_tag})"
+        return None, "FFmpeg has no decoder for its sound"
     return max(decodable, key=lambda stream: bool(stream.disposition & Disposition.default), default=None), ""
 
 
@@ -588,7 +588,7 @@ def _measure(path: str | os.PathLike[str], rate: Fraction | None, *, most: float
             if not packet.size or packet.is_discard:
                 continue
             frames += 1
-            ticks = packet.dts if packet.dts is not None else packet.pts
+            ticks = packet.pts if packet.pts is not None else packet.dts
             if ticks is not None:
                 time = ticks * packet.time_base
                 times = (min(times[0], time), max(times[1], time)) if times else (time, time)

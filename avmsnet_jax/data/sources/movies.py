@@ -171,10 +171,8 @@ def _film(path: Path, tables: Sequence[Path], split: str) -> Film:
     (table,) = tables
     if not table.name.lower().endswith(KEYSHOTS_SUFFIX):
         return dataclasses.replace(film, split=split, table=table, labels=read_labels(table, video.count_frames(path)))
-    try:
-        key_shots = read_key_shots(table, float(info.frames / info.fps))
-    except UserError:  # the header of joined recordings may promise too little: what is in the file counts
-        key_shots = read_key_shots(table, video.running_time(path))
+    # The header may promise more than there is, or less: what is in the file counts.
+    key_shots = read_key_shots(table, video.running_time(path))
     return dataclasses.replace(film, split=split, table=table, key_shots=key_shots)
 
 
