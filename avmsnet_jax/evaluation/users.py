@@ -116,6 +116,8 @@ def evaluate_scores(
         scored = _divided(read_scores(scores, videos), tests, [video.name for video in videos], scores)
         named = {name for split, part in scored.items() for name in (part if split == ALL else tests[split])}
         videos = [video for video in videos if video.name in named]
+        if not videos:
+            raise UserError(f"no split of {splits or scores} tests a video; list some as test_keys")
     facts = {
         "scores": None if scores is None else str(scores),
         "annotations": [str(path) for path in paths],
