@@ -85,16 +85,18 @@ def run(trial: Trial, stage: Path) -> dict[str, Any]:
     if failed:
         metrics["failed"] = failed
     measures = PROTOCOLS[trial.protocol].measures
+    cells = {row: {name: _figures(trial, values, name) for name in measures} for row, values in rows.items()}
     metrics |= {
         "protocol": trial.protocol,
         **trial.facts,
         "num_videos": len(trial.videos),
-        "rows": {row: {name: _figures(trial, values, name) for name in measures} for row, values in rows.items()},
+        "rows": cells,
         "notes": [
             *trial.facts.get("notes", ()),
             *PROTOCOLS[trial.protocol].notes,
             *_unknown(trial),
             *_undefined(trial, rows, constant),
+            *_splitless(trial, cells),
             *(report.pooled_notes(metrics) if trial.scored else ()),
         ],
         "measures": {name: measure.meaning for name, measure in measures.items()},
@@ -153,6 +155,14 @@ def _undefined(trial: Trial, rows: Mapping[str, Row], constant: Sequence[tuple[i
     if lone := sum(len(video.votes) == 1 for video in trial.videos):
         notes.append(f"No human row for {lone} of the {report.counted(count, 'video')}: there is a single user.")
     return notes
+
+
+def _splitless(trial: Trial, cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Why means over splits are missing, where those over videos are not."""
+    found = [cell for row in cells.values() for cell in row.values() if cell["videos"] and trial.tests]
+    if all(cell["splits"] for cell in found):
+        return []
+    return ["A mean over splits has no value where one of the splits tests no video that has one."]
 
 
 def _figures(trial: Trial, row: Row, measure: str) -> dict[str, Any]:
@@ -230,7 +240,9 @@ def text(metrics: Mapping[str, Any]) -> str:
     for heading, kind, _ in _tables(metrics):
         parts += [f"{PROTOCOLS[metrics['protocol']].title}'s protocol, {heading[0].lower()}{heading[1:]}"]
         parts += [report.text_table(*_table(metrics, kind, short=True))]
-    return "\n".join([*parts, *metrics["notes"]])
+    dashed = [row for row, cells in metrics["rows"].items() if not all(cell["videos"] for cell in cells.values())]
+    meanings = [f"{row}: {meaning}." for row, meaning in metrics["baselines"].items() if row in dashed]
+    return "\n".join([*parts, *metrics["notes"], *meanings])
 
 
 def _tables(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
+from avmsnet_jax.data.sources.folds import Fold
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation import annotations, report, seen, trial
 from avmsnet_jax.evaluation.annotations import Judged
@@ -72,9 +73,6 @@ def evaluate(config: Config, directories: Sequence[str], protocol: str, split: s
         videos = judged or annotations.of_labels(Path(config.data.dir), every)
         tested = {name for part in scored.values() for name in part}
         videos, origin_of_shots = _with_shots([video for video in videos if video.name in tested], scored)
-        part = "test" if split == "whole" else split
-        reported = range(len(folds)) if split == "whole" else chosen
-        tests = {f"fold {fold}": folds[fold][part] for fold in reported if folds and part in folds[fold]}
         facts = {
             "checkpoint": [str(place) for place in found],
             "records": config.data.dir,
@@ -85,7 +83,14 @@ def evaluate(config: Config, directories: Sequence[str], protocol: str, split: s
             "shots": origin_of_shots,
             "notes": list(dict.fromkeys(word for _, word in notes if word)),
         }
-        return trial.run(Trial(protocol, videos, tests, scored, thresholds, facts), stage)
+        return trial.run(Trial(protocol, videos, _tests(folds, chosen, split), scored, thresholds, facts), stage)
+
+
+def _tests(folds: Sequence[Fold], chosen: Sequence[int], split: str) -> dict[str, tuple[str, ...]]:
+    """By the name of each fold that is reported the videos that it tests."""
+    part = "test" if split == "whole" else split
+    reported = range(len(folds)) if split == "whole" else chosen
+    return {f"fold {fold}": folds[fold][part] for fold in reported if folds and part in folds[fold]}
 
 
 def evaluate_scores(
@@ -116,6 +121,8 @@ def evaluate_scores(
         scored = _divided(read_scores(scores, videos), tests, [video.name for video in videos], scores)
         named = {name for split, part in scored.items() for name in (part if split == ALL else tests[split])}
         videos = [video for video in videos if video.name in named]
+        if not videos:
+            raise UserError(f"no split of {splits or scores} tests a video; list some as test_keys")
     facts = {
         "scores": None if scores is None else str(scores),
         "annotations": [str(path) for path in paths],

@@ -130,6 +130,7 @@ def test_equal_scores_have_no_tau_and_rho(tmp_path):
     assert of(metrics, "random", "scores_tau") is not None
     assert "No tau and rho of the scores for 1 of the 1 prediction, as the scores are all equal" in report
     assert row(report, "uniform")[4:] == ["-", "-"]
+    assert "uniform: all moments alike: equal scores, which have no tau and rho" in trial.text(metrics)
 
 
 def test_users_who_chose_nothing_leave_nothing_to_agree_with(tmp_path):
@@ -148,6 +149,25 @@ def test_a_single_user_has_no_human_row(tmp_path):
     assert of(metrics, "human", "f1_max") is None
     assert of(metrics, "model", "f1_max") is not None
     assert "No human row for 1 of the 1 video: there is a single user" in report
+
+
+def test_a_split_without_videos_leaves_no_mean_over_splits(tmp_path):
+    rng = np.random.default_rng(3)
+    path = write_hdf5(tmp_path / "field.h5", {f"video_{n}": field_video(rng) for n in (1, 2)})
+    scores = {f"video_{n}": np.linspace(0, 1, 20).tolist() for n in (1, 2)}
+    (tmp_path / "s.json").write_text(json.dumps([scores, scores]))
+    splits = [{"train_keys": ["video_2"], "test_keys": ["video_1"]}, {"train_keys": ["video_1"], "test_keys": []}]
+    (tmp_path / "splits.json").write_text(json.dumps(splits))
+    arguments = [path], tmp_path / "s.json", "summe", tmp_path / "splits.json", 0.5
+    metrics = users.evaluate_scores(*arguments, tmp_path / "out")
+    assert metrics["rows"]["model"]["f1_max"]["splits"] is None
+    assert of(metrics, "model", "f1_max")["count"] == 1
+    assert "A mean over splits has no value where one of the splits tests no video that has one." in metrics["notes"]
+    splits[0]["test_keys"] = []
+    (tmp_path / "splits.json").write_text(json.dumps(splits))
+    with pytest.raises(UserError, match=r"no split of .*splits\.json tests a video; list some as test_keys"):
+        users.evaluate_scores(*arguments, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("protocol", ["tvsum", "summe"])
