@@ -2,7 +2,6 @@
 
 import collections
 import functools
-import itertools
 import json
 import os
 import zlib
@@ -16,7 +15,8 @@ import numpy as np
 from absl import flags
 
 from avmsnet_jax.config import ModelConfig
-from avmsnet_jax.data import MANIFEST
+from avmsnet_jax.data import MANIFEST, shards
+from avmsnet_jax.data.manifest import inside, read_manifest
 from avmsnet_jax.errors import UserError
 
 Record = dict[str, Any]
@@ -95,15 +95,15 @@ class Records:
         number = self.numbers[index]
         try:
             record = self._source[number]
-        except (RuntimeError, ValueError, OSError) as error:  # what ArrayRecord makes of a missing or cut shard
-            raise UserError(f"the records in {self.directory} are damaged ({error}); prepare them again") from error
+        except shards.DAMAGE as error:
+            raise _damaged(self.directory, error) from error
         return {
             "clip": record["clip"],
             "sound": record["sound"],
             "has_sound": np.bool_(record["has_sound"]),
             "label": np.float32(record["label"] if record["label"] >= 0 else np.nan),
             **({"scores": record["scores"]} if "scores" in record else {}),
-            "video": np.asarray(record["video"].decode()),
+            "video": np.asarray(record["video"]),
             "frame": np.int32(record["frame"]),
             "time_s": np.float64(record["time_s"]),
             "fps": np.float64(record["fps"]),
@@ -122,27 +122,6 @@ class Records:
         return f"Records({str(self.directory)!r}, {self.split!r}, fold {self.fold}, {len(self)} clips)"
 
 
-def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """The manifest of a data set that prepare_data.py wrote; see `avmsnet_jax.data.prepare.prepare`.
-
-    Raises:
-      UserError: there is no such data set.
-    """
-    if not os.fspath(directory):
-        raise UserError("no records given; set --config.data.dir to the --output of prepare_data.py")
-    directory = Path(directory)
-    if not directory.is_dir():
-        raise UserError(f"there is no folder of records {directory}; prepare one with prepare_data.py --output")
-    try:
-        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-        _ = directory / manifest["records"], manifest["settings"]["frames"], manifest["settings"]["frame_size"]
-        _ = next(iter(manifest["splits"]))
-        _ = [range(*span) for fold in manifest.get("folds", ()) for spans in fold.values() for span in spans]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
-        raise _no_records(directory) from None
-    return manifest
-
-
 def open_split(
     directory: str | os.PathLike[str], split: str, model: ModelConfig | None = None, fold: int = 0
 ) -> Records:
@@ -157,22 +136,18 @@ def open_split(
     Raises:
       UserError: there is no such data set, split or fold, or its clips are not what the network takes.
     """
-    import tensorflow_datasets as tfds  # seconds to import, and only records need it
-
     manifest = read_manifest(directory)
     directory = Path(directory)
-    try:
-        builder = tfds.builder_from_directory(directory / manifest["records"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise _no_records(directory) from None
+    folder = inside(directory, manifest["records"])
+    prefix, lengths = shards.read_lengths(folder)
     folds = manifest.get("folds", ())
     if not 0 <= fold < max(len(folds), 1):
         held = f"folds 0 to {len(folds) - 1}" if folds else "no folds"
         raise UserError(f"{directory} has {held}, so no fold {fold}; set --config.data.fold")
     spans = folds[fold].get(split) if folds else None
     stored = split if spans is None else "whole"
-    if stored not in builder.info.splits:
-        names = sorted({*builder.info.splits, *(folds[fold] if folds else ())})
+    if stored not in lengths:
+        names = sorted({*lengths, *(folds[fold] if folds else ())})
         raise UserError(f"{directory} has no split {split!r}; it has {', '.join(names)}")
     frames, frame_size = manifest["settings"]["frames"], manifest["settings"]["frame_size"]
     if model is not None:
@@ -183,23 +158,20 @@ def open_split(
                     f"the clips in {directory} have {name}={held}, the network takes {name}={wanted}; prepare the "
                     f"data again with --{name}={wanted}, or train a network with --config.model.{name}={held}"
                 )
+    paths = shards.shard_paths(directory, folder, prefix, stored, len(lengths[stored]))
     try:
-        source = builder.as_data_source(stored)
-    except (RuntimeError, ValueError, OSError) as error:
-        raise UserError(f"the records in {directory} are damaged ({error}); prepare them again") from error
+        source = shards.Shards(folder, paths, lengths[stored], frames, frame_size)
+    except shards.DAMAGE as error:
+        raise _damaged(directory, error) from error
     numbers: Sequence[int] = range(len(source))
     if spans is not None:
-        numbers = [number for span in spans for number in range(*span)]
-        if not set(numbers) <= set(range(len(source))):
+        if any(stop > len(source) for _, stop in spans):
             raise UserError(
                 f"{directory / MANIFEST} is damaged: fold {fold} has records beyond the {len(source)} that there are; "
                 "prepare them again"
             )
-    # Shards are opened when first read: better now than in the middle of a run.
-    whole = Records(directory, split, fold, source, stored, range(len(source)), frames, frame_size)
-    for shard_end in itertools.accumulate(builder.info.splits[stored].shard_lengths):
-        whole[shard_end - 1]
-    return whole.only(numbers)
+        numbers = [number for span in spans for number in range(*span)]
+    return Records(directory, split, fold, source, stored, numbers, frames, frame_size)
 
 
 def _reopen(directory: Path, split: str, fold: int, numbers: Sequence[int]) -> Records:
@@ -207,10 +179,9 @@ def _reopen(directory: Path, split: str, fold: int, numbers: Sequence[int]) -> R
     return open_split(directory, split, None, fold).only(numbers)
 
 
-def _no_records(directory: Path) -> UserError:
-    return UserError(
-        f"{directory} holds no prepared records ({MANIFEST} is missing or damaged); prepare it with prepare_data.py"
-    )
+def _damaged(directory: Path, error: Exception) -> UserError:
+    reason = str(error) or type(error).__name__
+    return UserError(f"the records in {directory} are damaged ({reason}); prepare them again")
 
 
 def hold_out(source: Records, fraction: float, seed: int) -> tuple[Records, Records | None]:
@@ -242,10 +213,12 @@ def hold_out(source: Records, fraction: float, seed: int) -> tuple[Records, Reco
 def _films(source: Records) -> list[list[int]]:
     """The numbers of the records of each film that has any, from the manifest: no record is read."""
     stored, own = source.stored_split, set(source.numbers)
-    films, end = [], 0
+    films, end, most = [], 0, max(own, default=-1) + 1
     for video in read_manifest(source.directory)["videos"]:
         start, end = end, end + video["clips"].get(stored, 0)
-        films.append([number for number in range(start, end) if number in own])
+        if start >= most:
+            break
+        films.append([number for number in range(start, min(end, most)) if number in own])
     if sum(map(len, films)) != len(source):
         raise UserError(
             f"{source.directory / MANIFEST} is damaged: it does not say which records are of which film; "

@@ -1,7 +1,7 @@
 """What people said of the videos of TVSum, of SumMe, or of any files laid out like theirs."""
 
 import dataclasses
-import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from avmsnet_jax import array_file, hdf5_file, json_file
 from avmsnet_jax.data import MANIFEST, pipeline
 from avmsnet_jax.data.sources import folds, summe, tvsum
 from avmsnet_jax.data.sources.judged import files_below
@@ -19,6 +20,7 @@ from avmsnet_jax.evaluation.selection import frame_scores, shots, summary
 
 STRIDE = 15  # frames from one pick to the next in the field's files, and from one frame that is correlated to the next
 HDF5_SUFFIXES = (".h5", ".hdf5")
+_MOST_PICKS = 20_000  # with features: of three hours; the time that KTS takes grows with their square
 
 _SPLITS = Path(__file__).parent / "splits"  # the five of each benchmark that public code passes around
 
@@ -97,7 +99,7 @@ def read_annotations(paths: Sequence[Path], protocol: str = "", splits: Path | N
     read = [_read(path) for path in paths]
     found = {name for name, _ in read if name}
     if not protocol:
-        if len(found) != 1:
+        if len(found) != 1 or not found <= {"tvsum", "summe"}:
             listed = ", ".join(map(str, paths))
             raise UserError(f"{listed}: TVSum or SumMe? They do not say as one; give --protocol=tvsum or summe")
         protocol = found.pop()
@@ -154,41 +156,45 @@ def _read_summe(files: Sequence[Path], tables: Sequence[Path]) -> list[Judged]:
 def _read_hdf5(path: Path) -> tuple[str, list[Judged]]:
     """The field's files: a group for each video with user_summary, n_frames, picks, change_points, perhaps features."""
     videos, named = [], 0
-    try:
-        with h5py.File(path) as file:
-            for key in sorted(file, key=lambda key: (len(key), key)):
-                group = file[key]
-                if "user_summary" not in group:
-                    raise UserError(
-                        f"{path}: {key} has no user_summary; give the field's HDF5 file, or scores as --scores"
-                    )
-                named += "video_name" in group
-                videos.append(_judged_of_hdf5(group, key, f"{path}, {key}"))
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise UserError(f"cannot read {path} ({error}); download or write it again") from None
+    with hdf5_file.open_file(path, "download or write it again") as file:
+        for key in sorted(file, key=lambda key: (len(key), key)):
+            group = hdf5_file.member(file, key)
+            if not isinstance(group, h5py.Group) or "user_summary" not in set(group):
+                raise UserError(f"{path}: {key} has no user_summary; give the field's HDF5 file, or scores as --scores")
+            named += "video_name" in set(group)
+            videos.append(_judged_of_hdf5(group, key, f"{path}, {key}"))
     if not videos:
         raise UserError(f"{path} holds no videos; give the field's HDF5 file")
     users = {len(video.user_summaries) for video in videos if video.user_summaries is not None}
     return "summe" if named == len(videos) else "tvsum" if users == {tvsum.USERS} else "", videos
 
 
-def _judged_of_hdf5(group: Any, key: str, where: str) -> Judged:
-    chosen = checks.binary(np.atleast_2d(group["user_summary"][()]), f"{where}: user_summary", "users", "frames")
-    count = int(np.asarray(group["n_frames"][()]).item()) if "n_frames" in group else chosen.shape[1]
-    if chosen.shape[1] != count or not len(chosen):
+def _judged_of_hdf5(group: h5py.Group, key: str, where: str) -> Judged:
+    held = set(group)
+
+    def array(name: str) -> np.ndarray:
+        return hdf5_file.array(hdf5_file.member(group, name))
+
+    chosen = checks.binary(np.atleast_2d(array("user_summary")), f"{where}: user_summary", "users", "frames")
+    count = int(array("n_frames").item()) if "n_frames" in held else chosen.shape[1]
+    if chosen.shape[1] != count or not chosen.size:
         raise UserError(f"{where}: user_summary has shape {chosen.shape} and n_frames is {count}; mend the file")
-    picks = checks.whole(group["picks"][()].ravel(), f"{where}: picks", "picks") if "picks" in group else _every(count)
-    name = key
-    if "video_name" in group:
-        text = np.asarray(group["video_name"][()]).item()
-        name = text.decode() if isinstance(text, bytes) else str(text)
+    picks = _every(count)
+    if "picks" in held:
+        picks = checks.whole(array("picks").ravel(), f"{where}: picks", "picks")
+        if not len(picks) or picks[0] < 0 or picks[-1] >= count or (np.diff(picks) < 1).any():
+            raise UserError(f"{where}: picks do not ascend within 0..{count - 1}; mend the file")
+    name = hdf5_file.text(hdf5_file.member(group, "video_name")) if "video_name" in held else key
     bounds = None
-    if "change_points" in group:
-        bounds = _shots(group["change_points"][()], count, f"{where}: change_points")
-    elif "features" in group:
-        features = group["features"][()]
-        if len(features) != len(picks):
-            raise UserError(f"{where}: there are {len(features)} features and {len(picks)} picks; mend the file")
+    if "change_points" in held:
+        bounds = _shots(array("change_points"), count, f"{where}: change_points")
+    elif "features" in held:
+        features = array("features")
+        if features.ndim != 2 or len(features) != len(picks) or len(picks) > _MOST_PICKS:
+            raise UserError(
+                f"{where}: features have shape {features.shape} for {len(picks)} picks; give a row for each pick, of "
+                f"at most {_MOST_PICKS}"
+            )
         bounds = shots(kts(features, len(features) - 1), picks, count)
     return Judged(name, key, count, picks, bounds, None, chosen)
 
@@ -198,31 +204,44 @@ def of_records(directory: Path) -> tuple[str, list[Judged]]:
     manifest = pipeline.read_manifest(directory)
     videos = []
     for name, file in manifest.get("annotations", {}).items():
-        try:
-            with np.load(directory / file) as arrays:
-                held = {field: arrays[field] for field in arrays.files if arrays[field].dtype.kind in "fiub"}
-                count = int(held["n_frames"])
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"cannot read {directory / file} ({error}); prepare the data again") from None
-        chosen = held.get("user_summary")
-        videos.append(
-            Judged(
-                name,
-                name,  # its number in the data set is not known: others may have been skipped
-                count,
-                _every(count),
-                held.get("change_points"),
-                held.get("user_scores"),
-                None if chosen is None else chosen.astype(bool),
-                float(held["fps"]),
-            )
-        )
+        place = pipeline.inside(directory, file)
+        held = array_file.read_npz(place, "prepare the data again")
+        videos.append(_judged_of_arrays(name, held, place))
     if not videos:
         raise UserError(
             f"{directory} keeps no judgements of users; give TVSum or SumMe as downloaded to prepare_data.py, or use "
             "--protocol=movie50"
         )
     return manifest["dataset"], videos
+
+
+def _judged_of_arrays(name: str, held: dict[str, np.ndarray], place: Path) -> Judged:
+    """A video of records by what is kept of its users, as `Video.annotations` gives it."""
+    summaries, scores, points = (held.get(field) for field in ("user_summary", "user_scores", "change_points"))
+    votes = summaries if summaries is not None else scores
+    count, fps = held.get("n_frames", np.zeros(0)), held.get("fps", np.zeros(0))
+    if (
+        count.size != 1
+        or fps.size != 1
+        or not 0 < float(fps.item()) < math.inf
+        or votes is None
+        or votes.ndim != 2
+        or not votes.size
+        or votes.shape[1] != count.item()
+        or any(part is not None and part.shape != votes.shape for part in (summaries, scores))
+    ):
+        raise UserError(f"{place} does not hold what users said of each frame; prepare the data again")
+    n_frames = votes.shape[1]
+    return Judged(
+        name,
+        name,  # its number in the data set is not known: others may have been skipped
+        n_frames,
+        _every(n_frames),
+        None if points is None else _shots(points, n_frames, f"{place}: change_points"),
+        scores,
+        None if summaries is None else checks.binary(summaries, f"{place}: user_summary", "users", "frames"),
+        float(fps.item()),
+    )
 
 
 def of_labels(directory: Path, clips: Sequence[dict[str, Any]]) -> list[Judged]:
@@ -282,7 +301,7 @@ def _folds(protocol: str, videos: Sequence[Judged], splits: Path | None) -> list
     numbered = keys == [f"video_{number}" for number in range(1, len(keys) + 1)]
     if splits is None and numbered:
         shipped = _SPLITS / f"{protocol}.json"
-        rows = json.loads(shipped.read_text(encoding="utf-8"))
+        rows = json_file.read(shipped, "install the package again")
         if {key for row in rows for part in row.values() for key in part} == set(keys):
             splits = shipped
     if splits is not None and not numbered:

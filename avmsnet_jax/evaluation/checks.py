@@ -5,6 +5,8 @@ from numpy.typing import ArrayLike
 
 from avmsnet_jax.errors import UserError
 
+_MOST_WHOLE = 2.0**53  # beyond it float64 has no odd numbers
+
 
 def finite(values: ArrayLike, name: str, *shape: str) -> np.ndarray:
     """`values` as float64 with one axis for each word of `shape`.
@@ -12,8 +14,11 @@ def finite(values: ArrayLike, name: str, *shape: str) -> np.ndarray:
     Raises:
       UserError: it is not made of numbers, has other axes, or holds NaN or infinity.
     """
-    array = np.asarray(values)
     wanted = f"({', '.join(shape)}{',' if len(shape) == 1 else ''})"
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError, OverflowError):  # lists of different lengths, or nested beyond NumPy's 64 axes
+        raise UserError(f"{name} is no array of numbers; give numbers of shape {wanted}") from None
     if array.dtype.kind not in "fiub":
         raise UserError(f"{name} is of type {array.dtype}; give numbers of shape {wanted}")
     if array.ndim != len(shape):
@@ -31,8 +36,8 @@ def whole(values: ArrayLike, name: str, *shape: str) -> np.ndarray:
       UserError: a value is not a whole number, or see `finite`.
     """
     array = finite(values, name, *shape)
-    if (array != np.rint(array)).any():
-        raise UserError(f"{name} holds fractions; give whole numbers")
+    if (array != np.rint(array)).any() or (np.abs(array) > _MOST_WHOLE).any():
+        raise UserError(f"{name} holds fractions, or numbers beyond 9e15; give whole numbers")
     return array.astype(np.int64)
 
 

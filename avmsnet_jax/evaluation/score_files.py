@@ -1,22 +1,23 @@
 """Scores that anyone's model gave, as files."""
 
-import csv
 import dataclasses
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from avmsnet_jax import array_file, hdf5_file, json_file
+from avmsnet_jax.data.sources.tables import read_rows
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation import checks
 from avmsnet_jax.evaluation.annotations import HDF5_SUFFIXES, Judged
 from avmsnet_jax.evaluation.report import file_name
 
 _SCORES = ("score", "scores")  # what a video's group of an HDF5 file may call them
+_MOST_JSON = 100_000_000  # bytes; scores of every frame of 25 two-hour films
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +59,7 @@ def read_scores(path: Path, videos: Sequence[Judged]) -> list[dict[str, Scored]]
     found = []
     for source, table in tables:
         scored = {}
-        for name, (frames, scores) in table.items():
+        for name, (frames, scores) in table:
             if name not in names:
                 raise UserError(f"{source}: no video is called {name!r}; names are such as {_some(videos)}")
             video, where = names[name], f"{source}, {name}"
@@ -86,64 +87,86 @@ def _fitted(video: Judged, frames: Any, scores: Any, where: str) -> Scored:
     )
 
 
-def _tables(path: Path) -> list[tuple[Path, Mapping[str, tuple[Any, Any]]]]:
-    """For each split, or the only one: where it was read, and by video the frames, or None, and the scores."""
+def _tables(path: Path) -> list[tuple[Path, Iterable[tuple[str, tuple[Any, Any]]]]]:
+    """For each split, or the only one: where it was read, and of each video the name, frames, or None, and scores."""
     if not path.exists():
         raise UserError(f"there are no scores {path}; check the path")
-    if path.is_dir():
-        parts = {
-            int(found[1]): part for part in path.iterdir() if (found := re.match(r"(?:split|fold)\D?(\d+)", part.name))
-        }
-        if parts:
-            return [table for number in sorted(parts) for table in _tables(parts[number])]
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in (".json", *HDF5_SUFFIXES))
-        if len(files) > 1:  # one an epoch, as some projects leave them
-            raise UserError(f"{path} holds {files[0].name} and {files[1].name}; keep the one that is to be tested")
-        return _tables(files[0]) if files else [(path, dict(_read_folder(path)))]
+    if not path.is_dir():
+        return _tables_of_file(path)
+    parts: dict[int, Path] = {}
+    for part in _listed(path):
+        found = re.match(r"(?:split|fold)\D?([0-9]+)", part.name)
+        if found and parts.setdefault(int(found[1]), part) is not part:
+            raise UserError(f"{path} holds {parts[int(found[1])].name} and {part.name}; keep one for each split")
+    if parts:
+        return [table for number in sorted(parts) for table in _tables_of_place(parts[number])]
+    return _tables_of_place(path)
+
+
+def _tables_of_place(path: Path) -> list[tuple[Path, Iterable[tuple[str, tuple[Any, Any]]]]]:
+    """As `_tables`, of what is not divided into splits by its names."""
+    if not path.is_dir():
+        return _tables_of_file(path)
+    files = [file for file in _listed(path) if file.suffix.lower() in (".json", *HDF5_SUFFIXES)]
+    if len(files) > 1:  # one an epoch, as some projects leave them
+        raise UserError(f"{path} holds {files[0].name} and {files[1].name}; keep the one that is to be tested")
+    return _tables_of_file(files[0]) if files else [(path, _read_folder(path))]
+
+
+def _tables_of_file(path: Path) -> list[tuple[Path, Iterable[tuple[str, tuple[Any, Any]]]]]:
     if path.suffix.lower() in HDF5_SUFFIXES:
-        return [(path, dict(_read_hdf5(path)))]
+        return [(path, _read_hdf5(path))]
     if path.suffix.lower() != ".json":
         raise UserError(f"{path} is of no known kind; give a folder, .h5 or .json (--help says what they hold)")
+    remedy = 'write {"video_1": [0.1, ...], ...}'
     try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
-        tables = [{str(name): (None, values) for name, values in row.items()} for row in _listed(rows)]
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f'{path} holds no scores ({error}); write {{"video_1": [0.1, ...], ...}}') from None
-    return [(path, table) for table in tables]
+        rows = json_file.read(path, f"it holds no scores; {remedy}", most_bytes=_MOST_JSON)
+    except FileNotFoundError:
+        raise UserError(f"there are no scores {path}; check the path") from None
+    rows = rows if isinstance(rows, list) else [rows]
+    if not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"{path} holds no scores; {remedy}")
+    return [(path, [(name, (None, values)) for name, values in row.items()]) for row in rows]
 
 
-def _listed(rows: Any) -> list[Any]:
-    return rows if isinstance(rows, list) else [rows]
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"cannot read {folder}: {error.strerror}; check the path") from None
 
 
 def _read_folder(folder: Path) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in (".csv", ".npy"))
+    files = [file for file in _listed(folder) if file.suffix.lower() in (".csv", ".npy")]
     if not files:
         raise UserError(f"{folder} holds no scores; give a folder with VIDEO.csv (frame,score) or VIDEO.npy")
     for file in files:
-        try:
-            if file.suffix.lower() == ".npy":
-                yield file.stem, (None, np.load(file))
-                continue
-            with open(file, newline="", encoding="utf-8-sig") as opened:
-                rows = list(csv.DictReader(opened))
-            yield file.stem, ([int(row["frame"]) for row in rows], [float(row["score"]) for row in rows])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"cannot read {file} ({error!r}); write rows of frame,score below that header") from None
+        if file.suffix.lower() == ".npy":
+            yield file.stem, (None, array_file.read_npy(file, "write it again with numpy.save, an array of numbers"))
+        else:
+            yield file.stem, _read_csv(file)
+
+
+def _read_csv(file: Path) -> tuple[list[int], list[float]]:
+    rows = read_rows(file, "scores")
+    header = rows[0][1] if rows else []
+    try:
+        frame, score = header.index("frame"), header.index("score")
+        return [int(row[frame]) for _, row in rows[1:]], [float(row[score]) for _, row in rows[1:]]
+    except (ValueError, IndexError) as error:
+        raise UserError(f"cannot read {file} ({error}); write rows of frame,score below that header") from None
 
 
 def _read_hdf5(path: Path) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    try:
-        with h5py.File(path) as file:
-            for name, item in file.items():
-                if isinstance(item, h5py.Group):
-                    held = [field for field in _SCORES if field in item]
-                    if not held:
-                        raise UserError(f"{path}: {name} has no dataset {' or '.join(_SCORES)}; write the scores there")
-                    item = item[held[0]]
-                yield name, (None, np.asarray(item[()]).squeeze())
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"cannot read {path} ({error}); write it again") from None
+    with hdf5_file.open_file(path, "write the scores into the file itself, an array of numbers for each video") as file:
+        for name in file:
+            item = hdf5_file.member(file, name)
+            if isinstance(item, h5py.Group):
+                held = [field for field in _SCORES if field in set(item)]  # `in item` would follow links
+                if not held:
+                    raise UserError(f"{path}: {name} has no dataset {' or '.join(_SCORES)}; write the scores there")
+                item = hdf5_file.member(item, held[0])
+            yield name, (None, hdf5_file.array(item).squeeze())
 
 
 def _some(videos: Sequence[Judged]) -> str:

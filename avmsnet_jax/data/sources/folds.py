@@ -1,13 +1,14 @@
 """Which videos of TVSum or SumMe are for training and which for testing, fold by fold."""
 
-import json
 from collections.abc import Collection as Names
 from collections.abc import Sequence
 from pathlib import Path
 
+from avmsnet_jax import json_file
 from avmsnet_jax.errors import UserError
 
 FOLDS = 5
+MOST_BYTES = 20_000_000  # of a JSON file about a data set; the field's have 10 kB to 1 MB
 
 Fold = dict[str, tuple[str, ...]]
 
@@ -47,17 +48,16 @@ def read_splits(path: Path, order: Sequence[str]) -> list[Fold]:
     Raises:
       UserError: the file is missing, or says something else, or names a video that there is not, or one twice.
     """
+    remedy = 'it holds no splits; write a JSON list of {"train_keys": ["video_1", ...], "test_keys": [...]}'
     try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
+        rows = json_file.read(path, remedy, most_bytes=MOST_BYTES)
         listed = [{split: list(row[f"{split}_keys"]) for split in ("train", "test")} for row in rows]
         if not listed:
             raise ValueError
-    except OSError as error:
-        raise UserError(f"cannot read the splits {path}: {error.strerror}; check the path") from None
+    except FileNotFoundError:
+        raise UserError(f"cannot read the splits {path}: there is no such file; check the path") from None
     except (ValueError, KeyError, TypeError):
-        raise UserError(
-            f'{path} holds no splits; write a JSON list of {{"train_keys": ["video_1", ...], "test_keys": [...]}}'
-        ) from None
+        raise UserError(f"cannot take {path}: {remedy}") from None
     names = {f"video_{number}": name for number, name in enumerate(order, start=1)}
     folds = []
     for number, row in enumerate(listed, start=1):

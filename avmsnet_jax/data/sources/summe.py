@@ -1,21 +1,22 @@
 """SumMe as it is downloaded: 25 videos, and for each a MATLAB file with the summaries of 15 to 18 users."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 
+from avmsnet_jax import json_file, mat_file
 from avmsnet_jax.data.sources import Collection, Skipped
-from avmsnet_jax.data.sources.folds import find_folds
+from avmsnet_jax.data.sources.folds import MOST_BYTES, find_folds
 from avmsnet_jax.data.sources.judged import JudgedVideo, files_below, film_of
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media import video
 
 SEGMENTATIONS = "segmentations.json"
 MOST_USERS = 18
+
+_REMEDY = "unpack SumMe.zip again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,22 +76,32 @@ def read_annotation(path: Path) -> Annotation:
     Raises:
       UserError: the file is missing or broken, or its sizes do not agree.
     """
+    if not path.exists():
+        raise UserError(f"there is no {path}; check the path")
+    fields = mat_file.read(path, ("nFrames", "user_score", "gt_score", "segments"), _REMEDY)
     try:
-        with open(path, "rb") as file:
-            fields = scipy.io.loadmat(file, variable_names=("nFrames", "user_score", "gt_score", "segments"))
-        n_frames, chosen, mean = fields["nFrames"].item(), fields["user_score"], fields["gt_score"].ravel()
+        n_frames, chosen, mean = (
+            _array(fields, "nFrames").item(),
+            _array(fields, "user_score"),
+            _array(fields, "gt_score"),
+        )
+        mean = mean.ravel()
         # One segment of one user is as often a single pair of numbers as a table of one row.
-        spans = [np.reshape(item, (-1, 2)) for item in fields["segments"].ravel()]
+        spans = [np.reshape(item, (-1, 2)) for item in fields["segments"]]
         segments = np.concatenate([np.c_[np.full(len(span), user), span] for user, span in enumerate(spans)])
         if chosen.shape != (n_frames, len(spans)) or mean.shape != (n_frames,) or not 0 < len(spans) <= MOST_USERS:
             raise ValueError(f"{chosen.shape} scores of {len(spans)} users and {n_frames} frames")
         if not np.isin(chosen, range(256)).all():
             raise ValueError("scores that number no segment")
-    except FileNotFoundError:
-        raise UserError(f"there is no {path}; check the path") from None
-    except Exception as error:  # whatever scipy runs into in a file that is cut
-        raise UserError(f"cannot read {path} ({error}); unpack SumMe.zip again") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"cannot read {path} ({error}); {_REMEDY}") from None
     return Annotation(chosen.T.astype(np.uint8), mean.astype(np.float64), segments.astype(np.float64))
+
+
+def _array(fields: Mapping[str, mat_file.Value], name: str) -> np.ndarray:
+    if not isinstance(found := fields[name], np.ndarray):
+        raise TypeError(f"{name} is no array")
+    return found
 
 
 def read_segmentations(path: Path) -> dict[str, np.ndarray]:
@@ -102,8 +113,9 @@ def read_segmentations(path: Path) -> dict[str, np.ndarray]:
     Raises:
       UserError: the file says something else.
     """
+    remedy = "mend or remove it, and shots are unknown"
     try:
-        videos: Mapping[str, dict] = json.loads(path.read_text(encoding="utf-8-sig"))
+        videos = json_file.read(path, remedy, most_bytes=MOST_BYTES)
         numbered = [videos[f"video_{number}"] for number in range(1, len(videos) + 1)]
         shots = {
             str(item["video_name"]): np.array([(s["start"], s["end"]) for s in item["segments"]], np.int64).reshape(
@@ -111,8 +123,8 @@ def read_segmentations(path: Path) -> dict[str, np.ndarray]:
             )
             for item in numbered
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"cannot read {path} ({error!r}); mend or remove it, and shots are unknown") from None
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        raise UserError(f"cannot read {path} ({error!r}); {remedy}") from None
     return shots
 
 

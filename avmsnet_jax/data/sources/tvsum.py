@@ -4,9 +4,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
+from avmsnet_jax import hdf5_file
 from avmsnet_jax.data.sources import Collection, Skipped, is_file_name
 from avmsnet_jax.data.sources.folds import find_folds
 from avmsnet_jax.data.sources.judged import JudgedVideo, files_below, film_of
@@ -15,6 +15,8 @@ from avmsnet_jax.media import video
 
 MAT = "ydata-tvsum50.mat"
 USERS = 20
+
+_FIELDS = ("video", "category", "title", "nframes", "user_anno", "gt_score")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,18 +87,12 @@ def read_annotations(path: Path) -> list[Annotation]:
     Raises:
       UserError: the file is missing or broken, or its sizes do not agree.
     """
-    try:
-        with h5py.File(path) as file:
-            table = file["tvsum50"]
-            fields = ("video", "category", "title", "nframes", "user_anno", "gt_score")
-            rows = [[file[table[field][row, 0]] for field in fields] for row in range(len(table["video"]))]
-            annotations = [_annotation(*row) for row in rows]
-    except FileNotFoundError:
-        raise UserError(f"there is no {path}; check the path") from None
-    except (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError, RuntimeError) as error:
-        raise UserError(
-            f"cannot read {path} ({error}); unpack ydata-tvsum50-matlab.zip of the download again"
-        ) from None
+    if not path.exists():
+        raise UserError(f"there is no {path}; check the path")
+    with hdf5_file.open_file(path, "unpack ydata-tvsum50-matlab.zip of the download again") as file:
+        table = hdf5_file.member(file, "tvsum50")
+        columns = [hdf5_file.references(hdf5_file.member(table, field))[:, 0] for field in _FIELDS]
+        annotations = [_annotation(*(file[reference] for reference in row)) for row in zip(*columns, strict=True)]
     names = [item.name for item in annotations]
     if len(set(names)) < len(names) or not all(map(is_file_name, names)):
         raise UserError(f"{path} has two videos of one name, or one that is no name of a file; download it again")
@@ -104,8 +100,8 @@ def read_annotations(path: Path) -> list[Annotation]:
 
 
 def _annotation(name: Any, category: Any, title: Any, n_frames: Any, user_anno: Any, gt_score: Any) -> Annotation:
-    scores, mean, count = user_anno[()], gt_score[()].ravel(), int(n_frames[()].item())
-    named = _text(name)
+    count, named = int(hdf5_file.array(n_frames).item()), _text(name)
+    scores, mean = hdf5_file.array(user_anno), hdf5_file.array(gt_score).ravel()
     if scores.shape != (USERS, count) or mean.shape != (count,):
         raise ValueError(f"{named}: the scores are {scores.shape}, not those of {USERS} users and {count} frames")
     if not np.isin(scores, range(1, 6)).all():
@@ -117,7 +113,7 @@ def _text(chars: Any) -> str:
     """A MATLAB string; some titles are UTF-8 that was taken for Latin-1."""
     if "MATLAB_empty" in chars.attrs:
         return ""
-    text = chars[()].astype("<u2").tobytes().decode("utf-16-le")
+    text = hdf5_file.array(chars).astype("<u2").tobytes().decode("utf-16-le")
     try:
         return text.encode("latin-1").decode("utf-8")
     except UnicodeError:

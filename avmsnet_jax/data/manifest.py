@@ -1,0 +1,107 @@
+"""What `prepare_data.py` leaves in a folder of records: its manifest, read by our own schema whatever it claims."""
+
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from avmsnet_jax import json_file
+from avmsnet_jax.data import MANIFEST
+from avmsnet_jax.errors import UserError
+
+MOST_BYTES = 100_000_000  # of a JSON file beside the records: 200,000 films
+REMEDY = "it is damaged or of another version: prepare the data again"
+_MOST = 10**8  # frames of a film, clips of a split: more than any that is real, and what fits into memory
+
+
+def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """The manifest of a data set that prepare_data.py wrote; see `avmsnet_jax.data.prepare.prepare`.
+
+    Raises:
+      UserError: there is no such data set, or its manifest is damaged.
+    """
+    if not os.fspath(directory):
+        raise UserError("no records given; set --config.data.dir to the --output of prepare_data.py")
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise UserError(f"there is no folder of records {directory}; prepare one with prepare_data.py --output")
+    try:
+        manifest = json_file.read(inside(directory, MANIFEST), REMEDY, most_bytes=MOST_BYTES)
+    except FileNotFoundError:
+        raise UserError(
+            f"{directory} holds no prepared records ({MANIFEST} is missing); prepare it with prepare_data.py"
+        ) from None
+    try:
+        _check(manifest)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{directory} holds no prepared records: {MANIFEST} is of another version or damaged ({error!r}); "
+            "prepare the data again"
+        ) from None
+    return manifest
+
+
+def inside(directory: Path, name: str) -> Path:
+    """A file or folder of a data set.
+
+    Raises:
+      UserError: it lies elsewhere, by its name or by a link on the way.
+    """
+    place = directory / name
+    if "\0" in name or not Path(os.path.realpath(place)).is_relative_to(os.path.realpath(directory)):
+        raise UserError(
+            f"{directory}: {name!r} lies outside this folder, and nothing else is read; put the file itself there"
+        )
+    return place
+
+
+def whole(value: Any, least: int = 0, most: int = _MOST) -> int:
+    """`value`, where it is a whole number between the two. Raises ValueError."""
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"{str(value)[:40]} is no number from {least} to {most}")
+    return value
+
+
+def _check(manifest: Any) -> None:
+    """Raises KeyError, ValueError, TypeError or AttributeError where something that is read is not as expected."""
+    _texts([manifest["dataset"], manifest["records"]])
+    settings = manifest["settings"]
+    whole(settings["frames"], 1, 10_000)
+    whole(settings["frame_size"], 1, 10_000)
+    whole(settings.get("spacing", 1), 1)
+    _texts(manifest["splits"])
+    for split in manifest["splits"].values():
+        whole(split["positives"], 0, whole(split["clips"], 1))
+        whole(split["videos"], 1)
+    if not manifest["splits"]:
+        raise ValueError("there are no splits")
+    for video in manifest["videos"]:
+        _check_video(video)
+    for fold in manifest.get("folds", ()):
+        _texts(fold)
+        for spans in fold.values():
+            for start, stop in spans:
+                whole(start, 0, whole(stop))
+    annotations = manifest.get("annotations", {})
+    _texts([*annotations, *annotations.values()])
+    for item in [*manifest.get("skipped", ()), *manifest.get("warnings", ())]:
+        _texts([*item, *item.values()])
+
+
+def _check_video(video: Any) -> None:
+    _texts([video["video"]])
+    whole(video["frames"], 1)
+    if type(video["fps"]) not in (int, float) or not 0 < video["fps"] < math.inf:
+        raise ValueError(f"{video['video'][:40]} has no frame rate")
+    if type(video["has_sound"]) is not bool:
+        raise ValueError(f"{video['video'][:40]} does not say whether it has sound")
+    for counts in (video["clips"], video["positives"]):
+        _texts(counts)
+        for count in counts.values():
+            whole(count)
+
+
+def _texts(values: Iterable[Any]) -> None:
+    if isinstance(values, str) or not all(isinstance(value, str) for value in values):
+        raise TypeError("a name is no text")

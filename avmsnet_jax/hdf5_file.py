@@ -1,0 +1,86 @@
+"""Reads HDF5 files that may come from strangers: nothing but what lies in the file itself, and what fits into memory.
+
+HDF5 can refer to other files (external and soft links, external storage, virtual data sets) and to filters that are
+loaded as plugins. None of these is followed.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from avmsnet_jax.array_file import NUMBERS, readable
+
+MOST_VALUES = 50_000_000  # of one data set: scores of 20 users for each frame of a 24-hour film
+_MOST_SHRUNK = 1100  # no filter that is allowed makes data smaller by more: deflate reaches 1032
+_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
+
+
+@contextlib.contextmanager
+def open_file(path: Path, remedy: str) -> Iterator[h5py.File]:
+    """Opens a file; whatever goes wrong inside becomes a UserError that names it and ends with `remedy`."""
+    with readable(path, remedy), h5py.File(path, "r") as file:
+        yield file
+
+
+def member(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
+    """The group or data set of a group.
+
+    Raises:
+      KeyError: there is none of this name.
+      ValueError: it is a link to somewhere else.
+    """
+    link = group.get(name, getlink=True)
+    if link is None:
+        raise KeyError(f"there is no {name!r}")
+    if not isinstance(link, h5py.HardLink):
+        raise ValueError(f"{name!r} is a link, and links are not followed")
+    return group[name]
+
+
+def array(item: object, kinds: str = NUMBERS) -> np.ndarray:
+    """A data set as an array.
+
+    Args:
+      item: the data set.
+      kinds: the kinds of dtypes that are taken; numbers.
+
+    Raises:
+      ValueError: it is no data set, of another type, too large, promises more than the file holds, or lies elsewhere.
+    """
+    if not isinstance(item, h5py.Dataset):
+        raise ValueError(f"{_name(item)} is no data set")
+    if item.dtype.kind not in kinds:
+        raise ValueError(f"{_name(item)} is of type {item.dtype}")
+    properties = item.id.get_create_plist()
+    if item.is_virtual or properties.get_external_count():
+        raise ValueError(f"{_name(item)} lies in another file, and only what is in this one is read")
+    filters = {properties.get_filter(number)[0] for number in range(properties.get_nfilters())}
+    if not filters <= _FILTERS:
+        raise ValueError(f"{_name(item)} is stored by a filter other than gzip, lzf, shuffle and fletcher32")
+    if item.shape is None or max(math.prod(item.shape), math.prod(item.chunks or ())) > MOST_VALUES:
+        raise ValueError(f"{_name(item)} has the shape {item.shape}; at most {MOST_VALUES:,} values are read")
+    stored = min(item.id.get_storage_size(), item.file.id.get_filesize())
+    if item.nbytes > stored * (_MOST_SHRUNK if filters else 1):
+        raise ValueError(f"{_name(item)} has the shape {item.shape}, and the file does not hold as much")
+    return item[()]
+
+
+def text(item: object) -> str:
+    """A data set that is a single string. Raises ValueError as `array`."""
+    found = np.asarray(array(item, "OS")).item()
+    return found.decode() if isinstance(found, bytes) else str(found)
+
+
+def references(item: object) -> np.ndarray:
+    """A data set of references to others in the same file. Raises ValueError as `array`."""
+    if not isinstance(item, h5py.Dataset) or h5py.check_ref_dtype(item.dtype) is not h5py.Reference:
+        raise ValueError(f"{_name(item)} holds no references")
+    return array(item, "O")
+
+
+def _name(item: object) -> str:
+    return repr(str(getattr(item, "name", None) or "it").lstrip("/"))
