@@ -183,3 +183,13 @@ def test_any_name_of_a_video_is_safe_for_files():
     assert [name for name, video in zip(names, videos, strict=True) if name != video] == [
         *("a%2Fb", "a%252Fb", "a%25252Fb", "..%2Fup", "%2Froot")
     ]
+
+
+def test_scores_that_are_nan_are_no_scores(small_run, small_config):
+    """Finite weights can make them, too: here by a variance below zero."""
+    model = avmsnet_jax.load(small_run)
+    model.fc2_bn.var[...] = model.fc2_bn.var[...] * 0 - 1
+    records = open_split(small_config.data.dir, "test", model.config)
+    mesh = mesh_lib.make_mesh(small_config.mesh)
+    with pytest.raises(UserError, match="the network's score is NaN or infinite"):
+        list(score_records(model, records, mesh, batch_size=4, threads=2))

@@ -141,6 +141,10 @@ CLAIMS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda p: listed(p / "model", lambda v: v["tree_metadata"].update(x={"key_metadata": [{"key": "more"}]})),
         "damaged .*values are missing",
     ),
+    "a list with a name that is none": (
+        lambda p: listed(p / "model", lambda v: v["tree_metadata"].update(x={"key_metadata": [{"key": "\ud800\x1b"}]})),
+        "damaged .*names an array",
+    ),
     "a newer format": (lambda p: listed(p / "model", lambda v: v.update(use_zarr3=True)), "update avmsnet_jax"),
     "another format": (lambda p: listed(p / "model", lambda v: v.update(use_ocdbt=False)), "update avmsnet_jax"),
     "Zarr 3": (lambda p: describe(p / "model", "fc3.bias", zarr_format=3), r"does not read \(Zarr 3\); update"),
