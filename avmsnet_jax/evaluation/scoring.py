@@ -53,6 +53,9 @@ def score_records(
     Yields:
       for each clip: `video` str, `frame` int, `time_s` float, `score` float in 0-1, `label` bool, None where nobody
       has judged the film, and, if asked for, `features` (C,) float32.
+
+    Raises:
+      UserError: the network's scores are NaN.
     """
     graphdef, state = nnx.split(model)
     state = jax.device_put(state, mesh_lib.replicated(mesh))
@@ -72,6 +75,10 @@ def score_records(
             scores = np.concatenate([part[0] for part in found])
             seen = np.concatenate([part[1] for part in found]) if features else None
             for index in np.flatnonzero(batch["mask"]):
+                if not np.isfinite(scores[index]):
+                    raise UserError(
+                        f"{batch['video'][index]}: the network's score is NaN or infinite; convert or train it again"
+                    )
                 label = batch["label"][index]
                 yield {
                     "video": str(batch["video"][index]),

@@ -22,6 +22,7 @@ from PIL import Image
 from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax import xla
 from avmsnet_jax.data import clips
+from avmsnet_jax.errors import UserError
 from avmsnet_jax.media import audio, timecode, video
 from avmsnet_jax.media.timecode import Timecode
 from avmsnet_jax.models.avmsnet import AVMSNet
@@ -152,7 +153,7 @@ def watch(
       on_clips: called with the number of clips in each batch that was looked at.
 
     Raises:
-      UserError: the film is missing or broken, or has no picture.
+      UserError: the film is missing or broken, or has no picture; or the network's scores are NaN.
     """
     info = video.read_info(film)
     spacing = max(round(spacing_s * info.fps), 1)
@@ -186,6 +187,8 @@ def watch(
         tuple(np.concatenate(maps) for maps in zip(*(each.attention for each in seen), strict=True)),
         np.concatenate([each.localization for each in seen]),
     )
+    if not np.isfinite(together.scores).all():
+        raise UserError(f"{film}: the network's scores are NaN or infinite; convert or train it again")
     scores = Scores(
         film=film,
         duration_s=float(len(times) / info.fps if _steady(times, info.fps) else times[-1] + 1 / info.fps),

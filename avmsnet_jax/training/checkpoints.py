@@ -165,17 +165,12 @@ class Checkpoints:
         _, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
         params, stats = states
         rest = _rest(described)
-        found = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                **{
-                    TRAINING: ocp.args.StandardRestore(_numbered(rest)),
-                    POSITION: ocp.args.JsonRestore(),
-                    FINGERPRINT: ocp.args.JsonRestore(),
-                }
-            ),
-        )
-        count, opt_state, weights = jax.tree.unflatten(jax.tree.structure(rest), list(found[TRAINING].values()))
+        leaves = _numbered(rest)
+        arrays = checkpoint.read_item(place / TRAINING, leaves, f"{place}: not the state of this run")
+        placed = [jax.device_put(arrays[name], leaf.sharding) for name, leaf in leaves.items()]
+        count, opt_state, weights = jax.tree.unflatten(jax.tree.structure(rest), placed)
+        documents = {item: ocp.args.JsonRestore() for item in (POSITION, FINGERPRINT)}
+        found = self._manager.restore(step, args=ocp.args.Composite(**documents))
         ema = None if weights is None else params
         state = TrainState(count, params if ema is None else weights, stats, opt_state, ema)
         if found[FINGERPRINT] != fingerprint(state):

@@ -36,7 +36,7 @@ _MOST_CHUNKS = 2**12  # of an array: each device that held a part of it wrote it
 _MOST_RATIO = 100  # of an item's arrays to its files; trained weights hardly shrink
 _UNASKED_BYTES = 2**26  # that arrays may have whatever the ratio
 
-_DTYPES = {np.dtype(code).str: np.dtype(code) for code in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u4", "?")}
+_DTYPES = {np.dtype(code).str: np.dtype(code) for code in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?")}
 _DTYPES["bfloat16"] = np.dtype(ml_dtypes.bfloat16)
 
 
@@ -193,6 +193,8 @@ def _listed(folder: Path, remedy: str) -> dict[str, str]:
         if values["use_zarr3"] or not values["use_ocdbt"]:
             raise UnknownFormatError("Zarr 3, or a file for each array")
         keys = [[part["key"] for part in entry["key_metadata"]] for entry in values["tree_metadata"].values()]
+        if strange := [key for key in keys if not all(re.fullmatch(r"[\w.-]{1,200}", part, re.ASCII) for part in key)]:
+            raise ValueError(f"{_LIST} names an array {strange[0]!a}")
         return {"/".join(key): ".".join(key) for key in keys}
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{_LIST} is no list of arrays: {error!r}") from None

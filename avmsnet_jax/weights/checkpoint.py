@@ -66,7 +66,7 @@ def set_model_tree(model: AVMSNet, tree: Tree, source: str = "the weights") -> N
     """
     state = nnx.to_flat_state(names.parameters(model))
     flat = traverse_util.flatten_dict(tree, sep="/")
-    _check_fit(model.config, names.held_by(model), flat, source)
+    _check_fit(names.held_by(model), flat, _not_of(model.config, source))
     filled = []
     for key, leaf in state:
         ours = leaf.get_value()
@@ -289,8 +289,8 @@ def _replaceable(target: Path) -> bool:
     return all(entry.name in _OURS or not entry.is_dir() for entry in target.iterdir())
 
 
-def _check_fit(config: ModelConfig, expected: Mapping[str, Any], held: Mapping[str, Any], source: str) -> None:
-    """Raises UserError where arrays (or shapes) by path are not those of the network; names the first and the count."""
+def _check_fit(expected: Mapping[str, Any], held: Mapping[str, Any], complaint: str) -> None:
+    """Raises UserError where arrays (or shapes) by path are not those expected; it names the first and the count."""
     wrong = [f"{name} is missing" for name in expected if name not in held]
     wrong += [f"{name} is not in the network" for name in held if name not in expected]
     for name, ours in expected.items():
@@ -298,15 +298,33 @@ def _check_fit(config: ModelConfig, expected: Mapping[str, Any], held: Mapping[s
         if given is not None and (given.shape, given.dtype) != (ours.shape, ours.dtype):
             wrong.append(f"{name} is {given.dtype}{list(given.shape)}, not {ours.dtype}{list(ours.shape)}")
     if wrong:
-        raise UserError(f"{source}: not the weights of this network (depth {config.depth}): {few(wrong)}")
+        raise UserError(f"{complaint}: {few(wrong)}")
 
 
 def _read_model(checkpoint: Path, config: ModelConfig, expected: Mapping[str, Any], source: str) -> Tree:
-    with _reading(checkpoint):
-        item = Item(checkpoint / MODEL, _REMEDY)
+    return traverse_util.unflatten_dict(read_item(checkpoint / MODEL, expected, _not_of(config, source)), sep="/")
+
+
+def read_item(folder: Path, expected: Mapping[str, Any], complaint: str) -> dict[str, np.ndarray]:
+    """The arrays of a checkpoint's item by path; no room is made for them before they are known to fit.
+
+    Args:
+      folder: the item's own.
+      expected: arrays or shapes by path.
+      complaint: begins the error where they are others.
+
+    Raises:
+      UserError: the arrays are others, or the item is damaged.
+    """
+    with _reading(folder.parent):
+        item = Item(folder, _REMEDY)
         held = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in item.arrays.items()}
-        _check_fit(config, expected, held, source)  # before room is made for what the files claim
-        return traverse_util.unflatten_dict(item.read(), sep="/")
+        _check_fit(expected, held, complaint)
+        return item.read()
+
+
+def _not_of(config: ModelConfig, source: str) -> str:
+    return f"{source}: not the weights of this network (depth {config.depth})"
 
 
 def nonfinite(array: np.ndarray) -> int:

@@ -187,7 +187,7 @@ def test_any_name_of_a_video_is_safe_for_files():
 
 
 def test_a_plot_that_fails_costs_no_other_film(small_run, config, tmp_path, monkeypatch):
-    def draw(rows, threshold, path):
+    def draw(rows, threshold, context, path):
         if rows[0]["video"] == "a film, with spaces":
             raise ValueError("unforeseen")
         path.parent.mkdir(exist_ok=True)
@@ -199,3 +199,13 @@ def test_a_plot_that_fails_costs_no_other_film(small_run, config, tmp_path, monk
     assert metrics == json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert len(list((tmp_path / "out" / "scores").iterdir())) == 2
     assert [path.stem for path in (tmp_path / "out" / "plots").iterdir()] == ["100% für Ältere"]
+
+
+def test_scores_that_are_nan_are_no_scores(small_run, small_config):
+    """Finite weights can make them, too: here by a variance below zero."""
+    model = avmsnet_jax.load(small_run)
+    model.fc2_bn.var[...] = model.fc2_bn.var[...] * 0 - 1
+    records = open_split(small_config.data.dir, "test", model.config)
+    mesh = mesh_lib.make_mesh(small_config.mesh)
+    with pytest.raises(UserError, match="the network's score is NaN or infinite"):
+        list(score_records(model, records, mesh, batch_size=4, threads=2))

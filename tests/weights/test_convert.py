@@ -14,7 +14,8 @@ import avmsnet_jax
 from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.weights import checkpoint, names
-from avmsnet_jax.weights.convert import convert, summary
+from avmsnet_jax.weights.convert import convert, recognise, summary
+from avmsnet_jax.weights.read import read
 from tests.weights.conftest import TINY, only, state, without
 
 Write = Callable[[str, Mapping[str, np.ndarray]], str]
@@ -257,3 +258,126 @@ def test_an_output_that_is_taken_is_left_alone(tmp_path: Path, write: Write) -> 
     assert sorted(path.name for path in taken.iterdir()) == before
     with pytest.raises(UserError, match=r"whole\.safetensors"):
         convert([source], source)
+
+
+# --- values that are no numbers ------------------------------------------------------------------
+
+
+def _with(tensors: dict[str, np.ndarray], name: str, places: int, value: float, dtype: type) -> dict[str, np.ndarray]:
+    array = np.zeros(tensors[name].shape, dtype)
+    array.reshape(-1)[:places] = value
+    return tensors | {name: array}
+
+
+@pytest.mark.parametrize(
+    ("name", "places", "value", "dtype", "told"),
+    [
+        ("fc2.0.weight", 3, np.nan, np.float32, r"fc2\.0\.weight \(3 of 64 values\)"),
+        ("bn1.running_var", 1, np.inf, np.float32, r"bn1\.running_var \(1 of 4 values\)"),
+        ("layer2.0.bn1.bias", 2, -np.inf, np.float32, r"layer2\.0\.bn1\.bias \(2 of 8 values\)"),
+        ("soundnet8.0.weight", 5, 7e4, np.float16, r"soundnet8.0.weight \(5 of 128 values as float32, from float16\)"),
+        ("fc3.weight", 8, 3.5e38, np.float64, r"fc3.weight \(8 of 8 values as float32, from float64\)"),
+        (
+            "fusion4.w_a_rgb.weight",
+            1,
+            np.nan,
+            ml_dtypes.bfloat16,
+            r"w_a_rgb.weight \(1 of \d+ values as float32, from bfloat16\)",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_values_that_are_not_finite_are_refused_unless_allowed(
+    tmp_path: Path, write: Write, name: str, places: int, value: float, dtype: type, told: str
+) -> None:
+    tensors = _with(state(), name, places, value, dtype)
+    source = write("bad", tensors)
+    with pytest.raises(
+        UserError, match=rf"{source}: NaN or infinite values in 1 tensor: .*{told}; .*--allow_nonfinite"
+    ):
+        convert([source], str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+    convert([source], str(tmp_path / "out"), allow_nonfinite=True)
+    assert np.count_nonzero(~np.isfinite(parameters(tmp_path / "out")[name])) == places
+
+
+def test_tensors_that_are_not_finite_are_named_by_the_files_own_names_and_counted(tmp_path: Path, write: Write) -> None:
+    tensors = state()
+    for name in ("fc1.0.bias", "fc2.0.bias", "fc2.1.weight", "fc3.bias"):
+        tensors = _with(tensors, name, 1, np.nan, np.float32)
+    source = write("bad", {f"model.{name}": array for name, array in tensors.items()})
+    with pytest.raises(UserError, match=r"in 4 tensors: model.fc1.0.bias \(1 of 8 values\); .* and 1 more"):
+        convert([source], str(tmp_path / "out"))
+
+
+def test_only_weights_that_are_taken_need_be_finite(tmp_path: Path, write: Write) -> None:
+    """A tensor that a later file replaces, and one that the network never uses, are as they are."""
+    tensors = _with(state(), "fuse.weight", 3, np.nan, np.float32)
+    first = write("first", _with(tensors, "soundnet8.0.bias", 2, np.nan, np.float32))
+    second = write("second", only(state(seed=2), "soundnet8."))
+    convert([first, second], str(tmp_path / "out"))
+    with pytest.raises(UserError, match=r"first\.safetensors: NaN .* soundnet8\.0\.bias"):
+        convert([second, first], str(tmp_path / "back"))
+
+
+# --- what surrounds a network --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        *("_orig_mod.", "model.", "net.", "network.", "module.module.", "_orig_mod.module.", "module._orig_mod."),
+        *("model._orig_mod.", "generator.", "student.encoder.", "module.model.net.", "_fsdp_wrapped_module."),
+    ],
+)
+def test_names_under_any_one_prefix_are_understood(write: Write, prefix: str) -> None:
+    tensors = state()
+    found = recognise(read(write("wrapped", {prefix + name: array for name, array in tensors.items()})))
+    assert {name: array.tobytes() for name, array in found.tensors.items()} == {
+        n: a.tobytes() for n, a in tensors.items()
+    }
+    assert found.keys == {name: prefix + name for name in tensors}
+    assert not found.file.other
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts"),
+    [
+        ("kinetics", TRUNK),
+        ("soundnet", ("soundnet8.",)),
+        ("visual", (*TRUNK, "score_dsn.", "fc", "bn", "downsample", "fuselayer.")),
+        ("stavis", (*TRUNK, "score_dsn.", "soundnet8.", "fusion3.")),
+    ],
+)
+def test_parts_of_a_network_under_a_prefix_are_understood(write: Write, kind: str, parts: tuple[str, ...]) -> None:
+    tensors = only(state() | {"fusion3.affine_rgb.weight": np.ones((7, 2), np.float32)}, *parts)
+    found = recognise(read(write("part", {f"model.{name}": array for name, array in tensors.items()})))
+    assert found.kind == kind
+    assert set(found.tensors) == set(tensors)
+
+
+def test_a_compiled_block_and_an_average_are_understood(tmp_path: Path, write: Write) -> None:
+    """torch.compile of a part puts its mark within names; an AveragedModel counts beside its network."""
+    tensors = state()
+    wrapped = {f"module.{name.replace('layer1.0.', 'layer1._orig_mod.0.')}": a for name, a in tensors.items()}
+    source = write("average", wrapped | {"n_averaged": np.asarray(7)})
+    report = convert([source], str(tmp_path / "out"))
+    assert_from(tmp_path / "out", tensors, "")
+    assert report["sources"][0]["keys"]["n_averaged"]["status"] == "unused"
+
+
+def test_what_lies_beside_the_network_is_left_out_with_a_reason(tmp_path: Path, write: Write) -> None:
+    beside = {"criterion.weight": np.ones(1, np.float32), "metric.total": np.asarray(3)}
+    source = write("lightning", {f"model.{name}": array for name, array in state().items()} | beside)
+    account = convert([source], str(tmp_path / "out"))["sources"][0]["keys"]
+    assert {account[name]["reason"] for name in beside} == {"not of the network, whose names begin with model."}
+
+
+@pytest.mark.parametrize("prefixes", [("model.", "model_ema."), ("student.", "teacher."), ("critic.", "generator.")])
+def test_two_networks_in_one_file_are_not_chosen_between(
+    tmp_path: Path, write: Write, prefixes: tuple[str, str]
+) -> None:
+    source = write("two", {prefix + name: array for prefix in prefixes for name, array in state().items()})
+    complaint = rf"{source} holds the weights of several networks, whose names begin with {prefixes[0]}; {prefixes[1]}"
+    with pytest.raises(UserError, match=complaint):
+        convert([source], str(tmp_path / "out"))

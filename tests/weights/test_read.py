@@ -263,8 +263,137 @@ def test_a_published_dictionary_is_read_with_all_that_surrounds_the_weights(tmp_
     assert report["config"]["depth"] == TINY.depth
 
 
-def test_an_arch_that_the_tensors_belie_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arch", ["resnet-50", "9" * 5000, "resnet" * 10**5 + "1", "0" * 200 + "10", "resnet-1010"])
+def test_an_arch_that_the_tensors_belie_is_refused(tmp_path: Path, arch: str) -> None:
     torch = pytest.importorskip("torch")
     tensors = {name: torch.from_numpy(array) for name, array in state().items()}
-    torch.save({"arch": "resnet-50", "state_dict": tensors}, tmp_path / "save_60.pth")
-    refused(tmp_path / "save_60.pth", "says that it is 'resnet-50', but its tensors are of depth 10")
+    torch.save({"arch": arch, "state_dict": tensors}, tmp_path / "save_60.pth")
+    refused(tmp_path / "save_60.pth", f"says that it is '{arch[:40]}', but its tensors are of depth 10")
+
+
+WRAPPED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "model_state_dict": lambda s: {"epoch": 3, "model_state_dict": s, "optimizer_state_dict": {"state": {}}},
+    "model": lambda s: {"model": s, "optimizer": {"param_groups": [{"lr": 0.1}]}, "args": {"lr": 0.1}},
+    "Lightning": lambda s: {
+        "pytorch-lightning_version": "2.5.0",
+        "state_dict": {f"model.{name}": value for name, value in s.items()},
+        "hyper_parameters": {"depth": 10},
+        "callbacks": {"ModelCheckpoint": {"best_k_models": {}}},
+    },
+    "average": lambda s: {"ema_state_dict": {"module." + n: v for n, v in s.items()} | {"n_averaged": s["fc3.bias"]}},
+    "nested": lambda s: {"state": {"model": {"module": s}}},
+    "generator": lambda s: {"generator": s, "step": 3},
+    "the same twice": lambda s: {"model": s, "state_dict": s},
+    "numbers beside": lambda s: {"network": s, "best": s["fc3.bias"], "loss": 0.5},
+}
+
+
+@pytest.mark.parametrize("case", WRAPPED)
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_checkpoint_of_the_wild_is_understood(tmp_path: Path, case: str, legacy: bool) -> None:
+    torch = pytest.importorskip("torch")
+    content = WRAPPED[case]({name: torch.from_numpy(array) for name, array in state().items()})
+    torch.save(content, tmp_path / "wild.pth", _use_new_zipfile_serialization=not legacy)
+    convert([str(tmp_path / "wild.pth")], str(tmp_path / "out"))
+    from tests.weights.test_convert import assert_from
+
+    assert_from(tmp_path / "out", state(), "")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("model", "ema"), ("state_dict", "ema_state_dict"), ("ema.shadow", "generator")]
+)
+def test_several_networks_in_one_file_are_named_with_a_remedy(tmp_path: Path, first: str, second: str) -> None:
+    torch = pytest.importorskip("torch")
+    content: dict[str, Any] = {}
+    for label, seed in ((first, 1), (second, 2)):
+        *above, last = label.split(".")
+        inner = content
+        for key in above:
+            inner = inner.setdefault(key, {})
+        inner[last] = {name: torch.from_numpy(array) for name, array in state(seed=seed).items()}
+    torch.save(content, tmp_path / "two.pth")
+    way = "".join(rf"\['{key}'\]" for key in first.split("."))
+    refused(
+        tmp_path / "two.pth", rf"several networks: {first}; {second}; save .*torch.load\(.*, weights_only=True\){way}"
+    )
+
+
+@pytest.mark.parametrize("version", ["2.5.1", "2.9.1+cu128", "1.13.0", "2.9.0a0+git1"])
+def test_an_older_pytorch_is_not_given_a_strangers_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    torch = pytest.importorskip("torch")
+    torch.save({"fc3.bias": torch.ones(1)}, tmp_path / "file.pth")
+    monkeypatch.setattr(torch, "__version__", version)
+    monkeypatch.setattr(torch, "load", None)
+    refused(
+        tmp_path / "file.pth", rf"PyTorch {version[:3]}.* is installed.*was not opened: pip install --upgrade 'torch>=2"
+    )
+
+
+def _one_storage(torch: Any, shape: tuple[int, ...], count: int) -> dict[str, Any]:
+    shared = torch.zeros(shape, dtype=torch.float16)
+    return {f"layer4.{index}.weight": shared for index in range(count)} | {"conv1.weight": torch.ones(4, 3, 7, 7, 7)}
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(("shape", "count"), [((1000, 1000), 1000), ((7,), 100_000), ((10, 10, 10, 1000), 3)])
+def test_names_that_share_memory_are_refused(tmp_path: Path, shape: tuple[int, ...], count: int, legacy: bool) -> None:
+    torch = pytest.importorskip("torch")
+    if count == 100_000:  # as many names as the file has room for: their text outweighs what they share
+        shape, count = (10_000,), 2_000
+    torch.save(_one_storage(torch, shape, count), tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
+    refused(tmp_path / "a.pth", "its tensors take .*as they share memory")
+
+
+def test_a_pickled_array_shared_by_many_names_is_refused(tmp_path: Path) -> None:
+    layers = soundnet()
+    shared = np.ones((64, 1, 1000, 16), np.float32)
+    (tmp_path / "shared.npy").write_bytes(npy(layers | {f"conv8_{i}": {"weights": shared} for i in range(50)}))
+    refused(tmp_path / "shared.npy", "its tensors take .*as they share memory")
+
+
+def _safetensors(header: bytes, data: bytes = b"", length: int | None = None) -> bytes:
+    return struct.pack("<Q", len(header) if length is None else length) + header + data
+
+
+def _entry(shape: str, end: int, dtype: str = "F32", name: str = "fc3.bias") -> bytes:
+    return f'{{"{name}":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[0,{end}]}}}}'.encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("more.safetensors", _safetensors(_entry("[1000000000000]", 4 * 10**12), bytes(4)), "cut short or damaged"),
+        ("less.safetensors", _safetensors(_entry("[1000000000000]", 4), bytes(4)), "cut short or damaged"),
+        ("overflow.safetensors", _safetensors(_entry("[4294967296,4294967296]", 0)), "cut short or damaged"),
+        ("nothing.safetensors", _safetensors(_entry("[0,4611686018427387904,4]", 0)), "cut short or damaged"),
+        ("axes.safetensors", _safetensors(_entry(str([1] * 100), 4), bytes(4)), "cut short or damaged"),
+        ("deep.safetensors", _safetensors(b'{"a":' + b"[" * 100_000), "cut short or damaged"),
+        ("long.safetensors", _safetensors(_entry("[1]", 4), bytes(4), 2**39), "cut short or damaged"),
+        ("name.safetensors", _safetensors(_entry("[1]", 4, name="x" * 10**5), bytes(4)), "its tensors are called"),
+        ("dtype.safetensors", _safetensors(_entry("[4]", 4, "F8_E4M3", "x" * 10**5), bytes(4)), "has dtype F8_E4M3"),
+        ("shape.npy", npy({}).replace(b"()", b"(10000000000000,)"), "not SoundNet"),
+        ("nested.npy", b"\x93NUMPY\x01\x00\xf0\xff" + b"(" * 65520, "not SoundNet"),
+        ("minus.npy", b"\x93NUMPY\x02\x00\xf0\xff\x00\x00" + b"-" * 65520, "not SoundNet"),
+        (
+            "python.npy",
+            b"\x93NUMPY\x01\x00\x30\x00{'descr': __import__('os').system('touch x'), }".ljust(58),
+            "not SoundN",
+        ),
+        ("short.npy", b"\x93NUMPY\x01", "cut short or damaged"),
+        ("size.npy", npy_of(b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7fabc."), "cut short or damaged"),
+        ("depth.npy", npy_of(b"\x80\x02" + b"]" * 10**5 + b"a" * 10**5 + b"."), "not SoundNet|damaged"),
+        ("digits.npy", npy_of(b"\x80\x02L" + b"9" * 10**5 + b"L\n."), "cut short or damaged"),
+    ],
+)
+def test_a_header_that_lies_is_refused(tmp_path: Path, name: str, content: bytes, complaint: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    refused(tmp_path / name, complaint)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pth")
+    refused(tmp_path / "pipe.pth", "is a pipe or a device; save it to a file first")
+    refused(tmp_path / ("n" * 300), "cannot read .*File name too long")

@@ -1,0 +1,25 @@
+"""A network whose scores are no numbers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.media.writer import write_movie
+from avmsnet_jax.summarize.score import Seen, watch
+from tests.media.films import numbered
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_film_whose_scores_are_no_numbers_has_no_summary(folder: Path, value: float) -> None:
+    write_movie(folder / "film.mp4", [numbered(number) for number in range(1, 41)], 10, None)
+
+    def network(batch: list) -> Seen:
+        scores = np.full(len(batch), 0.5, np.float32)
+        scores[-1] = value
+        maps = np.zeros((len(batch), 2, 2))
+        return Seen(scores, np.zeros((len(batch), 4)), (maps,), maps)
+
+    with pytest.raises(UserError, match=r"film\.mp4: the network's scores are NaN"):
+        watch(folder / "film.mp4", network, frames=8, frame_size=32, batch_size=4)
