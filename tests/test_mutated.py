@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ DEEDS = {
     "raise SystemExit(1)": "status 1",
     "import os; os.abort()": "status -6",
     "print('\\x1b[2J')": "was said",
+    "print('9' * 5000)": "a line of 5000 characters",
     "import socket; socket.create_connection(('127.0.0.1', PORT)).sendall(b'here')": "it connected, and said b'here'",
     "import socket; socket.socket(type=socket.SOCK_DGRAM).sendto(b'here', ('127.0.0.1', PORT))": "it sent b'here'",
     "open(PIPE).read()": "it opened",
@@ -57,6 +59,10 @@ def test_damaged_files_end_in_a_line_and_nothing_else(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    for kind in ("films", "labels", "scores", "weights"):  # else the changes would be too much, and test nothing
+        assert int(re.search(rf"^{kind}: .* (\d+) whole", done.stdout, re.MULTILINE)[1]) > COUNTS[kind] / 10, (
+            done.stdout
+        )
 
 
 def test_what_no_command_may_do_is_noticed(python: Run, tmp_path: Path) -> None:

@@ -70,10 +70,13 @@ class Bench:
       folder: an empty folder; what fails stays in it.
       traps: see `watch.traps`.
       seed: another one gives other cases.
+
+    Attributes:
+      whole: how many results were whole so far; where it stays 0, the changes are too much.
     """
 
     def __init__(self, folder: Path, traps: watch.Traps, seed: int):
-        self.folder, self.traps, self.seed = folder, traps, seed
+        self.folder, self.traps, self.seed, self.whole = folder, traps, seed, 0
         self.place = made(folder / "originals")
         originals.network(self.place)
 
@@ -152,7 +155,7 @@ class Bench:
         if not goes_on and _state(place / "in") != before:
             complaints.append("the files that it was given are not as they were")
         try:
-            _check(command, ended, place / "result")
+            self.whole += _check(command, ended, place / "result", place / "in")
         except Exception as error:  # whatever reading a result raises, the result is not whole
             complaints.append(f"{type(error).__name__}: {error}")
         return complaints
@@ -228,44 +231,47 @@ def _state(folder: Path) -> dict[str, str]:
 # --- is what it left whole? -----------------------------------------------------------------------
 
 
-def _check(command: Sequence[str], ended: watch.Ended, result: Path) -> None:
-    """Raises what reading the result raises, or AssertionError."""
-    script = command[0]
-    left = sorted(path.name for path in result.iterdir())
+def _check(command: Sequence[str], ended: watch.Ended, result: Path, given: Path) -> int:
+    """Raises what reading the result raises, or AssertionError; returns how many whole results there are."""
+    script, left = command[0], sorted(path.name for path in result.iterdir())
+    several = "." in command or "--source=." in command
+    films = [path for path in given.iterdir() if path.suffix != ".csv"]
+    lines = ended.errors.splitlines()
     if script == "train.py":
-        return
-    last = ended.errors.splitlines()[-1:]
-    many = "." in command or "--source=." in command
+        return int(ended.status == 0)
     if ended.status == 2:
-        assert last, "status 2, and not a word"
-        assert many or len(ended.errors.splitlines()) == 1, f"more than a line: {ended.errors[-1000:]!r}"
-        assert (many and script == "summarize.py") or not left, f"left behind: {left}"
+        assert lines, "status 2, and not a word"
+        assert several or len(lines) == 1, f"more than a line: {ended.errors[-1000:]!r}"
+        assert (several and script == "summarize.py") or not left, f"left behind: {left}"
     elif ended.status == 0:
         assert len(left) == 1, f"status 0, and there is {left}"
-    else:
-        assert not left or script in ("summarize.py", "prepare_data.py"), f"left behind: {left}"
-        return
-    for name in left:
-        _whole(script, result / name, ended)
-
-
-def _whole(script: str, result: Path, ended: watch.Ended) -> None:
+    else:  # of which there is a complaint already
+        assert not left or several, f"left behind: {left}"
+        return 0
     hidden = [str(path) for path in result.rglob(".*") if path.name != ".config"]  # TFDS's, within records
     assert not hidden, f"hidden things are left: {hidden}"
+    if several and script == "summarize.py" and len(films) > 1:
+        told = re.findall(rf"^\[\d+/{len(films)}\] ", ended.output + ended.errors, re.MULTILINE)
+        assert len(told) == len(films), f"of {len(films)} films {len(told)} are spoken of"
+    return sum(_whole(script, result / name, len(films)) for name in left)
+
+
+def _whole(script: str, result: Path, films: int) -> int:
+    """How many results there are in what a command left."""
     if script == "summarize.py":
-        told = set(re.findall(r"^(?:\[\d+/\d+\] )?(.*)/summary\.mp4: ", ended.output, re.MULTILINE))
         folders = list(result.iterdir())
-        assert len(told) == len(folders), f"{len(told)} summaries are told of, and there are {len(folders)}"
         for folder in folders:
             _whole_summary(folder)
-    elif script == "prepare_data.py":
-        _whole_records(result)
-    elif script == "eval.py":
+        return len(folders)
+    if script == "prepare_data.py":
+        return _whole_records(result, films)
+    if script == "eval.py":
         _whole_results(result)
     elif script == "convert_weights.py" and result.is_dir():
         _whole_checkpoint(result)
     else:
         assert result.stat().st_size > 100, "an empty file"
+    return 1
 
 
 def _whole_summary(folder: Path) -> None:
@@ -282,9 +288,10 @@ def _whole_summary(folder: Path) -> None:
     assert (folder / "summary.edl").stat().st_size
 
 
-def _whole_records(folder: Path) -> None:
+def _whole_records(folder: Path, films: int) -> int:
     manifest = _strict_json(folder / "manifest.json")
-    assert {"videos", "skipped", "splits"} <= manifest.keys()
+    read, skipped = len(manifest["videos"]), len(manifest["skipped"])
+    assert read + skipped == films, f"of {films} films {read} are read and {skipped} skipped"
 
     def read_all() -> None:
         from avmsnet_jax.data import pipeline
@@ -293,6 +300,7 @@ def _whole_records(folder: Path) -> None:
             assert sum(1 for _ in pipeline.open_split(folder, name)) == split["clips"]
 
     _in_a_process(folder, read_all)
+    return read
 
 
 def _whole_results(folder: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -187,7 +188,7 @@ def _change_zip(data: bytes, rng: random.Random, address: str) -> tuple[bytes, s
                 name = rng.choice(("../x", "/x", "a/code/x.py", "x")) if how == "renamed" else name
             compression = zipfile.ZIP_DEFLATED if how == "compressed" else zipfile.ZIP_STORED
             for _ in range(2 if how == "repeated" and name == chosen else 1):
-                with contextlib.suppress(UserWarning):
+                with warnings.catch_warnings(action="ignore"):
                     target.writestr(name, content, compression)
     return written.getvalue(), what
 

@@ -158,7 +158,7 @@ def _change_tree(parts: list[Part], rng: random.Random, address: str) -> str:
     siblings, index = rng.choice(places)
     part = siblings[index]
     name = part.tag.decode("latin-1") if part.tag.isalnum() else part.tag.hex()
-    match rng.randrange(9):
+    match rng.randrange(12):  # most often the last: lengths, times and counts
         case 0:
             del siblings[index]
             return f"{name} dropped"

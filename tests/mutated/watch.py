@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MOST_SECONDS, _IDLE_SECONDS = 60, 3
 MOST_MEGABYTES = 2500  # with the libraries, which take about 500
 _NOT_TO_BE_SAID = "Traceback (most recent call last)", "unexpected error", "\x1b"
+_LONGEST_LINE = 1500  # with a path or two
 _MOST_WRITTEN = 2 * 10**9  # bytes, into one file
 
 
@@ -105,6 +106,9 @@ def run(arguments: list[str], folder: Path, set_traps: Traps) -> Ended:
     if status not in (0, 2) and not complaints:
         complaints.append(f"status {status} after {time.monotonic() - began:.0f} s: {errors[-400:]!r}")
     complaints += [f"{word!r} was said" for word in _NOT_TO_BE_SAID if word in output + errors]
+    longest = max(map(len, (output + errors).splitlines()), default=0)
+    if longest > _LONGEST_LINE:
+        complaints.append(f"a line of {longest} characters was said")
     left = sorted(path.name for path in temporary.iterdir())
     if left:
         complaints.append(f"left in the temporary folder: {left}")

@@ -52,10 +52,11 @@ def main() -> None:
     with traps(folder) as set_traps:
         bench = Bench(folder, set_traps, options.seed)
         for kind, cases in numbers.items():
+            bench.whole = 0
             found = bench.run(kind, cases)
             for failure in found:
                 print(failure, flush=True)
-            print(f"{kind}: {len(cases)} cases, {len(found)} complaints", flush=True)
+            print(f"{kind}: {len(cases)} cases, {bench.whole} whole results, {len(found)} complaints", flush=True)
             failures += found
     if failures:
         sys.exit(f"seed {options.seed}: {len(failures)} complaints; the files are in {folder}")
