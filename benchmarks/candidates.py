@@ -7,6 +7,8 @@
     onepass batch normalization takes mean and variance in one pass over the activations, about one of their values
     pool    the pool after the stem keeps which of its 27 inputs was the largest, and its gradient reads that alone
     pairs   the stem normalizes frames as its convolution leaves them, in pairs, and puts them in order afterwards
+    layout  the gradient of what an attention module takes keeps time before height and width in memory; left alone, XLA
+            puts time next to the channels there and back again afterwards
 
 All give the step's numbers but for rounding (tests/benchmarks/test_candidates.py).
 """
@@ -22,18 +24,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import Mesh
 
 from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax import xla
 from avmsnet_jax.config import Config
+from avmsnet_jax.models.dam import DAM
 from avmsnet_jax.models.ops import batch_norm, conv3d, pool
 from avmsnet_jax.models.resnet3d import ResNet3D
 from avmsnet_jax.training import optimizer as optimizer_lib
 from avmsnet_jax.training import step as step_lib
 from avmsnet_jax.training.step import Batch, Measured, TrainState
 
-NAMES = ("flat", "onepass", "pool", "pairs")
+NAMES = ("flat", "onepass", "pool", "pairs", "layout")
 _SMALL = 2**20  # numbers; a parameter with more is an array of its own
 
 
@@ -78,6 +82,9 @@ def _applied(names: Collection[str]) -> Iterator[None]:
             stack.enter_context(mock.patch.object(pool, "cubes", indexed_cubes))
         if "pairs" in names:
             stack.enter_context(mock.patch.object(ResNet3D, "stem", stem_in_pairs))
+        if "layout" in names:
+            plain = DAM.__call__
+            stack.enter_context(mock.patch.object(DAM, "__call__", lambda dam, x: plain(dam, in_order(x))))
         yield
 
 
@@ -152,6 +159,19 @@ def _cubes_backward(taps: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
 
 
 indexed_cubes.defvjp(_cubes_and_taps, _cubes_backward)
+
+
+@jax.custom_vjp
+def in_order(x: jax.Array) -> jax.Array:
+    """`x` itself; its gradient lies in memory in the order of its axes."""
+    return x
+
+
+def _gradient_in_order(_: None, dy: jax.Array) -> tuple[jax.Array]:
+    return (with_layout_constraint(dy, Layout(major_to_minor=tuple(range(dy.ndim)))),)
+
+
+in_order.defvjp(lambda x: (x, None), _gradient_in_order)
 
 
 class _Flat:

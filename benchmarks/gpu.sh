@@ -39,10 +39,10 @@ network() {
     run "$seconds" "$name" benchmarks.network --depths=50 --rounds=7 "$@"
 }
 nvidia-smi --query-gpu=name,clocks.max.sm,power.limit --format=csv,noheader | tee "$out/gpu.log"
-all=flat+onepass+pool+pairs
+all=flat+onepass+pool+pairs+layout
 for part in $parts; do
     case $part in
-    kernels) run 270 kernels benchmarks.step_kernels --variants=base,flat,pool,pairs,onepass,$all ;;
+    kernels) run 270 kernels benchmarks.step_kernels --variants=base,$all,flat,pool,pairs,onepass,layout ;;
     training)
         network 130 training_bf16 --modes=training --batches=64 --dtypes=bfloat16
         network 200 training_tf32 --modes=training --batches=64 --dtypes=float32

@@ -24,7 +24,8 @@ def two_steps(names):
     mesh = mesh_lib.make_mesh(CONFIG.mesh)
     graphdef, described, create = describe(CONFIG, make_optimizer(CONFIG, 1000), mesh, "gpu")
     prepared = candidates.prepare(CONFIG, graphdef, described, names, "gpu")
-    program, state, told = prepared.lowered.compile(), prepared.begin(create()), []
+    program = prepared.lowered.compile({"xla_backend_optimization_level": 0})  # run twice only
+    state, told = prepared.begin(create()), []
     for _ in range(2):
         state, measured = program(state, mesh_lib.place_batch(mesh, clips(CONFIG.model, 4)))
         assert bool(measured.finite)
@@ -33,16 +34,10 @@ def two_steps(names):
     return told, jax.tree.map(np.asarray, (named.params, named.stats))
 
 
-@pytest.fixture(scope="module")
-def product():
-    return two_steps(())
-
-
-@pytest.mark.parametrize("names", [*((name,) for name in candidates.NAMES), candidates.NAMES], ids="+".join)
-def test_two_steps_are_those_of_the_product(names, product):
-    told, state = two_steps(names)
-    np.testing.assert_allclose(told, product[0], rtol=1e-3)
-    for found, expected in zip(jax.tree.leaves(state), jax.tree.leaves(product[1]), strict=True):
+def test_two_steps_with_all_candidates_are_those_of_the_product():
+    (told, state), (product_told, product) = two_steps(candidates.NAMES), two_steps(())
+    np.testing.assert_allclose(told, product_told, rtol=1e-3)
+    for found, expected in zip(jax.tree.leaves(state), jax.tree.leaves(product), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * max(np.abs(expected).max(), 1e-3))
 
 
