@@ -20,6 +20,7 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from avmsnet_jax import command
 from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config, MeshConfig, ModelConfig, TrainConfig
 from avmsnet_jax.training.optimizer import make_optimizer
-from avmsnet_jax.training.step import describe
+from avmsnet_jax.training.step import TrainState, describe
 from benchmarks import candidates, torch_side
 from benchmarks.compiled_kernels import kernels, kind_of, seconds
 
@@ -50,7 +51,7 @@ _OUTPUT = flags.DEFINE_string("output", "", "JSON file for the figures")
 
 def main(_: list[str]) -> None:
     """Compares."""
-    mesh, bandwidth = _described(_TARGET.value) if _TARGET.value else (mesh_lib.make_mesh(MeshConfig(data=1)), 0.0)
+    mesh = _described(_TARGET.value) if _TARGET.value else mesh_lib.make_mesh(MeshConfig(data=1))
     model = ModelConfig(depth=_DEPTH.value, dtype=_DTYPE.value)
     config = Config(model=model, train=TrainConfig(batch_size=_BATCH.value), mesh=MeshConfig(data=1))
     optimizer = make_optimizer(config, steps_per_epoch=1000)
@@ -59,37 +60,46 @@ def main(_: list[str]) -> None:
     rows: dict[str, Any] = {}
     for variant in _VARIANTS.value:
         names = () if variant == "base" else tuple(variant.split("+"))
-        prepared = candidates.prepare(config, graphdef, described, names, "gpu")
-        began = time.monotonic()
-        program = prepared.lowered.compile()
-        row: dict[str, Any] = {"compiled in s": round(time.monotonic() - began)}
-        needs = program.memory_analysis()
-        row["temporary GB"] = round(needs.temp_size_in_bytes / 1e9, 2)
-        if first is None:
-            row |= summed([(k.name, seconds(k, bandwidth)) for k in kernels(program.as_text())])
-        else:
-            row |= measured(program, prepared.begin(jax.tree.map(jnp.copy, first)), mesh, config)
-        rows[variant] = row
-        print(line(variant, row, rows.get("base", row)), flush=True)
+        try:
+            rows[variant] = compared(config, graphdef, described, names, first)
+        except Exception as error:  # the others may go well
+            print(f"{variant} failed: {type(error).__name__}: {error}"[:300], flush=True)
+            continue
+        print(line(variant, rows[variant], rows.get("base", rows[variant])), flush=True)
         if _OUTPUT.value:
             about = {"batch": _BATCH.value, "depth": _DEPTH.value, "dtype": _DTYPE.value, "jax": jax.__version__}
             about["device"] = mesh.devices.flat[0].device_kind
             Path(_OUTPUT.value).write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 
-def _described(path: str) -> tuple[Mesh, float]:
-    """A mesh of the device that a target configuration describes, and the bytes a second of its memory."""
+def compared(
+    config: Config, graphdef: Any, described: TrainState, names: Collection[str], first: TrainState | None
+) -> dict[str, Any]:
+    """A row: what the step with these candidates takes from the state `first`, or, without one, is compiled to."""
+    prepared = candidates.prepare(config, graphdef, described, names, "gpu")
+    began = time.monotonic()
+    program = prepared.lowered.compile()
+    row: dict[str, Any] = {"compiled in s": round(time.monotonic() - began)}
+    row["temporary GB"] = round(program.memory_analysis().temp_size_in_bytes / 1e9, 2)
+    if first is not None:
+        return row | measured(program, prepared.begin(jax.tree.map(jnp.copy, first)), config, described)
+    (bandwidth,) = re.findall(r"memory_bandwidth: (\d+)", Path(_TARGET.value).read_text(encoding="utf-8"))
+    return row | summed([(kernel.name, seconds(kernel, float(bandwidth))) for kernel in kernels(program.as_text())])
+
+
+def _described(path: str) -> Mesh:
+    """A mesh of the device that a target configuration describes."""
     from jax.experimental import topologies
 
     text = Path(path).read_text(encoding="utf-8")
     topology = topologies.get_topology_desc(platform="cuda", target_config=text, topology="1x1x1")
-    (bandwidth,) = re.findall(r"memory_bandwidth: (\d+)", text)
     devices: Any = np.array(topology.devices).reshape(1, 1)
-    return Mesh(devices, ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto)), float(bandwidth)
+    return Mesh(devices, ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
-def measured(program: Any, state: Any, mesh: Mesh, config: Config) -> dict[str, Any]:
+def measured(program: Any, state: Any, config: Config, described: TrainState) -> dict[str, Any]:
     """Time of a step by the clock, and of its kernels by a trace."""
+    mesh: Mesh = described.step.sharding.mesh  # type: ignore[attr-defined]
     batch = mesh_lib.place_batch(mesh, torch_side.clips(config.model, config.train.batch_size))
 
     def steps(count: int) -> float:
@@ -103,7 +113,9 @@ def measured(program: Any, state: Any, mesh: Mesh, config: Config) -> dict[str, 
     steps(3)
     clock = sorted(1e3 * steps(10) for _ in range(5))
     with tempfile.TemporaryDirectory() as folder:
-        jax.profiler.start_trace(folder)
+        options = jax.profiler.ProfileOptions()
+        options.python_tracer_level = options.host_tracer_level = 0
+        jax.profiler.start_trace(folder, profiler_options=options)
         steps(_STEPS.value)
         jax.profiler.stop_trace()
         (path,) = Path(folder).rglob("*.xplane.pb")
@@ -145,7 +157,7 @@ def line(variant: str, row: dict[str, Any], base: dict[str, Any]) -> str:
     kinds = ", ".join(f"{kind} {part['ms']:.2f} ({part['kernels']:.0f})" for kind, part in row["kinds"].items())
     clock = f", by the clock {row['clock ms'][0]} to {row['clock ms'][-1]}" if "clock ms" in row else ""
     text = f"{variant}, {_BATCH.value} clips, {_DTYPE.value}: {row['ms']:.2f} ms of {row['kernels']:.0f} kernels"
-    return f"{text} ({row['ms'] / base['ms']:.3f} of base){clock}; {kinds}; {row['temporary GB']} GB"
+    return f"{text} ({row['ms'] / max(base['ms'], 1e-9):.3f} of base){clock}; {kinds}; {row['temporary GB']} GB"
 
 
 if __name__ == "__main__":
