@@ -176,7 +176,7 @@ def torch_peak(case: Case) -> dict[str, Any]:
     torch.nn.functional.conv3d(torch.ones(1, 1, 3, 3, 3, device=device), torch.ones(1, 1, 1, 1, 1, device=device))
     before = resident()
     named = torch_side.Case("training", case.depth, case.dtype, case.batch)
-    run = torch_side.make(named, torch_side.Way("contiguous_format", False))
+    run = torch_side.make(named, torch_side.Way("contiguous_format"))
     forget_peak()
     run(2)
     if device.type == "cuda":

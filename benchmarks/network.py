@@ -44,7 +44,7 @@ from avmsnet_jax.models import flops as flops_lib
 from avmsnet_jax.training import peak as peak_lib
 from avmsnet_jax.training import step as step_lib
 from avmsnet_jax.training.optimizer import make_optimizer
-from benchmarks import torch_side
+from benchmarks import candidates, torch_side
 from benchmarks.torch_side import Case, Way
 
 _MODES = flags.DEFINE_list("modes", ["inference", "training"], "inference, training or both")
@@ -52,6 +52,12 @@ _DEPTHS = flags.DEFINE_list("depths", ["18", "50"], "3D-ResNet depths")
 _BATCHES = flags.DEFINE_list("batches", ["1", "4", "16"], "clips in a batch")
 _DTYPES = flags.DEFINE_list("dtypes", ["float32"], "compute types: float32, bfloat16")
 _COMPILE = flags.DEFINE_bool("compile", False, "on a CPU, also PyTorch's torch.compile")
+_TORCH_MODES = flags.DEFINE_list(
+    "torch_modes", ["default"], "on a GPU, modes of torch.compile: default, max-autotune; the fastest counts"
+)
+_CANDIDATES = flags.DEFINE_list(
+    "candidates", [], f"on a GPU, changes of our training step, of {', '.join(candidates.NAMES)}"
+)
 _ROUNDS = flags.DEFINE_integer("rounds", 11, "rounds; each runs every side")
 _COMPILE_ONLY = flags.DEFINE_bool("compile_only", False, "on a GPU: compile ours, and end")
 _OUTPUT = flags.DEFINE_string("output", "", "JSON file for the figures")
@@ -94,8 +100,8 @@ def _on_cpu(cases: list[Case]) -> Iterator[tuple[Case, dict[str, Any]]]:
             ours.start(ours.create())
             return ours
 
-        ways = [Way(layout, False) for layout in torch_side.LAYOUTS]
-        ways += [Way("channels_last_3d", True)] * _COMPILE.value
+        ways = [Way(layout) for layout in torch_side.LAYOUTS]
+        ways += [Way("channels_last_3d", "default")] * _COMPILE.value
         makers = {str(way): functools.partial(torch_side.make, case, way) for way in ways}
         yield case, _compared(case, {"ours": start, **makers})
 
@@ -117,16 +123,16 @@ def _on_gpu(cases: list[Case]) -> Iterator[tuple[Case, dict[str, Any]]]:
     if _COMPILE_ONLY.value:
         return
 
-    way = Way("channels_last_3d", True)
+    ways = [Way("channels_last_3d", mode) for mode in _TORCH_MODES.value]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "TORCHINDUCTOR_COMPILE_THREADS": "4"}
-    theirs = {case: torch_side.Served(case, way, environment) for case in cases}
+    theirs = {(case, way): torch_side.Served(case, way, environment) for case in cases for way in ways}
     alone = []
-    for case, them in theirs.items():
+    for key, them in theirs.items():
         try:
             them.wait()
         except RuntimeError:  # for memory perhaps, that the others took: again when they are done
             them.end()
-            alone.append(case)
+            alone.append(key)
     for case, us in zip(cases, ours, strict=True):
         needed = {"ours": us.bytes}
 
@@ -134,16 +140,18 @@ def _on_gpu(cases: list[Case]) -> Iterator[tuple[Case, dict[str, Any]]]:
             us.start(states[case.depth])
             return us
 
-        def start_theirs(case: Case = case, needed: dict[str, int] = needed) -> Side:
-            if case in alone:
-                theirs[case] = torch_side.Served(case, way, environment)
-                theirs[case].wait()
-            needed[str(way)] = theirs[case].settle()
-            return theirs[case]
+        def start_theirs(way: Way, case: Case = case, needed: dict[str, int] = needed) -> Side:
+            if (case, way) in alone:
+                theirs[case, way] = torch_side.Served(case, way, environment)
+                theirs[case, way].wait()
+            needed[str(way)] = theirs[case, way].settle()
+            return theirs[case, way]
 
-        found = _compared(case, {"ours": start_ours, str(way): start_theirs})
+        makers: dict[str, Callable[[], Side]] = {str(way): functools.partial(start_theirs, way) for way in ways}
+        found = _compared(case, {"ours": start_ours} | makers)
         us.end()
-        theirs[case].end()
+        for way in ways:
+            theirs[case, way].end()
         if "ratio" in found:
             flops = (flops_lib.training_flops if case.mode == "training" else flops_lib.forward_flops)(case.config)
             peak = peak_lib.of(us.mesh, case.dtype)
@@ -220,9 +228,12 @@ class Ours:
             model.eval()
             return model(film, sound).logits
 
+        self._begin: Callable[[step_lib.TrainState], Any] = lambda state: state
         if case.mode == "training":
-            step: Any = step_lib.make_step(graphdef, optimizer, settings, described)
-            self._lowered = step.lower(described, shapes)
+            prepared = candidates.prepare(
+                settings, graphdef, described, _CANDIDATES.value, mesh_lib.platform(self.mesh)
+            )  # fmt: skip
+            self._lowered, self._begin = prepared.lowered, prepared.begin
         else:
             arrays = described.params, described.stats, shapes["clip"], shapes["sound"]
             self._lowered = xla.jit(infer, mesh_lib.platform(self.mesh)).lower(*arrays)
@@ -243,7 +254,7 @@ class Ours:
 
     def start(self, state: step_lib.TrainState) -> None:
         """With this state, which stays as it is."""
-        self._state = _copied(state)
+        self._state = self._begin(_copied(state))
         self._batch = mesh_lib.place_batch(self.mesh, torch_side.clips(self._case.config, self._case.batch))
 
     def end(self) -> None:

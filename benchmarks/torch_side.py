@@ -37,13 +37,14 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """How PyTorch runs it: memory layout of film and kernels, and whether through `torch.compile`."""
+    """How PyTorch runs it: memory layout of film and kernels, and the mode of `torch.compile`, if it is compiled."""
 
     layout: str
-    compiled: bool
+    compiled: str = ""
 
     def __str__(self) -> str:
-        return ("torch.compile, " if self.compiled else "torch, ") + self.layout
+        mode = "" if self.compiled == "default" else f" {self.compiled}"
+        return (f"torch.compile{mode}, " if self.compiled else "torch, ") + self.layout
 
 
 def clips(config: ModelConfig, batch: int) -> dict[str, np.ndarray]:
@@ -75,7 +76,7 @@ def make(case: Case, way: Way) -> Callable[[int], float]:
     # (B, T, H, W, C) by name; what the first convolution then finds has the layout.
     film = film.float().permute(0, 4, 1, 2, 3).contiguous(memory_format=layout).permute(0, 2, 3, 4, 1)
     autocast = functools.partial(torch.autocast, device, torch.bfloat16, enabled=case.dtype == "bfloat16")
-    forward = torch.compile(network) if way.compiled else network
+    forward = torch.compile(network, mode=way.compiled) if way.compiled else network
 
     def infer() -> None:
         with torch.inference_mode(), autocast():

@@ -158,9 +158,9 @@ def make_optimizer(config: Config, steps_per_epoch: int) -> optax.GradientTransf
     adamw: one learning rate for all; kernels decay, biases and BN parameters do not.
     """
     optimizer, audiovisual = config.optimizer, config.model.audiovisual
-    rates = learning_rates(config, steps_per_epoch)
     if optimizer.name == "adamw":
-        adamw = optax.adamw(rates["all"], weight_decay=optimizer.weight_decay, mask=_kernels)
+        rate = learning_rates(config, steps_per_epoch)["all"]
+        adamw = optax.adamw(rate, weight_decay=optimizer.weight_decay, mask=_kernels)
         by_group = optax.partition(
             {"all": adamw, "frozen": optax.set_to_zero()},
             lambda params: jax.tree.map(
@@ -168,6 +168,14 @@ def make_optimizer(config: Config, steps_per_epoch: int) -> optax.GradientTransf
             ),
         )
         return _clipped(by_group, optimizer.clip_norm)
+    by_group = optax.partition(sgd(config, steps_per_epoch), lambda params: labels(params, audiovisual))
+    return _clipped(by_group, optimizer.clip_norm)
+
+
+def sgd(config: Config, steps_per_epoch: int) -> dict[str, optax.GradientTransformation]:
+    """What the published recipe does to the parameters of each group, by `label`."""
+    optimizer, audiovisual = config.optimizer, config.model.audiovisual
+    rates = learning_rates(config, steps_per_epoch)
     chains: dict[str, optax.GradientTransformation] = {
         name: optax.chain(
             optax.add_decayed_weights(optimizer.weight_decay if group.decays else 0.0),
@@ -176,8 +184,7 @@ def make_optimizer(config: Config, steps_per_epoch: int) -> optax.GradientTransf
         )
         for name, group in groups(audiovisual).items()
     }
-    by_group = optax.partition(chains | {"frozen": optax.set_to_zero()}, lambda params: labels(params, audiovisual))
-    return _clipped(by_group, optimizer.clip_norm)
+    return chains | {"frozen": optax.set_to_zero()}
 
 
 def _clipped(optimizer: optax.GradientTransformation, norm: float) -> optax.GradientTransformation:

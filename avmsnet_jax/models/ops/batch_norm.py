@@ -63,9 +63,7 @@ def normalise(
       the normalised x times `scale` plus `bias`; the mean (C,); the biased variance (C,). The statistics are for the
       running averages: no gradient flows through them.
     """
-    (mean,) = _channel_means(platform, _values, (x,), ())
-    # Two passes, as E[x^2] - E[x]^2 loses all digits where the mean is large against the spread.
-    (var,) = _channel_means(platform, _squares, (x,), (mean,))
+    mean, var = moments(x, platform)
     gain = scale * jax.lax.rsqrt(var + EPSILON)
     return (x - mean) * gain + bias, mean, var
 
@@ -86,6 +84,16 @@ def _backward(platform: str | None, residuals: tuple, cotangents: tuple) -> tupl
 
 
 normalise.defvjp(_forward, _backward)
+
+
+def moments(x: jax.Array, platform: str | None = None) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance, (C,) each, of `x` (B, ..., C) over all axes but the last.
+
+    Two passes, as E[x^2] - E[x]^2 loses all digits where the mean is large against the spread.
+    """
+    (mean,) = _channel_means(platform, _values, (x,), ())
+    (var,) = _channel_means(platform, _squares, (x,), (mean,))
+    return mean, var
 
 
 def _values(x: jax.Array) -> Terms:

@@ -1,0 +1,63 @@
+"""What is tried for the training step on a GPU gives the numbers of the step that is there."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from avmsnet_jax import mesh as mesh_lib
+from avmsnet_jax.config import Config, MeshConfig, ModelConfig, TrainConfig
+from avmsnet_jax.models.ops import batch_norm, pool
+from avmsnet_jax.training.optimizer import make_optimizer
+from avmsnet_jax.training.step import describe
+from benchmarks import candidates
+from benchmarks.torch_side import clips
+from tests.conftest import SMALL
+
+CONFIG = Config(
+    model=ModelConfig(**SMALL | {"trunk_width": 8}), train=TrainConfig(batch_size=4), mesh=MeshConfig(data=1)
+)
+
+
+def two_steps(names):
+    """The losses and norms of two steps and the parameters and statistics after them, on forms of a GPU."""
+    mesh = mesh_lib.make_mesh(CONFIG.mesh)
+    graphdef, described, create = describe(CONFIG, make_optimizer(CONFIG, 1000), mesh, "gpu")
+    prepared = candidates.prepare(CONFIG, graphdef, described, names, "gpu")
+    program = prepared.lowered.compile({"xla_backend_optimization_level": 0})  # run twice only
+    state, told = prepared.begin(create()), []
+    for _ in range(2):
+        state, measured = program(state, mesh_lib.place_batch(mesh, clips(CONFIG.model, 4)))
+        assert bool(measured.finite)
+        told += [float(measured.loss), float(measured.gradient_norm)]
+    named = prepared.named(state)
+    return told, jax.tree.map(np.asarray, (named.params, named.stats))
+
+
+def test_two_steps_with_all_candidates_are_those_of_the_product():
+    (told, state), (product_told, product) = two_steps(candidates.NAMES), two_steps(())
+    np.testing.assert_allclose(told, product_told, rtol=1e-3)
+    for found, expected in zip(jax.tree.leaves(state), jax.tree.leaves(product), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * max(np.abs(expected).max(), 1e-3))
+
+
+@pytest.mark.parametrize("kind", ["random", "ties", "NaN"])
+def test_the_indexed_pool_is_the_pool(kind):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 4, 6, 8, 3)).astype(np.float32)
+    if kind == "ties":
+        x = rng.integers(0, 3, x.shape).astype(np.float32)
+    if kind == "NaN":
+        x[0, 1, 2, 3] = np.nan
+    y, pull = jax.vjp(pool.cubes, jnp.asarray(x))
+    dy = rng.standard_normal(y.shape).astype(np.float32)
+    found, pull_indexed = jax.vjp(candidates.indexed_cubes, jnp.asarray(x))
+    np.testing.assert_array_equal(found, y)
+    np.testing.assert_allclose(pull_indexed(jnp.asarray(dy))[0], pull(jnp.asarray(dy))[0], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("mean", "spread"), [(0.0, 1.0), (1000.0, 0.1), (-3.0, 50.0)])
+def test_moments_in_one_pass_keep_their_digits(mean, spread):
+    x = np.random.default_rng(0).normal(mean, spread, (4, 3, 5, 6, 7)).astype(np.float32)
+    for found, expected in zip(candidates.moments_in_one_pass(x), batch_norm.moments(x, "gpu"), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * spread)
