@@ -2,8 +2,9 @@
 
 Python runs signal handlers between two of its own instructions, in the main thread. One call of FFmpeg's that reads
 through a terabyte of zeros, or waiting for a thread that makes such a call, would hold them off for as long as it
-takes. But the C half of Python's handlers writes to a file descriptor at once. A thread that reads from it gives the
-main thread a moment to end in order, which is the usual case; then it removes what is unfinished and ends the process.
+takes. But the C half of Python's handlers writes to a file descriptor at once. A thread that reads from it lets the
+main thread end in order, which is the usual case, as long as that runs any Python code. Where it does not, the thread
+removes what is unfinished and ends the process.
 """
 
 import contextlib
@@ -15,7 +16,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-GRACE_S = 1.5
+_STUCK_S, _STEP_S = 1.2, 0.1  # for how long the main thread must not move to count as stuck; how often it is looked at
+_LONGEST_S = 20  # that an end in order may take
 STATUS = 130  # of a process that was interrupted
 
 _undo: list[Callable[[], str | None]] = []
@@ -59,10 +61,27 @@ def _interrupt(*_: Any) -> None:
 def _watch(reading: int) -> None:
     while os.read(reading, 1)[0] not in (signal.SIGINT, signal.SIGTERM):
         pass
-    time.sleep(GRACE_S)
+    deadline = time.monotonic() + _LONGEST_S
+    while _main_thread_moves() and time.monotonic() < deadline:
+        pass
     words = ""
     for undo in reversed(_undo):
         with contextlib.suppress(Exception):
             words = undo() or words
     say(words)
     os._exit(STATUS)
+
+
+def _main_thread_moves() -> bool:
+    """Whether the main thread gets from one place in its Python code to another; returns as soon as it has."""
+    before = _place()
+    for _ in range(round(_STUCK_S / _STEP_S)):
+        time.sleep(_STEP_S)
+        if _place() != before:
+            return True
+    return False
+
+
+def _place() -> tuple[int, int] | None:
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    return None if frame is None else (id(frame), frame.f_lasti)

@@ -15,8 +15,8 @@ from av.stream import Disposition
 from avmsnet_jax import regular_file
 from avmsnet_jax.errors import UserError
 
-# The largest picture: memory is some 50 bytes for each of its pixels. x264 takes no longer side.
-MOST_PIXELS, MOST_SIDE = 8192 * 8192, 16384
+# The largest picture, above 8K. Cutting it takes 110 bytes a pixel, most of them x264's, which takes no longer side.
+MOST_PIXELS, MOST_SIDE = 8192 * 4608, 16384
 
 # Demuxers that read the file they are given and nothing beside it. Left out are playlists and scripts (hls, dash,
 # concat, imf, sdp, ...), patterns of file names (image2), single pictures (*_pipe), text drawn as a film (tty), formats
