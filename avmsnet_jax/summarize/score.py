@@ -167,7 +167,8 @@ def watch(
         if not observer.n_frames >= clips.first_centre(frames, spacing) + frames // 2:
             yield _only_clip(film, info.fps, observer, frames, frame_size)
         if waveform is not None:
-            waveform.decode_to(round((observer.n_frames / info.fps + 1) * audio.SAMPLE_RATE))
+            # The sound may go on for hours after the picture. Cuts are placed by what is heard up to its end.
+            waveform.skip_to(round((observer.n_frames / info.fps + 1) * audio.SAMPLE_RATE))
 
     with contextlib.closing(_ahead(_batched(cut(), batch_size))) as batches:
         for batch in batches:
