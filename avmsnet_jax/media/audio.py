@@ -68,11 +68,11 @@ class Waveform:
         self._held, self._start = [held], max(start, self._start)
         return held[: max(stop - start, 0)]
 
-    def decode_to(self, stop: int) -> None:
-        """Decodes what nobody has asked for before sample `stop`, for the sake of `on_chunk`."""
+    def skip_to(self, stop: int) -> None:
+        """Decodes up to sample `stop`, which may lie beyond the end, for the sake of `on_chunk`."""
         while self._end < stop and (chunk := next(self._chunks, None)) is not None:
             self._end += len(chunk)
-            self._held, self._start = [chunk[:0]], self._end
+            self._held, self._start = [], self._end
 
 
 def open_waveform(

@@ -172,7 +172,7 @@ def watch(
             yield _only_clip(film, info.fps, observer, frames, frame_size)
         if waveform is not None:
             # The sound may go on for hours after the picture. Cuts are placed by what is heard up to its end.
-            waveform.decode_to(round((observer.n_frames / info.fps + 1) * audio.SAMPLE_RATE))
+            waveform.skip_to(round((observer.n_frames / info.fps + 1) * audio.SAMPLE_RATE))
 
     with contextlib.closing(_ahead(_batched(cut(), batch_size))) as batches:
         for batch in batches:

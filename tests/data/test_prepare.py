@@ -641,5 +641,5 @@ def test_no_two_clips_of_a_film_with_few_pictures_share_a_frame(tmp_path, fps):
     sound = np.random.default_rng(0).uniform(-0.3, 0.3, (1, round(20 / fps) * 8000)).astype(np.float32)
     encode(films / "film.mkv", [numbered(i) for i in range(20)], fps, sound=sound, sample_rate=8000)
     prepare("movies", films, tmp_path / "records", frames=8, frame_size=16, spacing=1)
-    frames = [frame for _, frame, _ in clips_of(tmp_path / "records", "unlabelled")]
+    frames = [int(record["frame"]) for record in open_split(tmp_path / "records", "unlabelled")]
     assert frames == list(range(4, 17))
