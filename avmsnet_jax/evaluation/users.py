@@ -1,7 +1,6 @@
 """The test on TVSum and SumMe: scores, a checkpoint's or anyone's, against what users said."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from avmsnet_jax import config as config_lib
+from avmsnet_jax import json_file
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
 from avmsnet_jax.data.sources.folds import Fold
@@ -189,8 +189,9 @@ def _check_unseen(config: Config, found: Path, folds: Sequence[Fold], fold: int,
     if not folds or found.parent.name != "checkpoints" or not path.exists():
         return
     try:
-        run = config_lib.from_dict(Config, json.loads(path.read_text(encoding="utf-8")), str(path)).data
-    except (OSError, ValueError) as error:
+        values = json_file.read(path, "it is damaged: give the checkpoint's own run")
+        run = config_lib.from_dict(Config, values, str(path)).data
+    except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); give the checkpoint's own run") from None
     if Path(run.dir).resolve() != Path(config.data.dir).resolve() or split == run.train_split:
         return  # another data set; or its training videos are what the user wants to see
