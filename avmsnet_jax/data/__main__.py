@@ -6,7 +6,13 @@ Half of the clips drawn are key ones, as far as there are such; the sound is tha
 scale.
 """
 
+import os
 import sys
+
+# `python -m` looks for modules in the current folder first, which may be a stranger's.
+if __name__ == "__main__" and sys.path and os.path.realpath(sys.path[0]) == os.path.realpath(os.getcwd()):
+    del sys.path[0]
+
 from pathlib import Path
 
 from absl import flags

@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from avmsnet_jax.data import MANIFEST
 from avmsnet_jax.data.pipeline import Record, Records, read_manifest
-from avmsnet_jax.errors import UserError
 from avmsnet_jax.media.audio import SAMPLE_RATE
 
 COLOURS = {"key": "#d98e04", "other": "#5b7083", "no label": "#999999"}
@@ -32,12 +30,7 @@ def account(directory: Path, users: int) -> str:
     """
     manifest = read_manifest(directory)
     stored = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
-    try:
-        lines = _told(manifest, users)
-    except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
-        raise UserError(
-            f"{directory / MANIFEST} is of another version or damaged ({error!r}); prepare the data again"
-        ) from None
+    lines = _told(manifest, users)
     return "\n".join([f"{directory}: {lines[0]}", *lines[1:], f"  on disk:    {stored / 1e6:,.1f} MB"])
 
 
@@ -65,7 +58,7 @@ def _told(manifest: dict[str, Any], users: int) -> list[str]:
             for split in ("train", "test")
         ]
         lines.append(f"  folds:      {len(folds)}, {', '.join(parts)}")
-    if skipped := manifest["skipped"]:
+    if skipped := manifest.get("skipped"):
         lines.append(f"  skipped:    {len(skipped)}, of which the first: {skipped[0]['video']}: {skipped[0]['reason']}")
     return lines
 

@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import itertools
 import json
 import os
 import zlib
@@ -63,6 +64,11 @@ class Records:
         """Some of these records, by their numbers in `stored_split`."""
         facts = self.directory, self.split, self.fold, self._source, self.stored_split
         return Records(*facts, numbers, self.frames, self.frame_size)
+
+    @property
+    def stored(self) -> int:
+        """How many records the split of the files on disk has."""
+        return len(self._source)
 
     @functools.cached_property
     def template(self) -> Record:
@@ -212,18 +218,17 @@ def hold_out(source: Records, fraction: float, seed: int) -> tuple[Records, Reco
 
 def _films(source: Records) -> list[list[int]]:
     """The numbers of the records of each film that has any, from the manifest: no record is read."""
-    stored, own = source.stored_split, set(source.numbers)
-    films, end, most = [], 0, max(own, default=-1) + 1
-    for video in read_manifest(source.directory)["videos"]:
-        start, end = end, end + video["clips"].get(stored, 0)
-        if start >= most:
-            break
-        films.append([number for number in range(start, min(end, most)) if number in own])
-    if sum(map(len, films)) != len(source):
+    own = set(source.numbers)
+    counts = [video["clips"].get(source.stored_split, 0) for video in read_manifest(source.directory)["videos"]]
+    if sum(counts) != source.stored:
         raise UserError(
             f"{source.directory / MANIFEST} is damaged: it does not say which records are of which film; "
             "prepare the data again"
         )
+    ends = list(itertools.accumulate(counts))
+    films = [
+        [number for number in range(end - count, end) if number in own] for count, end in zip(counts, ends, strict=True)
+    ]
     return [film for film in films if film]
 
 

@@ -129,8 +129,8 @@ def read_lengths(folder: Path) -> tuple[str, dict[str, list[int]]]:
         info = json_file.read(path, REMEDY, most_bytes=MOST_BYTES)
         splits = {split["name"]: [whole(int(n), 1) for n in split["shardLengths"]] for split in info["splits"]}
         name = info["name"]
-        if not all(splits.values()):
-            raise ValueError("a split has no shards")
+        if not splits or not all(splits.values()):
+            raise ValueError("there is no split, or one without shards")
         if not all(isinstance(part, str) and is_file_name(part) for part in (name, *splits)):
             raise ValueError("a name is no name of a file")
     except FileNotFoundError:
