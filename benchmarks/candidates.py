@@ -6,7 +6,6 @@
             statistics of batch normalization one array: few kernels update them and look for what is not finite
     onepass batch normalization takes mean and variance in one pass over the activations, about one of their values
     pool    the pool after the stem keeps which of its 27 inputs was the largest, and its gradient reads that alone
-    pairs   the stem normalizes frames as its convolution leaves them, in pairs, and puts them in order afterwards
     layout  the gradient of what an attention module takes keeps time before height and width in memory; left alone, XLA
             puts time next to the channels there and back again afterwards
 
@@ -31,13 +30,12 @@ from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax import xla
 from avmsnet_jax.config import Config
 from avmsnet_jax.models.dam import DAM
-from avmsnet_jax.models.ops import batch_norm, conv3d, pool
-from avmsnet_jax.models.resnet3d import ResNet3D
+from avmsnet_jax.models.ops import batch_norm, pool
 from avmsnet_jax.training import optimizer as optimizer_lib
 from avmsnet_jax.training import step as step_lib
 from avmsnet_jax.training.step import Batch, Measured, TrainState
 
-NAMES = ("flat", "onepass", "pool", "pairs", "layout")
+NAMES = ("flat", "onepass", "pool", "layout")
 _SMALL = 2**20  # numbers; a parameter with more is an array of its own
 
 
@@ -80,8 +78,6 @@ def _applied(names: Collection[str]) -> Iterator[None]:
             stack.enter_context(mock.patch.object(batch_norm, "moments", moments_in_one_pass))
         if "pool" in names:
             stack.enter_context(mock.patch.object(pool, "cubes", indexed_cubes))
-        if "pairs" in names:
-            stack.enter_context(mock.patch.object(ResNet3D, "stem", stem_in_pairs))
         if "layout" in names:
             plain = DAM.__call__
             stack.enter_context(mock.patch.object(DAM, "__call__", lambda dam, x: plain(dam, in_order(x))))
@@ -98,16 +94,6 @@ def moments_in_one_pass(x: jax.Array, platform: str | None = None) -> tuple[jax.
     return shift + mean, jnp.maximum(square - jnp.square(mean), 0.0)
 
 
-def stem_in_pairs(trunk: ResNet3D, x: jax.Array) -> jax.Array:
-    """`ResNet3D.stem` of an even number of frames (B, T, H, W, 3)."""
-    conv = trunk.conv
-    kernel = conv.kernel[...].astype(conv.dtype)
-    y = conv3d.frame_pairs(x.astype(conv.dtype), kernel, conv.stride, conv.padding)
-    y = nnx.relu(trunk.bn(y))  # (B, T / 2, H / 2, W / 2, 2, C)
-    y = y.transpose(0, 1, 4, 2, 3, 5)
-    return y.reshape(y.shape[0], -1, *y.shape[3:])
-
-
 @jax.custom_vjp
 def indexed_cubes(x: jax.Array) -> jax.Array:
     """`pool.cubes`."""
@@ -116,18 +102,19 @@ def indexed_cubes(x: jax.Array) -> jax.Array:
 
 def _cubes_and_taps(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The maxima, and of each the place in its window: 9 t + 3 h + w, each from 0 to 2."""
-    taps = jnp.zeros(x.shape, jnp.uint8)
-    for axis, factor in ((3, 1), (2, 3), (1, 9)):
-        even, odd = (slice(None),) * axis + (slice(0, None, 2),), (slice(None),) * axis + (slice(1, None, 2),)
-        last = _moved(x[odd], axis, 1, -jnp.inf), _moved(taps[odd], axis, 1, 0)
-        best = _larger(last, (x[even], taps[even] + np.uint8(factor)))
-        x, taps = _larger(best, (x[odd], taps[odd] + np.uint8(2 * factor)))
-    return x, taps
-
-
-def _larger(a: tuple[jax.Array, jax.Array], b: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-    first = (a[0] >= b[0]) | jnp.isnan(a[0])
-    return jnp.where(first, a[0], b[0]), jnp.where(first, a[1], b[1])
+    sizes = x.shape[1:4]
+    x = jax.lax.pad(x, jnp.asarray(-jnp.inf, x.dtype), ((0, 0, 0), *((1, 0, 0),) * 3, (0, 0, 0)))
+    best = taps = None
+    for place, start in enumerate(itertools.product(range(3), repeat=3)):
+        window = tuple(slice(s, s + size, 2) for s, size in zip(start, sizes, strict=True))
+        value = x[(slice(None), *window)]
+        if best is None or taps is None:
+            best, taps = value, jnp.zeros(value.shape, jnp.uint8)
+        first = (best >= value) | jnp.isnan(best)
+        best, taps = jnp.where(first, best, value), jnp.where(first, taps, np.uint8(place))
+    assert best is not None
+    assert taps is not None
+    return best, taps
 
 
 def _moved(x: jax.Array, axis: int, by: int, fill: Any) -> jax.Array:

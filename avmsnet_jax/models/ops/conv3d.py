@@ -38,14 +38,6 @@ def paired_fold(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple
     For kernels with few input channels, such as the stem's three. A frame's kernel has zeros where only the other frame
     of its pair sees, an eighth of it for seven taps.
     """
-    y = frame_pairs(x, kernel, stride, padding)
-    y = y.transpose(0, 1, 4, 2, 3, 5)  # (B, pairs, 2, H', W', O)
-    frames = (x.shape[1] + 2 * padding[0] - kernel.shape[0]) // stride[0] + 1
-    return y.reshape(y.shape[0], -1, *y.shape[3:])[:, :frames]
-
-
-def frame_pairs(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple) -> jax.Array:
-    """What `paired_fold` convolves, (B, pairs, H', W', 2, O); of an odd number of frames one is left over."""
     depth, height, width, channels, out = kernel.shape
     frames = (x.shape[1] + 2 * padding[0] - depth) // stride[0] + 1
     pairs = -(-frames // 2)
@@ -62,7 +54,8 @@ def frame_pairs(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple
         [jnp.pad(folded, ((0, 0), (0, 0), ends, (0, 0))) for ends in ((0, later), (later, 0))], axis=-1
     )
     y = _conv2d(stacked.reshape(-1, *stacked.shape[2:]), both, stride[1:], padding[1:])
-    return y.reshape(x.shape[0], pairs, *y.shape[1:3], 2, out)
+    y = y.reshape(x.shape[0], pairs, *y.shape[1:3], 2, out).transpose(0, 1, 4, 2, 3, 5)
+    return y.reshape(x.shape[0], 2 * pairs, *y.shape[3:])[:, :frames]
 
 
 def taps(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple) -> jax.Array:
