@@ -21,7 +21,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-from avmsnet_jax import unforeseen
+from avmsnet_jax import json_file, unforeseen
 from avmsnet_jax.data import clips
 from avmsnet_jax.data.sources import SPLITS, Skipped, Video
 from avmsnet_jax.errors import UserError
@@ -145,11 +145,18 @@ def piece_path(folder: Path, split: str, number: int) -> Path:
 
 
 def finished(folder: Path) -> Prepared | None:
-    """What `stage` left in a film's folder, None where it has not."""
+    """What `stage` left in a film's folder, None where it has not.
+
+    Raises:
+      UserError: the file that says so is damaged.
+    """
+    path, remedy = folder / _DONE, f"remove {folder}, and the film is read again"
     try:
-        return Prepared(**json.loads((folder / _DONE).read_text()))
+        return Prepared(**json_file.read(path, remedy))
     except FileNotFoundError:
         return None
+    except TypeError:
+        raise UserError(f"{path} is damaged; {remedy}") from None
 
 
 def stage(video: Video, cut: Cut, folder: Path, on_clip: Callable[[], Any]) -> Prepared | Skipped:

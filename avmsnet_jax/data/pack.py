@@ -14,8 +14,10 @@ from typing import Any
 
 from array_record.python.array_record_module import ArrayRecordReader
 
+from avmsnet_jax import json_file
 from avmsnet_jax.data.film import Prepared, finish, open_writer, piece_path
 from avmsnet_jax.data.sources import SPLITS
+from avmsnet_jax.errors import UserError
 
 PLAN = "plan.json"  # where the working place keeps its plan
 SHARD_BYTES = 200e6
@@ -78,14 +80,24 @@ def make_plan(films: Sequence[tuple[str, Prepared]], name: Callable[[str, int, i
 
 
 def load_plan(path: Path) -> Plan | None:
-    """The plan that `Plan.save` wrote, None where it did not."""
+    """The plan that `Plan.save` wrote, None where it did not.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    remedy = "remove it, and the films are packed again"
     try:
-        plan = json.loads(path.read_text())
+        plan = json_file.read(path, remedy)
+        return Plan(
+            **{
+                field: {split: [tuple(item) for item in items] for split, items in plan[field].items()}
+                for field in plan
+            }
+        )
     except FileNotFoundError:
         return None
-    return Plan(
-        **{field: {split: [tuple(item) for item in items] for split, items in plan[field].items()} for field in plan}
-    )
+    except (TypeError, AttributeError):
+        raise UserError(f"{path} is damaged; {remedy}") from None
 
 
 def feasible(place: Path, plan: Plan) -> bool:

@@ -1,6 +1,5 @@
 """Whether a network was trained on what it is tested on, as far as its run tells."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -66,7 +65,7 @@ def _same_records(config: Config, run: Config, found: Path) -> bool:
     if Path(run.data.dir).resolve() == Path(config.data.dir).resolve():
         return True
     try:
-        position = json.loads((found / "position" / "metadata").read_text(encoding="utf-8"))
+        position = json_file.read(found / "position" / "metadata", "")
         whole = pipeline.open_split(config.data.dir, run.data.train_split, None, run.data.fold)
         records, _ = pipeline.hold_out(whole, run.data.validation_fraction, run.train.seed)
     except (OSError, ValueError, UserError):  # of another kind, or not known
