@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import subprocess
 import sys
@@ -220,3 +221,25 @@ def test_an_interrupt_that_python_drops_is_raised_again(tmp_path):
     )
     done = subprocess.run([sys.executable, str(script)], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "waits.py: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("summarize.py", "/none/film.mp4", "--checkpoint=/none/run", "--output=/none/out"),
+        ("summarize.py", "/dev/zero", "--checkpoint=/none/run", "--output=/none/out"),
+        ("summarize.py", "FILM", "--checkpoint=/none/run", "--output=/none/out"),
+        ("prepare_data.py", "--dataset=movies", "--source=/none", "--output=/none/out"),
+        ("eval.py", "--checkpoint=/none/run", "--output=/none/out"),
+        ("convert_weights.py", "--checkpoint=/none/run", "--export=/none/a.pth"),
+    ],
+)
+def test_what_is_missing_is_noticed_before_jax_is_imported(python, tmp_path, arguments):
+    film = tmp_path / "film.mp4"
+    film.touch()
+    hidden = tmp_path / "jax.py"  # in place of JAX, and of what imports it
+    hidden.write_text("raise SystemExit('JAX was imported')")
+    arguments = [str(film) if argument == "FILM" else argument for argument in arguments]
+    done = python(*arguments, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    line = one_line(done)
+    assert "/none" in line or "is a device" in line
