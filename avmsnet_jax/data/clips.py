@@ -6,6 +6,7 @@ keep its form: of n frames, n/2 - 1 come before the centre and n/2 after it.
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator
 from concurrent import futures
 from fractions import Fraction
@@ -110,12 +111,17 @@ def sound_buffer(excerpt: np.ndarray, size: int) -> np.ndarray:
     Returns:
       (size,) float32 in ±256, zero around the excerpt.
     """
-    windowed = (excerpt * (SOUNDNET_RANGE * np.hanning(len(excerpt)))).astype(np.float32)
-    offset = size // 2 - len(windowed) // 2
+    offset = size // 2 - len(excerpt) // 2
+    first, last = max(-offset, 0), max(-offset, 0) + size - max(offset, 0)
+    kept = (excerpt[first:last] * (SOUNDNET_RANGE * _hann(len(excerpt))[first:last])).astype(np.float32)
     buffer = np.zeros(size, np.float32)
-    kept = windowed[max(-offset, 0) :][: size - max(offset, 0)]
     buffer[max(offset, 0) : max(offset, 0) + len(kept)] = kept
     return buffer
+
+
+@functools.lru_cache(maxsize=4)  # of one film all clips but those at its ends have the same length
+def _hann(length: int) -> np.ndarray:
+    return np.hanning(length)
 
 
 def resize(frame: Frame, size: int) -> np.ndarray:

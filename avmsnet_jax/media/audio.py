@@ -129,7 +129,8 @@ def _decode(path: str | os.PathLike[str], sample_rate: int, stereo: bool) -> Ite
     with open_film(path) as container:
         film = tracks(container, path)
         if film.unheard:
-            _say_once(f"warning: {printable(os.fspath(path))}: {film.unheard}; it is taken for silent")
+            name = printable(os.fspath(path))
+            _say_once(f"warning: {name}: {film.unheard}, so it counts as silent; convert the film to hear it")
         if film.sound is None:
             return
         resampler: soxr.ResampleStream | None = None

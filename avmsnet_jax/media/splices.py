@@ -47,12 +47,16 @@ class _Waiting:
 
     Attributes:
       packet: the packet.
+      stamp_s: when it is heard, on the container's clock; None where that does not say.
+      duration_s: how long it is heard.
       place: where it lies in the file, bytes; None where the container does not say.
       smooth: whether it goes on where the packet before it ended.
       recording: number of the recording whose picture follows it in the file; None until that is known.
     """
 
     packet: av.Packet
+    stamp_s: float | None
+    duration_s: float
     place: int | None
     smooth: bool
     recording: int | None = None
@@ -83,6 +87,7 @@ class FilmClock:
         self._stamp_s: float | None = None  # of the picture's latest packet, on the container's clock
         self._latest_s = self._until_s = -math.inf  # when that is decoded, and until when the picture is known
         self._later_s = 0.0  # than it is decoded that packet is shown
+        self._by_decoding = False  # whether these are times of decoding, not of showing
         self._unbroken: tuple[float, float] | None = None  # the sound since its last jump, on the container's clock
         self._sound_recording, self._sound_shift_s, self._sound_end_s = 0, 0.0, -math.inf
         self.longest_step_s = 0.0  # from one packet of the picture to the next, where the clock did not jump
@@ -105,7 +110,7 @@ class FilmClock:
                 shift = self._picture_shift(packet)
                 yield _moved(packet, shift, self._later_s)
             else:
-                self._hear(packet)
+                self._hear(_stamp(packet), _duration(packet))
 
     def _sound_packets(self, packets: Iterable[av.Packet]) -> Iterator[av.Packet]:
         waiting: collections.deque[_Waiting] = collections.deque()
@@ -116,14 +121,15 @@ class FilmClock:
                 for each in waiting:
                     if each.recording is None and not _lies_before(packet.pos, each.place):
                         each.recording = len(self._recordings) - 1
-            elif not packet.size and _stamp(packet) is None:
+            elif not packet.size and packet.dts is None and packet.pts is None:
                 flush = packet
             else:
                 place = packet.pos if packet.pos is not None else place  # only the first of a group has one
-                waiting.append(_Waiting(packet, place, self._hear(packet)))
-                held_s += _duration(packet)
+                stamp, duration = _stamp(packet), _duration(packet)
+                waiting.append(_Waiting(packet, stamp, duration, place, self._hear(stamp, duration)))
+                held_s += duration
             while waiting and (held_s > _HELD_S or self._is_placed(waiting[0])):
-                held_s -= _duration(waiting[0].packet)
+                held_s -= waiting[0].duration_s
                 yield from self._placed(waiting.popleft())
         while waiting:
             yield from self._placed(waiting.popleft())
@@ -144,12 +150,15 @@ class FilmClock:
         if self._stamp_s is not None:
             now = self._nearest(now, self._latest_s)
             step = now - self._latest_s
-            if -MOST_DISORDER_S <= step <= self._longest_gap_s or (step > 0 and self._bridged(stamp)):
+            # Before its first time of decoding, Matroska gives times of showing, which are out of order.
+            disorder_s = MOST_DISORDER_S if self._by_decoding and packet.dts is not None else self._most_disorder_s
+            if -disorder_s <= step <= self._longest_gap_s or (step > 0 and self._bridged(stamp)):
                 self.longest_step_s = max(self.longest_step_s, step)
             else:
                 now = self._until_s - later
                 self._recordings.append(_Recording(now - stamp, self._until_s, packet.pos))
         self._stamp_s, self._latest_s, self._later_s = stamp, now, later
+        self._by_decoding = packet.dts is not None
         if not packet.is_discard:
             self._until_s = max(self._until_s, now + later + (self._frame_s or _duration(packet)))
         return now - stamp
@@ -161,12 +170,11 @@ class FilmClock:
         (begin, end), gap = self._unbroken, self._longest_gap_s
         return self._step(self._stamp_s, begin) <= gap and abs(self._step(end, stamp)) <= gap
 
-    def _hear(self, packet: av.Packet) -> bool:
-        """Follows the sound on the container's clock; returns whether the packet goes on where the last one ended."""
-        stamp = _stamp(packet)
+    def _hear(self, stamp: float | None, duration: float) -> bool:
+        """Follows the sound on the container's clock; returns whether a packet goes on where the last one ended."""
         if stamp is None:
             return self._unbroken is not None
-        end = stamp + _duration(packet)
+        end = stamp + duration
         if self._unbroken is None:
             self._unbroken = stamp, end
             return False
@@ -185,20 +193,19 @@ class FilmClock:
     def _placed(self, item: _Waiting) -> Iterator[av.Packet]:
         """The packet in the film's time, if its recording's picture is shown then."""
         recording, start = self._place(item)
-        stamp = _stamp(item.packet)
-        if start is None or stamp is None:
+        if start is None or item.stamp_s is None:
             yield item.packet
             return
-        self._sound_recording, self._sound_shift_s = recording, start - stamp
-        self._sound_end_s = start + _duration(item.packet)
+        self._sound_recording, self._sound_shift_s = recording, start - item.stamp_s
+        self._sound_end_s = start + item.duration_s
         following = self._recordings[recording + 1 :]
         ended = bool(following) and start >= following[0].begins_s
         if not ended and self._sound_end_s >= self._recordings[recording].begins_s:
-            yield _moved(item.packet, self._sound_shift_s, 0.0)
+            yield _moved(item.packet, self._sound_shift_s)
 
     def _place(self, item: _Waiting) -> tuple[int, float | None]:
         """The number of the recording that a packet of sound is from, and when it starts in the film, seconds."""
-        stamp = _stamp(item.packet)
+        stamp = item.stamp_s
         if stamp is None:
             return self._sound_recording, None
         goes_on = self._nearest(stamp + self._sound_shift_s, self._sound_end_s)
@@ -217,9 +224,9 @@ class FilmClock:
     def _place_smooth(self, item: _Waiting, stamp: float, goes_on: float) -> tuple[int, float]:
         """Sound goes on in its recording, unless that is over and the next one's clock happens to fit as well."""
         following = self._sound_recording + 1
-        if following < len(self._recordings) and goes_on >= (begun := self._recordings[following]).begins_s:
-            by_picture = self._nearest(stamp + begun.shift_s, self._latest_s)
-            if _lies_before(begun.place, item.place) and abs(by_picture - self._latest_s) <= _BESIDE_S:
+        if following < len(self._recordings) and _lies_before(self._recordings[following].place, item.place):
+            by_picture = self._nearest(stamp + self._recordings[following].shift_s, self._latest_s)
+            if abs(by_picture - self._latest_s) < min(abs(goes_on - self._latest_s), _BESIDE_S):
                 return following, by_picture
         return self._sound_recording, goes_on
 
@@ -234,15 +241,17 @@ class FilmClock:
         return time - _WRAP_S * round((time - expected) / _WRAP_S)
 
 
-def _moved(packet: av.Packet, shift_s: float, later_s: float) -> av.Packet:
+def _moved(packet: av.Packet, shift_s: float, later_s: float | None = None) -> av.Packet:
     """The packet with its stamps in the film's time; `later_s`: how long after it is decoded it is shown."""
-    ticks = round(shift_s / packet.time_base)
-    if packet.dts is None:
-        packet.pts = None if packet.pts is None else packet.pts + ticks
-        return packet
-    packet.dts += ticks
-    if packet.pts is not None:
-        packet.pts = packet.dts + round(later_s / packet.time_base)
+    unit = packet.time_base
+    ticks = round(shift_s * unit.denominator / unit.numerator)
+    decoded, shown = packet.dts, packet.pts
+    if decoded is not None:
+        packet.dts = decoded + ticks
+    if shown is not None:
+        packet.pts = shown + ticks
+        if decoded is not None and later_s is not None:
+            packet.pts = decoded + ticks + round(later_s * unit.denominator / unit.numerator)
     return packet
 
 
@@ -252,11 +261,14 @@ def _stamp(packet: av.Packet) -> float | None:
 
 
 def _seconds(ticks: int | None, packet: av.Packet) -> float | None:
-    return None if ticks is None else float(ticks * packet.time_base)
+    if ticks is None:
+        return None
+    unit = packet.time_base
+    return ticks * unit.numerator / unit.denominator
 
 
 def _duration(packet: av.Packet) -> float:
-    return float((packet.duration or 0) * packet.time_base)
+    return _seconds(packet.duration or 0, packet) or 0.0
 
 
 def _lies_before(place: int | None, other: int | None) -> bool:

@@ -24,7 +24,7 @@ from avmsnet_jax.media.splices import LONGEST_GAP_S, MOST_DISORDER_S, FilmClock
 
 # A header's rate below the one is compared with how often the first frames come, and not believed if they come more
 # often by the other.
-_LOW_FPS, _TOO_LOW, _PROBED = 24, 2.2, 250
+_LOW_FPS, _TOO_LOW, _PROBED = 24, 2.2, 100
 _MOST_FPS = 480  # containers without a frame rate name that of their clock, such as 1000 or 90,000
 _COVER = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _FEWER = 10
@@ -274,7 +274,7 @@ def sound_stream(
         assert isinstance(best, av.AudioStream)
         return best, ""
     if streams and not decodable:
-        return None, f"FFmpeg has no decoder for its sound ({streams[0].codec_tag})"
+        return None, "FFmpeg has no decoder for its sound"
     return max(decodable, key=lambda stream: bool(stream.disposition & Disposition.default), default=None), ""
 
 
@@ -426,7 +426,7 @@ def running_time(path: str | os.PathLike[str]) -> float:
     Raises:
       UserError: the file is missing or broken, or has no picture.
     """
-    return _measure(path, _known_rate(path))[1]
+    return _measure(path, _known_rate(path)).seconds
 
 
 def count_frames(path: str | os.PathLike[str]) -> int:
@@ -435,7 +435,7 @@ def count_frames(path: str | os.PathLike[str]) -> int:
     Raises:
       UserError: the file is missing or broken, or has no picture.
     """
-    return _measure(path, _known_rate(path))[0]
+    return _measure(path, _known_rate(path)).frames
 
 
 def _known_rate(path: str | os.PathLike[str]) -> Fraction:
@@ -558,41 +558,56 @@ def _frame_rate(stream: av.VideoStream, path: str | os.PathLike[str]) -> Fractio
 def _rate(stream: av.VideoStream, path: str | os.PathLike[str]) -> Fraction | None:
     """The film's average rate; where the header has none that can be one, what the packets' stamps give."""
     rates = [Fraction(fps) for fps in (stream.average_rate, stream.guessed_rate) if fps and fps <= _MOST_FPS]
-    if rates and not _is_too_low(rates[0], _measure(path, None, most=_PROBED) if rates[0] < _LOW_FPS else None):
+    if rates and (rates[0] >= _LOW_FPS or not _measure(path, None, most=_PROBED).comes_faster(rates[0])):
         return rates[0]
-    frames, seconds = measured = _measure(path, None)
-    if rates and not _is_too_low(rates[0], measured):
+    measured = _measure(path, None)
+    if rates and not measured.comes_faster(rates[0]):
         return rates[0]
-    if not seconds or not (frames - 1) / seconds <= _MOST_FPS:
+    if measured.rate is None or measured.rate > _MOST_FPS:
         return rates[0] if rates else None
-    return Fraction((frames - 1) / seconds).limit_denominator(1001)
+    return measured.rate.limit_denominator(1001)
 
 
-def _is_too_low(rate: Fraction, measured: tuple[int, float] | None) -> bool:
-    """Whether frames come so much faster than the header says that it must be wrong, and most would be left out.
+@dataclasses.dataclass(frozen=True)
+class _Measured:
+    """What a film's packets say of it.
 
-    Twice as many packets as frames are no sign of it: each may hold one of two fields.
+    Attributes:
+      frames: how many it shows; what an edit list leaves out is not shown.
+      seconds: how long they last, as they are decoded.
+      rate: how many are shown in a second; None where that cannot be known.
     """
-    return measured is not None and measured[0] - 1 > _TOO_LOW * rate * Fraction(measured[1]) > 0
+
+    frames: int
+    seconds: float
+    rate: Fraction | None
+
+    def comes_faster(self, rate: Fraction) -> bool:
+        """Whether frames come so much faster than the header says that it must be wrong, and most would be left out.
+
+        Twice as many packets as frames are no sign of it: each may hold one of two fields.
+        """
+        return self.rate is not None and self.rate > _TOO_LOW * rate
 
 
-def _measure(path: str | os.PathLike[str], rate: Fraction | None, *, most: float = math.inf) -> tuple[int, float]:
-    """How many frames the file shows and how long they last, the last one for 1 / rate (None: no time).
-
-    It reads the packets, of the first `most` frames at most. What an edit list takes away is not shown.
-    """
-    frames, times = 0, None  # of the first frame and the last
+def _measure(path: str | os.PathLike[str], rate: Fraction | None, *, most: float = math.inf) -> _Measured:
+    """Reads the packets, at most those of the first `most` frames; a frame without a stamp lasts 1 / rate, if known."""
+    frame_s = 1 / rate if rate else Fraction(0)
+    frames, seconds, latest = 0, Fraction(0), None
+    shown: list[Fraction] = []  # when the first frame is, and the last
     with open_film(path) as container:
         picture = _required_picture(container, path)
         for packet in Tracks(container, picture, rate).packets(picture):
             if not packet.size or packet.is_discard:
                 continue
             frames += 1
-            ticks = packet.dts if packet.dts is not None else packet.pts
-            if ticks is not None:
-                time = ticks * packet.time_base
-                times = (min(times[0], time), max(times[1], time)) if times else (time, time)
+            time = packet.dts * packet.time_base if packet.dts is not None else None
+            step = time - latest if time is not None and latest is not None else 0
+            seconds += step if step > 0 else frame_s
+            latest = time
+            if (ticks := packet.pts if packet.pts is not None else packet.dts) is not None:
+                shown = [min([*shown[:1], ticks * packet.time_base]), max([*shown[1:], ticks * packet.time_base])]
             if frames >= most:
                 break
-    seconds = times[1] - times[0] if times else Fraction(0)
-    return frames, float(seconds + (1 / rate if rate else 0)) if frames else 0.0
+    span = shown[1] - shown[0] if shown else Fraction(0)
+    return _Measured(frames, float(seconds), (frames - 1) / span if span else None)

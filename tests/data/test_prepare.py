@@ -4,8 +4,10 @@ import os
 import shutil
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import scipy.io.wavfile
@@ -548,3 +550,66 @@ def test_a_link_cannot_be_the_output(films, tmp_path):
     with pytest.raises(UserError, match="link is a link or a mounted place; choose a folder inside it"):
         prepare("movies", films, tmp_path / "link")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "link"]
+
+
+def joined_stream(path: Path, pictures: int) -> Path:
+    """Two recordings of so many frames in one file; its header knows of the first one's length only."""
+    part = encode(
+        path, [numbered(i) for i in range(pictures)], codec="mpeg2video", pix_fmt="yuv420p", picture_start_s=9
+    )
+    path.write_bytes(part.read_bytes() * 2)
+    return path
+
+
+@pytest.mark.parametrize(("last", "refused"), [(120, False), (160, True)])
+def test_labels_are_held_against_the_frames_that_are_there(tmp_path, last, refused):
+    films = tmp_path / "films"
+    films.mkdir()
+    joined_stream(films / "film.ts", 60)
+    rows = "".join(f"{number},{number % 2}\n" for number in range(1, last + 1))
+    (films / "film.labels.csv").write_text("frame,label\n" + rows)
+    collection = movies.find_films(films, 0.2)
+    assert bool(collection.skipped) == refused
+    if refused:
+        assert "beyond the video's 120 frames" in collection.skipped[0].reason
+    else:
+        assert read_info(films / "film.ts").frames < 100
+        assert len(collection.videos[0].labels) == 120
+
+
+def from_the_middle(source: Path, target: Path, start_s: float) -> Path:
+    """Copies a film from the key frame before `start_s`; an edit list leaves out what comes before that time."""
+    with av.open(str(source)) as film, av.open(str(target), "w") as out:
+        stream = out.add_stream_from_template(film.streams.video[0])
+        for packet in film.demux(video=0):
+            if packet.dts is not None:
+                packet.pts -= round(start_s / packet.time_base)
+                packet.dts -= round(start_s / packet.time_base)
+                packet.stream = stream
+                out.mux(packet)
+    return target
+
+
+def test_what_an_edit_list_leaves_out_counts_for_no_split(tmp_path):
+    films = tmp_path / "films"
+    films.mkdir()
+    whole = encode(tmp_path / "whole.mp4", [numbered(i) for i in range(1, 201)], codec="libx264", pix_fmt="yuv420p")
+    film = from_the_middle(whole, films / "film.mp4", 4.0)
+    (films / "film.keyshots.csv").write_text("start_s,end_s\n0,1\n3.5,4\n")
+    assert [number_of(frame.rgb()) for frame in read_frames(film)] == list(range(101, 201))
+    assert read_info(film).frames == 200
+    (video,) = movies.find_films(films, 0.25).videos
+    assert video.test_from_s == pytest.approx(3.0)
+    prepare("movies", films, tmp_path / "records", frames=8, frame_size=16, spacing=5, test_fraction=0.25)
+    assert {frame for _, frame, _ in clips_of(tmp_path / "records", "test")} >= {76, 80, 86, 90}
+
+
+@pytest.mark.parametrize("fps", [1, Fraction(2, 5)])
+def test_no_two_clips_of_a_film_with_few_pictures_share_a_frame(tmp_path, fps):
+    films = tmp_path / "films"
+    films.mkdir()
+    sound = np.random.default_rng(0).uniform(-0.3, 0.3, (1, round(20 / fps) * 8000)).astype(np.float32)
+    encode(films / "film.mkv", [numbered(i) for i in range(20)], fps, sound=sound, sample_rate=8000)
+    prepare("movies", films, tmp_path / "records", frames=8, frame_size=16, spacing=1)
+    frames = [int(record["frame"]) for record in open_split(tmp_path / "records", "unlabelled")]
+    assert frames == list(range(4, 17))

@@ -1,0 +1,177 @@
+"""Films with few pictures, with a timecode, joined, turned: what is written beside their summaries is right."""
+
+import csv
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from avmsnet_jax.config import Config, SummarizeConfig
+from avmsnet_jax.media import audio
+from avmsnet_jax.media.video import read_frames
+from avmsnet_jax.summarize import cut, score, timeline
+from avmsnet_jax.summarize.choose import choose
+from avmsnet_jax.summarize.run import summarize
+from tests.media.films import encode, number_of, numbered
+from tests.media.test_splices import recording, rises
+
+H264 = {"codec": "libx264", "pix_fmt": "yuv420p"}
+
+
+def slow(path: Path, fps: Fraction, count: int = 24) -> Path:
+    sound = np.random.default_rng(0).uniform(-0.3, 0.3, (1, round(count / fps) * 8000)).astype(np.float32)
+    return encode(
+        path, [numbered(number) for number in range(1, count + 1)], fps, sound=sound, sample_rate=8000, **H264
+    )
+
+
+def default_duration(path: Path, fps: int, seconds: float) -> Path:
+    """A film in Matroska whose header says that every frame lasts so long."""
+    encode(path, [numbered(number) for number in range(1, 101)], fps, **H264)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"\x23\xe3\x83\x84")  # DefaultDuration, four bytes
+    assert abs(int.from_bytes(content[place + 4 : place + 8], "big") - 1e9 / fps) < 1000
+    content[place + 4 : place + 8] = round(seconds * 1e9).to_bytes(4, "big")
+    path.write_bytes(content)
+    return path
+
+
+FILMS = {
+    "one a second": (lambda folder: slow(folder / "film.mp4", Fraction(1)), 1.0, 1),
+    "two in five seconds": (lambda folder: slow(folder / "film.mkv", Fraction(2, 5)), 1.0, Fraction(2, 5)),
+    "one in ten seconds": (lambda folder: slow(folder / "film.mp4", Fraction(1, 10)), 1.0, Fraction(1, 10)),
+    "a clip a frame": (lambda folder: slow(folder / "film.mp4", Fraction(25), 60), 0.04, 25),
+    "a header that says one a second": (lambda folder: default_duration(folder / "film.mkv", 25, 1), 0.4, 25),
+    "a header that says four a second": (lambda folder: default_duration(folder / "film.mkv", 30, 0.25), 0.4, 30),
+}
+
+
+@pytest.mark.parametrize("kind", FILMS)
+def test_few_pictures_a_second_have_a_summary_of_the_right_length(tmp_path, random_weights, kind):
+    make, spacing_s, fps = FILMS[kind]
+    film = make(tmp_path)
+    options = SummarizeConfig(spacing_s=spacing_s, batch_size=4, budget="0.5")
+    (outcome,) = summarize([film], random_weights, tmp_path / "out", Config(summarize=options))
+    assert not outcome.error, outcome.error
+    facts = json.loads((outcome.folder / "summary.json").read_text())
+    frames = len(list(read_frames(film)))
+    assert facts["fps"] == pytest.approx(float(fps))
+    assert facts["duration_s"] == pytest.approx(frames / fps)
+    with open(outcome.folder / "scores.csv", newline="") as file:
+        rows = [int(row["frame"]) for row in csv.DictReader(file)]
+    assert rows == sorted(set(rows))
+    assert len(rows) == pytest.approx((frames - 8) / max(round(spacing_s * fps), 1), abs=2)
+    wanted = [
+        number
+        for shot in facts["shots"]
+        for number in range(round(shot["start"] * fps) + 1, round(shot["end"] * fps) + 1)
+    ]
+    assert [number_of(frame.rgb()) for frame in read_frames(outcome.folder / "summary.mp4")] == wanted
+    assert len(list(read_frames(outcome.folder / "overlay.mp4"))) == pytest.approx(len(wanted), abs=1)
+    for (start, _), shot in zip(
+        sources(outcome.folder / "summary.edl", 25 if fps < 1 else fps), joined(facts), strict=True
+    ):
+        assert start == pytest.approx(shot, abs=0.5 / max(fps, 1))
+
+
+def joined(facts: dict) -> list[float]:
+    """When each stretch without a cut begins, seconds of the film."""
+    shots = facts["shots"]
+    return [shot["start"] for before, shot in zip([None, *shots], shots, strict=False)
+            if before is None or abs(before["end"] - shot["start"]) > 1e-6]  # fmt: skip
+
+
+def seconds(text: str, base: int) -> float:
+    hour, minute, second, frame = map(int, text.replace(";", ":").split(":"))
+    return 3600 * hour + 60 * minute + second + frame / base
+
+
+def sources(path: Path, base: int) -> list[tuple[float, float]]:
+    """Where each event of an edit decision list begins and ends in the film, seconds."""
+    events = [line.split() for line in path.read_text().splitlines() if line[:3].isdigit()]
+    return [(seconds(event[4], base), seconds(event[5], base)) for event in events]
+
+
+def look(batch):
+    """A network that looks at nothing."""
+    count = len(batch)
+    maps = np.full((count, 2, 2), 0.25, np.float16)
+    values = np.array([clip.frame % 7 / 7 for clip in batch], np.float32)
+    return score.Seen(values, values[:, None], (maps, maps), maps)
+
+
+def watched(film: Path) -> score.Watched:
+    return score.watch(film, look, frames=8, frame_size=16, batch_size=4, spacing_s=0.4)
+
+
+def with_timecode(path: Path, fps: Fraction, text: str) -> Path:
+    encode(path.with_name("plain.mp4"), [numbered(number) for number in range(1, 101)], fps, **H264)
+    with av.open(str(path.with_name("plain.mp4"))) as film, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(film.streams.video[0])
+        stream.metadata["timecode"] = text
+        for packet in film.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("fps", "text", "start"),
+    [
+        (Fraction(25), "01:00:00:00", 90000),
+        (Fraction(24000, 1001), "00:59:59:12", 86388),
+        (Fraction(30000, 1001), "01:00:00;00", 107892),
+        (Fraction(30000, 1001), "00:09:59;20", 17972),
+    ],
+)
+def test_editors_count_from_the_film_s_own_timecode(tmp_path, fps, text, start):
+    otio = pytest.importorskip("opentimelineio")
+    film = watched(with_timecode(tmp_path / "film.mov", fps, text))
+    takes = cut.takes(film, [(10, 30), (50, 75)])
+    timeline.write_edl(film, takes, tmp_path / "film.edl")
+    assert timeline.write_otio(film, takes, tmp_path / "film.otio")
+    for name, rate in (("film.edl", float(fps) if ";" in text else round(fps)), ("film.otio", float(fps))):
+        options = {"rate": rate} if name == "film.edl" else {}
+        track = otio.adapters.read_from_file(str(tmp_path / name), **options).tracks[0]
+        spans = [clip.source_range for clip in track]
+        assert [span.start_time.value for span in spans] == [start + 10, start + 50]
+        assert [span.duration.value for span in spans] == [20, 25]
+    assert spans[0].start_time.to_timecode() == timeline_text(film, 10)
+    assert track[0].media_reference.available_range.start_time.value == start
+    edl = (tmp_path / "film.edl").read_text()
+    assert ("FCM: DROP FRAME" in edl) == (";" in text)
+    assert edl.splitlines()[3].split()[6:] == (
+        ["00:00:00;00", "00:00:00;20"] if ";" in text else ["00:00:00:00", "00:00:00:20"]
+    )
+
+
+def timeline_text(film: score.Watched, frame: int) -> str:
+    return film.timecode.text(frame)
+
+
+def test_a_joined_film_s_summary_has_each_sound_with_its_picture(tmp_path):
+    path = tmp_path / "film.ts"
+    path.write_bytes(recording(tmp_path / "part.ts", 3, 2.7) * 4)
+    film = watched(path)
+    assert film.scores.duration_s == pytest.approx(12)
+    cut.cut(film, [(60, 90), (160, 240)], tmp_path / "summary.mp4")
+    seen = [frame.scaled(8, 8).mean() > 128 for frame in read_frames(tmp_path / "summary.mp4")]
+    heard = np.abs(audio.read_waveform(tmp_path / "summary.mp4")) > 0.1
+    assert rises(np.array(seen), 1 / 25) == pytest.approx(rises(heard, 1 / 22050), abs=0.04)
+
+
+@pytest.mark.parametrize("matrix", [(-1, 0, 0, 1), (0, 1, 1, 0), (0, -1, 1, 0)])
+def test_the_summary_is_turned_and_mirrored_as_the_film_is(tmp_path, matrix):
+    from tests.media.test_orientation import film
+
+    path = film(tmp_path / "film.mp4", matrix)
+    shown = next(iter(read_frames(path))).rgb()
+    seen = watched(path)
+    cut.cut(seen, [(0, 3)], tmp_path / "summary.mp4")
+    assert (seen.scores.width, seen.scores.height) == shown.shape[1::-1]
+    assert np.abs(next(iter(read_frames(tmp_path / "summary.mp4"))).rgb().astype(int) - shown).mean() < 5
+    assert choose(seen, SummarizeConfig()).length_s > 0
