@@ -366,3 +366,25 @@ def test_an_error_that_nobody_foresaw_is_a_line_and_a_log(python, tmp_path, kind
     done = python(tmp_path / "failing.py", f"--kind={kind}", "--verbosity=0", TMPDIR=str(tmp_path))
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("summarize.py", "/none/film.mp4", "--checkpoint=/none/run", "--output=/none/out"),
+        ("summarize.py", "/dev/zero", "--checkpoint=/none/run", "--output=/none/out"),
+        ("summarize.py", "FILM", "--checkpoint=/none/run", "--output=/none/out"),
+        ("prepare_data.py", "--dataset=movies", "--source=/none", "--output=/none/out"),
+        ("eval.py", "--checkpoint=/none/run", "--output=/none/out"),
+        ("convert_weights.py", "--checkpoint=/none/run", "--export=/none/a.pth"),
+    ],
+)
+def test_what_is_missing_is_noticed_before_jax_is_imported(python, tmp_path, arguments):
+    film = tmp_path / "film.mp4"
+    film.touch()
+    hidden = tmp_path / "jax.py"  # in place of JAX, and of what imports it
+    hidden.write_text("raise SystemExit('JAX was imported')")
+    arguments = [str(film) if argument == "FILM" else argument for argument in arguments]
+    done = python(*arguments, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    line = one_line(done)
+    assert "/none" in line or "is a device" in line

@@ -29,7 +29,7 @@ _MOST_FPS = 480  # containers without a frame rate name that of their clock, suc
 _COVER = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _FEWER = 10
 # Files up to this size are looked through for gaps; larger ones may take as long as they last.
-_SMALL_BYTES, _GAP_S, MOST_GAPS_S = 64e6, 10.0, 4 * 3600
+_SMALL_BYTES, _GAP_S, _GAP_FRAMES, MOST_GAPS_S = 64e6, 10.0, 20, 4 * 3600  # stamps come out of order by fewer frames
 # Frames that are decoded before they are asked for: as many as fit, and several at a time, as changing threads costs.
 _AHEAD_BYTES, _AT_A_TIME, _MOST_TIMES = 64e6, 4, 8
 
@@ -475,15 +475,15 @@ def _check_gaps(path: str | os.PathLike[str], fps: Fraction) -> None:
 
 def _gaps_s(path: str | os.PathLike[str], fps: Fraction | None) -> float:
     """How long the picture stands still in gaps, in all: by its stamps (`fps` is None), or in the film's time."""
+    shortest = max(_GAP_S, float(_GAP_FRAMES / fps)) if fps else _GAP_S
     gaps, latest = 0.0, math.nan
     with open_film(path) as container:
         stream = _required_picture(container, path)
         for packet in demux(container, stream) if fps is None else Tracks(container, stream, fps).packets(stream):
-            if packet.dts is not None:
-                time = float(packet.dts * stream.time_base) if stream.time_base else math.nan
-                step = time - latest
-                gaps += step if step > _GAP_S and step * (fps or 1) > 2 else 0
-                latest = time
+            if packet.pts is not None and stream.time_base:
+                time = float(packet.pts * stream.time_base)
+                gaps += time - latest if time - latest > shortest else 0
+                latest = time if math.isnan(latest) else max(time, latest)
     return gaps
 
 

@@ -4,6 +4,7 @@ import io
 import os
 import shutil
 import socket
+import struct
 import threading
 from fractions import Fraction
 from pathlib import Path
@@ -202,3 +203,32 @@ def test_pictures_are_bounded_whatever_the_header_says(tmp_path):
     sizes = [frame.shown_size for frame in read_frames(film)]
     assert set(sizes) == {(64, 48)}
     assert len(sizes) > 20
+
+
+def test_gaps_of_a_small_file_are_bounded(tmp_path):
+    pictures = [numbered(n) for n in range(65)]
+    for name, step_s, fine in (("hours", 3000, False), ("minutes", 300, True)):
+        times = [*(n / 25 for n in range(60)), *(2.4 + step_s * n for n in range(1, 6))]
+        film = encode(tmp_path / f"{name}.mkv", pictures, 25, codec="mpeg4", pix_fmt="yuv420p", times_s=times)
+        assert film.stat().st_size < 50_000
+        assert [number_of(frame.rgb()) for frame in read_frames(film)] == list(range(65))  # as they are decoded
+        if fine:
+            assert sum(1 for _ in read_frames(film, constant_rate=True)) == pytest.approx(60 + 5 * step_s * 25, abs=2)
+        else:
+            with pytest.raises(UserError, match=r"hours\.mkv has 4\.2 hours of gaps.*cut them out"):
+                next(read_frames(film, constant_rate=True))
+
+
+@pytest.mark.parametrize(("rate", "fine"), [(1, False), (2_000_000_000, False), (8000, True), (768_000, True)])
+def test_rates_of_sound_are_bounded(tmp_path, rate, fine):
+    samples = 4000
+    head = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", 36 + 2 * samples, b"WAVE", b"fmt ", 16, 1, 1, rate, rate, 2, 16)
+    sound = tmp_path / "sound.wav"
+    sound.write_bytes(head + struct.pack("<4sI", b"data", 2 * samples) + bytes(2 * samples))
+    if fine:
+        waveform = read_waveform(sound)
+        assert waveform is not None
+        assert len(waveform) == pytest.approx(samples / rate * 22050, abs=1)
+    else:
+        with pytest.raises(UserError, match=rf"sound\.wav has sound of {rate} Hz.*convert it"):
+            read_waveform(sound)
