@@ -30,14 +30,14 @@ def member(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
     """The group or data set of a group.
 
     Raises:
-      KeyError: there is none of this name.
-      ValueError: it is a link to somewhere else.
+      ValueError: there is none of this name, or it is a link to somewhere else.
     """
     link = group.get(name, getlink=True)
+    place = repr(f"{group.name}/{name}".lstrip("/"))
     if link is None:
-        raise KeyError(f"there is no {name!r}")
+        raise ValueError(f"there is no {place}")
     if not isinstance(link, h5py.HardLink):
-        raise ValueError(f"{name!r} is a link, and links are not followed")
+        raise ValueError(f"{place} is a link, and links are not followed")
     return group[name]
 
 
