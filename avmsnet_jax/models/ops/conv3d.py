@@ -49,10 +49,13 @@ def paired_fold(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple
     starts = range(0, pairs * 2 * stride[0], 2 * stride[0])
     stacked = jnp.stack([beside[..., t * channels : (t + seen) * channels] for t in starts], axis=1)
     later = stride[0] * channels
-    folded = kernel.transpose(1, 2, 0, 3, 4).reshape(height, width, depth * channels, out)
-    both = jnp.concatenate(
-        [jnp.pad(folded, ((0, 0), (0, 0), ends, (0, 0))) for ends in ((0, later), (later, 0))], axis=-1
-    )
+
+    def at(ends: tuple[int, int]) -> jax.Array:
+        """The kernel's temporal taps side by side in the channels that it takes, between zeros."""
+        folded = kernel.transpose(1, 2, 0, 3, 4).reshape(height, width, depth * channels, out)
+        return jnp.pad(folded, ((0, 0), (0, 0), ends, (0, 0)))
+
+    both = jnp.concatenate([at((0, later)), at((later, 0))], axis=-1)
     y = _conv2d(stacked.reshape(-1, *stacked.shape[2:]), both, stride[1:], padding[1:])
     y = y.reshape(x.shape[0], pairs, *y.shape[1:3], 2, out).transpose(0, 1, 4, 2, 3, 5)
     return y.reshape(x.shape[0], 2 * pairs, *y.shape[3:])[:, :frames]
