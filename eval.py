@@ -7,6 +7,7 @@ Scores of any model, or none, against TVSum's or SumMe's annotations:
   python eval.py --annotations=ydata-tvsum50.mat --scores=SCORES.json --output=RESULTS
 """
 
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -49,12 +50,16 @@ def main(config: Config) -> None:
         raise UserError("--checkpoint is missing, or --annotations, to test other --scores (--help lists all options)")
     command.require(_OUTPUT)
     command.require_checkpoint(*_CHECKPOINT.value)
-    table = _test_files(config) if _SCORES.value or _ANNOTATIONS.value else _test_checkpoints(config)
+    table, failed = _test_files(config) if _SCORES.value or _ANNOTATIONS.value else _test_checkpoints(config)
     print(table)
     print(f"written to {_OUTPUT.value}")
+    if failed:
+        for video, error in failed.items():
+            print(f"{video}: {error}", file=sys.stderr)
+        raise UserError(f"{len(failed)} of the videos could not be tested or drawn in full; please report it")
 
 
-def _test_checkpoints(config: Config) -> str:
+def _test_checkpoints(config: Config) -> tuple[str, dict[str, str]]:
     from avmsnet_jax.evaluation import movie50, trial, users  # seconds to import: not for --help or a missing flag
 
     if _SPLITS.value:
@@ -62,13 +67,15 @@ def _test_checkpoints(config: Config) -> str:
     output = Path(_OUTPUT.value)
     protocol = _PROTOCOL.value or users.protocol_of(config)
     if protocol != "movie50":
-        return trial.text(users.evaluate(config, _CHECKPOINT.value, protocol, _SPLIT.value, output))
+        metrics = users.evaluate(config, _CHECKPOINT.value, protocol, _SPLIT.value, output)
+        return trial.text(metrics), metrics.get("failed", {})
     if len(_CHECKPOINT.value) > 1:
         raise UserError("several checkpoints are for the folds of tvsum and summe; give one --checkpoint for movie50")
-    return movie50.summary(movie50.evaluate(config, _CHECKPOINT.value[0], _SPLIT.value, output))
+    metrics = movie50.evaluate(config, _CHECKPOINT.value[0], _SPLIT.value, output)
+    return movie50.summary(metrics), metrics.get("failed", {})
 
 
-def _test_files(config: Config) -> str:
+def _test_files(config: Config) -> tuple[str, dict[str, str]]:
     from avmsnet_jax.evaluation import trial, users
 
     if _CHECKPOINT.value:
@@ -86,7 +93,7 @@ def _test_files(config: Config) -> str:
         config.eval.threshold,
         Path(_OUTPUT.value),
     )
-    return trial.text(metrics)
+    return trial.text(metrics), metrics.get("failed", {})
 
 
 if __name__ == "__main__":

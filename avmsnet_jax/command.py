@@ -1,6 +1,7 @@
 """What every command shares: flags in, one call, and one clear line for a user's mistake."""
 
 import io
+import logging as python_logging
 import os
 import re
 import signal
@@ -112,6 +113,7 @@ def _parse(argv: Sequence[str], takes_config: bool, config_optional: bool, posit
         left = flags.FLAGS(argv)[1:]
         if not flags.FLAGS["verbosity"].present:  # the libraries' accounts of an error, tracebacks and all
             logging.set_verbosity(logging.FATAL)
+            python_logging.getLogger("matplotlib").setLevel(python_logging.ERROR)  # in a container without a home
     except flags.Error as error:
         raise UserError(_plain(str(error))) from None
     if left and not positional:

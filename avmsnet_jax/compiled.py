@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from avmsnet_jax import cores
+from avmsnet_jax.staging import is_private
 
 _FOLDER = "JAX_COMPILATION_CACHE_DIR"
 _SETTINGS = {
@@ -29,8 +30,9 @@ _kept: Path | None = None  # where `keep` keeps, if it does
 def keep() -> None:
     """Makes JAX keep what it compiles in `$XDG_CACHE_HOME/avmsnet_jax/` or `~/.cache/avmsnet_jax/`.
 
-    Not if the user has set JAX's cache himself, be it to none, and not if that folder cannot be written. To be called
-    before JAX is imported, which reads its settings from the environment then.
+    Not if the user has set JAX's cache himself, be it to none, and not if that folder cannot be written, or if others
+    could write there: what is in it is run. To be called before JAX is imported, which reads its settings from the
+    environment then.
 
     JAX's key for a program has in it the versions, the devices, XLA_FLAGS and what the CPU can do, but not the number
     of cores that XLA:CPU divides loops among. On more cores such a program would be slow, and it need not round as one
@@ -43,7 +45,11 @@ def keep() -> None:
     number = os.environ.get("NPROC") or cores.count()  # as XLA counts them
     folder = Path(caches) / "avmsnet_jax" / f"compiled_{number}_cores"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.parent.parent.mkdir(parents=True, exist_ok=True)
+        for each in (folder.parent, folder):
+            each.mkdir(mode=0o700, exist_ok=True)
+            if not is_private(each):
+                return
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b"0")
     except OSError:

@@ -23,6 +23,7 @@ from avmsnet_jax import stopping
 from avmsnet_jax.errors import UserError
 
 _LOCK = "lock"
+_NEW, _OLD = "new", "old"  # in a stage: the folder of what is written, and what it replaces
 _MARK = b"avmsnet_jax made this, and may remove it.\n"
 _OWNER_BYTES = 400  # after the mark: who holds the lock, padded, so that an update needs no room on a full disk
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -44,14 +45,14 @@ def staged(target: Path) -> Iterator[Path]:
         raise UserError(f"{target} is a link; remove it, or choose another place")
     try:
         with working_place(target, "stage") as place:
-            stage, before = place / target.name, place / f"{target.name}.before"
             _clear(place, target)
             try:
+                (place / _NEW).mkdir()
                 with stopping.undone(functools.partial(_clear, place, target)):
-                    yield stage
+                    yield place / _NEW / target.name
                 if target.is_dir():
-                    os.rename(target, before)
-                os.replace(stage, target)
+                    os.rename(target, place / _OLD)
+                os.replace(place / _NEW / target.name, target)
             finally:
                 with contextlib.suppress(OSError):  # the next run removes what cannot be removed now
                     _clear(place, target)
@@ -192,9 +193,8 @@ def _short(name: str) -> str:
 
 def _clear(place: Path, target: Path) -> None:
     """Empties a stage; brings back what was at `target` if no new result has taken its place."""
-    before = place / f"{target.name}.before"
-    if before.exists() and not os.path.lexists(target):
-        os.rename(before, target)
+    if (place / _OLD).exists() and not os.path.lexists(target):
+        os.rename(place / _OLD, target)
     empty(place)
 
 

@@ -1,11 +1,13 @@
 """Errors that nobody foresaw: a line for the user, and the traceback in a file for whoever mends it."""
 
+import contextlib
 import os
 import tempfile
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
-from avmsnet_jax.errors import printable
+from avmsnet_jax.errors import UserError, printable
 
 UNEXPECTED = "unexpected error"  # what each report begins with
 
@@ -36,6 +38,17 @@ def written(what: str, trace: str, folder: Path | None, name: str) -> str:
             continue
         return f"{UNEXPECTED}: {what}; the traceback is in {path}"
     return f"{UNEXPECTED}: {what}; no place could be found for the traceback"
+
+
+@contextlib.contextmanager
+def noted(name: str, failures: dict[str, str]) -> Iterator[None]:
+    """Notes an error that nobody foresaw under the name of the film that it concerns, so that the others go on."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        failures[name] = report(error, name=name)
 
 
 def describe(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """What the tests of whole commands share: small films as records, a small network, and commands as processes."""
 
+import contextlib
 import fcntl
 import importlib.util
 import os
@@ -7,7 +8,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -165,6 +167,32 @@ def small_run(python: Run, small_config_file: Path, tmp_path_factory: pytest.Tem
 @pytest.fixture(scope="module")
 def compiled_before(small_run: Path) -> None:
     """What `small_run` compiled is there, so that a module's tests need not compile it at once with it."""
+
+
+def wait_until(condition: Callable[[], object], *processes: subprocess.Popen, seconds: float = 200) -> None:
+    """Waits for something that processes do; fails at once when one of them ends before it is done."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        for process in processes:
+            assert process.poll() is None, (process.args, process.returncode, *process.communicate())
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.005)
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
+    """A disk of its own; what it yields changes its size."""
+    mount = shutil.which("mount")
+    folder.mkdir()
+    if (
+        not mount
+        or subprocess.run([mount, "-t", "tmpfs", "-o", f"size={size}", "none", folder], check=False).returncode
+    ):
+        pytest.skip("only root can mount a small disk to fill")
+    try:
+        yield lambda options: subprocess.run([mount, "-o", f"remount,{options}", folder], check=True)
+    finally:
+        subprocess.run(["umount", folder], check=True)
 
 
 def one_line(done: subprocess.CompletedProcess) -> str:

@@ -243,3 +243,35 @@ def test_what_is_missing_is_noticed_before_jax_is_imported(python, tmp_path, arg
     done = python(*arguments, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
     line = one_line(done)
     assert "/none" in line or "is a device" in line
+
+
+FAILING = """
+from absl import flags
+from avmsnet_jax import command
+
+flags.DEFINE_string("kind", "", "what goes wrong")
+
+def main(_):
+    lines = RuntimeError("two\\nlines \\x1b[31m")
+    raise {"key": KeyError(8), "memory": MemoryError(), "lines": lines}[flags.FLAGS.kind]
+
+command.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("key", "KeyError: 8"), ("memory", "MemoryError"), ("lines", r"RuntimeError: two lines \\x1b\[31m")],
+)
+def test_an_error_that_nobody_foresaw_is_a_line_and_a_log(python, tmp_path, kind, said):
+    (tmp_path / "failing.py").write_text(FAILING)
+    done = python(tmp_path / "failing.py", f"--kind={kind}", TMPDIR=str(tmp_path))
+    assert done.returncode == 1
+    pattern = rf"failing.py: unexpected error: {said}; the traceback is in (.*\.log); please report it\n"
+    found = re.fullmatch(pattern, done.stderr)
+    assert found, done.stderr
+    with open(found[1], encoding="utf-8") as log:
+        assert "in main" in log.read()
+    done = python(tmp_path / "failing.py", f"--kind={kind}", "--verbosity=0", TMPDIR=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback")

@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 
+from avmsnet_jax import compiled
 from tests.conftest import ROOT
 
 PROGRAM = """
@@ -155,3 +157,52 @@ def test_another_number_of_cores_has_programs_of_its_own(start, program, tmp_pat
     names = [path.name for path in entries(tmp_path / "cache") if path.name.startswith("jit_program-")]
     assert len(names) == 2
     assert len(set(names)) == 1, "JAX tells them apart by now"
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """Whether this process would keep what it compiles, in the folder `cache` as it is now."""
+
+    def ask():
+        os.environ["XDG_CACHE_HOME"] = str(tmp_path / "cache")
+        os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+        compiled.keep()
+        return "JAX_COMPILATION_CACHE_DIR" in os.environ
+
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # what `keep` sets, no other test shall have
+    monkeypatch.setattr(compiled, "_kept", None)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    return ask
+
+
+def the_folder(cache):
+    (folder,) = cache.glob("avmsnet_jax/compiled_*")
+    return folder
+
+
+def test_a_folder_that_others_can_write_to_is_not_used(kept, tmp_path):
+    assert kept()
+    folder = the_folder(tmp_path / "cache")
+    for place in (folder, folder.parent, tmp_path / "cache"):
+        for open_to in (0o777, 0o770):
+            place.chmod(open_to)
+            assert not kept(), (place, oct(open_to))
+        place.chmod(0o700)
+        assert kept()
+
+
+def test_a_link_or_another_user_s_folder_is_not_used(kept, tmp_path):
+    assert kept()
+    folder = the_folder(tmp_path / "cache")
+    for place in (folder, folder.parent):
+        place.rename(tmp_path / "elsewhere")
+        place.symlink_to(tmp_path / "elsewhere")
+        assert not kept(), place
+        place.unlink()
+        (tmp_path / "elsewhere").rename(place)
+    if os.geteuid() == 0:
+        for place in (folder, folder.parent, tmp_path / "cache"):
+            os.chown(place, 12345, 12345)
+            assert not kept(), place
+            os.chown(place, 0, 0)
+    assert kept()

@@ -4,14 +4,44 @@ All of them release the GIL, and none starts threads: the caller does, as Numba'
 two threads at once. Loops run over the contiguous columns of a block so that LLVM makes them vector instructions.
 """
 
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from numba import njit
+
+from avmsnet_jax.staging import is_private
 
 BLOCK = 64  # ends of a segment at once; a tile of TILE x BLOCK float64 stays in the first two caches
 TILE = 32
 
 
-@njit(nogil=True, cache=True)
+def _compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
+    """The loop, compiled at its first call, and kept for other processes where Numba finds a place that is safe.
+
+    That is the package's own folder, which is as safe as this code, or one that no other user can write to: Numba runs
+    what it finds there. In a container there may be none.
+    """
+    try:
+        kept: Any = njit(nogil=True, cache=True)(loop)
+    except RuntimeError:  # no folder can be written
+        return njit(nogil=True)(loop)
+    place = Path(kept.stats.cache_path)
+    if not (place.is_relative_to(Path(__file__).parent) or is_private(place)):
+        return njit(nogil=True)(loop)
+    save = kept._cache.save_overload
+
+    def save_if_possible(*arguments: Any) -> None:
+        with contextlib.suppress(OSError):  # a full disk
+            save(*arguments)
+
+    kept._cache.save_overload = save_if_possible
+    return kept
+
+
+@_compiled
 def scatters(kernel: np.ndarray, start: int, sums: np.ndarray, energy: np.ndarray) -> None:
     """Turns inner products into the scatter of segments, in place.
 
@@ -48,7 +78,7 @@ def scatters(kernel: np.ndarray, start: int, sums: np.ndarray, energy: np.ndarra
         sums[a] = total
 
 
-@njit(nogil=True, cache=True)
+@_compiled
 def from_earlier_blocks(
     cost: np.ndarray, scatter: np.ndarray, start: int, best: np.ndarray, first: int, last: int
 ) -> None:
@@ -97,7 +127,7 @@ def from_earlier_blocks(
                 i += 1
 
 
-@njit(nogil=True, cache=True)
+@_compiled
 def from_this_block(cost: np.ndarray, scatter: np.ndarray, start: int, best: np.ndarray) -> None:
     """Adds the predecessors within the block to `best` and writes the block's columns of `cost`.
 
@@ -115,7 +145,7 @@ def from_this_block(cost: np.ndarray, scatter: np.ndarray, start: int, best: np.
         cost[m, start + 1 : start + 1 + width] = row[:width]
 
 
-@njit(nogil=True, cache=True)
+@_compiled
 def last_change(rows: np.ndarray, energy: np.ndarray, cost: np.ndarray, end: int, first: int, tolerance: float) -> int:
     """The earliest i in first..end - 1 whose cost[i] + scatter(i..end - 1) is within `tolerance` of the least.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from avmsnet_jax import unforeseen
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
 from avmsnet_jax.evaluation import report, spread
@@ -65,6 +66,8 @@ def evaluate(config: Config, directory: str, split: str, output: Path) -> dict[s
         }
         films = {video: _film(rows, threshold) for video, rows in by_video.items()}
         metrics = _metrics(clips, films, threshold) | facts
+        if failed := _write_films(stage, by_video, threshold):
+            metrics["failed"] = failed
         _write(stage, by_video, films, metrics)
     return metrics
 
@@ -177,12 +180,20 @@ def _table(metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return ["", "precision", "recall", "F"], rows
 
 
-def _write(stage: Path, by_video: dict[str, Clips], films: dict[str, dict[str, Any]], metrics: dict[str, Any]) -> None:
+def _write_films(stage: Path, by_video: dict[str, Clips], threshold: float) -> dict[str, str]:
+    """Writes each film's scores and draws them; returns what nobody foresaw, by film."""
+    stage.mkdir()
+    failed: dict[str, str] = {}
     for video, rows in by_video.items():
         name = file_name(video)
         frames, labels = [row["frame"] for row in rows], [row["label"] for row in rows]
         report.write_scores(stage / "scores" / f"{name}.csv", frames, [row["score"] for row in rows], labels)
-        score_curve(rows, metrics["threshold"], stage / "plots" / f"{name}.png")
+        with unforeseen.noted(video, failed):
+            score_curve(rows, threshold, stage / "plots" / f"{name}.png")
+    return failed
+
+
+def _write(stage: Path, by_video: dict[str, Clips], films: dict[str, dict[str, Any]], metrics: dict[str, Any]) -> None:
     fields = list(next(iter(films.values())))
     lines = [[video, *(film[field] for field in fields)] for video, film in films.items()]
     report.write_table(stage / "videos.csv", ["video", *fields], lines)

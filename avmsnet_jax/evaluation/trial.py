@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from avmsnet_jax import unforeseen
 from avmsnet_jax.data.sources.judged import key_frames
 from avmsnet_jax.evaluation import benchmark, plots, report, spread
 from avmsnet_jax.evaluation.annotations import Judged
@@ -69,13 +70,18 @@ def run(trial: Trial, stage: Path) -> dict[str, Any]:
     trial = dataclasses.replace(trial, videos=[video.completed() for video in trial.videos])
     rows: dict[str, Row] = {"model": {}} if trial.scored else {}
     rows |= {"random": {}, "uniform": {}, "human": {}}
+    failed: dict[str, str] = {}  # by video, what nobody foresaw
     for video in tqdm(trial.videos, unit="video", disable=not sys.stderr.isatty()):
-        rows["random"][video.name, ALL] = benchmark.of_random(trial.protocol, video)
-        rows["uniform"][video.name, ALL] = benchmark.of_uniform(trial.protocol, video)
-        rows["human"][video.name, ALL] = benchmark.of_humans(trial.protocol, video)
+        with unforeseen.noted(video.name, failed):
+            rows["random"][video.name, ALL] = benchmark.of_random(trial.protocol, video)
+            rows["uniform"][video.name, ALL] = benchmark.of_uniform(trial.protocol, video)
+            rows["human"][video.name, ALL] = benchmark.of_humans(trial.protocol, video)
     for video, split, scored in trial.pairs:
-        rows["model"][video.name, split] = benchmark.of_scores(trial.protocol, video, scored)
-    metrics = _write_scores(trial, stage) if trial.scored else {}
+        with unforeseen.noted(video.name, failed):
+            rows["model"][video.name, split] = benchmark.of_scores(trial.protocol, video, scored)
+    metrics = _write_scores(trial, stage, failed) if trial.scored else {}
+    if failed:
+        metrics["failed"] = failed
     measures = PROTOCOLS[trial.protocol].measures
     metrics |= {
         "protocol": trial.protocol,
@@ -126,7 +132,7 @@ def _figures(trial: Trial, row: Row, measure: str) -> dict[str, Any]:
     return {"videos": spread.over_videos(whole), "splits": spread.over_splits(held) if trial.tests else None}
 
 
-def _write_scores(trial: Trial, stage: Path) -> dict[str, Any]:
+def _write_scores(trial: Trial, stage: Path, failed: dict[str, str]) -> dict[str, Any]:
     scores: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     called: list[np.ndarray] = []
@@ -139,7 +145,8 @@ def _write_scores(trial: Trial, stage: Path) -> dict[str, Any]:
         chosen = None if video.shots is None else summary(frames, video.shots, BUDGET)
         title = f"{video.name}, {split}" if split else video.name
         path = stage / "plots" / folder / f"{name}.png"
-        plots.judged_curve(title, frames, video.votes, video.shots, chosen, video.fps, path)
+        with unforeseen.noted(video.name, failed):
+            plots.judged_curve(title, frames, video.votes, video.shots, chosen, video.fps, path)
         scores.append(scored.scores)
         labels.append(key)
         called.append(scored.scores >= trial.thresholds[split])

@@ -24,7 +24,6 @@ from avmsnet_jax.weights import checkpoint
 TRAINING, POSITION, FINGERPRINT = "training", "position", "fingerprint"
 DAMAGED = "damaged"  # beside `checkpoints`: what could not be read
 _ITEM_NAMES = (checkpoint.MODEL, checkpoint.CONFIG, checkpoint.VALIDATION, TRAINING, POSITION, FINGERPRINT)
-_ITEMS = {*_ITEM_NAMES, "_CHECKPOINT_METADATA"}  # what Orbax puts into the folder of a step
 
 
 def begun(directory: Path) -> bool:
@@ -42,14 +41,14 @@ def _check_ours(directory: Path) -> None:
 
 
 def _unfinished(directory: Path) -> list[Path]:
-    """The folders of saves that did not end: those with Orbax's name for them, and nothing in them but our items."""
-    return [
-        path
-        for path in directory.glob("*.orbax-checkpoint-tmp*")
-        if re.fullmatch(r"\d+\.orbax-checkpoint-tmp(-\d+)?", path.name)
-        and path.is_dir()
-        and all(entry.name.split(".")[0] in _ITEMS for entry in path.iterdir())
-    ]
+    """The folders of saves that did not end: empty, or with items of ours in them."""
+    found = []
+    for path in directory.glob("*.orbax-checkpoint-tmp*"):
+        if re.fullmatch(r"\d+\.orbax-checkpoint-tmp(-\d+)?", path.name) and path.is_dir():
+            items = {entry.name.split(".")[0] for entry in path.iterdir()}
+            if not items or items & {*_ITEM_NAMES, "_CHECKPOINT_METADATA"}:
+                found.append(path)
+    return found
 
 
 class Checkpoints:

@@ -227,11 +227,11 @@ def write(
     if passengers:
         items[PASSENGERS] = ocp.args.PyTreeSave(passengers)
     with staged(directory) as stage:
-        # In another thread, as Ctrl-C would leave Orbax's own threads writing to a stage that is being removed.
-        with ThreadPoolExecutor(1) as thread:
-            saved = thread.submit(_save, stage, items)
         try:
-            saved.result()
+            # In another thread, which Ctrl-C does not end and the block waits for: Orbax's own threads would go on
+            # writing to a stage that is being removed.
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(_save, stage, items).result()
         except (ValueError, OSError) as error:  # what tensorstore makes of a full or failing disk
             for unfinished in stage.parent.glob("*.orbax-checkpoint-tmp"):
                 remove_from_under(unfinished)

@@ -1,6 +1,7 @@
 """Exporting a checkpoint under the published names, without PyTorch."""
 
 import math
+import os
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -59,7 +60,7 @@ def export(checkpoint: str, target: str, *, keep_unpublished: bool = False) -> s
     place = Path(target).absolute()
     if place.suffix not in SUFFIXES:
         raise UserError(f"--export {target}: the name must end in {', '.join(SUFFIXES)}")
-    if place.exists():
+    if os.path.lexists(place):
         raise UserError(f"{target} exists; choose another name or remove it")
     config, tree = checkpoint_lib.restore(checkpoint)
     passengers = checkpoint_lib.restore_passengers(checkpoint)
@@ -99,10 +100,17 @@ def export(checkpoint: str, target: str, *, keep_unpublished: bool = False) -> s
 
 
 def _write_safetensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
+    path.touch()
+    mode = path.stat().st_mode
     # safetensors writes the memory as it lies. np.ascontiguousarray would make scalars one-dimensional.
-    save_file({name: np.asarray(array, order="C") for name, array in tensors.items()}, path)
+    try:
+        save_file({name: np.asarray(array, order="C") for name, array in tensors.items()}, path)
+    except SafetensorError as error:
+        raise OSError(str(error).removeprefix("Error while serializing: ")) from error
+    path.chmod(mode)  # as any new file's, where safetensors lets nobody else read it
 
 
 def write_pth(path: Path, tensors: Mapping[str, np.ndarray]) -> None:

@@ -14,6 +14,8 @@ import scipy.io.wavfile
 import tensorflow_datasets as tfds
 from PIL import Image
 
+import prepare_data
+from avmsnet_jax import command
 from avmsnet_jax.data.pipeline import open_split
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.data.records import Movies
@@ -613,3 +615,27 @@ def test_no_two_clips_of_a_film_with_few_pictures_share_a_frame(tmp_path, fps):
     prepare("movies", films, tmp_path / "records", frames=8, frame_size=16, spacing=1)
     frames = [int(record["frame"]) for record in open_split(tmp_path / "records", "unlabelled")]
     assert frames == list(range(4, 17))
+
+
+def test_nothing_is_left_in_the_temporary_folder(films, tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    prepare("movies", folder_of(films, tmp_path / "source", "a"), tmp_path / "records")
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+@pytest.mark.parametrize("error", [KeyError(8), MemoryError(), RecursionError("too deep")])
+def test_the_command_ends_with_2_after_an_unforeseen_error(films, tmp_path, monkeypatch, capsys, error):
+    source = folder_of(films, tmp_path / "source", "a", "c")
+    monkeypatch.setattr(movies.video, "read_frames", breaking("a", error))
+    arguments = ["--dataset=movies", f"--source={source}", f"--output={tmp_path / 'records'}", "--workers=1"]
+    monkeypatch.setattr(sys, "argv", ["prepare_data.py", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        command.run(prepare_data.main)
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert f"{tmp_path / 'records'}: test: " in said.out or "train: " in said.out
+    (log,) = tmp_path.glob("a.error.*.log")
+    assert f"skipped a: unexpected error: {type(error).__name__}" in said.err
+    assert str(log) in said.err
+    assert said.err.splitlines()[-1].startswith("prepare_data.py: 1 film skipped for an unexpected error")

@@ -1,16 +1,12 @@
 """What real processes leave when they are killed, stopped, or run out of room."""
 
-import contextlib
 import dataclasses
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +15,7 @@ from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.data.records import Movies
 from avmsnet_jax.data.sources import movies
 from avmsnet_jax.errors import UserError
+from tests.conftest import small_disk, wait_until
 from tests.soak.kill_preparing import ROOT, files_of, finished_films, make_films, soak, start, working_place
 
 
@@ -34,13 +31,6 @@ def undisturbed(source, tmp_path_factory) -> dict[str, bytes]:
     output = tmp_path_factory.mktemp("undisturbed") / "records"
     prepare("movies", source, output)
     return files_of(output)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str]:
@@ -74,7 +64,7 @@ def test_it_may_crash_between_any_two_changes_of_the_file_system():
 def test_a_polite_end_says_what_is_kept(source, tmp_path, undisturbed, how):
     output = tmp_path / "records"
     process = start(source, output, "--workers=2")
-    wait_for(lambda: finished_films(output) >= 1)
+    wait_until(lambda: finished_films(output) >= 1, process)
     os.killpg(process.pid, how)  # as a terminal does, and most schedulers
     status, errors = finish(process)
     assert status == 130, errors
@@ -93,7 +83,7 @@ def test_a_polite_end_says_what_is_kept(source, tmp_path, undisturbed, how):
 def test_a_second_run_at_once_is_refused(source, tmp_path, undisturbed):
     output = tmp_path / "records"
     first = start(source, output, "--workers=1")
-    wait_for(lambda: (working_place(output) / "films").exists())
+    wait_until((working_place(output) / "films").exists, first)
     os.killpg(first.pid, signal.SIGSTOP)  # or it might be through before the second begins
     status, errors = finish(start(source, output, "--workers=1"))
     assert (status, first.poll()) == (2, None)
@@ -169,22 +159,6 @@ def test_a_script_without_a_guard_is_told_so(source, tmp_path):
     assert done.returncode == 1
     assert "below `if __name__ == '__main__':`, or with workers=1" in done.stderr.splitlines()[-1]
     assert [path.name for path in tmp_path.iterdir()] == ["script.py"]
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
-    """A disk of its own; what it yields changes its size."""
-    mount = shutil.which("mount")
-    folder.mkdir()
-    if (
-        not mount
-        or subprocess.run([mount, "-t", "tmpfs", "-o", f"size={size}", "none", folder], check=False).returncode
-    ):
-        pytest.skip("only root can mount a small disk to fill")
-    try:
-        yield lambda options: subprocess.run([mount, "-o", f"remount,{options}", folder], check=True)
-    finally:
-        subprocess.run(["umount", folder], check=True)
 
 
 @pytest.mark.parametrize(("workers", "size"), [(1, "1100k"), (2, "3300k")])

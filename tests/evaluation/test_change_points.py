@@ -1,6 +1,9 @@
 """KTS against every segmentation there is, and against its formula written out plainly."""
 
 import itertools
+import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.evaluation import kts
+from avmsnet_jax.evaluation import change_points_loops, kts
+from tests.conftest import ROOT, small_disk
 from tests.reference.kts import normalised, penalty, segment
 
 TIE = 1e-9  # as documented
@@ -151,3 +155,44 @@ def test_the_features_stay_as_they_are():
 def test_what_cannot_be_segmented(rows, most, word):
     with pytest.raises(UserError, match=word):
         kts(rows, most)
+
+
+def test_without_a_place_to_write_it_works_all_the_same(environment, tmp_path):
+    """As in a container whose packages are read-only, for a user without a home."""
+    with small_disk(tmp_path / "disk", "20m") as resize:
+        shutil.copytree(ROOT / "avmsnet_jax", tmp_path / "disk" / "avmsnet_jax", ignore=lambda *_: {"__pycache__"})
+        resize("ro")
+        variables = {"PYTHONPATH": str(tmp_path / "disk"), "HOME": "/proc/none", "XDG_CACHE_HOME": "/proc/none"}
+        done = subprocess.run(
+            [sys.executable, "-c", "from avmsnet_jax.evaluation import change_points_loops as l; print(l.__file__)"],
+            env=environment | variables,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(str(tmp_path / "disk"))
+
+
+@pytest.mark.parametrize(("mode", "kept"), [(0o777, False), (0o770, False), (0o700, True)])
+def test_code_is_not_kept_where_others_can_write(tmp_path, monkeypatch, mode, kept):
+    monkeypatch.setattr("numba.core.config.CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache").chmod(mode)
+
+    def twice(number):
+        return 2 * number
+
+    assert change_points_loops._compiled(twice)(4) == 8
+    assert bool(list((tmp_path / "cache").rglob("*.nbc"))) == kept
+
+
+def test_a_full_disk_does_not_end_it(tmp_path, monkeypatch):
+    with small_disk(tmp_path / "cache", "4k"):
+        (tmp_path / "cache").chmod(0o700)
+        monkeypatch.setattr("numba.core.config.CACHE_DIR", str(tmp_path / "cache"))
+
+        def thrice(number):
+            return 3 * number
+
+        assert change_points_loops._compiled(thrice)(4) == 12

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.evaluation import benchmark, f1_score, frame_scores, spread, summary, users
+from avmsnet_jax.evaluation import benchmark, f1_score, frame_scores, plots, spread, summary, users
 from tests.data.sources.downloads import votes, write_tvsum_mat
 from tests.evaluation.conftest import field_video, write_hdf5
 
@@ -129,3 +129,26 @@ def test_the_interval_is_scipys():
     values = np.random.default_rng(1).normal(size=40)
     theirs = stats.bootstrap((values,), np.mean, n_resamples=10_000, method="percentile", rng=2).confidence_interval
     assert spread.over_videos(values)["interval"] == pytest.approx([theirs.low, theirs.high], abs=0.02)
+
+
+@pytest.mark.parametrize("broken", ["benchmark.of_random", "benchmark.of_scores", "plots.judged_curve"])
+def test_what_nobody_foresaw_of_one_video_costs_no_other(field, tmp_path, monkeypatch, broken):
+    paths, _, scores = field
+    (tmp_path / "s.json").write_text(json.dumps({key: values.tolist() for key, values in scores.items()}))
+    owner, name = {"benchmark": benchmark, "plots": plots}[broken.split(".")[0]], broken.split(".")[1]
+    real = getattr(owner, name)
+
+    def failing(*arguments):
+        names = [getattr(argument, "name", argument) for argument in arguments]
+        if any(isinstance(name, str) and name == "id3" for name in names):
+            raise KeyError(8)
+        return real(*arguments)
+
+    monkeypatch.setattr(owner, name, failing)
+    metrics = run(paths, tmp_path / "s.json", tmp_path / "out")
+    assert list(metrics["failed"]) == ["id3"]
+    assert metrics["failed"]["id3"].startswith("unexpected error: KeyError: 8; the traceback is in ")
+    assert metrics == json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert len(list((tmp_path / "out" / "plots").iterdir())) == COUNT - (owner is plots)
+    figures = metrics["rows"]["random" if name == "of_random" else "model"]["f1_mean"]["videos"]
+    assert figures["count"] == COUNT - (owner is benchmark)

@@ -12,6 +12,7 @@ import avmsnet_jax
 from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.data.pipeline import open_split
 from avmsnet_jax.errors import UserError
+from avmsnet_jax.evaluation import movie50
 from avmsnet_jax.evaluation.movie50 import evaluate, file_name
 from avmsnet_jax.evaluation.scoring import score_records
 from tests.conftest import one_line
@@ -183,3 +184,18 @@ def test_any_name_of_a_video_is_safe_for_files():
     assert [name for name, video in zip(names, videos, strict=True) if name != video] == [
         *("a%2Fb", "a%252Fb", "a%25252Fb", "..%2Fup", "%2Froot")
     ]
+
+
+def test_a_plot_that_fails_costs_no_other_film(small_run, config, tmp_path, monkeypatch):
+    def draw(rows, threshold, path):
+        if rows[0]["video"] == "a film, with spaces":
+            raise ValueError("unforeseen")
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+
+    monkeypatch.setattr(movie50, "score_curve", draw)
+    metrics = movie50.evaluate(config, str(small_run), "test", tmp_path / "out")
+    assert list(metrics["failed"]) == ["a film, with spaces"]
+    assert metrics == json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert len(list((tmp_path / "out" / "scores").iterdir())) == 2
+    assert [path.stem for path in (tmp_path / "out" / "plots").iterdir()] == ["100% für Ältere"]

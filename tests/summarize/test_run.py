@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flax import nnx
 
 import avmsnet_jax
 from avmsnet_jax import mesh as mesh_lib
@@ -20,8 +21,9 @@ from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation.scoring import score_records
 from avmsnet_jax.media.audio import read_waveform
 from avmsnet_jax.media.video import read_frames
+from avmsnet_jax.summarize import run
 from avmsnet_jax.summarize.run import summarize
-from tests.conftest import ROOT, one_line
+from tests.conftest import ROOT, one_line, wait_until
 from tests.media.films import encode, number_of, numbered
 from tests.summarize.test_kinds import noise, pictures, stretches
 
@@ -197,11 +199,7 @@ def test_a_run_that_is_ended_leaves_nothing_that_looks_finished(environment, ran
     out = tmp_path / "out"
     arguments = [sys.executable, "summarize.py", str(path), f"--checkpoint={random_weights}", f"--output={out}"]
     process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 100
-    while not list(out.glob(".film.*")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_until(lambda: list(out.glob(".film.*")), process)
     time.sleep(0.1)
     process.send_signal(how)
     _, errors = process.communicate(timeout=60)
@@ -215,3 +213,65 @@ def test_a_run_that_is_ended_leaves_nothing_that_looks_finished(environment, ran
         assert process.returncode == 130
         assert errors.splitlines() == ["summarize.py: interrupted"]
         assert not out.exists()
+
+
+@pytest.mark.parametrize("error", [KeyError(8), MemoryError(), ZeroDivisionError("float division by zero")])
+def test_what_nobody_foresaw_costs_its_film_alone(random_weights, folder, tmp_path, monkeypatch, error):
+    for name in ("a", "b", "c"):
+        film(folder / f"{name}.mkv", 50)
+    real = run.choose.choose
+
+    def choose(watched, options):
+        if watched.scores.film.stem == "b":
+            raise error
+        return real(watched, options)
+
+    monkeypatch.setattr(run.choose, "choose", choose)
+    outcomes = summarize([folder], random_weights, tmp_path / "out", CONFIG)
+    assert [bool(outcome.error) for outcome in outcomes] == [False, True, False]
+    (log,) = (tmp_path / "out").glob("b.error.*.log")
+    assert outcomes[1].error.startswith(f"unexpected error: {type(error).__name__}")
+    assert outcomes[1].error.endswith(f"the traceback is in {log}")
+    assert "in choose" in log.read_text()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", log.name, "c"]
+
+
+def test_the_log_is_in_the_temporary_folder_where_the_output_cannot_be_written(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "taken", lambda _: 1 / 0)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "file").touch()
+    for item in ("model", "config"):
+        (tmp_path / "weights" / item).mkdir(parents=True)
+    (outcome,) = summarize([film(folder / "a.mkv", 50)], str(tmp_path / "weights"), tmp_path / "file", CONFIG)
+    (log,) = tmp_path.glob("a.error.*.log")
+    assert outcome.error.endswith(f"ZeroDivisionError: division by zero; the traceback is in {log}")
+
+
+@pytest.mark.parametrize("kept", ["notes.txt", ".hidden", "pictures/one.png"])
+def test_overwrite_keeps_what_is_the_users(random_weights, folder, tmp_path, kept):
+    out = tmp_path / "out" / "a"
+    arguments = [folder / "a.mkv"], random_weights, tmp_path / "out", CONFIG
+    film(folder / "a.mkv", 50)
+    out.mkdir(parents=True)
+    (out / "summary.json").write_text('{"film": "a", "shots": [], "facts": {}}')
+    (out / kept).parent.mkdir(exist_ok=True)
+    (out / kept).write_text("mine")
+    (outcome,) = summarize(*arguments, overwrite=True)
+    assert f"holds {kept.split('/')[0]} beside the summary" in outcome.error
+    assert (out / kept).read_text() == "mine"
+    (out / "summary.json").write_text('{"mine": true}')
+    (outcome,) = summarize(*arguments, overwrite=True)
+    assert "it is no summary" in outcome.error
+    assert (out / kept).read_text() == "mine"
+
+
+def test_the_network_is_read_again_when_its_checkpoint_has_changed(random_weights, folder, tmp_path):
+    path = film(folder / "film.mkv", 50)
+    found = []
+    for seed in (1, 2, 2):
+        model = avmsnet_jax.AVMSNet(avmsnet_jax.load(random_weights).config, rngs=nnx.Rngs(seed))
+        avmsnet_jax.save(model, tmp_path / "weights")
+        (outcome,) = summarize([path], str(tmp_path / "weights"), tmp_path / "out", CONFIG, overwrite=True)
+        assert not outcome.error
+        found.append((tmp_path / "out" / "film" / "scores.csv").read_text())
+    assert found[0] != found[1] == found[2]

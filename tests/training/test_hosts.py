@@ -18,9 +18,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from avmsnet_jax import hosts
+from avmsnet_jax.config import HostsConfig
 from avmsnet_jax.weights import checkpoint
-from tests.conftest import ROOT
+from tests.conftest import ROOT, wait_until
 
 # Compiles in half of the time, which each of the processes takes.
 QUICK = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
@@ -68,11 +71,7 @@ def losses(workdir: Path) -> list[float]:
 
 
 def wait_for_step(step: int, workdir: Path, processes: list[subprocess.Popen]) -> None:
-    deadline = time.monotonic() + 300
-    while len(losses(workdir)) < step:
-        assert time.monotonic() < deadline, "no such step in time"
-        assert all(process.poll() is None for process in processes), [p.communicate() for p in processes if p.poll()]
-        time.sleep(0.05)
+    wait_until(lambda: len(losses(workdir)) >= step, *processes, seconds=300)
 
 
 def stale_signs(workdir: Path, count: int) -> None:
@@ -139,12 +138,54 @@ def test_two_processes(small_config_file, environment, tmp_path):
     check(2, small_config_file, tmp_path, environment)
 
 
+def test_a_second_run_does_not_disturb_the_first(small_config_file, environment, tmp_path):
+    """Both of its processes end, and say why; what `.alive` held before is replaced, and no link is followed."""
+    workdir = tmp_path / "run"
+    (workdir / ".alive").mkdir(parents=True)
+    (workdir / ".alive" / "0").write_bytes(b"\xff\x00damaged")
+    (tmp_path / "mine").write_text("mine")
+    (workdir / ".alive" / "1").symlink_to(tmp_path / "mine")
+    with together(2, small_config_file, workdir, environment) as processes:
+        wait_for_step(2, workdir, processes)
+        with together(2, small_config_file, workdir, environment) as (first, second):
+            said = [process.communicate(timeout=120)[1] for process in (first, second)]
+            assert [process.returncode for process in (first, second)] == [2, 2], said
+        assert f"in use by train.py (process {processes[0].pid} on" in said[0]
+        assert "process 0 could not take" in said[1]
+        wait_for_step(len(losses(workdir)) + 2, workdir, processes)
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("message", ["connection refused", "no peer", "the barrier of bar(1)\n" + "x" * 500])
+def test_an_error_of_our_own_is_not_taken_for_a_lost_process(tmp_path, monkeypatch, capsys, message):
+    left = []
+
+    class Watch:
+        def __init__(self, *_):
+            pass
+
+        def leave(self, reason, status):
+            left.append((reason, status))
+            raise SystemExit(status)
+
+    monkeypatch.setattr(hosts.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(hosts.multihost_utils, "broadcast_one_to_all", lambda value: value)
+    monkeypatch.setattr(hosts.compiled, "keep_nothing_of_several", lambda: None)
+    monkeypatch.setattr(hosts, "_Watch", Watch)
+    for error, lost in ((RuntimeError(message), False), (ValueError(f"UNKNOWN: Gloo {message}"), True)):
+        with pytest.raises(SystemExit), hosts.together(HostsConfig(auto=False), tmp_path / "run"):
+            raise error
+        reason, status = left.pop()
+        assert status == 1
+        assert reason.startswith("lost touch with the others") == lost
+        log = re.search(r"the traceback is in (.*?\.log)", reason)[1]
+        assert message in Path(log).read_text()
+
+
 def test_a_process_that_hangs_is_missed(small_config_file, environment, tmp_path):
     """Before the first step too: while the other compiles, no exchange has told it anything."""
     with together(2, small_config_file, tmp_path / "run", environment) as (first, second):
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "run" / ".alive" / "1").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until((tmp_path / "run" / ".alive" / "1").exists, first, second)
         second.send_signal(signal.SIGSTOP)
         _, said = first.communicate(timeout=60)
         assert first.returncode == 1

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import jax
 import numpy as np
@@ -27,11 +26,12 @@ from avmsnet_jax.data.pipeline import Records, hold_out, open_split
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media.writer import write_movie
+from avmsnet_jax.staging import locked
 from avmsnet_jax.training import peak, validation
 from avmsnet_jax.training.loop import train
 from avmsnet_jax.training.step import bce
 from avmsnet_jax.weights import checkpoint, names
-from tests.conftest import ROOT, SMALL, SMALL_TRAINING_FLOPS, one_line
+from tests.conftest import ROOT, SMALL, SMALL_TRAINING_FLOPS, one_line, wait_until
 
 pytestmark = pytest.mark.usefixtures("compiled_before")
 
@@ -275,9 +275,7 @@ def test_a_killed_run_resumes_exactly(small_run, small_config_file, environment,
     workdir = tmp_path / "killed"
     command = ["train.py", "--config", str(small_config_file), "--workdir", str(workdir)]
     process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 200
-    while not (workdir / "checkpoints" / "4").is_dir() and time.monotonic() < deadline:
-        time.sleep(0.002)
+    wait_until((workdir / "checkpoints" / "4").is_dir, process)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     saved = max(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
@@ -305,9 +303,7 @@ def test_a_signal_saves_and_the_run_goes_on(
     process = subprocess.Popen(
         [sys.executable, *command], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 200
-    while not ((workdir / "metrics.jsonl").exists() and lines(workdir)) and time.monotonic() < deadline:
-        time.sleep(0.002)
+    wait_until(lambda: (workdir / "metrics.jsonl").exists() and lines(workdir), process)
     process.send_signal(number)
     out, err = process.communicate(timeout=100)
     found = re.search(r"step (\d+) of 16 is saved, and the same command resumes there", out + err)
@@ -576,3 +572,87 @@ def test_a_mistake_is_one_line_and_leaves_nothing(python, small_config_file, tmp
     line = one_line(python("train.py", *arguments))
     assert line.startswith(f"train.py: there is no folder of records {tmp_path / 'none'}; ")
     assert list(tmp_path.iterdir()) == []
+
+
+# What lies in the working directory
+
+
+def test_the_second_run_in_a_place_is_refused_and_the_first_is_named(copied, config):
+    before = contents(copied)
+    config.train.epochs = 5
+    refused = rf"/run is in use by .* \(process {os.getpid()} on .*\); wait until"
+    with locked(copied), pytest.raises(UserError, match=refused):
+        train(config, copied)
+    assert contents(copied) == before
+
+
+def test_a_lock_that_a_killed_run_left_is_no_matter(copied, config):
+    program = "import os, pathlib, sys; from avmsnet_jax.staging import locked\n"
+    program += "with locked(pathlib.Path(sys.argv[1])): os._exit(9)"
+    subprocess.run([sys.executable, "-c", program, copied], cwd=ROOT, check=False)
+    assert (copied / ".lock").exists()
+    before = steps_saved(copied)
+    train(config, copied)
+    assert steps_saved(copied) == before
+    assert not (copied / ".lock").exists()
+
+
+@pytest.mark.parametrize("link", ["checkpoints", "checkpoints/4", "checkpoints/20.orbax-checkpoint-tmp", "damaged"])
+def test_links_to_elsewhere_are_refused(copied, config, tmp_path, link):
+    victim = tmp_path / "victim"
+    if link == "damaged":  # which is looked at when there is something to set aside
+        victim.mkdir()
+        (copied / "checkpoints" / "16" / "fingerprint" / "metadata").write_text("[]")
+    elif (copied / link).exists():
+        (copied / link).rename(victim)
+    else:
+        shutil.copytree(copied / "checkpoints" / "16", victim)
+    (victim / "mine").write_text("mine")
+    (copied / link).symlink_to(victim)
+    before = contents(victim)
+    config.train.epochs, config.train.keep_checkpoints = 5, 1
+    with pytest.raises(UserError, match=rf"{link} is a link"):
+        train(config, copied)
+    assert contents(victim) == before
+
+
+def test_only_what_orbax_left_unfinished_is_removed(copied, config):
+    unfinished = copied / "checkpoints" / "20.orbax-checkpoint-tmp"
+    shutil.copytree(copied / "checkpoints" / "16", unfinished)
+    train(config, copied)
+    assert not unfinished.exists()
+    for name in ("20.orbax-checkpoint-tmp", "notes.orbax-checkpoint-tmp"):
+        mine = copied / "checkpoints" / name / "mine"
+        mine.parent.mkdir()
+        mine.write_text("mine")
+        with pytest.raises(UserError, match=rf"{name} is no unfinished checkpoint.*; move it away"):
+            train(config, copied)
+        assert mine.read_text() == "mine"
+        shutil.rmtree(mine.parent)
+
+
+@pytest.mark.parametrize("damage", [b"{", b"\xff\x00", b"[" * 100_000, b'{"model": 3}', b'{"train": {"seed": "x"}}'])
+def test_a_damaged_config_is_one_line(copied, config, damage):
+    (copied / "config.json").write_bytes(damage)
+    with pytest.raises(UserError, match=r"config\.json"):
+        train(config, copied)
+
+
+def test_a_run_goes_on_with_damaged_metrics(small_run, copied, config, capsys):
+    """A line torn in the middle, one without a step, and a binary tail."""
+    shutil.rmtree(copied / "checkpoints" / "16")
+    whole = (copied / "metrics.jsonl").read_bytes().splitlines()
+    whole[5] = whole[5][:20]
+    (copied / "metrics.jsonl").write_bytes(b"\n".join([*whole[:12], b'{"loss": 1.0}', b"\xff\x00\x9f"]))
+    train(config, copied)
+    assert f"warning: dropped 3 lines that are damaged from {copied / 'metrics.jsonl'}" in capsys.readouterr().err
+    expected = losses(small_run)
+    assert losses(copied) == [*expected[:5], *expected[6:]]
+
+
+def test_a_folder_in_the_place_of_the_metrics_is_one_line(copied, config):
+    shutil.rmtree(copied / "checkpoints" / "16")
+    (copied / "metrics.jsonl").unlink()
+    (copied / "metrics.jsonl").mkdir()
+    with pytest.raises(UserError, match=r"metrics\.jsonl is not a file; remove it, or give another --workdir"):
+        train(config, copied)
