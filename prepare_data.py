@@ -45,6 +45,7 @@ BEAM = flags.DEFINE_string(
 _DATASETS = ("movies", "movie50", "summe", "tvsum")
 
 
+@stopping.listening()
 def main(_: list[str]) -> None:
     """Prepares, and says in one line what there is now."""
     command.require(DATASET, SOURCE, OUTPUT)
@@ -53,7 +54,6 @@ def main(_: list[str]) -> None:
         raise UserError(f"--dataset is {dataset!r}; choose {', '.join(_DATASETS[:-1])} or {_DATASETS[-1]}")
     if not os.path.isdir(source):  # before what takes seconds to import
         raise UserError(f"there is no folder {source}; --source must be the folder of the collection")
-    stopping.listen()
     from avmsnet_jax.data.prepare import prepare  # a second to import: not for --help or a wrong flag
 
     manifest = prepare(

@@ -42,6 +42,7 @@ BEAM = flags.DEFINE_string(
 )
 
 
+@stopping.listening()
 def main(config: Config, movies: list[str]) -> None:
     """Summarizes, and says in a line for each film what there is now."""
     if not movies:
@@ -49,7 +50,6 @@ def main(config: Config, movies: list[str]) -> None:
     command.require(CHECKPOINT, OUTPUT)
     if BUDGET.value is not None:
         config.summarize.budget = BUDGET.value
-    stopping.listen()
     films.check_any(films.listed(movies))
     command.require_checkpoint(CHECKPOINT.value)
     from avmsnet_jax.summarize.run import Outcome, summarize  # seconds to import: not for --help or a wrong flag

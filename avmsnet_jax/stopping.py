@@ -24,13 +24,23 @@ _undo: list[Callable[[], str | None]] = []
 _said = threading.Lock()
 
 
-def listen() -> None:
-    """Makes SIGTERM the same as Ctrl-C, a KeyboardInterrupt, and sees to it that both are heard. Main thread only."""
-    signal.signal(signal.SIGTERM, _interrupt)
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """Makes SIGTERM the same as Ctrl-C, a KeyboardInterrupt, and sees to it that both are heard. Main thread only.
+
+    What was heard within the block is seen through after it, as the process may yet hang while it ends.
+    """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    handler = signal.signal(signal.SIGTERM, _interrupt)
+    descriptor = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reading,), name="stopping", daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(descriptor)
+        signal.signal(signal.SIGTERM, handler)
+        os.close(writing)  # ends the thread if it heard nothing
 
 
 @contextlib.contextmanager
@@ -59,8 +69,13 @@ def _interrupt(*_: Any) -> None:
 
 
 def _watch(reading: int) -> None:
-    while os.read(reading, 1)[0] not in (signal.SIGINT, signal.SIGTERM):
-        pass
+    heard = None
+    while heard not in (signal.SIGINT, signal.SIGTERM):
+        number = os.read(reading, 1)
+        if not number:
+            os.close(reading)
+            return
+        heard = number[0]
     deadline = time.monotonic() + _LONGEST_S
     while _main_thread_moves() and time.monotonic() < deadline:
         pass

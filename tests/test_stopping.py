@@ -3,10 +3,13 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+
+from avmsnet_jax import stopping
 
 # `sqlite3` runs an endless query in one call, as FFmpeg may read through an endless file.
 QUERY = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT max(i) FROM n"
@@ -19,8 +22,8 @@ from avmsnet_jax.staging import staged
 def endless():
     sqlite3.connect(":memory:").execute({QUERY!r})
 
+@stopping.listening()
 def main(arguments):
-    stopping.listen()
     with staged(Path(arguments[0])) as stage:
         stage.mkdir()
         (stage / "half").write_text("written")
@@ -51,6 +54,16 @@ def test_a_stop_is_heard_in_the_middle_of_a_call(environment, tmp_path, how, whe
     assert process.returncode == 130
     assert errors == "-c: interrupted\n"
     assert not list(Path(tmp_path).iterdir())
+
+
+def test_after_the_block_signals_are_as_before():
+    before = signal.getsignal(signal.SIGTERM), threading.active_count()
+    with stopping.listening():
+        assert signal.getsignal(signal.SIGTERM) is not before[0]
+    assert signal.set_wakeup_fd(-1) == -1
+    while threading.active_count() > before[1]:
+        time.sleep(0.01)
+    assert signal.getsignal(signal.SIGTERM) is before[0]
 
 
 def test_an_orderly_end_is_not_cut_short(environment, tmp_path):
