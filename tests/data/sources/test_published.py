@@ -1,6 +1,8 @@
 """Odd and broken published layouts: what each comes to."""
 
+import os
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -264,6 +266,54 @@ def test_pictures_that_cannot_be_read(tmp_path, content):
         path.write_text("" if content == "empty" else "no picture")
     with pytest.raises(UserError, match=r"frame .*1\.jpg.*; extract the video again"):
         FrameFile(1, path).scaled(320, 240)
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n%%EndComments\n0 0 64 48 rectfill\nshowpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize("kind", ["eps", "pdf", "wmf", "svg", "fits"])
+def test_pictures_that_start_other_programs_are_none(tmp_path, monkeypatch, kind):
+    (tmp_path / "bin").mkdir()
+    for program in ("gs", "gswin64c", "convert"):
+        (tmp_path / "bin" / program).write_text(f"#!/bin/sh\ntouch {tmp_path / 'ran'}\n")
+        (tmp_path / "bin" / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    contents = {
+        "eps": EPS,
+        "pdf": b"%PDF-1.4\n" + EPS,
+        "wmf": b"\xd7\xcd\xc6\x9a" + bytes(100),
+        "svg": b'<svg xmlns="http://www.w3.org/2000/svg"/>',
+        "fits": b"SIMPLE  =                    T" + bytes(3000),
+    }
+    (tmp_path / "1.jpg").write_bytes(contents[kind])
+    with pytest.raises(UserError, match=r"cannot read the frame .*1\.jpg: cannot identify image file"):
+        FrameFile(1, tmp_path / "1.jpg").scaled(320, 240)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(("width", "height"), [(10_000, 9_000), (65_000, 1_300), (100_000, 100_000)])
+def test_pictures_of_far_too_many_pixels(tmp_path, width, height):
+    Image.new("1", (8, 8)).save(tmp_path / "1.jpg", "PNG")
+    content = (tmp_path / "1.jpg").read_bytes()
+    header = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + content[24:29]
+    (tmp_path / "1.jpg").write_bytes(content[:12] + header + zlib.crc32(header).to_bytes(4, "big") + content[33:])
+    with pytest.raises(UserError, match=r"cannot read the frame .*1\.jpg: .*pixels.*; extract the video again"):
+        FrameFile(1, tmp_path / "1.jpg").scaled(320, 240)
+
+
+@pytest.mark.parametrize("count", [10**9, 999_999_999_999, 10**300])
+def test_a_list_that_promises_far_too_many_frames(layout, count):
+    write_lists(layout, f"v {count} 25\n")
+    (skipped,) = find_videos(layout, "Movie50").skipped
+    assert f"41.jpg, though the fold list promises {count} frames ({count - N_FRAMES} are missing)" in skipped.reason
+
+
+@pytest.mark.parametrize("table", ["annotations/Movie50/v/v.csv", "fold_lists/Movie50_list_test_fps.txt"])
+def test_a_pipe_is_no_table(layout, table):
+    (layout / table).unlink()
+    os.mkfifo(layout / table)
+    with pytest.raises(UserError, match="not a file"):
+        prepare("movie50", layout, layout.parent / "records", strict=True)
 
 
 def test_frames_may_change_their_size(layout, tmp_path):
