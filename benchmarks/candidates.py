@@ -5,7 +5,8 @@
     flat    the state and the gradients of small parameters are one array for each group of the optimizer, and the
             statistics of batch normalization one array: few kernels update them and look for what is not finite
     onepass batch normalization takes mean and variance in one pass over the activations, about one of their values
-    pool    the pool after the stem keeps which of its 27 inputs was the largest, and its gradient reads that alone
+    pool    the pool after the stem keeps which of its 27 inputs was the largest, and its gradient reads that alone; in
+            bfloat16
     layout  the gradient of what an attention module takes keeps time before height and width in memory; left alone, XLA
             puts time next to the channels there and back again afterwards
 
@@ -77,7 +78,7 @@ def _applied(names: Collection[str]) -> Iterator[None]:
         if "onepass" in names:
             stack.enter_context(mock.patch.object(batch_norm, "moments", moments_in_one_pass))
         if "pool" in names:
-            stack.enter_context(mock.patch.object(pool, "cubes", indexed_cubes))
+            stack.enter_context(mock.patch.object(pool, "cubes", _cubes))
         if "layout" in names:
             plain = DAM.__call__
             stack.enter_context(mock.patch.object(DAM, "__call__", lambda dam, x: plain(dam, in_order(x))))
@@ -94,27 +95,34 @@ def moments_in_one_pass(x: jax.Array, platform: str | None = None) -> tuple[jax.
     return shift + mean, jnp.maximum(square - jnp.square(mean), 0.0)
 
 
+def _cubes(x: jax.Array, plain: Callable[[jax.Array], jax.Array] = pool.cubes) -> jax.Array:
+    return indexed_cubes(x) if x.dtype == jnp.bfloat16 else plain(x)
+
+
 @jax.custom_vjp
 def indexed_cubes(x: jax.Array) -> jax.Array:
-    """`pool.cubes`."""
+    """`pool.cubes` of bfloat16; of two zeros the positive one is larger here."""
     return _cubes_and_taps(x)[0]
 
 
 def _cubes_and_taps(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The maxima, and of each the place in its window: 9 t + 3 h + w, each from 0 to 2."""
-    sizes = x.shape[1:4]
-    x = jax.lax.pad(x, jnp.asarray(-jnp.inf, x.dtype), ((0, 0, 0), *((1, 0, 0),) * 3, (0, 0, 0)))
-    best = taps = None
+    """The maxima, and of each the place in its window: 9 t + 3 h + w, each from 0 to 2.
+
+    A value and its place are one integer, so that 27 of them are compared in one pass: XLA on GPU splits a chain that
+    uses each partial result twice, and every part reads all of `x`.
+    """
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint16).astype(jnp.uint32)
+    rank = jnp.where(bits < 0x8000, bits | 0x8000, bits ^ 0xFFFF)  # in the order of the numbers
+    rank = jnp.where(bits & 0x7FFF > 0x7F80, 0xFFFF, rank)  # NaN is the largest
+    keys = jax.lax.pad(rank << 16, jnp.uint32(0), ((0, 0, 0), *((1, 0, 0),) * 3, (0, 0, 0)))
+    best = jnp.uint32(0)
     for place, start in enumerate(itertools.product(range(3), repeat=3)):
-        window = tuple(slice(s, s + size, 2) for s, size in zip(start, sizes, strict=True))
-        value = x[(slice(None), *window)]
-        if best is None or taps is None:
-            best, taps = value, jnp.zeros(value.shape, jnp.uint8)
-        first = (best >= value) | jnp.isnan(best)
-        best, taps = jnp.where(first, best, value), jnp.where(first, taps, np.uint8(place))
-    assert best is not None
-    assert taps is not None
-    return best, taps
+        window = tuple(slice(s, s + size, 2) for s, size in zip(start, x.shape[1:4], strict=True))
+        best = jnp.maximum(best, keys[(slice(None), *window)] | np.uint32(26 - place))
+    rank = best >> 16
+    bits = jnp.where(rank < 0x8000, rank ^ 0xFFFF, rank ^ 0x8000)
+    y = jax.lax.bitcast_convert_type(bits.astype(jnp.uint16), jnp.bfloat16)
+    return y, (26 - (best & 31)).astype(jnp.uint8)
 
 
 def _moved(x: jax.Array, axis: int, by: int, fill: Any) -> jax.Array:

@@ -50,7 +50,7 @@ training() {
 }
 part() {
     case $1 in
-    kernels) run 270 kernels benchmarks.step_kernels --variants=base,$all,pool,flat,onepass,layout ;;
+    kernels) run 270 kernels benchmarks.step_kernels --variants=base,$all,pool,flat,onepass,layout,flat+pool ;;
     training) training 200 training --batches=64 --dtypes=bfloat16 ;;
     training_tf32) training 240 training_tf32 --batches=64 --dtypes=float32 ;;
     kernels_128) run 150 kernels_128 benchmarks.step_kernels --batch=128 --variants=base,$all ;;
