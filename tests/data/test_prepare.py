@@ -219,7 +219,7 @@ def test_one_bad_film_does_not_stop_the_others(films, tmp_path):
     (source / "alone.keyshots.csv").write_text("start_s,end_s\n")
     encode(source / "short.mkv", [numbered(1)] * 20)
     (source / "short.keyshots.csv").write_text("start_s,end_s\n")
-    encode(source / "deaf.wav", sound=np.zeros((1, 1000), np.float32))
+    encode(source / "deaf.wav", sound=np.zeros((1, 1000), np.float32)).rename(source / "deaf.mkv")
     (source / "deaf.keyshots.csv").write_text("start_s,end_s\n")
     (source / ".hidden").write_text("")
     manifest = prepare("movies", source, tmp_path / "records")
@@ -231,7 +231,7 @@ def test_one_bad_film_does_not_stop_the_others(films, tmp_path):
         "badly.mkv": "line 2",
         "alone.keyshots.csv": "no film",
         "short": "20 frames hold no clip; the first one needs frames up to 33",
-        "deaf.wav": "no picture",
+        "deaf.mkv": "no picture",
     }.items():
         assert reason in reasons.pop(video)
     assert not reasons
@@ -543,11 +543,11 @@ def test_the_command_explains_a_mistake_in_one_line(tmp_path):
 def test_text_beside_a_film_is_no_film(films, tmp_path):
     """FFmpeg plays any text as a film of a terminal, whatever its name."""
     source = folder_of(films, tmp_path / "source", "a")
-    for name in ("a.asc", "README.txt", "a.nfo"):
+    for name in ("a.asc", "README.txt", "a.nfo", "b.mp4"):
         (source / name).write_text("What this folder holds.\n" * 40)
     manifest = prepare("movies", source, tmp_path / "records")
     assert [(video["video"], sum(video["clips"].values())) for video in manifest["videos"]] == [("a", 4)]
-    assert {skipped["video"] for skipped in manifest["skipped"]} == {"a.asc", "README.txt", "a.nfo"}
+    assert {skipped["video"] for skipped in manifest["skipped"]} == {"b.mp4"}  # the others are not called films
 
 
 def test_a_link_cannot_be_the_output(films, tmp_path):
