@@ -79,24 +79,28 @@ def working_place(target: Path, kind: str) -> Iterator[Path]:
         lock = _enter(place, target)
         try:
             _check_ours(place)
-            with stopping.undone(functools.partial(_remove_if_empty, place, made)):
+            with stopping.undone(functools.partial(_leave, place, made)):
                 yield place
         finally:
-            _remove_if_empty(place, [])
+            _leave(place)
             _release(lock)
     finally:
-        _remove_if_empty(place, made)
+        _remove_empty(made)
 
 
-def _remove_if_empty(place: Path, made: Sequence[Path]) -> None:
-    """Removes a working place that holds nothing but its lock, and the directories that were made for it."""
+def _leave(place: Path, made: Sequence[Path] = ()) -> None:
+    """Removes a working place that this process holds if nothing but the lock is in it, and then empty directories."""
     with contextlib.suppress(OSError):  # a disk that is read-only by now; the next process may be in it already
         if os.listdir(place) == [_LOCK]:
             os.unlink(place / _LOCK)
             place.rmdir()
-    for parent in made:
+    _remove_empty(made)
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in folders:
         with contextlib.suppress(OSError):
-            parent.rmdir()
+            folder.rmdir()
 
 
 @contextlib.contextmanager
