@@ -57,7 +57,6 @@ def main(config: Config) -> None:
     if not (_CHECKPOINT.value or _SCORES.value or _ANNOTATIONS.value):
         raise UserError("--checkpoint is missing, or --annotations, to test other --scores (--help lists all options)")
     command.require(_OUTPUT)
-    command.require_checkpoint(*_CHECKPOINT.value)
     table, failed = _test_files(config) if _SCORES.value or _ANNOTATIONS.value else _test_checkpoints(config)
     print(table)
     print(f"written to {_OUTPUT.value}")
@@ -68,13 +67,14 @@ def main(config: Config) -> None:
 
 
 def _test_checkpoints(config: Config) -> tuple[str, dict[str, str]]:
-    from avmsnet_jax.evaluation import movie50, trial, users  # seconds to import: not for --help or a missing flag
-
     if _SPLITS.value:
         raise UserError(
             "--splits is a file that divides --annotations, and a checkpoint is tested on prepared records, which "
             "prepare_data.py --splits has divided; leave it out, and choose a part of them by --split"
         )
+    command.require_checkpoint(*_CHECKPOINT.value)
+    from avmsnet_jax.evaluation import movie50, trial, users  # seconds to import: not for --help or a missing file
+
     output = Path(_OUTPUT.value)
     protocol = _PROTOCOL.value or users.protocol_of(config)
     if protocol != "movie50":

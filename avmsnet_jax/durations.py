@@ -8,6 +8,7 @@ _UNITS_S = {
     **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1.0),
     **dict.fromkeys(("ms", "msec", "millisecond", "milliseconds"), 0.001),
 }
+_LONGEST = 60  # characters
 _NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)"
 _PART = re.compile(rf"({_NUMBER})\s*([a-z]+)\s*")
 _CLOCK = re.compile(r"(?:([0-9]{1,4}):)?([0-9]{1,4}):([0-9]{1,2}(?:[.,][0-9]*)?)")
@@ -27,6 +28,8 @@ def parse(text: str) -> float:
         return float(text)
     except ValueError:
         pass
+    if len(text) > _LONGEST:  # the patterns below take time that grows faster than the text
+        raise ValueError("too long for a duration")
     if clock := _CLOCK.fullmatch(text):
         hours, minutes = int(clock[1] or 0), int(clock[2])
         seconds = float(clock[3].replace(",", "."))

@@ -207,9 +207,9 @@ def _enter(place: Path, target: Path) -> int:
     while True:
         with contextlib.suppress(FileExistsError):
             place.mkdir(mode=0o700)
-        if not stat.S_ISDIR(os.lstat(place).st_mode):
-            raise _not_ours(place, "is no folder")
         try:
+            if not stat.S_ISDIR(os.lstat(place).st_mode):
+                raise _not_ours(place, "is no folder")
             found = os.listdir(place)
             # A process that was killed as it began leaves nothing, or an empty lock and nothing else.
             if found and found != [_LOCK] and not _is_marked(place / _LOCK):
@@ -237,7 +237,7 @@ def _check_ours(place: Path) -> None:
 
 
 def _not_ours(path: Path, why: str) -> UserError:
-    return UserError(f"{path} {why}, and unfinished work would go there; move it away, or choose another output")
+    return UserError(f"{path} is needed for unfinished work, but {why}; move it away, or choose another output")
 
 
 def _is_marked(path: Path) -> bool:

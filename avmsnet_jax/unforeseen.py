@@ -25,16 +25,19 @@ def report(error: BaseException, folder: Path | None = None, name: str = "avmsne
 
 def written(what: str, trace: str, folder: Path | None, name: str) -> str:
     """As `report`, of an error that another process described: `what` by `describe`, and its traceback."""
-    for place in (folder, Path(tempfile.gettempdir())):
-        if place is None:
-            continue
+    for wanted in (folder, None) if folder else (None,):
+        path = None
         try:
+            place = wanted or Path(tempfile.gettempdir())  # raises where there is none
             place.mkdir(parents=True, exist_ok=True)
             prefix = f"{os.fsencode(name)[:100].decode('utf-8', 'ignore')}.error."
             descriptor, path = tempfile.mkstemp(prefix=prefix, suffix=".log", dir=place)
             with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(trace)
         except OSError:
+            if path:  # the disk is full
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
             continue
         return f"{UNEXPECTED}: {what}; the traceback is in {path}"
     return f"{UNEXPECTED}: {what}; no place could be found for the traceback"

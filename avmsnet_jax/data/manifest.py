@@ -13,6 +13,7 @@ from avmsnet_jax.errors import UserError
 MOST_BYTES = 100_000_000  # of a JSON file beside the records: 200,000 films
 REMEDY = "it is damaged or of another version: prepare the data again"
 _MOST = 10**8  # frames of a film, clips of a split: more than any that is real, and what fits into memory
+_MOST_PIXELS = 10**8  # of all frames of a clip, which bounds what a record may be unpacked to
 
 
 def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
@@ -67,8 +68,8 @@ def _check(manifest: Any) -> None:
     """Raises KeyError, ValueError, TypeError or AttributeError where something that is read is not as expected."""
     _texts([manifest["dataset"], manifest["records"]])
     settings = manifest["settings"]
-    whole(settings["frames"], 1, 10_000)
-    whole(settings["frame_size"], 1, 10_000)
+    frames, size = whole(settings["frames"], 1, 10_000), whole(settings["frame_size"], 1, 10_000)
+    whole(frames * size**2, 1, _MOST_PIXELS)
     whole(settings.get("spacing", 1), 1)
     _texts(manifest["splits"])
     for split in manifest["splits"].values():

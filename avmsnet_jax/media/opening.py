@@ -37,7 +37,6 @@ _FILM_FORMATS = (
         "dv",
         "nsv",
         "wtv",
-        "pva",
     ),
     *("pva", "ty", "dhav", "mtv", "swf", "yuv4mpegpipe", "gif", "apng", "jpegxl_anim", "r3d", "cine", "ser", "flic"),
     *("4xm", "anm", "bethsoftvid", "bfi", "bink", "cdxl", "dxa", "ea", "film_cpk", "idcin", "ipu", "mm", "mv", "rl2"),

@@ -24,6 +24,7 @@ _WRAPS = ("mpegts", "mpeg")
 _SMOOTH_S = 0.1  # sound that starts no farther from the end of the packet before goes on with it
 _BESIDE_S = 2.0  # how far apart picture and sound of one moment lie in a file
 _HELD_S = 10.0  # sound that waits for the picture's next packet, at most
+_MOST_HELD = 5000  # packets of it, as those of some files have no duration
 
 
 @dataclasses.dataclass
@@ -128,7 +129,7 @@ class FilmClock:
                 stamp, duration = _stamp(packet), _duration(packet)
                 waiting.append(_Waiting(packet, stamp, duration, place, self._hear(stamp, duration)))
                 held_s += duration
-            while waiting and (held_s > _HELD_S or self._is_placed(waiting[0])):
+            while waiting and (held_s > _HELD_S or len(waiting) > _MOST_HELD or self._is_placed(waiting[0])):
                 held_s -= waiting[0].duration_s
                 yield from self._placed(waiting.popleft())
         while waiting:

@@ -152,7 +152,7 @@ class _Weights(NamedTuple):
     def of(cls, directory: str) -> "_Weights":
         """The checkpoint that a directory stands for now: a training run that goes on will have others."""
         found = checkpoint.find(directory)
-        states = [path.stat() for path in sorted(found.rglob("*"))]
+        states = [path.lstat() for path in sorted(found.rglob("*"))]
         return cls(str(found), tuple((state.st_ino, state.st_mtime_ns) for state in states))
 
 
@@ -180,6 +180,10 @@ def _summarized(config: Config, weights: _Weights, overwrite: bool, film: Path, 
     with staged(folder) as stage:
         network = _network(weights, config.mesh.data, config.mesh.fsdp, config.summarize.batch_size)
         summary = summarize_film(film, network, config, stage, _facts(config, weights.directory), folder)
+        if taken(folder):  # by now: watching takes long
+            if not overwrite:
+                raise UserError(f"{folder} appeared while {film.name} was watched; move it away, and start again")
+            _check_replaceable(folder)
     chosen = sum(shot.chosen for shot in summary.shots)
     lengths = f"{clock(round(summary.length_s))} of {clock(round(summary.scores.duration_s))}"
     return Outcome(film, folder, account=f"{lengths} in {chosen} shot{'s' * (chosen > 1)}")

@@ -31,7 +31,7 @@ def evaluated(small_config, networks, tmp_path, monkeypatch):
             for number, (score, label) in enumerate(rows)
         ]
         monkeypatch.setattr(movie50, "score_split", lambda *_: clips)
-        monkeypatch.setattr(movie50.checkpoint, "load", lambda _: types.SimpleNamespace(config=None))
+        monkeypatch.setattr(movie50.checkpoint, "load", lambda _, finite: types.SimpleNamespace(config=None))
         monkeypatch.setattr(small_config.eval, "threshold", threshold)
         metrics = movie50.evaluate(small_config, networks[0], "test", tmp_path / "out")
         assert metrics == json.loads((tmp_path / "out" / "metrics.json").read_text())

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from avmsnet_jax import durations
+from avmsnet_jax import durations, unforeseen
 from avmsnet_jax.data import clips
 from avmsnet_jax.data.sources import UNLABELLED, Collection, Skipped, Video
 from avmsnet_jax.data.sources.tables import read_labels, read_rows, shown
@@ -154,6 +154,8 @@ def _films_in(folder: Path, split: str) -> tuple[list[Film], list[Skipped]]:
             films[path.stem] = _film(path, tables.get(path.stem, ()), split)
         except UserError as error:
             skipped.append(Skipped(path.name, str(error)))
+        except Exception as error:
+            skipped.append(Skipped(path.name, unforeseen.report(error, name=path.stem)))
     stems = {path.stem for path in candidates}
     for stem, paths in tables.items():
         if stem not in stems:
@@ -208,7 +210,7 @@ def _with_test_stretch(film: Film, test_fraction: float, frames: int, spacing: i
 
 def _key_times(film: Film, frames: int, spacing: int) -> list[float]:
     """When the key clips of a film are labelled, seconds."""
-    n_frames = film.expected_frames or video.count_frames(film.path)
-    labelled = [clips.label_frame(centre) for centre in clips.centres(n_frames, frames, spacing)]
+    n_frames = video.count_frames(film.path)
+    labelled = [clips.label_frame(centre, spacing) for centre in clips.centres(n_frames, frames, spacing)]
     times = [(frame, clips.frame_time(frame, film.fps)) for frame in labelled]
     return [time for frame, time in times if film.label(frame, time) == 1]

@@ -20,6 +20,7 @@ from avmsnet_jax.media import audio
 
 # By name: of the others that Pillow knows, some start another program, as EPS does Ghostscript.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_MOST_FRAMES = 10**8  # of a video
 _MOST_PIXELS = 80_000_000  # 8K has 33 million; below the number at which Pillow warns
 
 
@@ -157,8 +158,8 @@ def _read_fold_list(path: Path) -> list[tuple[int, str, int, float]]:
             n_frames, fps = int(count), float(rate)
         except ValueError:
             raise UserError(f"{place} is not: video n_frames fps") from None
-        if n_frames < 1 or not 0 < fps < math.inf:
-            raise UserError(f"{place} needs at least 1 frame, and more than 0 frames a second")
+        if not 1 <= n_frames <= _MOST_FRAMES or not 0 < fps < math.inf:
+            raise UserError(f"{place} needs 1 to {_MOST_FRAMES:,} frames, and more than 0 frames a second")
         if not is_file_name(name):
             raise UserError(f"{place}: the video's name must be the plain name of its folder, without a path")
         videos.append((number, name, n_frames, fps))

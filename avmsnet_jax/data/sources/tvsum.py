@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from avmsnet_jax import hdf5_file
+from avmsnet_jax import hdf5_file, unforeseen
 from avmsnet_jax.data.sources import Collection, Skipped, is_file_name
 from avmsnet_jax.data.sources.folds import find_folds
 from avmsnet_jax.data.sources.judged import JudgedVideo, files_below, film_of
@@ -66,6 +66,9 @@ def find_videos(source: Path, splits: Path | None = None) -> Collection:
             fps = float(video.read_info(path).fps)
         except UserError as error:
             skipped.append(Skipped(item.name, str(error)))
+            continue
+        except Exception as error:
+            skipped.append(Skipped(item.name, unforeseen.report(error, name=item.name)))
             continue
         said = {
             "user_scores": item.user_scores,
