@@ -160,6 +160,7 @@ class _Watch:
         self._index, self._count = jax.process_index(), jax.process_count()
         self._ended = threading.Event()
         self._once = threading.Lock()  # the first to say why is the one that is heard
+        self._showing = threading.Lock()
         try:
             if folder.is_symlink():
                 raise UserError(f"{folder} is a link; remove it, or choose another --workdir")
@@ -173,6 +174,7 @@ class _Watch:
     def leave(self, reason: str, status: int) -> None:
         """Says why this process ends, to the terminal and to the others, and ends it."""
         with self._once:
+            self._ended.set()
             with contextlib.suppress(OSError):
                 self._show(f"failed {reason}")
             program = sys.argv[0].rsplit("/", 1)[-1]
@@ -198,10 +200,13 @@ class _Watch:
     def _show(self, sign: str) -> None:
         # A new file, renamed: a link in its place is not followed, and nobody reads half a sign.
         unfinished = self._folder / f".{self._index}"
-        unfinished.unlink(missing_ok=True)
-        with open(unfinished, "x", encoding="utf-8") as file:
-            file.write(sign)
-        os.replace(unfinished, self._folder / str(self._index))
+        with self._showing:
+            if self._ended.is_set() and sign.isdecimal():
+                return  # the last word stands
+            unfinished.unlink(missing_ok=True)
+            with open(unfinished, "x", encoding="utf-8") as file:
+                file.write(sign)
+            os.replace(unfinished, self._folder / str(self._index))
 
     def _sign_of(self, peer: int) -> str:
         try:

@@ -39,12 +39,13 @@ def note(config: Config, found: Path, fold: int, split: str) -> tuple[bool, str]
     """
     run = _run(found)
     if run is None:
-        return False, _MAYBE_SEEN if split == "train" else ""
+        return False, _MAYBE_SEEN if split in ("train", "whole") else ""
     if not _same_records(config, run, found):
         return False, ""
     if run.data.train_split in (split, "whole"):
         return True, SEEN
-    if folds := annotations.folds_of_records(Path(config.data.dir)):
+    folds = annotations.folds_of_records(Path(config.data.dir))
+    if fold < len(folds):
         _check_apart(run, found, folds, fold, split)
     return False, ""
 
@@ -65,7 +66,7 @@ def _same_records(config: Config, run: Config, found: Path) -> bool:
     if Path(run.data.dir).resolve() == Path(config.data.dir).resolve():
         return True
     try:
-        position = json_file.read(found / "position" / "metadata", "")
+        position = json_file.read(found / "position" / "metadata", "", most_bytes=100_000)
         whole = pipeline.open_split(config.data.dir, run.data.train_split, None, run.data.fold)
         records, _ = pipeline.hold_out(whole, run.data.validation_fraction, run.train.seed)
     except (OSError, ValueError, UserError):  # of another kind, or not known

@@ -45,9 +45,10 @@ def _unfinished(directory: Path) -> list[Path]:
     found = []
     for path in directory.glob("*.orbax-checkpoint-tmp*"):
         if re.fullmatch(r"\d+\.orbax-checkpoint-tmp(-\d+)?", path.name) and path.is_dir():
-            items = {entry.name.split(".")[0] for entry in path.iterdir()}
-            if not items or items & {*_ITEM_NAMES, "_CHECKPOINT_METADATA"}:
-                found.append(path)
+            with contextlib.suppress(FileNotFoundError):  # Orbax's threads may be at work on it
+                items = {entry.name.split(".")[0] for entry in path.iterdir()}
+                if not items or items & {*_ITEM_NAMES, "_CHECKPOINT_METADATA"}:
+                    found.append(path)
     return found
 
 
@@ -60,10 +61,11 @@ class Checkpoints:
     def __init__(self, directory: Path, config: Config):
         self.directory = directory
         self._config = config
-        _check_ours(directory)
         if hosts.is_first():
+            _check_ours(directory)
             for unfinished in _unfinished(directory):  # a kill in the middle of a save leaves one
                 remove(unfinished)
+        hosts.wait_for_all("unfinished checkpoints are removed")
         # The step and average precision of the best so far, None where none was validated.
         self.best: tuple[int, float] | None = None
         self._manager = ocp.CheckpointManager(
@@ -167,7 +169,11 @@ class Checkpoints:
         rest = _rest(described)
         leaves = _numbered(rest)
         arrays = checkpoint.read_item(place / TRAINING, leaves, f"{place}: not the state of this run")
-        placed = [jax.device_put(arrays[name], leaf.sharding) for name, leaf in leaves.items()]
+        # Each process places its own parts. `device_put` would compare the whole arrays of all processes.
+        placed = [
+            jax.make_array_from_callback(leaf.shape, leaf.sharding, arrays[name].__getitem__)
+            for name, leaf in leaves.items()
+        ]
         count, opt_state, weights = jax.tree.unflatten(jax.tree.structure(rest), placed)
         documents = {item: ocp.args.JsonRestore() for item in (POSITION, FINGERPRINT)}
         found = self._manager.restore(step, args=ocp.args.Composite(**documents))

@@ -257,19 +257,19 @@ def _parsed(line: bytes, path: Path) -> dict[str, Any] | None:
         return None
     if not isinstance(found, dict) or not isinstance(found.get("step"), int):
         return None
-    # Either the line of `Log.write` or that of `Log.validated`.
-    rates, validation = found.get("learning_rate"), found.get("validation")
-    whole = _are_numbers(rates, ()) and isinstance(found.get("loss"), float | int)
-    return found if whole or _are_numbers(validation, ("loss", "average_precision")) else None
+    # Either the line of `Log.write` or that of `Log.validated`, in which all but the loss may have no value.
+    rates, losses, validation = found.get("learning_rate"), found.get("losses", []), found.get("validation")
+    whole = _are_numbers(rates) and isinstance(found.get("loss"), float | int)
+    whole &= isinstance(losses, list) and all(isinstance(loss, float | int) for loss in losses)
+    if isinstance(validation, dict) and isinstance(validation.get("loss"), float | int):
+        known = {name: value for name, value in validation.items() if value is not None}
+        whole |= "average_precision" in validation and _are_numbers(known)
+    return found if whole else None
 
 
-def _are_numbers(values: Any, needed: tuple[str, ...]) -> bool:
-    """Whether this is a dictionary of numbers, with certain ones among them."""
-    return (
-        isinstance(values, dict)
-        and all(isinstance(value, float | int) for value in values.values())
-        and all(name in values for name in needed)
-    )
+def _are_numbers(values: Any) -> bool:
+    """Whether this is a dictionary of numbers."""
+    return isinstance(values, dict) and all(isinstance(value, float | int) for value in values.values())
 
 
 def _forget_after(step: int, path: Path) -> None:

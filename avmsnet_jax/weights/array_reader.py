@@ -29,12 +29,16 @@ from avmsnet_jax import json_file
 
 _LIST = "_METADATA"  # Orbax's list of the arrays, JSON
 _LIST_BYTES = 2**24  # a network's has 100 kB
-_NODE = re.compile(rb"\x0c\xdb(?:\x3a\x2a|\x20\xde|\x12\x34).{8}\x00\x01", re.DOTALL)  # magic, length, version, zstd
+# The start of a node: magic, length, version 0, zstd. The two numbers may be written longer than needed.
+_NODE = re.compile(
+    rb"\x0c\xdb(?:\x3a\x2a|\x20\xde|\x12\x34).{8}(?:\x80{1,4}\x00|\x00)(?:\x81\x80{0,3}\x00|\x01)", re.DOTALL
+)
 _NODE_BYTES = 2**23  # of one node of the B-tree, unpacked: what tensorstore itself makes at most
+_LEAST_BYTES = 2**12  # what a node counts at least, or a file of empty ones would be measured for hours
 _NODES_BYTES = 2**26  # of all nodes of an item; a network's have 100 kB
 _MOST_CHUNKS = 2**12  # of an array: each device that held a part of it wrote its own
 _MOST_RATIO = 100  # of an item's arrays to its files; trained weights hardly shrink
-_UNASKED_BYTES = 2**26  # that arrays may have whatever the ratio
+_UNASKED_BYTES = 2**31  # that arrays may have whatever the ratio: the state of the published network, even all zeros
 
 _DTYPES = {np.dtype(code).str: np.dtype(code) for code in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?")}
 _DTYPES["bfloat16"] = np.dtype(ml_dtypes.bfloat16)
@@ -157,20 +161,22 @@ def _check_nodes(files: list[Path]) -> None:
         if not path.stat().st_size:
             continue
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            for node in _NODE.finditer(data):
+            at = 0
+            while node := _NODE.search(data, at):
+                at = node.start() + 1  # the next may begin within what only looks like one
                 size = _unpacked_size(data[node.end() : node.end() + _NODE_BYTES])
-                total += size
+                total += max(size, _LEAST_BYTES)
                 if size > _NODE_BYTES or total > _NODES_BYTES:
                     raise ValueError(f"{path.name} unpacks to more than it can hold")
 
 
 def _unpacked_size(data: bytes) -> int:
-    """The size of a zstd frame's contents, counted no further than needed; 0 for what is none."""
+    """The size of a zstd frame's contents, counted no further than needed; too large for what is none."""
     try:
         with zstandard.ZstdDecompressor().stream_reader(data) as reader:
             return len(reader.read(_NODE_BYTES + 1))
-    except zstandard.ZstdError:
-        return 0
+    except zstandard.ZstdError:  # in values, what looks like the start of a node comes by chance once in 10^14 bytes
+        return _NODE_BYTES + 1
 
 
 def _unpack(data: bytes, room: memoryview) -> None:

@@ -11,7 +11,6 @@ steps is chosen, and others that nothing here reads (optimiser, data position).
 """
 
 import contextlib
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -220,7 +219,7 @@ def validation_of(checkpoint: Path) -> float | None:
         precision = json_file.read(source, _REMEDY, most_bytes=_CONFIG_BYTES)["average_precision"]
     except (OSError, ValueError, KeyError, TypeError, UserError):
         return None
-    return precision if isinstance(precision, float | int) and math.isfinite(precision) else None
+    return float(precision) if type(precision) in (float, int) and 0 <= precision <= 1 else None
 
 
 def write(
