@@ -48,9 +48,9 @@ def evaluate(config: Config, directory: str, split: str, output: Path) -> dict[s
     """
     report.check_free(output)
     found = checkpoint.find(directory)
+    known, note = seen.note(config, found, config.data.fold, split)
     model = checkpoint.load(directory, finite=True)
     records = pipeline.open_split(config.data.dir, split, model.config, config.data.fold)
-    known, note = seen.note(config, found, config.data.fold, split)
     with staged(output.absolute()) as stage:  # before the scoring: a place that cannot be written is known at once
         clips = score_split(config, model, records)
         threshold, origin = choose_threshold(config, model, config.data.fold, clips)
