@@ -44,12 +44,15 @@ def test_a_stop_is_heard_in_the_middle_of_a_call(environment, tmp_path, how, whe
     place = tmp_path / "new" / "place"
     command = [sys.executable, "-c", PROGRAM, str(place), where]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "begun\n"
-    time.sleep(0.2)
-    process.send_signal(how)
-    began = time.monotonic()
-    _, errors = process.communicate(timeout=30)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        time.sleep(0.2)
+        process.send_signal(how)
+        began = time.monotonic()
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()  # or a failure would leave it running for ever
     assert time.monotonic() - began < 10  # 2 s where the machine is not busy
     assert process.returncode == 130
     assert errors == "-c: interrupted\n"
