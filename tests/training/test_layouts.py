@@ -125,7 +125,7 @@ def test_devices_that_cannot_be_arranged():
     config = configured()
     mesh = jax.sharding.AbstractMesh((1, 5), ("data", "fsdp"))
     with pytest.raises(UserError, match=r"mesh.fsdp is 5, which does not divide the 32 rows of the first linear layer"):
-        describe(config, make_optimizer(config, 5), mesh)
+        describe(config, make_optimizer(config, 5), mesh, "cpu")
 
 
 if __name__ == "__main__":
