@@ -93,7 +93,7 @@ def _of_movie(path: Path) -> str:
     """Of its pictures and sound, decoded: a newer FFmpeg may write another header."""
     digest = hashlib.sha256()
     with av.open(str(path)) as container:
-        for frame in container.decode():
+        for frame in container.decode(*container.streams.video, *container.streams.audio):
             digest.update(frame.to_ndarray().tobytes())
     return digest.hexdigest()[:16]
 
