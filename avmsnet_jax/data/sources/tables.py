@@ -4,6 +4,7 @@ import csv
 import io
 from pathlib import Path
 
+from avmsnet_jax import regular_file
 from avmsnet_jax.data.sources import COUNT_SLACK
 from avmsnet_jax.errors import UserError
 
@@ -25,7 +26,8 @@ def read_text(path: Path, what: str, remedy: str, form: str = "UTF-8 text") -> s
       UserError: the file is missing, no regular file, too large or no such text.
     """
     try:
-        if path.exists() and not path.is_file():
+        regular_file.check(path)
+        if path.is_dir():
             reason = "not a file"
         elif path.stat().st_size > MOST_BYTES:
             reason = f"more than {MOST_BYTES / 1e6:.0f} MB"

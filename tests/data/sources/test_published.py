@@ -140,9 +140,8 @@ def test_lists_as_editors_write_them(tmp_path):
         ("v 40.5 25", "is not: video n_frames fps"),
         ("v forty 25", "is not: video n_frames fps"),
         ("v 40 25fps", "is not: video n_frames fps"),
-        (f"v {'9' * 310} 25", "needs 1 to 100,000,000 frames"),
-        ("v 0 25", "needs 1 to 100,000,000 frames"),
-        ("v -40 25", "needs 1 to 100,000,000 frames"),
+        ("v 0 25", "needs at least 1 frame"),
+        ("v -40 25", "needs at least 1 frame"),
         ("v 40 0", "more than 0 frames a second"),
         ("v 40 -25", "more than 0 frames a second"),
         ("v 40 nan", "more than 0 frames a second"),
@@ -302,7 +301,7 @@ def test_pictures_of_far_too_many_pixels(tmp_path, width, height):
         FrameFile(1, tmp_path / "1.jpg").scaled(320, 240)
 
 
-@pytest.mark.parametrize("count", [10**9, 999_999_999_999, 10**300])
+@pytest.mark.parametrize("count", [10**9, 999_999_999_999, 10**320])
 def test_a_list_that_promises_far_too_many_frames(layout, count):
     write_lists(layout, f"v {count} 25\n")
     (skipped,) = find_videos(layout, "Movie50").skipped
@@ -313,7 +312,7 @@ def test_a_list_that_promises_far_too_many_frames(layout, count):
 def test_a_pipe_is_no_table(layout, table):
     (layout / table).unlink()
     os.mkfifo(layout / table)
-    with pytest.raises(UserError, match="not a file"):
+    with pytest.raises(UserError, match="is a pipe"):
         prepare("movie50", layout, layout.parent / "records", strict=True)
 
 
