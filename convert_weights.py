@@ -11,7 +11,7 @@ every key in DIR/report.json. The second writes a PyTorch state dict with the pu
 from absl import flags
 
 from avmsnet_jax import command
-from avmsnet_jax.errors import UserError
+from avmsnet_jax.errors import UserError, printable_lines
 
 _SOURCE = flags.DEFINE_multi_string("source", None, "weight file to read; give it again to lay another over it")
 _OUTPUT = flags.DEFINE_string("output", None, "directory to leave the checkpoint in; must not exist or be empty")
@@ -47,7 +47,7 @@ def main(_: list[str]) -> None:
         report = convert.convert(
             _SOURCE.value, _OUTPUT.value, visual_only=_VISUAL_ONLY.value, allow_nonfinite=_ALLOW_NONFINITE.value
         )
-        print(convert.summary(report))
+        print(printable_lines(convert.summary(report)))
         print(f"wrote {_OUTPUT.value}; what became of each key is in {_OUTPUT.value}/{convert.REPORT}")
     else:
         if not (_CHECKPOINT.value and _EXPORT.value) or _VISUAL_ONLY.value or _ALLOW_NONFINITE.value:
@@ -55,7 +55,9 @@ def main(_: list[str]) -> None:
         command.require_checkpoint(_CHECKPOINT.value)
         from avmsnet_jax.weights import export
 
-        print(export.export(_CHECKPOINT.value, _EXPORT.value, keep_unpublished=_KEEP_UNPUBLISHED.value))
+        print(
+            printable_lines(export.export(_CHECKPOINT.value, _EXPORT.value, keep_unpublished=_KEEP_UNPUBLISHED.value))
+        )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from absl import flags
 
 from avmsnet_jax import command
 from avmsnet_jax.config import Config
-from avmsnet_jax.errors import UserError
+from avmsnet_jax.errors import UserError, printable, printable_lines
 
 _CHECKPOINT = flags.DEFINE_multi_string(
     "checkpoint", [], "a training run, one of its steps, or a converted checkpoint; one for each fold to test all folds"
@@ -58,11 +58,11 @@ def main(config: Config) -> None:
         raise UserError("--checkpoint is missing, or --annotations, to test other --scores (--help lists all options)")
     command.require(_OUTPUT)
     table, failed = _test_files(config) if _SCORES.value or _ANNOTATIONS.value else _test_checkpoints(config)
-    print(table)
+    print(printable_lines(table))
     print(f"written to {_OUTPUT.value}")
     if failed:
         for video, error in failed.items():
-            print(f"{video}: {error}", file=sys.stderr)
+            print(printable(f"{video}: {error}"), file=sys.stderr)
         raise UserError(f"{len(failed)} of the videos could not be tested or drawn in full; please report it")
 
 

@@ -23,6 +23,11 @@ def printable(text: str) -> str:
     return "".join(_escaped(letter) if unicodedata.category(letter) in _UNSAFE else letter for letter in text)
 
 
+def printable_lines(text: str) -> str:
+    """`printable` for a text of several lines, such as a table that holds names of films."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 _UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format, surrogate, line and paragraph separator
 _JOINERS = {"\u200c", "\u200d"}  # format characters that Persian, Indic scripts and emoji are spelled with
 

@@ -2,7 +2,7 @@
 
 import os
 
-from avmsnet_jax.errors import UserError, printable
+from avmsnet_jax.errors import UserError, printable, printable_lines
 
 
 def test_control_characters_and_undecodable_bytes_are_escaped():
@@ -19,3 +19,7 @@ def test_letters_of_all_scripts_stay():
 
 def test_a_message_is_one_line():
     assert str(UserError("cannot read a\nb.mp4;\n   \x1b[2Jtry again")) == "cannot read a b.mp4; \\x1b[2Jtry again"
+
+
+def test_the_lines_of_a_table_stay_lines():
+    assert printable_lines("film  score\na\x1b[31m  0.5\n") == "film  score\na\\x1b[31m  0.5\n"

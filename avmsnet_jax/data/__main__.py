@@ -18,7 +18,7 @@ from pathlib import Path
 from absl import flags
 
 from avmsnet_jax import command
-from avmsnet_jax.errors import UserError
+from avmsnet_jax.errors import UserError, printable_lines
 
 _SPLIT = flags.DEFINE_string("split", "", "which split to draw; empty = the first there is")
 _OUTPUT = flags.DEFINE_string("output", "", "where the sheet goes, a PNG; empty = only the account")
@@ -34,7 +34,7 @@ def main(directories: list[str]) -> None:
     directory, output = Path(directories[0]), Path(_OUTPUT.value)
     manifest = pipeline.read_manifest(directory)
     records = pipeline.open_split(directory, _SPLIT.value or next(iter(manifest["splits"])))
-    print(look.account(directory, len(records.template.get("scores", ()))), flush=True)
+    print(printable_lines(look.account(directory, len(records.template.get("scores", ())))), flush=True)
     if not _OUTPUT.value:
         return
     if output.is_dir():

@@ -31,7 +31,7 @@ from avmsnet_jax.data.sources import Collection, Skipped, Video, summe, tvsum
 from avmsnet_jax.data.sources.folds import Fold
 from avmsnet_jax.data.sources.movies import find_films
 from avmsnet_jax.data.sources.published import find_videos
-from avmsnet_jax.errors import UserError
+from avmsnet_jax.errors import UserError, printable
 from avmsnet_jax.staging import remove
 
 Spans = list[list[int]]  # half-open spans of record numbers
@@ -260,7 +260,7 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
 
     @staticmethod
     def _say(line: str) -> None:
-        tqdm.write(line, file=sys.stderr)
+        tqdm.write(printable(line), file=sys.stderr)
 
 
 class Movies(ClipRecords):
