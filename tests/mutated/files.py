@@ -1,7 +1,6 @@
 """Changes to score, label, annotation and weight files, records and checkpoints that know their formats."""
 
 import contextlib
-import csv
 import io
 import json
 import os
@@ -97,7 +96,8 @@ def _change_json(data: bytes, rng: random.Random, address: str) -> tuple[bytes, 
 
 
 def _change_csv(data: bytes, rng: random.Random, address: str) -> tuple[bytes, str]:
-    rows = list(csv.reader(io.StringIO(data.decode())))
+    # Not by the csv module, which refuses the long fields that an earlier change may have made.
+    rows = [line.split(",") for line in data.decode().splitlines()]
     row = rng.randrange(len(rows))
     column = rng.randrange(len(rows[row]) or 1)
     match rng.randrange(7):
