@@ -23,6 +23,8 @@ LOWEST_RATE, HIGHEST_RATE = 100, 6_000_000  # Hz: a second is held at a time; DS
 # one of them is worse than sound that is a little off: half a frame at 25 a second.
 _TOLERANCE_S = 0.02
 
+_LOUDEST = 64.0  # 36 dB above full scale, which float formats can hold
+
 # How much of a channel is heard left and right, of the two, by FFmpeg's names of channels.
 _HALF = 0.5**0.5
 _SHARES = {
@@ -230,7 +232,10 @@ def _channels(frame: av.AudioFrame, path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def _finite(sound: np.ndarray) -> np.ndarray:
-    return sound if np.isfinite(sound).all() else np.nan_to_num(sound, nan=0.0, posinf=1.0, neginf=-1.0)
+    """Sound without NaN, and no louder than any that is real: damaged floats may hold 1e38, which no encoder takes."""
+    if np.abs(sound).max(initial=0) <= _LOUDEST:  # false for NaN
+        return sound
+    return np.clip(np.nan_to_num(sound, nan=0.0, posinf=1.0, neginf=-1.0), -_LOUDEST, _LOUDEST)
 
 
 def _pieces(missing: int, longest: int) -> Iterator[int]:

@@ -88,6 +88,13 @@ def test_numbers_that_are_none_are_silence(tmp_path):
     np.testing.assert_allclose(waveform[99:105], [0.25, 0, 1, -1, 0.25, 0.25], atol=1e-6)
 
 
+def test_damaged_numbers_are_no_louder_than_any_sound(tmp_path):
+    sound = np.full((1, 3000), 40.0, np.float32)  # above full scale, as float formats may be
+    sound[0, 100:102] = 1e38, -3e38
+    waveform = read_waveform(encode(tmp_path / "a.wav", sound=sound))
+    np.testing.assert_allclose(waveform[99:103], [40, 64, -64, 40], atol=1e-4)
+
+
 @pytest.mark.parametrize(("picture_start_s", "sound_start_s"), [(0, 0.48), (0.48, 0), (1.0, 1.2)])
 def test_sound_and_picture_stay_together_when_one_starts_late(tmp_path, picture_start_s, sound_start_s):
     sound = np.zeros((1, 44100), np.float32)
