@@ -12,13 +12,12 @@ B-tree's nodes, are unpacked up to the size that they must have; what to compare
 import dataclasses
 import itertools
 import math
-import mmap
 import os
 import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
@@ -33,6 +32,9 @@ _LIST_BYTES = 2**24  # a network's has 100 kB
 _NODE = re.compile(
     rb"\x0c\xdb(?:\x3a\x2a|\x20\xde|\x12\x34).{8}(?:\x80{1,4}\x00|\x00)(?:\x81\x80{0,3}\x00|\x01)", re.DOTALL
 )
+_NODE_START_BYTES = 22  # that the expression matches at most
+_FILE_BYTES = 2**33  # Orbax begins another file at 2 GB
+_WINDOW_BYTES = 2**20  # searched at a time; a mapped file would count as memory
 _NODE_BYTES = 2**23  # of one node of the B-tree, unpacked: what tensorstore itself makes at most
 _LEAST_BYTES = 2**12  # what a node counts at least, or a file of empty ones would be measured for hours
 _NODES_BYTES = 2**26  # of all nodes of an item; a network's have 100 kB
@@ -85,6 +87,7 @@ class Item:
 
     def __init__(self, folder: Path, remedy: str):
         files = regular_files(folder)
+        listed = _listed(folder, remedy)
         _check_nodes(files)
         self._size = sum(path.stat().st_size for path in files)
         spec = {
@@ -92,7 +95,6 @@ class Item:
             "base": {"driver": "file", "path": f"{folder}/"},
             "cache_pool": {"total_bytes_limit": 4 * _NODES_BYTES},
         }
-        listed = _listed(folder, remedy)
         self._store = tensorstore.KvStore.open(spec).result()
         pending = {path: (name, self._store.read(f"{name}/.zarray")) for path, name in listed.items()}
         self.arrays = {
@@ -158,16 +160,25 @@ def _check_nodes(files: list[Path]) -> None:
     """Raises ValueError where the store's B-tree would unpack to more than any that Orbax wrote."""
     total = 0
     for path in files:
-        if not path.stat().st_size:
-            continue
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            at = 0
-            while node := _NODE.search(data, at):
-                at = node.start() + 1  # the next may begin within what only looks like one
-                size = _unpacked_size(data[node.end() : node.end() + _NODE_BYTES])
+        if path.stat().st_size > _FILE_BYTES:
+            raise ValueError(f"{path.name} has {path.stat().st_size:,} bytes, more than Orbax puts into a file")
+        at = 0
+        with path.open("rb") as file:
+            while window := _read_at(file, at, _WINDOW_BYTES):
+                node = _NODE.search(window)
+                if node is None:
+                    at += len(window) - (_NODE_START_BYTES - 1 if len(window) == _WINDOW_BYTES else 0)
+                    continue
+                size = _unpacked_size(_read_at(file, at + node.end(), _NODE_BYTES))
                 total += max(size, _LEAST_BYTES)
                 if size > _NODE_BYTES or total > _NODES_BYTES:
                     raise ValueError(f"{path.name} unpacks to more than it can hold")
+                at += node.start() + 1  # the next may begin within what only looks like one
+
+
+def _read_at(file: BinaryIO, place: int, count: int) -> bytes:
+    file.seek(place)
+    return file.read(count)
 
 
 def _unpacked_size(data: bytes) -> int:

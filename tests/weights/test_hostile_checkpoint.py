@@ -123,6 +123,16 @@ CLAIMS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda p: (p / "model" / "manifest.ocdbt").write_bytes(b"\x0c\xdb\x3a\x2a" + bytes(8) + b"\0\1" + bomb(2**29)),
         "damaged .*unpacks to more than it can hold",
     ),
+    "a node that begins in one window of the search and ends in the next": (
+        lambda p: (p / "model" / "d" / "x").write_bytes(
+            bytes(2**20 - 9) + b"\x0c\xdb\x3a\x2a" + bytes(8) + b"\0\1" + bomb(2**29)
+        ),
+        "damaged .*unpacks to more than it can hold",
+    ),
+    "values of 64 GB that take no room on the disk": (
+        lambda p: (p / "model" / "d" / "x").open("wb").truncate(2**36),
+        "damaged .*more than Orbax puts into a file",
+    ),
     "many nodes": (
         lambda p: (p / "model" / "d" / "x").write_bytes((b"\x0c\xdb\x20\xde" + bytes(8) + b"\0\1" + bomb(2**23)) * 20),
         "damaged .*unpacks to more than it can hold",
