@@ -20,7 +20,7 @@ import shlex
 
 from absl import flags
 
-from avmsnet_jax import command, cores, stopping, unforeseen
+from avmsnet_jax import command, cores, interrupts, unforeseen
 from avmsnet_jax.errors import UserError
 
 DATASET = flags.DEFINE_string("dataset", "", "what --source holds: movies, movie50, summe or tvsum")
@@ -45,7 +45,7 @@ BEAM = flags.DEFINE_string(
 _DATASETS = ("movies", "movie50", "summe", "tvsum")
 
 
-@stopping.listening()
+@interrupts.listening()
 def main(_: list[str]) -> None:
     """Prepares, and says in one line what there is now."""
     command.require(DATASET, SOURCE, OUTPUT)

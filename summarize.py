@@ -21,7 +21,7 @@ import sys
 
 from absl import flags
 
-from avmsnet_jax import command, stopping
+from avmsnet_jax import command, interrupts
 from avmsnet_jax.config import Config
 from avmsnet_jax.errors import UserError, printable
 from avmsnet_jax.media import films
@@ -42,7 +42,7 @@ BEAM = flags.DEFINE_string(
 )
 
 
-@stopping.listening()
+@interrupts.listening()
 def main(config: Config, movies: list[str]) -> None:
     """Summarizes, and says in a line for each film what there is now."""
     if not movies:

@@ -14,7 +14,7 @@ from typing import Any
 from absl import flags, logging
 from ml_collections import config_flags
 
-from avmsnet_jax import compiled, stopping, unforeseen
+from avmsnet_jax import compiled, interrupts, unforeseen
 from avmsnet_jax import config as config_lib
 from avmsnet_jax.errors import UserError
 
@@ -58,8 +58,8 @@ def run(
         print(f"{program}: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as error:  # a message says what is left
-        stopping.say(str(error))
-        sys.exit(stopping.STATUS)
+        interrupts.say(str(error))
+        sys.exit(interrupts.STATUS)
     except BrokenPipeError:  # whoever read our output has left, as in `--help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again as it ends
         sys.exit(141)

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from avmsnet_jax import stopping
+from avmsnet_jax import interrupts
 from avmsnet_jax.errors import UserError
 
 _LOCK = "lock"
@@ -48,7 +48,7 @@ def staged(target: Path) -> Iterator[Path]:
             _clear(place, target)
             try:
                 (place / _NEW).mkdir()
-                with stopping.undone(functools.partial(_clear, place, target)):
+                with interrupts.undone(functools.partial(_clear, place, target)):
                     yield place / _NEW / target.name
                 if target.is_dir():
                     os.rename(target, place / _OLD)
@@ -79,7 +79,7 @@ def working_place(target: Path, kind: str) -> Iterator[Path]:
         lock = _enter(place, target)
         try:
             _check_ours(place)
-            with stopping.undone(functools.partial(_leave, place, made)):
+            with interrupts.undone(functools.partial(_leave, place, made)):
                 yield place
         finally:
             _leave(place)

@@ -28,19 +28,19 @@ def main(directories: list[str]) -> None:
     """Prints the account, and draws the sheet."""
     if len(directories) != 1:
         raise UserError("give one data set: the --output of prepare_data.py (--help lists all options)")
-    from avmsnet_jax.data import look, pipeline  # seconds to import: not for --help or a wrong flag
+    from avmsnet_jax.data import inspect, pipeline  # seconds to import: not for --help or a wrong flag
     from avmsnet_jax.staging import staged
 
     directory, output = Path(directories[0]), Path(_OUTPUT.value)
     manifest = pipeline.read_manifest(directory)
     records = pipeline.open_split(directory, _SPLIT.value or next(iter(manifest["splits"])))
-    print(printable_lines(look.account(directory, len(records.template.get("scores", ())))), flush=True)
+    print(printable_lines(inspect.account(directory, len(records.template.get("scores", ())))), flush=True)
     if not _OUTPUT.value:
         return
     if output.is_dir():
         raise UserError(f"{output} is a folder; --output is the picture to write, such as sheet.png")
     with staged(output.absolute()) as stage:
-        look.draw_sheet(records, stage)
+        inspect.draw_sheet(records, stage)
     print(f"written to {output}")
 
 

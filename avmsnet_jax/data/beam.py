@@ -32,7 +32,7 @@ def stage_films(
     options: Sequence[str],
     on_film: Callable[[int, Prepared | Skipped], Any],
 ) -> None:
-    """Stages films, as `crew.stage_films` does, in a Beam pipeline.
+    """Stages films, as `process_pool.stage_films` does, in a Beam pipeline.
 
     Args:
       tasks: the films, and the folders that their records go to.

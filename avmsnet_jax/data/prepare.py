@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from absl import logging
 
-from avmsnet_jax import stopping
+from avmsnet_jax import interrupts
 from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.data import MANIFEST
 from avmsnet_jax.data.film import software
@@ -113,7 +113,7 @@ def _working_place(output: Path) -> Iterator[Path]:
             try:
                 _check_free(output)  # the run before may have finished meanwhile
                 _tidy(place)
-                with stopping.undone(functools.partial(_abandon, place)):
+                with interrupts.undone(functools.partial(_abandon, place)):
                     yield place
             except BaseException as error:
                 _tidy(place)

@@ -25,7 +25,7 @@ from tensorflow_datasets.core import dataset_builder
 from tqdm import tqdm
 
 from avmsnet_jax import unforeseen
-from avmsnet_jax.data import beam, clips, crew, pack
+from avmsnet_jax.data import beam, clips, pack, process_pool
 from avmsnet_jax.data.film import FORMAT, Cut, Prepared, fingerprint, finished
 from avmsnet_jax.data.sources import Collection, Skipped, Video, summe, tvsum
 from avmsnet_jax.data.sources.folds import Fold
@@ -158,7 +158,9 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
                 os.replace(shard, folder / shard.name)
             remove(place)
 
-    def _stage_as_planned(self, films: Sequence[crew.Task], place: Path) -> tuple[list[Prepared | Skipped], pack.Plan]:
+    def _stage_as_planned(
+        self, films: Sequence[process_pool.Task], place: Path
+    ) -> tuple[list[Prepared | Skipped], pack.Plan]:
         """Stages what is not finished, and settles what goes to which shard."""
         known = {folder.name for _, folder in films}
         for entry in (place / "films").iterdir():
@@ -181,7 +183,9 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
             plan.save(path)
         return outcomes, plan
 
-    def _plan(self, films: Sequence[crew.Task], outcomes: Sequence[Prepared | Skipped], place: Path) -> pack.Plan:
+    def _plan(
+        self, films: Sequence[process_pool.Task], outcomes: Sequence[Prepared | Skipped], place: Path
+    ) -> pack.Plan:
         def name(split: str, number: int, count: int) -> str:
             template = self._get_filename_template(split)
             return f"shards/{template.sharded_filepath(shard_index=number, num_shards=count).name}"
@@ -193,7 +197,7 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
         ]
         return pack.make_plan(made, name)
 
-    def _stage(self, films: Sequence[crew.Task]) -> list[Prepared | Skipped]:
+    def _stage(self, films: Sequence[process_pool.Task]) -> list[Prepared | Skipped]:
         """Stages the films that are not finished. The outcomes are in the order of the films."""
         outcomes: dict[int, Prepared | Skipped] = {
             number: outcome for number, (_, folder) in enumerate(films) if (outcome := finished(folder))
@@ -235,7 +239,7 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
 
             tasks = [films[number] for number in todo]
             if self.beam_options is None:
-                crew.stage_films(tasks, cut, self.workers, on_clip, on_film)
+                process_pool.stage_films(tasks, cut, self.workers, on_clip, on_film)
             else:
                 beam.stage_films(tasks, cut, self.beam_options, on_film)
         return [outcomes[number] for number in range(len(films))]

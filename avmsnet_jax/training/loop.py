@@ -18,7 +18,7 @@ from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.staging import staged
-from avmsnet_jax.training import culprit, curve, tables, traced
+from avmsnet_jax.training import curve, nonfinite, tables, traced
 from avmsnet_jax.training import peak as peak_lib
 from avmsnet_jax.training.checkpoints import Checkpoints, begun
 from avmsnet_jax.training.log import METRICS, Log, NotFiniteError, read_metrics
@@ -187,7 +187,7 @@ def _explained(run: _Run, state: TrainState, step: int, what: str) -> UserError:
     run.batches.set_state({"next_index": step - 1})
     batch = next(run.batches)
     run.batches.close()
-    reason = culprit.find(run.graphdef, run.config, run.mesh, state, batch)
+    reason = nonfinite.find(run.graphdef, run.config, run.mesh, state, batch)
     kept = f"the checkpoint of step {run.checkpoints.latest} is kept" if run.checkpoints.latest else "none was saved"
     return UserError(f"{what} at step {step}: {reason} ({kept})")
 

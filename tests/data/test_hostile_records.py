@@ -11,7 +11,7 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
-from avmsnet_jax.data import look
+from avmsnet_jax.data import inspect
 from avmsnet_jax.data.pipeline import hold_out, open_split
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation import annotations
@@ -191,7 +191,7 @@ def test_files_that_are_cut_or_nested_deeply(records, file, content):
 )
 def test_a_manifest_that_says_something_else(records, change):
     edit(records / "manifest.json", change)
-    for use in (lambda: open_split(records, "train"), lambda: look.account(records, 0)):
+    for use in (lambda: open_split(records, "train"), lambda: inspect.account(records, 0)):
         with pytest.raises(
             UserError, match=r"manifest\.json is of another version or damaged .*; prepare the data again"
         ):

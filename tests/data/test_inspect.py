@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from avmsnet_jax.data import look
+from avmsnet_jax.data import inspect
 from avmsnet_jax.data.pipeline import open_split
 from avmsnet_jax.data.prepare import prepare
 from tests.conftest import one_line
@@ -52,39 +52,39 @@ def test_the_account(awkward, python, tmp_path):
     assert disk.split() == f"on disk: {megabytes:,.1f} MB".split()
     assert written == f"written to {tmp_path / 'a' / 'sheet.png'}"
     assert [path.name for path in tmp_path.rglob("*")] == ["a", "sheet.png"]
-    assert pixels(tmp_path / "a" / "sheet.png", look.COLOURS["key"]) > 1000
-    assert pixels(tmp_path / "a" / "sheet.png", look.COLOURS["other"]) > 1000
+    assert pixels(tmp_path / "a" / "sheet.png", inspect.COLOURS["key"]) > 1000
+    assert pixels(tmp_path / "a" / "sheet.png", inspect.COLOURS["other"]) > 1000
 
 
 def test_users_and_folds(scored):
-    told = look.account(scored, users=3)
+    told = inspect.account(scored, users=3)
     assert "  users:      3 at most gave a film's scores" in told
     assert "  folds:      2, train 13 to 20 clips, test 18 to 25 clips" in told
 
 
 def test_clips_are_chosen_from_all_over_and_of_both_kinds(directory):
     records = open_split(directory, "train")
-    everything = [look.kind_of(record) for record in records]
+    everything = [inspect.kind_of(record) for record in records]
     keys = everything.count("key")
-    chosen = look.choose(records, 12)
+    chosen = inspect.choose(records, 12)
     numbers = [number for number, _ in chosen]
     assert numbers == sorted(set(numbers))
     assert len(numbers) == 12
-    assert [look.kind_of(record) for _, record in chosen].count("key") == min(keys, 6) == 6
+    assert [inspect.kind_of(record) for _, record in chosen].count("key") == min(keys, 6) == 6
     assert {str(record["video"]) for _, record in chosen} == {"a", "b"}
-    others = [number for number, record in chosen if look.kind_of(record) == "other"]
+    others = [number for number, record in chosen if inspect.kind_of(record) == "other"]
     gaps = np.diff([-1, *others, len(records)])
     assert gaps.max() <= len(records) // 2
-    assert [number for number, _ in look.choose(records, 12)] == numbers
-    assert [number for number, _ in look.choose(records, 99)] == list(range(len(records)))
+    assert [number for number, _ in inspect.choose(records, 12)] == numbers
+    assert [number for number, _ in inspect.choose(records, 99)] == list(range(len(records)))
 
 
 def test_a_sheet_without_labels_or_sound(scored, awkward, tmp_path):
-    look.draw_sheet(open_split(scored, "unlabelled"), tmp_path / "unlabelled.png")
-    assert pixels(tmp_path / "unlabelled.png", look.COLOURS["no label"]) > 1000
-    assert not any(pixels(tmp_path / "unlabelled.png", look.COLOURS[kind]) for kind in ("key", "other"))
+    inspect.draw_sheet(open_split(scored, "unlabelled"), tmp_path / "unlabelled.png")
+    assert pixels(tmp_path / "unlabelled.png", inspect.COLOURS["no label"]) > 1000
+    assert not any(pixels(tmp_path / "unlabelled.png", inspect.COLOURS[kind]) for kind in ("key", "other"))
     for name in ("one", "two"):  # a single fold's test clips, with users' scores; the same picture again
-        look.draw_sheet(open_split(scored, "test", fold=1), tmp_path / f"{name}.png")
+        inspect.draw_sheet(open_split(scored, "test", fold=1), tmp_path / f"{name}.png")
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
 
 

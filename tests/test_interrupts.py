@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from avmsnet_jax import stopping
+from avmsnet_jax import interrupts
 
 # `sqlite3` runs an endless query in one call, as FFmpeg may read through an endless file.
 QUERY = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT max(i) FROM n"
 PROGRAM = f"""
 import sqlite3, sys, threading
 from pathlib import Path
-from avmsnet_jax import command, stopping
+from avmsnet_jax import command, interrupts
 from avmsnet_jax.staging import staged
 
 def endless():
     sqlite3.connect(":memory:").execute({QUERY!r})
 
-@stopping.listening()
+@interrupts.listening()
 def main(arguments):
     with staged(Path(arguments[0])) as stage:
         stage.mkdir()
@@ -61,7 +61,7 @@ def test_a_stop_is_heard_in_the_middle_of_a_call(environment, tmp_path, how, whe
 
 def test_after_the_block_signals_are_as_before():
     before = signal.getsignal(signal.SIGTERM), threading.active_count()
-    with stopping.listening():
+    with interrupts.listening():
         assert signal.getsignal(signal.SIGTERM) is not before[0]
     assert signal.set_wakeup_fd(-1) == -1
     while threading.active_count() > before[1]:
