@@ -27,6 +27,7 @@ from tqdm import tqdm
 from avmsnet_jax import unforeseen
 from avmsnet_jax.data import beam, clips, pack, process_pool
 from avmsnet_jax.data.film import FORMAT, Cut, Prepared, fingerprint, finished
+from avmsnet_jax.data.process_pool import Task
 from avmsnet_jax.data.sources import Collection, Skipped, Video, summe, tvsum
 from avmsnet_jax.data.sources.folds import Fold
 from avmsnet_jax.data.sources.movies import find_films
@@ -158,9 +159,7 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
                 os.replace(shard, folder / shard.name)
             remove(place)
 
-    def _stage_as_planned(
-        self, films: Sequence[process_pool.Task], place: Path
-    ) -> tuple[list[Prepared | Skipped], pack.Plan]:
+    def _stage_as_planned(self, films: Sequence[Task], place: Path) -> tuple[list[Prepared | Skipped], pack.Plan]:
         """Stages what is not finished, and settles what goes to which shard."""
         known = {folder.name for _, folder in films}
         for entry in (place / "films").iterdir():
@@ -183,9 +182,7 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
             plan.save(path)
         return outcomes, plan
 
-    def _plan(
-        self, films: Sequence[process_pool.Task], outcomes: Sequence[Prepared | Skipped], place: Path
-    ) -> pack.Plan:
+    def _plan(self, films: Sequence[Task], outcomes: Sequence[Prepared | Skipped], place: Path) -> pack.Plan:
         def name(split: str, number: int, count: int) -> str:
             template = self._get_filename_template(split)
             return f"shards/{template.sharded_filepath(shard_index=number, num_shards=count).name}"
@@ -197,7 +194,7 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
         ]
         return pack.make_plan(made, name)
 
-    def _stage(self, films: Sequence[process_pool.Task]) -> list[Prepared | Skipped]:
+    def _stage(self, films: Sequence[Task]) -> list[Prepared | Skipped]:
         """Stages the films that are not finished. The outcomes are in the order of the films."""
         outcomes: dict[int, Prepared | Skipped] = {
             number: outcome for number, (_, folder) in enumerate(films) if (outcome := finished(folder))
