@@ -2,7 +2,6 @@
 
 import unicodedata
 
-
 _LONGEST = 1200  # characters of a message
 
 
