@@ -58,7 +58,8 @@ def compare(film: Path, checkpoint: str, ffmpeg: str, workdir: Path, rounds: int
     from avmsnet_jax import mesh
     from avmsnet_jax.config import MeshConfig, SummarizeConfig
     from avmsnet_jax.data import clips
-    from avmsnet_jax.summarize import choose, cut, score
+    from avmsnet_jax.scoring import film as score
+    from avmsnet_jax.summarize import choose, cut
 
     options = SummarizeConfig()
     network = score.Network(avmsnet_jax.load(checkpoint), mesh.make_mesh(MeshConfig()), options.batch_size)

@@ -13,7 +13,7 @@ from avmsnet_jax.evaluation import report, seen, spread
 from avmsnet_jax.evaluation.metrics import Agreement, average_precision, chance, precision_recall_f, reported
 from avmsnet_jax.evaluation.plots import score_curve
 from avmsnet_jax.evaluation.report import file_name
-from avmsnet_jax.evaluation.scoring import choose_threshold, score_split
+from avmsnet_jax.scoring.records import choose_threshold, score_split
 from avmsnet_jax.staging import staged
 from avmsnet_jax.weights import checkpoint
 

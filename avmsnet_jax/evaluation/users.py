@@ -16,9 +16,9 @@ from avmsnet_jax.evaluation.annotations import Judged
 from avmsnet_jax.evaluation.benchmark import PROTOCOLS
 from avmsnet_jax.evaluation.change_points import kts
 from avmsnet_jax.evaluation.score_files import Scored, read_scores
-from avmsnet_jax.evaluation.scoring import choose_threshold, score_split
 from avmsnet_jax.evaluation.selection import shots
 from avmsnet_jax.evaluation.trial import ALL, Trial
+from avmsnet_jax.scoring.records import choose_threshold, score_split
 from avmsnet_jax.staging import staged
 from avmsnet_jax.weights import checkpoint
 

@@ -14,8 +14,8 @@ from avmsnet_jax import durations, evaluation
 from avmsnet_jax.config import SummarizeConfig
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media.audio import SAMPLE_RATE
+from avmsnet_jax.scoring.film import HOP, Watched
 from avmsnet_jax.summarize.result import Shot
-from avmsnet_jax.summarize.score import HOP, Watched
 
 _STEP = 0.25  # a shot is divided where the mean score changes by as much
 

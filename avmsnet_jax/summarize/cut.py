@@ -18,8 +18,8 @@ from avmsnet_jax.clock import clock
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media import audio, video
 from avmsnet_jax.media.opening import local_url, open_film
+from avmsnet_jax.scoring.film import Watched
 from avmsnet_jax.summarize import hdr
-from avmsnet_jax.summarize.score import Watched
 
 FADE_S = 0.01  # of the sound, before and after a cut
 

@@ -25,8 +25,9 @@ from avmsnet_jax.data import beam
 from avmsnet_jax.data.sources import is_file_name
 from avmsnet_jax.errors import UserError, printable
 from avmsnet_jax.media import films, video
+from avmsnet_jax.scoring.film import Network, expected_clips, watch
 from avmsnet_jax.staging import empty, staged, taken, working_place
-from avmsnet_jax.summarize import choose, cut, explain, report, score, timeline
+from avmsnet_jax.summarize import choose, cut, explain, report, timeline
 from avmsnet_jax.summarize.result import Summary
 from avmsnet_jax.weights import checkpoint
 
@@ -99,7 +100,7 @@ def summarize(
 
 
 def summarize_film(
-    film: Path, network: score.Network, config: Config, folder: Path, facts: dict[str, str], shown_in: Path
+    film: Path, network: Network, config: Config, folder: Path, facts: dict[str, str], shown_in: Path
 ) -> Summary:
     """Writes one film's summary, with all that goes with it, to a folder that does not exist yet.
 
@@ -115,8 +116,8 @@ def summarize_film(
       UserError: the film cannot be read, or has no place for what is asked.
     """
     options = config.summarize
-    with _bar(f"watching {printable(film.name)}", score.expected_clips(film, options.spacing_s), "clip") as bar:
-        watched = score.watch(
+    with _bar(f"watching {printable(film.name)}", expected_clips(film, options.spacing_s), "clip") as bar:
+        watched = watch(
             film,
             network,
             frames=network.frames,
@@ -219,9 +220,9 @@ def _shown(path: Path) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def _network(weights: _Weights, data: int, fsdp: int, batch_size: int) -> score.Network:
+def _network(weights: _Weights, data: int, fsdp: int, batch_size: int) -> Network:
     mesh = mesh_lib.make_mesh(MeshConfig(data=data, fsdp=fsdp))
-    return score.Network(checkpoint.load(weights.directory, finite=True), mesh, batch_size)
+    return Network(checkpoint.load(weights.directory, finite=True), mesh, batch_size)
 
 
 def _facts(config: Config, directory: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from avmsnet_jax.data.pipeline import open_split
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation import movie50
 from avmsnet_jax.evaluation.movie50 import evaluate, file_name
-from avmsnet_jax.evaluation.scoring import score_records
+from avmsnet_jax.scoring.records import score_records
 from tests.conftest import one_line
 
 pytestmark = pytest.mark.usefixtures("compiled_before")

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.evaluation import benchmark, movie50, scoring, trial, users
+from avmsnet_jax.evaluation import benchmark, movie50, trial, users
 from avmsnet_jax.evaluation.annotations import Judged
+from avmsnet_jax.scoring import records
 from tests.evaluation.conftest import field_video, write_hdf5
 
 FIGURES = ("precision", "recall", "fscore")
@@ -100,14 +101,14 @@ def test_one_film_has_no_interval_and_the_report_says_so(evaluated):
 
 def test_no_threshold_is_chosen_where_no_clip_is_key(small_config, monkeypatch):
     clips = [{"video": "v", "frame": frame, "score": 0.1 * frame, "label": False} for frame in range(4)]
-    monkeypatch.setattr(scoring, "score_split", lambda *_: clips)
-    monkeypatch.setattr(scoring.pipeline, "open_split", lambda *_: None)
+    monkeypatch.setattr(records, "score_split", lambda *_: clips)
+    monkeypatch.setattr(records.pipeline, "open_split", lambda *_: None)
     model = types.SimpleNamespace(config=None)
     monkeypatch.setattr(small_config.eval, "threshold_split", "train")
     with pytest.raises(
         UserError, match=r"no clip of eval\.threshold_split=train in .* is a key moment.*choose a split"
     ):
-        scoring.choose_threshold(small_config, model, 0, [])
+        records.choose_threshold(small_config, model, 0, [])
 
 
 def judged(tmp_path, scores, **changes):

@@ -15,7 +15,8 @@ from pathlib import Path
 import avmsnet_jax
 from avmsnet_jax import mesh
 from avmsnet_jax.config import MeshConfig, SummarizeConfig
-from avmsnet_jax.summarize import choose, score
+from avmsnet_jax.scoring import film as score
+from avmsnet_jax.summarize import choose
 from avmsnet_jax.toy import movies, script
 
 SHARES = {"key": 0.05, "sight": 0.15, "sound": 0.15, "mismatch": 0.05, "nothing": 0.6}

@@ -7,7 +7,7 @@ import pytest
 
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media.writer import write_movie
-from avmsnet_jax.summarize.score import Seen, watch
+from avmsnet_jax.scoring.film import Seen, watch
 from tests.media.films import numbered
 
 

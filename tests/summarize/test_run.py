@@ -18,9 +18,9 @@ from avmsnet_jax.config import Config, MeshConfig, SummarizeConfig
 from avmsnet_jax.data import pipeline
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.evaluation.scoring import score_records
 from avmsnet_jax.media.audio import read_waveform
 from avmsnet_jax.media.video import read_frames
+from avmsnet_jax.scoring.records import score_records
 from avmsnet_jax.summarize import choose, run
 from avmsnet_jax.summarize.run import summarize
 from tests.conftest import ROOT, one_line, wait_until

@@ -12,7 +12,8 @@ import pytest
 from avmsnet_jax.config import Config, SummarizeConfig
 from avmsnet_jax.media import audio
 from avmsnet_jax.media.video import read_frames
-from avmsnet_jax.summarize import cut, score, timeline
+from avmsnet_jax.scoring.film import Seen, Watched, watch
+from avmsnet_jax.summarize import cut, timeline
 from avmsnet_jax.summarize.choose import choose
 from avmsnet_jax.summarize.run import summarize
 from tests.media.films import encode, number_of, numbered
@@ -100,11 +101,11 @@ def look(batch):
     count = len(batch)
     maps = np.full((count, 2, 2), 0.25, np.float16)
     values = np.array([clip.frame % 7 / 7 for clip in batch], np.float32)
-    return score.Seen(values, values[:, None], (maps, maps), maps)
+    return Seen(values, values[:, None], (maps, maps), maps)
 
 
-def watched(film: Path) -> score.Watched:
-    return score.watch(film, look, frames=8, frame_size=16, batch_size=4, spacing_s=0.4)
+def watched(film: Path) -> Watched:
+    return watch(film, look, frames=8, frame_size=16, batch_size=4, spacing_s=0.4)
 
 
 def with_timecode(path: Path, fps: Fraction, text: str) -> Path:
@@ -149,7 +150,7 @@ def test_editors_count_from_the_film_s_own_timecode(tmp_path, fps, text, start):
     )
 
 
-def timeline_text(film: score.Watched, frame: int) -> str:
+def timeline_text(film: Watched, frame: int) -> str:
     return film.timecode.text(frame)
 
 
