@@ -1,129 +1,109 @@
-"""The scores of a network for every clip of a split, and the score from which on a clip is key."""
+"""Scores of prepared records, and the threshold from which on a clip is called key."""
 
 import contextlib
-import functools
+import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import jax
 import numpy as np
-from flax import nnx
-from jax.sharding import Mesh, PartitionSpec
 from tqdm import tqdm
 
-from avmsnet_jax import mesh as mesh_lib
-from avmsnet_jax import xla
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
+from avmsnet_jax.data.clips import Clip
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation.metrics import best_threshold
-from avmsnet_jax.models.avmsnet import AVMSNet
+from avmsnet_jax.scoring.scorer import Measured, Scorer, finish
 
-# Clips that a device computes at once. Never more or fewer: the last bits of a score depend on it, and the batch size
-# shall not show in any figure. On CPU one at a time, at a fifth of the speed lost: products of several rows are added
-# up in an order that changes with XLA's threads. Some convolutions of small frames still do so, and XLA keeps a thread
-# a device: 8 devices that are simulated on a CPU of 2 cores can change a score by some 1e-7.
-_AT_ONCE = {"cpu": 1}
-_AT_ONCE_ELSEWHERE = 16
+Row = dict[str, Any]
 
 
 def score_records(
-    model: AVMSNet,
-    records: pipeline.Records,
-    mesh: Mesh,
-    *,
-    batch_size: int,
-    threads: int,
-    workers: int = 0,
-    features: bool = False,
+    scorer: Scorer, records: pipeline.Records, *, threads: int, workers: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """Scores every clip of `records` once. The batch size changes no bit of what comes out.
+    """Scores every clip of `records` once, film by film.
 
     Args:
-      model: in evaluation mode.
+      scorer: the scorer; a `Network` with `fixed_groups` gives the same bits for every batch size.
       records: an opened split.
-      mesh: the devices.
-      batch_size: clips that are read, and put on the devices, at once; rounded up to what the devices share evenly.
-        The last batch is padded, and what pads it is left out.
       threads: threads that read ahead, of each worker if there are any.
       workers: processes that read ahead; 0 = this one does.
-      features: also yield what the trunk makes of each clip.
 
     Yields:
       for each clip: `video` str, `frame` int, `time_s` float, `score` float in 0-1, `label` bool, None where nobody
-      has judged the film, and, if asked for, `features` (C,) float32.
+      has judged the film, and `features` (C,) float32.
 
     Raises:
-      UserError: the network's scores are NaN.
+      UserError: the scores are NaN.
     """
-    graphdef, state = nnx.split(model)
-    state = jax.device_put(state, mesh_lib.replicated(mesh))
-    share = _AT_ONCE.get(mesh_lib.platform(mesh), _AT_ONCE_ELSEWHERE) * mesh.size
-
-    def place(batch: pipeline.Batch) -> tuple[pipeline.Batch, list[tuple[jax.Array, jax.Array]]]:
-        parts = [slice(at, at + share) for at in range(0, len(batch["mask"]), share)]
-        return batch, [mesh_lib.place_batch(mesh, (batch["clip"][part], batch["sound"][part])) for part in parts]
-
-    batch_size = -(-batch_size // share) * share
-    batches = pipeline.eval_batches(records, batch_size=batch_size, threads=threads, workers=workers)
-    with contextlib.closing(pipeline.Ahead(batches, place)) as placed:
-        for (batch, parts), _ in placed:
-            # All are on their way before the first is waited for.
-            forward = _compiled_forward(mesh_lib.platform(mesh))
-            found = jax.device_get([forward(graphdef, mesh, features, state, *part) for part in parts])
-            scores = np.concatenate([part[0] for part in found])
-            seen = np.concatenate([part[1] for part in found]) if features else None
-            for index in np.flatnonzero(batch["mask"]):
-                if not np.isfinite(scores[index]):
-                    raise UserError(
-                        f"{batch['video'][index]}: the network's score is NaN or infinite; convert or train it again"
-                    )
-                label = batch["label"][index]
-                yield {
-                    "video": str(batch["video"][index]),
-                    "frame": int(batch["frame"][index]),
-                    "time_s": float(batch["time_s"][index]),
-                    "score": float(scores[index]),
-                    "label": None if np.isnan(label) else bool(label),
-                    **({} if seen is None else {"features": seen[index]}),
-                }
+    batches = pipeline.eval_batches(records, batch_size=scorer.batch_size, threads=threads, workers=workers)
+    with contextlib.closing(batches):
+        stretches = _stretches(scorer, batches)
+        for video, film in itertools.groupby(stretches, key=lambda stretch: stretch[0]):
+            parts = list(film)
+            found = finish(scorer, [measured for _, _, measured in parts], video)
+            rows = [row for _, rows, _ in parts for row in rows]
+            for row, score, features in zip(rows, found.scores, found.features, strict=True):
+                yield row | {"score": float(score), "features": features}
 
 
-def score_split(
-    config: Config, model: AVMSNet, records: pipeline.Records, *, features: bool = False
-) -> list[dict[str, Any]]:
-    """Scores every clip of an opened split as `config` says (`data`, `mesh`, `eval.batch_size`), with a progress bar.
+def _stretches(scorer: Scorer, batches: Iterable[pipeline.Batch]) -> Iterator[tuple[str, list[Row], Measured]]:
+    """The clips in a row of each batch that are of one film: its name, what is known of them, what was measured."""
+    for batch in batches:
+        real = range(int(batch["mask"].sum()))  # what fills the last batch comes after
+        measured = scorer.measure([_clip(batch, index) for index in real])
+        for video, indices in itertools.groupby(real, key=lambda index: str(batch["video"][index])):
+            held = list(indices)
+            part = slice(held[0], held[-1] + 1)
+            rows = [_row(batch, index) for index in held]
+            yield video, rows, {name: array[part] for name, array in measured.items()}
+
+
+def _clip(batch: pipeline.Batch, index: int) -> Clip:
+    return Clip(
+        frame=int(batch["frame"][index]),
+        time_s=float(batch["time_s"][index]),
+        clip=batch["clip"][index],
+        sound=batch["sound"][index],
+        has_sound=bool(batch["has_sound"][index]),
+    )
+
+
+def _row(batch: pipeline.Batch, index: int) -> Row:
+    label = batch["label"][index]
+    return {
+        "video": str(batch["video"][index]),
+        "frame": int(batch["frame"][index]),
+        "time_s": float(batch["time_s"][index]),
+        "label": None if np.isnan(label) else bool(label),
+    }
+
+
+def score_split(config: Config, scorer: Scorer, records: pipeline.Records) -> list[dict[str, Any]]:
+    """Scores every clip of an opened split, with a progress bar; `config.data` says how records are read.
 
     Returns:
       what `score_records` yields.
 
     Raises:
-      UserError: there are no clips, nobody has judged them, or there are fewer devices than the mesh takes.
+      UserError: there are no clips, or nobody has judged them.
     """
     pipeline.check_labelled(records)
     if not len(records):
         raise UserError(f"{records.directory} has no clips in split {records.split}, fold {records.fold}; test another")
-    scored = score_records(
-        model,
-        records,
-        mesh_lib.make_mesh(config.mesh),
-        batch_size=config.eval.batch_size,
-        threads=config.data.threads,
-        workers=config.data.workers,
-        features=features,
-    )
+    scored = score_records(scorer, records, threads=config.data.threads, workers=config.data.workers)
     return list(tqdm(scored, total=len(records), unit="clip", disable=not sys.stderr.isatty()))
 
 
-def choose_threshold(config: Config, model: AVMSNet, fold: int, judged: Sequence[dict[str, Any]]) -> tuple[float, str]:
+def choose_threshold(config: Config, scorer: Scorer, fold: int, judged: Sequence[dict[str, Any]]) -> tuple[float, str]:
     """The score from which on a clip is called key: `eval.threshold`, or the best on `eval.threshold_split`.
 
-    Never the best on the clips that are judged by it: a threshold chosen there flatters the network.
+    Clips that are judged by the threshold have no part in choosing it: that would flatter the scorer.
 
     Args:
       config: the configuration.
-      model: the network.
+      scorer: the scorer.
       fold: which of the data set's divisions.
       judged: the clips, as `score_records` yields them, that are to be judged.
 
@@ -136,7 +116,7 @@ def choose_threshold(config: Config, model: AVMSNet, fold: int, judged: Sequence
     split = config.eval.threshold_split
     if not split:
         return config.eval.threshold, "eval.threshold"
-    clips = score_split(config, model, pipeline.open_split(config.data.dir, split, model.config, fold))
+    clips = score_split(config, scorer, pipeline.open_split(config.data.dir, split, scorer, fold))
     same = {(clip["video"], clip["frame"]) for clip in clips} & {(clip["video"], clip["frame"]) for clip in judged}
     if same:
         raise UserError(
@@ -149,25 +129,3 @@ def choose_threshold(config: Config, model: AVMSNet, fold: int, judged: Sequence
             "than another there; choose a split that has key moments, or leave it out for --config.eval.threshold"
         )
     return best_threshold([clip["score"] for clip in clips], [clip["label"] for clip in clips])[0], f"split {split}"
-
-
-@functools.cache  # by which the compiled programs are kept
-def _compiled_forward(platform: str) -> Any:
-    return xla.jit(_forward, platform, static_argnums=(0, 1, 2))
-
-
-def _forward(
-    graphdef: nnx.GraphDef, mesh: Mesh, features: bool, state: nnx.State, clip: jax.Array, sound: jax.Array
-) -> tuple[jax.Array, ...]:
-    """The scores, and the features if wanted, of as many clips on each device as it computes at once."""
-    shared, dealt = PartitionSpec(), PartitionSpec(("data", "fsdp"))
-
-    def on_one(state: nnx.State, clip: jax.Array, sound: jax.Array) -> tuple[jax.Array, ...]:
-        model = nnx.merge(graphdef, state)
-        model.set_attributes(platform=mesh_lib.platform(mesh))
-        out = model(clip, sound)
-        return (out.scores, out.features) if features else (out.scores,)
-
-    return jax.shard_map(on_one, mesh=mesh, in_specs=(shared, dealt, dealt), out_specs=dealt, check_vma=False)(
-        state, clip, sound
-    )

@@ -20,6 +20,7 @@ from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media.audio import read_waveform
 from avmsnet_jax.media.video import read_frames
+from avmsnet_jax.scoring.network import Network
 from avmsnet_jax.scoring.records import score_records
 from avmsnet_jax.summarize import choose, run
 from avmsnet_jax.summarize.run import summarize
@@ -47,7 +48,7 @@ def test_scores_are_those_of_the_film_as_records(random_weights, folder, tmp_pat
     prepare("movies", folder, tmp_path / "records", frames=8, frame_size=32, spacing=5)
     model, mesh = avmsnet_jax.load(random_weights), mesh_lib.make_mesh(MeshConfig())
     records = pipeline.open_split(str(tmp_path / "records"), "unlabelled", model.config, 0)
-    wanted = list(score_records(model, records, mesh, batch_size=8, threads=1))
+    wanted = list(score_records(Network(model, mesh, 8, fixed_groups=True), records, threads=1))
     summarize([path], random_weights, tmp_path / "out", CONFIG)
     rows = np.genfromtxt(tmp_path / "out" / "film" / "scores.csv", delimiter=",", names=True)
     assert rows["frame"].tolist() == [row["frame"] for row in wanted]

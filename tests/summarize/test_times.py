@@ -12,12 +12,13 @@ import pytest
 from avmsnet_jax.config import Config, SummarizeConfig
 from avmsnet_jax.media import audio
 from avmsnet_jax.media.video import read_frames
-from avmsnet_jax.scoring.film import Seen, Watched, watch
+from avmsnet_jax.scoring.film import Watched, watch
 from avmsnet_jax.summarize import cut, timeline
 from avmsnet_jax.summarize.choose import choose
 from avmsnet_jax.summarize.run import summarize
 from tests.media.films import encode, number_of, numbered
 from tests.media.test_splices import recording, rises
+from tests.scoring.stub import Stub
 
 H264 = {"codec": "libx264", "pix_fmt": "yuv420p"}
 
@@ -96,16 +97,8 @@ def sources(path: Path, base: int) -> list[tuple[float, float]]:
     return [(seconds(event[4], base), seconds(event[5], base)) for event in events]
 
 
-def look(batch):
-    """A network that looks at nothing."""
-    count = len(batch)
-    maps = np.full((count, 2, 2), 0.25, np.float16)
-    values = np.array([clip.frame % 7 / 7 for clip in batch], np.float32)
-    return Seen(values, values[:, None], (maps, maps), maps)
-
-
 def watched(film: Path) -> Watched:
-    return watch(film, look, frames=8, frame_size=16, batch_size=4, spacing_s=0.4)
+    return watch(film, Stub(lambda clip: clip.frame % 7 / 7), spacing_s=0.4)
 
 
 def with_timecode(path: Path, fps: Fraction, text: str) -> Path:
