@@ -16,7 +16,10 @@ import numpy as np
 from PIL import Image
 
 from avmsnet_jax.data import clips
-from avmsnet_jax.media import audio, timecode, video
+from avmsnet_jax.media import timecode
+from avmsnet_jax.media.audio import SAMPLE_RATE, Waveform
+from avmsnet_jax.media.frame import Frame
+from avmsnet_jax.media.movie import Clock, Movie
 from avmsnet_jax.media.timecode import Timecode
 from avmsnet_jax.scoring.scorer import Measured, Scorer, finish
 from avmsnet_jax.summarize.result import Scores
@@ -84,13 +87,14 @@ def watch(
     Raises:
       UserError: the film is missing or broken, or has no picture; or its scores are NaN.
     """
-    info = video.read_info(film)
+    movie = Movie(film)
+    info = movie.info()
     spacing = max(round(spacing_s * info.fps), 1)
     observer = _Observer(scorer.frames, spacing)
-    waveform = audio.open_waveform(film, on_chunk=observer.listen)
+    waveform = movie.waveform(on_chunk=observer.listen)
     taken: list[tuple[int, float]] = []
     measured: list[Measured] = []
-    cut = _cut(film, info.fps, waveform, observer, scorer, spacing)
+    cut = _cut(movie, info.fps, waveform, observer, scorer, spacing)
     with contextlib.closing(_ahead(_batched(cut, scorer.batch_size))) as batches:
         for batch in batches:
             measured.append(scorer.measure(batch))
@@ -126,23 +130,23 @@ def watch(
 
 
 def _cut(
-    film: Path, fps: Fraction, waveform: audio.Waveform | None, observer: "_Observer", scorer: Scorer, spacing: int
+    movie: Movie, fps: Fraction, waveform: Waveform | None, observer: "_Observer", scorer: Scorer, spacing: int
 ) -> Generator[clips.Clip]:
     """The clips of a film, as it is decoded."""
     frames, size = scorer.frames, scorer.frame_size
-    film_frames = observer.look(video.read_frames(film, constant_rate=True, clock=observer.clock))
+    film_frames = observer.look(movie.frames(constant_rate=True, clock=observer.clock))
     with contextlib.closing(film_frames):
         yield from clips.cut(film_frames, waveform, float(fps), frames=frames, frame_size=size, spacing=spacing)
     if not observer.n_frames >= clips.first_centre(frames, spacing) + frames // 2:
-        yield _only_clip(film, fps, observer, frames, size)
+        yield _only_clip(movie, fps, observer, frames, size)
     if waveform is not None:
         # The sound may go on for hours after the picture. Cuts are placed by what is heard up to its end.
-        waveform.skip_to(round((observer.n_frames / fps + 1) * audio.SAMPLE_RATE))
+        waveform.skip_to(round((observer.n_frames / fps + 1) * SAMPLE_RATE))
 
 
 def expected_clips(film: Path, spacing_s: float) -> int:
     """How many clips a film has by its header, for a progress bar."""
-    info = video.read_info(film)
+    info = Movie(film).info()
     return max(info.frames // max(round(spacing_s * info.fps), 1), 1)
 
 
@@ -154,7 +158,7 @@ class _Observer:
     """What is kept of a film beside its clips, as frames and sound go by."""
 
     def __init__(self, frames: int, spacing: int):
-        self.clock = video.Clock()
+        self.clock = Clock()
         self.n_frames = 0
         self.shown_size = (0, 0)
         self.pixel_aspect = Fraction(1)
@@ -166,7 +170,7 @@ class _Observer:
         self._labelled = (clips.label_frame(centre, spacing) for centre in itertools.count(spacing, spacing))
         self._next = next(self._labelled)
 
-    def look(self, film: Iterable[video.Frame]) -> Generator[video.Frame]:
+    def look(self, film: Iterable[Frame]) -> Generator[Frame]:
         """Passes the frames on."""
         before = None
         for frame in film:
@@ -181,7 +185,7 @@ class _Observer:
                 self._next = next(self._labelled)
             yield frame
 
-    def keep(self, frame: video.Frame, number: int) -> None:
+    def keep(self, frame: Frame, number: int) -> None:
         """Keeps a small picture of a frame."""
         width, height = frame.shown_size
         scale = min(THUMBNAIL / max(width, height), 1)
@@ -198,15 +202,15 @@ class _Observer:
         self._rest = sound[whole:]
 
 
-def _only_clip(film: Path, fps: Fraction, observer: _Observer, frames: int, frame_size: int) -> clips.Clip:
+def _only_clip(movie: Movie, fps: Fraction, observer: _Observer, frames: int, frame_size: int) -> clips.Clip:
     """The clip of the middle of a film that is too short for any."""
     centre = (observer.n_frames + 1) // 2
     pictures = []
-    for frame in video.read_frames(film, constant_rate=True):
+    for frame in movie.frames(constant_rate=True):
         pictures.append(clips.resize(frame, frame_size))
         if frame.number == centre:
             observer.keep(frame, centre)
-    waveform, excerpt = audio.open_waveform(film), np.zeros(0, np.float32)
+    waveform, excerpt = movie.waveform(), np.zeros(0, np.float32)
     if waveform is not None:
         start, stop = clips.excerpt_bounds(centre, float(fps), frames)
         excerpt = waveform.excerpt(max(start, 0), max(stop, 0))

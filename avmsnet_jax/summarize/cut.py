@@ -16,7 +16,8 @@ from av.video.frame import PictureType
 
 from avmsnet_jax.clock import clock
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.media import audio, video
+from avmsnet_jax.media import audio, tracks
+from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.media.opening import local_url, open_film
 from avmsnet_jax.scoring.film import Watched
 from avmsnet_jax.summarize import hdr
@@ -169,16 +170,16 @@ def _decoded(watched: Watched, first: int) -> Iterator[tuple[int | None, av.Vide
     """Decoded frames with their numbers, from one that is at or before `first` on; None for one that is not known."""
     film, stamps = watched.scores.film, watched.stamps_s
     with open_film(film) as container:
-        stream = video.picture_stream(container)
+        stream = tracks.picture_stream(container)
         assert stream is not None
         stream.thread_type = "AUTO"
         if not first:
-            yield from enumerate(video.decode(video.demux(container, stream), film))
+            yield from enumerate(tracks.decode(tracks.demux(container, stream), film))
             return
         container.seek(round((stamps[first] - 1) / stream.time_base), stream=stream)
         started = False
-        for frame in video.decode(video.demux(container, stream), film):
-            stamp = video.stamp_s(frame)
+        for frame in tracks.decode(tracks.demux(container, stream), film):
+            stamp = tracks.stamp_s(frame)
             index = int(np.searchsorted(stamps, float(stamp))) if stamp is not None else len(stamps)
             known = index < len(stamps) and stamps[index] == float(stamp or 0) and (started or index <= first)
             started = True
@@ -335,7 +336,7 @@ class _Sound:
         self._given = self._encoded = 0  # samples
         if watched.scores.has_sound:
             self._rate, self._channels = _sound_of(watched.scores.film)
-            waveform = audio.open_waveform(watched.scores.film, self._rate, stereo=self._channels == 2)
+            waveform = Movie(watched.scores.film).waveform(self._rate, stereo=self._channels == 2)
             if waveform is not None:
                 self._pieces = self._cut(waveform, watched, parts)
                 self._waiting = np.zeros((0, self._channels), np.float32)
@@ -398,7 +399,7 @@ class _Sound:
 def _sound_of(film: Path) -> tuple[int, int]:
     """Sample rate and channels of a summary's sound."""
     with open_film(film) as container:
-        stream, _ = video.sound_stream(container, video.picture_stream(container))
+        stream, _ = tracks.sound_stream(container, tracks.picture_stream(container))
         assert stream is not None
         rate = stream.rate if stream.rate in _AAC_HZ else _MOST_HZ
         return rate, 1 if stream.layout.nb_channels == 1 else 2

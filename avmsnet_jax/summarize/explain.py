@@ -14,8 +14,8 @@ from av.video.reformatter import Colorspace
 from PIL import Image, ImageDraw, ImageFont
 
 from avmsnet_jax.clock import clock
+from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.media.opening import local_url, open_film
-from avmsnet_jax.media.video import read_frames, read_info
 from avmsnet_jax.staging import staged
 from avmsnet_jax.summarize.result import Scores, Summary
 
@@ -108,7 +108,7 @@ def write_overlay(summary: Summary, path: Path, on_frame: Callable[[], Any] = la
       UserError: `summary.mp4` is missing or broken, or the place cannot be written.
     """
     source = path.with_name("summary.mp4")
-    fps = read_info(source).fps
+    fps = Movie(source).info().fps
     with staged(path) as stage:
         _encode(stage, _pictures(summary, source), fps, source, on_frame)
 
@@ -130,7 +130,7 @@ def _pictures(summary: Summary, source: Path) -> Iterator[np.ndarray]:
     def maps(clip: int) -> tuple[np.ndarray, np.ndarray]:
         return resized(looked[clip], rows, columns), resized(heard[clip], rows, columns)
 
-    for frame in read_frames(source, constant_rate=True):
+    for frame in Movie(source).frames(constant_rate=True):
         shot = chosen[max(int(np.searchsorted(begins, frame.time_s + 1e-6, side="right")) - 1, 0)]
         film_s = shot.start_s + frame.time_s - float(shot.summary_start_s or 0)
         before, after, share = _neighbours(scores.times_s, film_s)

@@ -23,7 +23,8 @@ from avmsnet_jax.config import Config, MeshConfig
 from avmsnet_jax.data import beam
 from avmsnet_jax.data.sources import is_file_name
 from avmsnet_jax.errors import UserError, printable
-from avmsnet_jax.media import films, video
+from avmsnet_jax.media import films
+from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.scoring.film import expected_clips, watch
 from avmsnet_jax.scoring.network import Network
 from avmsnet_jax.scoring.scorer import Scorer
@@ -170,7 +171,7 @@ def _summarized(config: Config, weights: _Weights, overwrite: bool, film: Path, 
         _check_replaceable(folder)
     if not _is_text(film):
         raise UserError(f"the name of {_shown(film)} is not UTF-8, which the summary's files need; rename it")
-    video.read_info(film)  # before the network is read, which takes seconds
+    Movie(film).info()  # before the network is read, which takes seconds
     with staged(folder) as stage:
         network = _network(weights, config.mesh.data, config.mesh.fsdp, config.summarize.batch_size)
         summary = summarize_film(film, network, config, stage, _facts(config, weights.directory), folder)
