@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import av
 import jax
 from tqdm import tqdm
 
@@ -24,7 +23,7 @@ from avmsnet_jax.data import beam
 from avmsnet_jax.data.sources import is_file_name
 from avmsnet_jax.errors import UserError, printable
 from avmsnet_jax.media import films
-from avmsnet_jax.media.movie import Movie
+from avmsnet_jax.media.movie import FFMPEG_VERSION, Movie
 from avmsnet_jax.scoring.film import expected_clips, watch
 from avmsnet_jax.scoring.network import Network
 from avmsnet_jax.scoring.scorer import Scorer
@@ -230,7 +229,7 @@ def _facts(config: Config, directory: str) -> dict[str, str]:
         "versions": ", ".join(
             [
                 *(f"{name} {importlib.metadata.version(name)}" for name in ("avmsnet_jax", "jax", "flax", "av")),
-                f"FFmpeg {av.ffmpeg_version_info}",
+                f"FFmpeg {FFMPEG_VERSION}",
             ]
         ),
     }
