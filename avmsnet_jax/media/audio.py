@@ -162,7 +162,7 @@ def _mono(frame: av.AudioFrame, path: str | os.PathLike[str]) -> np.ndarray:
         return (channels.mean(axis=0, dtype=np.float32) - 128) / 128
     if channels.dtype.kind == "i":
         return (channels.mean(axis=0) / 2 ** (8 * channels.dtype.itemsize - 1)).astype(np.float32)
-    return _finite(channels.mean(axis=0, dtype=np.float32))
+    return channels.mean(axis=0, dtype=np.float32)
 
 
 def _stereo(frame: av.AudioFrame, path: str | os.PathLike[str]) -> np.ndarray:
@@ -177,20 +177,21 @@ def _stereo(frame: av.AudioFrame, path: str | os.PathLike[str]) -> np.ndarray:
         channels = shares / max(shares.sum(axis=1).max(), 1.0) @ channels
     elif len(channels) > 2:
         channels = channels.mean(axis=0, keepdims=True)
-    return _finite(np.ascontiguousarray(np.broadcast_to(channels, (2, channels.shape[1])).T, np.float32))
+    return np.ascontiguousarray(np.broadcast_to(channels, (2, channels.shape[1])).T, np.float32)
 
 
 def _channels(frame: av.AudioFrame, path: str | os.PathLike[str]) -> np.ndarray:
-    """(C, N) as they are stored."""
+    """(C, N) as they are stored; floats are bounded, before channels are added up."""
     try:
         stored = frame.to_ndarray()
     except ValueError:
         raise UserError(f"{path} holds sound as {frame.format.name}, which cannot be read; convert it") from None
-    return stored if frame.format.is_planar else stored.reshape(-1, frame.layout.nb_channels).T
+    channels = stored if frame.format.is_planar else stored.reshape(-1, frame.layout.nb_channels).T
+    return _finite(channels) if channels.dtype.kind == "f" else channels
 
 
 def _finite(sound: np.ndarray) -> np.ndarray:
-    """Sound without NaN, and no louder than any that is real: damaged floats may hold 1e38, which no encoder takes."""
+    """Sound without NaN and within the bounds of real sound: damaged floats may hold 1e38, which overflows in sums."""
     if np.abs(sound).max(initial=0) <= _LOUDEST:  # false for NaN
         return sound
     return np.clip(np.nan_to_num(sound, nan=0.0, posinf=1.0, neginf=-1.0), -_LOUDEST, _LOUDEST)

@@ -36,7 +36,8 @@ def outputs(model: AVMSNet, clip: jax.Array, sound: jax.Array) -> dict[str, jax.
     model.eval()
     out = model(clip, sound)
     maps = {f"attention_{number}": each.astype(jnp.float16) for number, each in enumerate(out.attention)}
-    localization = jnp.linalg.norm(out.localization, axis=-1).astype(jnp.float16)
+    norm = jnp.linalg.norm(out.localization, axis=-1)
+    localization = jnp.minimum(norm, jnp.finfo(jnp.float16).max).astype(jnp.float16)
     return {
         "logits": out.logits,
         "scores": out.scores,

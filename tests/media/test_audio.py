@@ -80,18 +80,28 @@ def test_rare_rates(tmp_path, rate):
     np.testing.assert_allclose(waveform[1000:-1000], expected[1000:-1000], atol=1e-3)
 
 
-def test_numbers_that_are_none_are_silence(tmp_path):
+def test_nan_and_infinity_are_silence_and_full_scale(tmp_path):
     sound = np.full((1, 3000), 0.25, np.float32)
     sound[0, 100:103] = np.nan, np.inf, -np.inf
     waveform = Movie(encode(tmp_path / "a.wav", sound=sound)).whole_waveform()
     np.testing.assert_allclose(waveform[99:105], [0.25, 0, 1, -1, 0.25, 0.25], atol=1e-6)
 
 
-def test_damaged_numbers_are_no_louder_than_any_sound(tmp_path):
+def test_damaged_floats_are_bounded(tmp_path):
     sound = np.full((1, 3000), 40.0, np.float32)  # above full scale, as float formats may be
     sound[0, 100:102] = 1e38, -3e38
     waveform = Movie(encode(tmp_path / "a.wav", sound=sound)).whole_waveform()
     np.testing.assert_allclose(waveform[99:103], [40, 64, -64, 40], atol=1e-4)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("layout", ["stereo", "5.1"])
+@pytest.mark.parametrize("stereo", [False, True])
+def test_damaged_floats_do_not_overflow_when_channels_are_mixed(tmp_path, layout, stereo):
+    sound = np.full((2 if layout == "stereo" else 6, 3000), 3e38, np.float32)
+    movie = Movie(encode(tmp_path / "a.wav", sound=sound, layout=layout))
+    waveform = movie.waveform(stereo=stereo).excerpt(0, 3000)
+    assert np.abs(waveform).max() == pytest.approx(64, rel=1e-4)
 
 
 @pytest.mark.parametrize(("picture_start_s", "sound_start_s"), [(0, 0.48), (0.48, 0), (1.0, 1.2)])
