@@ -35,8 +35,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from avmsnet_jax.data import clips
 from avmsnet_jax.data.pipeline import Batches, Records, open_split, train_batches
 from avmsnet_jax.data.prepare import prepare
-from avmsnet_jax.media.audio import SAMPLE_RATE, read_waveform
-from avmsnet_jax.media.video import read_frames, read_info
+from avmsnet_jax.media.audio import SAMPLE_RATE
+from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.toy import movies
 
 Clips = dict[int, float]  # label by centre
@@ -65,7 +65,7 @@ def write_layout(film: Path, chosen: Clips, root: Path, height: int | None) -> t
     root.mkdir()
     needed = {number for centre in chosen for number in clips.frame_list(centre)}
     size = (0, 0)
-    for frame in read_frames(film):
+    for frame in Movie(film).frames():
         if frame.number in needed:
             image = Image.fromarray(frame.rgb())
             if height is not None:
@@ -74,11 +74,11 @@ def write_layout(film: Path, chosen: Clips, root: Path, height: int | None) -> t
             size = image.size
         if frame.number >= max(needed):
             break
-    waveform = read_waveform(film)
+    waveform = Movie(film).whole_waveform()
     np.save(root / "waveform.npy", np.zeros(0, np.float32) if waveform is None else waveform)
     with open(root / "labels.csv", "w", newline="") as file:
         rows = csv.writer(file)
-        for number in range(1, read_info(film).frames + 1):  # as long as the film, as the published files are
+        for number in range(1, Movie(film).info().frames + 1):  # as long as the film, as the published files are
             rows.writerow([number, int(any(clips.label_frame(c) == number and label for c, label in chosen.items()))])
     return size
 
@@ -166,7 +166,7 @@ def main() -> None:
     arguments.workdir.mkdir(parents=True, exist_ok=True)
     film = prepare_records(arguments.film, arguments.keyshots, arguments.workdir)
     records = open_split(arguments.workdir / "records", "train")
-    fps = float(read_info(film).fps)
+    fps = float(Movie(film).info().fps)
 
     step = max(len(records) // arguments.clips, 1)
     indices = range(0, len(records), step)[: arguments.clips]

@@ -32,8 +32,8 @@ from avmsnet_jax.data import MANIFEST
 from avmsnet_jax.data.pipeline import Record, open_split
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.data.sources.movies import Film, read_key_shots
-from avmsnet_jax.media.audio import SAMPLE_RATE, read_waveform
-from avmsnet_jax.media.video import read_frames, read_info
+from avmsnet_jax.media.audio import SAMPLE_RATE
+from avmsnet_jax.media.movie import Movie
 
 CLOSE = 0.5  # levels of 255: the mean difference of pixels that two scalers may make
 
@@ -47,10 +47,10 @@ def write_published_layout(film: Film, root: Path, save: Callable[[Image.Image, 
     for folder in (frames, sound, labels, lists):
         folder.mkdir(parents=True)
     count = 0
-    for frame in read_frames(film.path, constant_rate=True):
+    for frame in Movie(film.path).frames(constant_rate=True):
         save(Image.fromarray(frame.rgb()), frames / f"{frame.number}.jpg")
         count = frame.number
-    waveform = read_waveform(film.path)
+    waveform = Movie(film.path).whole_waveform()
     if waveform is not None:
         scipy.io.wavfile.write(sound / f"{film.name}.wav", SAMPLE_RATE, waveform)
     with open(labels / f"{film.name}.csv", "w", newline="") as file:
@@ -120,7 +120,7 @@ def main() -> None:
         flush=True,
     )
     film = Film(
-        copy.stem, float(read_info(copy).fps), "train", copy, read_key_shots(source / f"{copy.stem}.keyshots.csv")
+        copy.stem, float(Movie(copy).info().fps), "train", copy, read_key_shots(source / f"{copy.stem}.keyshots.csv")
     )
     same = True
     for name, save in (("lossless", save_lossless), ("jpeg95", save_jpeg)):

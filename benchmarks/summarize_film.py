@@ -5,10 +5,10 @@
 
 Without --memory, each round runs in turns, on all cores:
 - `ffmpeg -i film -vf scale=112:112 -f null -`, which decodes picture and sound;
-- the media stage: all that `score.watch` does (decode, shrink, cut clips, sound, thumbnails), the network replaced by
-  zeros; in this process, once warm;
+- the media stage: all that `scoring.film.watch` does (decode, shrink, cut clips, sound, thumbnails), the network
+  replaced by zeros; in this process, once warm;
 - the network alone, on as many clips;
-- `score.watch` with the network, where both overlap;
+- `scoring.film.watch` with the network, where both overlap;
 - `cut.cut`, which encodes the summary.
 The ratio is FFmpeg's time by the media stage's, so more is better; CPU seconds are a second opinion on a busy machine.
 
@@ -54,45 +54,47 @@ def timed(work: Callable[[], Any]) -> tuple[float, float, Any]:
 
 def compare(film: Path, checkpoint: str, ffmpeg: str, workdir: Path, rounds: int) -> dict[str, Any]:
     """Every stage in turns; medians of the rounds."""
-    import avmsnet_jax
-    from avmsnet_jax import mesh
     from avmsnet_jax.config import MeshConfig, SummarizeConfig
     from avmsnet_jax.data import clips
-    from avmsnet_jax.summarize import choose, cut, score
+    from avmsnet_jax.scoring.film import Watched, watch
+    from avmsnet_jax.scoring.network import Network
+    from avmsnet_jax.scoring.scorer import ClipScores, Measured, Scorer
+    from avmsnet_jax.summarize import choose, cut
 
     options = SummarizeConfig()
-    network = score.Network(avmsnet_jax.load(checkpoint), mesh.make_mesh(MeshConfig()), options.batch_size)
+    network = Network.load(checkpoint, MeshConfig(), options.batch_size)
     kept: list[Sequence[clips.Clip]] = []
 
-    def look(batch: Sequence[clips.Clip]) -> score.Seen:
-        kept[:] = [batch]
-        nothing = np.zeros(len(batch), np.float32)
-        return score.Seen(nothing, nothing[:, None], (nothing[:, None, None],), nothing[:, None, None])
+    class Blind(Network):
+        """Scores every clip 0 without computing anything."""
 
-    def watch(with_network: Callable[[Sequence[clips.Clip]], score.Seen]) -> score.Watched:
-        return score.watch(
-            film,
-            with_network,
-            frames=network.frames,
-            frame_size=network.frame_size,
-            batch_size=network.batch_size,
-            spacing_s=options.spacing_s,
-        )
+        def measure(self, batch: Sequence[clips.Clip]) -> Measured:
+            kept[:] = [batch]
+            return {"scores": np.zeros(len(batch), np.float32)}
 
+        def finish(self, measured: Measured) -> ClipScores:
+            nothing = measured["scores"]
+            maps = nothing[:, None, None]
+            return ClipScores(nothing, nothing[:, None], (maps,), maps)
+
+    def watched_by(scorer: Scorer) -> Watched:
+        return watch(film, scorer, spacing_s=options.spacing_s)
+
+    blind = Blind.load(checkpoint, MeshConfig(), options.batch_size)
     command = [ffmpeg, "-v", "error", "-nostdin", "-i", str(film), "-vf", "scale=112:112", "-f", "null", "-"]
-    watched = watch(network)  # compiles
+    watched = watched_by(network)  # compiles
     choice = choose.choose(watched, options)
     ranges = [span for span, shot in zip(choice.ranges, choice.shots, strict=True) if shot.chosen]
     count = len(watched.scores.scores)
     stages: dict[str, Callable[[], Any]] = {
         "ffmpeg": lambda: subprocess.run(command, check=True),
-        "media stage": lambda: watch(look),
-        "network": lambda: [network(kept[0]) for _ in range(-(-count // network.batch_size))],
-        "scoring": lambda: watch(network),
+        "media stage": lambda: watched_by(blind),
+        "network": lambda: [network.measure(kept[0]) for _ in range(-(-count // network.batch_size))],
+        "scoring": lambda: watched_by(network),
         "choosing": lambda: choose.choose(watched, options),
         "cutting": lambda: cut.cut(watched, ranges, workdir / "summary.mp4"),
     }
-    watch(look)
+    watched_by(blind)
     runs = [{name: timed(stage)[:2] for name, stage in stages.items()} for _ in range(rounds)]
     seconds = {name: statistics.median(run[name][0] for run in runs) for name in stages}
     cpu = {name: statistics.median(run[name][1] for run in runs) for name in stages}

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from scipy.io import wavfile
 
-from avmsnet_jax.media.video import read_frames
+from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.toy import movies
 from avmsnet_jax.weights import names
 from avmsnet_jax.weights.export import write_pth
@@ -86,7 +86,7 @@ def write_published_layout(film: Path, root: Path) -> None:
         frames = root / "video_frames" / "Movie50" / split
         frames.mkdir(parents=True)
         count = 0
-        for frame in read_frames(film):
+        for frame in Movie(film).frames():
             Image.fromarray(frame.rgb()).save(frames / f"{frame.number}.jpg")
             count = frame.number
         sound = root / "video_audio" / "Movie50" / split

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
@@ -25,6 +24,7 @@ from avmsnet_jax import json_file, unforeseen
 from avmsnet_jax.data import clips
 from avmsnet_jax.data.sources import SPLITS, Skipped, Video
 from avmsnet_jax.errors import UserError
+from avmsnet_jax.media.movie import FFMPEG_VERSION
 
 FORMAT = "1.0.0"  # of the records; another one, and what earlier versions left unfinished is made again
 PIECE_BYTES = 400e6  # of records before compression, in one file of a film: about a shard of compressed ones
@@ -123,7 +123,7 @@ def software() -> dict[str, str]:
     libraries = ("av", "pillow", "soxr", "numpy", "tensorflow-datasets", "array_record")
     return {
         "python": platform.python_version(),
-        "ffmpeg": av.ffmpeg_version_info,
+        "ffmpeg": FFMPEG_VERSION,
         **{name: importlib.metadata.version(name) for name in libraries},
     }
 

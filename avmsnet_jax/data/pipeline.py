@@ -9,13 +9,12 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import grain
 import numpy as np
 from absl import flags
 
-from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.data import MANIFEST, shards
 from avmsnet_jax.data.manifest import inside, read_manifest
 from avmsnet_jax.errors import UserError
@@ -128,8 +127,20 @@ class Records:
         return f"Records({str(self.directory)!r}, {self.split!r}, fold {self.fold}, {len(self)} clips)"
 
 
+class TakesClips(Protocol):
+    """What takes clips of one size, such as a network's configuration or a scorer."""
+
+    @property
+    def frames(self) -> int:
+        """Frames of a clip."""
+
+    @property
+    def frame_size(self) -> int:
+        """Height and width of a frame, pixels."""
+
+
 def open_split(
-    directory: str | os.PathLike[str], split: str, model: ModelConfig | None = None, fold: int = 0
+    directory: str | os.PathLike[str], split: str, model: TakesClips | None = None, fold: int = 0
 ) -> Records:
     """Opens one split of a data set that prepare_data.py wrote.
 

@@ -13,7 +13,8 @@ from avmsnet_jax.evaluation import report, seen, spread
 from avmsnet_jax.evaluation.metrics import Agreement, average_precision, chance, precision_recall_f, reported
 from avmsnet_jax.evaluation.plots import score_curve
 from avmsnet_jax.evaluation.report import file_name
-from avmsnet_jax.evaluation.scoring import choose_threshold, score_split
+from avmsnet_jax.scoring.network import Network
+from avmsnet_jax.scoring.records import choose_threshold, score_split
 from avmsnet_jax.staging import staged
 from avmsnet_jax.weights import checkpoint
 
@@ -49,11 +50,11 @@ def evaluate(config: Config, directory: str, split: str, output: Path) -> dict[s
     report.check_free(output)
     found = checkpoint.find(directory)
     known, note = seen.note(config, found, config.data.fold, split)
-    model = checkpoint.load(directory, finite=True)
-    records = pipeline.open_split(config.data.dir, split, model.config, config.data.fold)
+    scorer = Network.load(directory, config.mesh, config.eval.batch_size, fixed_groups=True)
+    records = pipeline.open_split(config.data.dir, split, scorer, config.data.fold)
     with staged(output.absolute()) as stage:  # before the scoring: a place that cannot be written is known at once
-        clips = score_split(config, model, records)
-        threshold, origin = choose_threshold(config, model, config.data.fold, clips)
+        clips = score_split(config, scorer, records)
+        threshold, origin = choose_threshold(config, scorer, config.data.fold, clips)
         by_video: dict[str, Clips] = defaultdict(list)
         for clip in clips:
             by_video[clip["video"]].append(clip)

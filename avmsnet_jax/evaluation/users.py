@@ -16,9 +16,10 @@ from avmsnet_jax.evaluation.annotations import Judged
 from avmsnet_jax.evaluation.benchmark import PROTOCOLS
 from avmsnet_jax.evaluation.change_points import kts
 from avmsnet_jax.evaluation.score_files import Scored, read_scores
-from avmsnet_jax.evaluation.scoring import choose_threshold, score_split
 from avmsnet_jax.evaluation.selection import shots
 from avmsnet_jax.evaluation.trial import ALL, Trial
+from avmsnet_jax.scoring.network import Network
+from avmsnet_jax.scoring.records import choose_threshold, score_split
 from avmsnet_jax.staging import staged
 from avmsnet_jax.weights import checkpoint
 
@@ -63,11 +64,10 @@ def evaluate(config: Config, directories: Sequence[str], protocol: str, split: s
         for name, fold, directory in zip(names, chosen, directories, strict=True):
             found.append(checkpoint.find(directory))
             notes.append(seen.note(config, found[-1], fold, split))
-            model = checkpoint.load(directory, finite=True)
-            records = pipeline.open_split(config.data.dir, split, model.config, fold)
-            shotless = not judged or any(video.shots is None for video in judged)
-            clips[name] = score_split(config, model, records, features=shotless)
-            thresholds[name], origin = choose_threshold(config, model, fold, clips[name])
+            scorer = Network.load(directory, config.mesh, config.eval.batch_size, fixed_groups=True)
+            records = pipeline.open_split(config.data.dir, split, scorer, fold)
+            clips[name] = score_split(config, scorer, records)
+            thresholds[name], origin = choose_threshold(config, scorer, fold, clips[name])
         every = [clip for part in clips.values() for clip in part]
         scored = {name: _by_video(part) for name, part in clips.items()}
         videos = judged or annotations.of_labels(Path(config.data.dir), every)
@@ -167,7 +167,7 @@ def _by_video(clips: Clips) -> dict[str, Scored]:
     for name, part in parts.items():
         part.sort(key=lambda clip: clip["frame"])
         picks = np.array([clip["frame"] - 1 for clip in part])
-        seen = np.stack([clip["features"] for clip in part]) if "features" in part[0] else None
+        seen = np.stack([clip["features"] for clip in part])
         scored[name] = Scored(picks, np.array([clip["score"] for clip in part]), seen)
     return scored
 

@@ -1,12 +1,10 @@
 """The sound of a film, or of a wav file, as one mono waveform."""
 
 import functools
-import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from typing import Any
 
 import av
 import numpy as np
@@ -14,7 +12,7 @@ import soxr
 
 from avmsnet_jax.errors import UserError, printable
 from avmsnet_jax.media.opening import open_film
-from avmsnet_jax.media.video import decode, demux, picture_stream, stamp_s, tracks
+from avmsnet_jax.media.tracks import Tracks, decode, picture_stream, stamp_s
 
 SAMPLE_RATE = 22050  # Hz: SoundNet's
 LOWEST_RATE, HIGHEST_RATE = 100, 6_000_000  # Hz: a second is held at a time; DSD at 512 fs comes as 2.8 MHz
@@ -70,6 +68,11 @@ class Waveform:
         self._held, self._start = [held], max(start, self._start)
         return held[: max(stop - start, 0)]
 
+    def rest(self) -> np.ndarray:
+        """All samples from the latest excerpt's first one on."""
+        self._held += self._chunks
+        return np.concatenate(self._held) if self._held else np.zeros(0, np.float32)
+
     def skip_to(self, stop: int) -> None:
         """Decodes up to sample `stop`, which may lie beyond the end, for the sake of `on_chunk`."""
         while self._end < stop and (chunk := next(self._chunks, None)) is not None:
@@ -77,82 +80,46 @@ class Waveform:
             self._held, self._start = [], self._end
 
 
-def open_waveform(
-    path: str | os.PathLike[str],
-    sample_rate: int = SAMPLE_RATE,
-    *,
-    stereo: bool = False,
-    on_chunk: Callable[[np.ndarray], Any] = lambda chunk: None,
-) -> Waveform | None:
-    """The sound of a film or of a sound file, to be decoded as far as it is needed. See `read_waveform`.
+def decode_sound(
+    path: str | os.PathLike[str], origin: float | None, rate: Fraction | None, sample_rate: int, *, stereo: bool
+) -> Iterator[np.ndarray]:
+    """The waveform of a film or of a sound file, chunk by chunk; see `Movie.waveform`.
 
     Args:
-      path: any container and sample format that FFmpeg reads.
+      path: the file.
+      origin: when the picture starts on the container's clock, seconds; None = with the sound.
+      rate: frames a second of the picture; None = unknown, or there is none.
       sample_rate: Hz wanted.
-      stereo: the waveform is (N, 2) instead of (N,): of one channel twice the same, of more than two a mix that
-        cannot clip, as ITU-R BS.775 has it, without the channel of low effects.
-      on_chunk: called with each chunk as it is decoded, before any of it is handed out.
+      stereo: whether two channels are wanted, or one.
+
+    Yields:
+      (n,) or (n, 2) float32; nothing where there is no audio track, or nothing in it.
     """
-
-    def told() -> Iterator[np.ndarray]:
-        for chunk in _decode(path, sample_rate, stereo):
-            on_chunk(chunk)
-            yield chunk
-
-    chunks = told()
-    first = next(chunks, None)
-    return None if first is None else Waveform(itertools.chain([first], chunks))
-
-
-def read_waveform(path: str | os.PathLike[str], sample_rate: int = SAMPLE_RATE) -> np.ndarray | None:
-    """Decodes the sound of a film or of a sound file.
-
-    Channels are averaged, which cannot clip, then resampled as `librosa.resample` does by default, with
-    soxr at high quality; but as the stream is decoded, so that nothing at the file's own rate is held.
-
-    Args:
-      path: any container and sample format that FFmpeg reads.
-      sample_rate: Hz wanted.
-
-    Returns:
-      (N,) float32 in ±1 whose first sample is heard with the film's first frame (of a sound file: the
-      first sample), or None where there is no audio track.
-
-    Raises:
-      UserError: the file is missing or broken.
-    """
-    chunks = list(_decode(path, sample_rate, stereo=False))
-    return np.concatenate(chunks) if chunks else None
-
-
-def _decode(path: str | os.PathLike[str], sample_rate: int, stereo: bool) -> Iterator[np.ndarray]:
-    """The chunks of the waveform; none where there is no audio track, or nothing in it."""
-    origin = _first_frame_time(path)  # before the film is opened: the index of a long one takes memory
     with open_film(path) as container:
-        film = tracks(container, path)
+        film = Tracks(container, picture_stream(container), rate)
         if film.unheard:
             name = printable(os.fspath(path))
             _say_once(f"warning: {name}: {film.unheard}, so it counts as silent; convert the film to hear it")
         if film.sound is None:
             return
         resampler: soxr.ResampleStream | None = None
-        rate = 0
+        hz = 0
         heard = 0  # samples at the file's rate, from the first frame of the picture on
         silence = np.zeros((0, 2) if stereo else 0, np.float32)
-        for sound, rate_now, start in _timed(decode(film.packets(film.sound), path), origin, path, stereo):
-            if not LOWEST_RATE <= rate_now <= HIGHEST_RATE:
+        for sound, hz_now, start in _timed(decode(film.packets(film.sound), path), origin, path, stereo):
+            if not LOWEST_RATE <= hz_now <= HIGHEST_RATE:
                 raise UserError(
-                    f"{os.fspath(path)} has sound of {rate_now} Hz, and only {LOWEST_RATE} to {HIGHEST_RATE} are read; "
+                    f"{os.fspath(path)} has sound of {hz_now} Hz, and only {LOWEST_RATE} to {HIGHEST_RATE} are read; "
                     "convert it with ffmpeg -ar 48000"
                 )
-            if resampler is None or rate_now != rate:
+            if resampler is None or hz_now != hz:
                 if resampler is not None:
                     yield resampler.resample_chunk(silence, last=True)
-                resampler = soxr.ResampleStream(rate_now, sample_rate, 1 + stereo, dtype="float32", quality="HQ")
-                heard, rate = round(heard * Fraction(rate_now, rate)) if rate else 0, rate_now
-            missing = round(start * rate) - heard
-            if heard == 0 or abs(missing) > _TOLERANCE_S * rate:
-                for length in _pieces(missing, rate):
+                resampler = soxr.ResampleStream(hz_now, sample_rate, 1 + stereo, dtype="float32", quality="HQ")
+                heard, hz = round(heard * Fraction(hz_now, hz)) if hz else 0, hz_now
+            missing = round(start * hz) - heard
+            if heard == 0 or abs(missing) > _TOLERANCE_S * hz:
+                for length in _pieces(missing, hz):
                     yield resampler.resample_chunk(np.zeros((length, *silence.shape[1:]), np.float32))
                     heard += length
                 sound = sound[max(-missing, 0) :]
@@ -188,15 +155,6 @@ def _say_once(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _first_frame_time(path: str | os.PathLike[str]) -> float | None:
-    """When the picture starts on the container's clock, None without a picture."""
-    with open_film(path) as container:
-        stream = picture_stream(container)
-        first = next(decode(demux(container, stream), path), None) if stream else None
-        stamp = stamp_s(first) if first else None
-        return None if stamp is None else float(stamp)
-
-
 def _mono(frame: av.AudioFrame, path: str | os.PathLike[str]) -> np.ndarray:
     """(N,) float32 in ±1, the mean of the channels."""
     channels = _channels(frame, path)
@@ -204,7 +162,7 @@ def _mono(frame: av.AudioFrame, path: str | os.PathLike[str]) -> np.ndarray:
         return (channels.mean(axis=0, dtype=np.float32) - 128) / 128
     if channels.dtype.kind == "i":
         return (channels.mean(axis=0) / 2 ** (8 * channels.dtype.itemsize - 1)).astype(np.float32)
-    return _finite(channels.mean(axis=0, dtype=np.float32))
+    return channels.mean(axis=0, dtype=np.float32)
 
 
 def _stereo(frame: av.AudioFrame, path: str | os.PathLike[str]) -> np.ndarray:
@@ -219,20 +177,21 @@ def _stereo(frame: av.AudioFrame, path: str | os.PathLike[str]) -> np.ndarray:
         channels = shares / max(shares.sum(axis=1).max(), 1.0) @ channels
     elif len(channels) > 2:
         channels = channels.mean(axis=0, keepdims=True)
-    return _finite(np.ascontiguousarray(np.broadcast_to(channels, (2, channels.shape[1])).T, np.float32))
+    return np.ascontiguousarray(np.broadcast_to(channels, (2, channels.shape[1])).T, np.float32)
 
 
 def _channels(frame: av.AudioFrame, path: str | os.PathLike[str]) -> np.ndarray:
-    """(C, N) as they are stored."""
+    """(C, N) as they are stored; floats are bounded, before channels are added up."""
     try:
         stored = frame.to_ndarray()
     except ValueError:
         raise UserError(f"{path} holds sound as {frame.format.name}, which cannot be read; convert it") from None
-    return stored if frame.format.is_planar else stored.reshape(-1, frame.layout.nb_channels).T
+    channels = stored if frame.format.is_planar else stored.reshape(-1, frame.layout.nb_channels).T
+    return _finite(channels) if channels.dtype.kind == "f" else channels
 
 
 def _finite(sound: np.ndarray) -> np.ndarray:
-    """Sound without NaN, and no louder than any that is real: damaged floats may hold 1e38, which no encoder takes."""
+    """Sound without NaN and within the bounds of real sound: damaged floats may hold 1e38, which overflows in sums."""
     if np.abs(sound).max(initial=0) <= _LOUDEST:  # false for NaN
         return sound
     return np.clip(np.nan_to_num(sound, nan=0.0, posinf=1.0, neginf=-1.0), -_LOUDEST, _LOUDEST)

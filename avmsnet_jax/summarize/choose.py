@@ -14,8 +14,9 @@ from avmsnet_jax import durations, evaluation
 from avmsnet_jax.config import SummarizeConfig
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media.audio import SAMPLE_RATE
+from avmsnet_jax.media.movie import Movie
+from avmsnet_jax.scoring.film import HOP, Watched
 from avmsnet_jax.summarize.result import Shot
-from avmsnet_jax.summarize.score import HOP, Watched
 
 _STEP = 0.25  # a shot is divided where the mean score changes by as much
 
@@ -29,6 +30,8 @@ _AROUND_S = 0.05  # loudness at a cut is that from so much before it to so much 
 
 # A cut of the film's own: a change of the picture this large, and by as much larger than those around it.
 _OWN_CUT, _STANDS_OUT = 0.05, 4
+
+_SCENE_WIDTH = 256  # pixels, of the pictures that PySceneDetect gets: it scales larger ones down to it itself
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,23 +144,25 @@ def _beginnings(watched: Watched, method: str, starts: np.ndarray) -> list[int]:
     if method == "kts":
         changes = evaluation.kts(watched.scores.features, max_change_points=len(starts) - 1)
         return [int(frame) for frame in starts[changes]]
-    found = (round(second * watched.rate) for second in _scenes(watched.scores.film))
-    return sorted({frame for frame in found if 0 < frame < watched.scores.n_frames})
+    return _scenes(watched.scores.film, float(watched.rate))
 
 
-def _scenes(film: Path) -> list[float]:
-    """When PySceneDetect sees the picture cut, seconds."""
+def _scenes(film: Path, fps: float) -> list[int]:
+    """The frames (from 0, on the grid that scores are on) at which PySceneDetect sees the picture cut."""
     try:
         import scenedetect
     except ImportError:
         raise UserError(
             "PySceneDetect is not installed; pip install 'avmsnet_jax[scenes]', or leave summarize.shots at kts"
         ) from None
-    try:
-        scenes = scenedetect.detect(str(film), scenedetect.AdaptiveDetector(), backend="pyav")
-    except Exception as error:  # whatever it makes of a film that we could read
-        raise UserError(f"PySceneDetect cannot read {film} ({error}); take summarize.shots=kts") from error
-    return [float(start.seconds) for start, _ in scenes[1:]]
+    detector, found = scenedetect.AdaptiveDetector(), []
+    for frame in Movie(film).frames(constant_rate=True):
+        width, height = frame.shown_size
+        scale = min(_SCENE_WIDTH / width, 1)
+        picture = frame.scaled(round(width * scale), max(round(height * scale), 1))
+        place = scenedetect.FrameTimecode(frame.number - 1, fps)
+        found += detector.process_frame(place, np.ascontiguousarray(picture[..., ::-1]))  # as BGR
+    return [place.frame_num for place in found]
 
 
 def _far_apart(edges: Sequence[int], shortest: float, opening: int) -> list[int]:

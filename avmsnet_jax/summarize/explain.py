@@ -1,22 +1,17 @@
 """What the network looked at and where it heard the sound, drawn over the summary."""
 
-import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
-from av.video.reformatter import Colorspace
 from PIL import Image, ImageDraw, ImageFont
 
 from avmsnet_jax.clock import clock
-from avmsnet_jax.media.opening import local_url, open_film
-from avmsnet_jax.media.video import read_frames, read_info
-from avmsnet_jax.staging import staged
+from avmsnet_jax.media.movie import Movie
+from avmsnet_jax.media.writer import Mp4Writer
 from avmsnet_jax.summarize.result import Scores, Summary
 
 _FINEST = 28  # cells across the attention: the stem's 56 x 56 show no more, in four times the bytes
@@ -108,9 +103,15 @@ def write_overlay(summary: Summary, path: Path, on_frame: Callable[[], Any] = la
       UserError: `summary.mp4` is missing or broken, or the place cannot be written.
     """
     source = path.with_name("summary.mp4")
-    fps = read_info(source).fps
-    with staged(path) as stage:
-        _encode(stage, _pictures(summary, source), fps, source, on_frame)
+    fps = Movie(source).info().fps
+    pictures = _pictures(summary, source)
+    first = next(pictures)
+    with Mp4Writer(path) as movie:
+        track, sound = movie.pictures(first.shape, fps, crf=20, preset="veryfast"), movie.copied_sound(source)
+        for index, picture in enumerate(itertools.chain([first], pictures)):
+            sound.copy(until=index / fps)
+            track.add(picture)
+            on_frame()
 
 
 def _pictures(summary: Summary, source: Path) -> Iterator[np.ndarray]:
@@ -130,7 +131,7 @@ def _pictures(summary: Summary, source: Path) -> Iterator[np.ndarray]:
     def maps(clip: int) -> tuple[np.ndarray, np.ndarray]:
         return resized(looked[clip], rows, columns), resized(heard[clip], rows, columns)
 
-    for frame in read_frames(source, constant_rate=True):
+    for frame in Movie(source).frames(constant_rate=True):
         shot = chosen[max(int(np.searchsorted(begins, frame.time_s + 1e-6, side="right")) - 1, 0)]
         film_s = shot.start_s + frame.time_s - float(shot.summary_start_s or 0)
         before, after, share = _neighbours(scores.times_s, film_s)
@@ -234,36 +235,3 @@ class _Band:
 
 def _pairs(scores: Scores) -> Iterable[tuple[float, float]]:
     return zip(scores.times_s.tolist(), scores.scores.tolist(), strict=True)
-
-
-def _encode(
-    path: Path, pictures: Iterator[np.ndarray], fps: Fraction, source: Path, on_frame: Callable[[], Any]
-) -> None:
-    """Writes pictures as H.264, with the sound of `source` as it is."""
-    with contextlib.ExitStack() as stack:
-        target = stack.enter_context(av.open(local_url(path), "w", options={"movflags": "faststart"}))
-        heard = stack.enter_context(open_film(source))
-        first = next(pictures)
-        video = target.add_stream("libx264", rate=fps, options={"crf": "20", "preset": "veryfast"})
-        video.height, video.width, video.pix_fmt = *first.shape[:2], "yuv420p"
-        video.codec_context.colorspace = video.codec_context.color_primaries = video.codec_context.color_trc = 1
-        video.codec_context.color_range = 1
-        sounds: Iterator[av.Packet] = iter(())
-        if heard.streams.audio:
-            audio = target.add_stream_from_template(heard.streams.audio[0])
-            sounds = (packet for packet in heard.demux(heard.streams.audio[0]) if packet.dts is not None)
-        waiting = next(sounds, None)
-        for index, picture in enumerate(itertools.chain([first], pictures)):
-            while waiting is not None and (waiting.dts or 0) * waiting.time_base <= index / fps:
-                waiting.stream = audio
-                target.mux(waiting)
-                waiting = next(sounds, None)
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, threads=1)
-            frame.pts, frame.time_base = index, 1 / fps
-            target.mux(video.encode(frame))
-            on_frame()
-        target.mux(video.encode(None))
-        for packet in itertools.chain([waiting] if waiting else [], sounds):
-            packet.stream = audio
-            target.mux(packet)

@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """One film as the network saw and heard it; M clips in order of time.
+    """The scores of a film's M clips, in order of time.
 
     Attributes:
       film: the file that was handed in.
@@ -22,10 +22,11 @@ class Scores:
       frames: (M,) int64, the frame whose score it is, from 1.
       times_s: (M,) float64, when that frame is shown, seconds from the first.
       scores: (M,) float32, 0-1.
-      features: (M, C) float32, the network's features.
+      features: (M, C) float32, the scorer's features.
       attention: one (M, h, w) float16 for each attention module; each map sums to 1.
-      localization: (M, h, w) float16, the norm over channels of the ALM tensor; zeros where the network only looks.
+      localization: (M, h, w) float16, where sound and picture belong together; zeros where only the picture is used.
       thumbnails: M JPEG files, the frame at each clip's centre, upright, the longer side 192 pixels.
+      signals: by name the (M,) float32 in 0-1 that a score is made of; empty for a network.
     """
 
     film: Path
@@ -42,6 +43,7 @@ class Scores:
     attention: tuple[np.ndarray, ...]
     localization: np.ndarray
     thumbnails: list[bytes]
+    signals: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

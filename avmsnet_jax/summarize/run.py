@@ -13,20 +13,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import av
 import jax
 from tqdm import tqdm
 
 from avmsnet_jax import json_file, unforeseen
-from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.clock import clock
 from avmsnet_jax.config import Config, MeshConfig
 from avmsnet_jax.data import beam
 from avmsnet_jax.data.sources import is_file_name
 from avmsnet_jax.errors import UserError, printable
-from avmsnet_jax.media import films, video
+from avmsnet_jax.media import films
+from avmsnet_jax.media.movie import FFMPEG_VERSION, Movie
+from avmsnet_jax.scoring.film import expected_clips, watch
+from avmsnet_jax.scoring.network import Network
+from avmsnet_jax.scoring.scorer import Scorer
 from avmsnet_jax.staging import empty, staged, taken, working_place
-from avmsnet_jax.summarize import choose, cut, explain, report, score, timeline
+from avmsnet_jax.summarize import choose, cut, explain, report, timeline
 from avmsnet_jax.summarize.result import Summary
 from avmsnet_jax.weights import checkpoint
 
@@ -99,13 +101,13 @@ def summarize(
 
 
 def summarize_film(
-    film: Path, network: score.Network, config: Config, folder: Path, facts: dict[str, str], shown_in: Path
+    film: Path, scorer: Scorer, config: Config, folder: Path, facts: dict[str, str], shown_in: Path
 ) -> Summary:
     """Writes one film's summary, with all that goes with it, to a folder that does not exist yet.
 
     Args:
       film: the film.
-      network: what looks at it.
+      scorer: scores its clips.
       config: of which `summarize` is used.
       folder: to create; the caller sees to it that nobody takes it for finished before it is.
       facts: of the run, for the report.
@@ -115,16 +117,8 @@ def summarize_film(
       UserError: the film cannot be read, or has no place for what is asked.
     """
     options = config.summarize
-    with _bar(f"watching {printable(film.name)}", score.expected_clips(film, options.spacing_s), "clip") as bar:
-        watched = score.watch(
-            film,
-            network,
-            frames=network.frames,
-            frame_size=network.frame_size,
-            batch_size=network.batch_size,
-            spacing_s=options.spacing_s,
-            on_clips=bar.update,
-        )
+    with _bar(f"watching {printable(film.name)}", expected_clips(film, options.spacing_s), "clip") as bar:
+        watched = watch(film, scorer, spacing_s=options.spacing_s, on_clips=bar.update)
     choice = choose.choose(watched, options)
     kept = [span for span, shot in zip(choice.ranges, choice.shots, strict=True) if shot.chosen]
     folder.mkdir()
@@ -176,7 +170,7 @@ def _summarized(config: Config, weights: _Weights, overwrite: bool, film: Path, 
         _check_replaceable(folder)
     if not _is_text(film):
         raise UserError(f"the name of {_shown(film)} is not UTF-8, which the summary's files need; rename it")
-    video.read_info(film)  # before the network is read, which takes seconds
+    Movie(film).info()  # before the network is read, which takes seconds
     with staged(folder) as stage:
         network = _network(weights, config.mesh.data, config.mesh.fsdp, config.summarize.batch_size)
         summary = summarize_film(film, network, config, stage, _facts(config, weights.directory), folder)
@@ -219,9 +213,8 @@ def _shown(path: Path) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def _network(weights: _Weights, data: int, fsdp: int, batch_size: int) -> score.Network:
-    mesh = mesh_lib.make_mesh(MeshConfig(data=data, fsdp=fsdp))
-    return score.Network(checkpoint.load(weights.directory, finite=True), mesh, batch_size)
+def _network(weights: _Weights, data: int, fsdp: int, batch_size: int) -> Network:
+    return Network.load(weights.directory, MeshConfig(data=data, fsdp=fsdp), batch_size)
 
 
 def _facts(config: Config, directory: str) -> dict[str, str]:
@@ -236,7 +229,7 @@ def _facts(config: Config, directory: str) -> dict[str, str]:
         "versions": ", ".join(
             [
                 *(f"{name} {importlib.metadata.version(name)}" for name in ("avmsnet_jax", "jax", "flax", "av")),
-                f"FFmpeg {av.ffmpeg_version_info}",
+                f"FFmpeg {FFMPEG_VERSION}",
             ]
         ),
     }

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from avmsnet_jax.clock import clock
 from avmsnet_jax.errors import printable
+from avmsnet_jax.scoring.film import Watched
 from avmsnet_jax.summarize.cut import Take
-from avmsnet_jax.summarize.score import Watched
 
 EDL, OTIO = "summary.edl", "summary.otio"
 

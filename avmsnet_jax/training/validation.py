@@ -14,6 +14,7 @@ from avmsnet_jax import xla
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
 from avmsnet_jax.evaluation import average_precision, best_threshold, precision_recall_f
+from avmsnet_jax.scoring.network import outputs
 from avmsnet_jax.training.step import LOSSES, TrainState
 
 Validate = Callable[[TrainState], dict[str, float | None]]
@@ -36,8 +37,7 @@ def make_validate(graphdef: Any, config: Config, held_out: pipeline.Records, mes
     # All that a clip comes to goes to all processes: each then knows the same figures.
     def score(params: nnx.State, stats: nnx.State, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         model = nnx.merge(graphdef, params, stats, copy=True)
-        model.eval()
-        logits = model(batch["clip"], batch["sound"]).logits
+        logits = outputs(model, batch["clip"], batch["sound"])["logits"]
         return {"logit": logits, "loss": losses(logits, batch["label"]), "label": batch["label"], "mask": batch["mask"]}
 
     scored = xla.jit(score, mesh_lib.platform(mesh), out_shardings=replicated)

@@ -21,8 +21,7 @@ from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.data.records import Movies
 from avmsnet_jax.data.sources import movies, summe
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.media.audio import read_waveform
-from avmsnet_jax.media.video import read_frames, read_info
+from avmsnet_jax.media.movie import Movie
 from tests.data.sources.downloads import write_summe
 from tests.media.films import encode, number_of, numbered
 
@@ -60,17 +59,17 @@ def publish(film: Path, root: Path, split: str, labels: dict[int, int]) -> None:
         (root / kind / "Movie50" / name).mkdir(parents=True)
     (root / "fold_lists").mkdir(exist_ok=True)
     count = 0
-    for frame in read_frames(film):
+    for frame in Movie(film).frames():
         count = frame.number
         Image.fromarray(frame.rgb()).save(root / "video_frames" / "Movie50" / name / f"{count}.jpg", "PNG")
-    waveform = read_waveform(film)
+    waveform = Movie(film).whole_waveform()
     if waveform is not None:
         scipy.io.wavfile.write(root / "video_audio" / "Movie50" / name / f"{name}.wav", 22050, waveform)
     rows = "".join(f"{frame},{label}\n" for frame, label in labels.items())
     (root / "annotations" / "Movie50" / name / f"{name}.csv").write_text(rows)
     for each in ("train", "test"):
         with open(root / "fold_lists" / f"Movie50_list_{each}_fps.txt", "a") as file:
-            file.write(f"{name} {count} {float(read_info(film).fps)!r}\n" if each == split else "")
+            file.write(f"{name} {count} {float(Movie(film).info().fps)!r}\n" if each == split else "")
 
 
 def test_a_clip_is_key_if_its_label_frame_lies_in_a_key_shot(films, tmp_path):
@@ -97,7 +96,7 @@ def test_a_clip_is_key_if_its_label_frame_lies_in_a_key_shot(films, tmp_path):
 def test_a_record_holds_what_the_film_shows(films, tmp_path):
     prepare("movies", films, tmp_path / "records")
     records = open_split(tmp_path / "records", "train")
-    waveform = read_waveform(films / "a.mkv")
+    waveform = Movie(films / "a.mkv").whole_waveform()
     record = records[1]
     assert [number_of(picture) for picture in record["clip"]] == list(range(43, 59))
     assert record["clip"].shape == (16, 112, 112, 3)
@@ -109,7 +108,7 @@ def test_a_record_holds_what_the_film_shows(films, tmp_path):
     assert (record["time_s"], record["fps"], record["has_sound"]) == (49 / 25, 25, True)
     assert not records[4]["has_sound"]
     assert not records[4]["sound"].any()
-    assert records[4]["time_s"] == 25 / float(read_info(films / "b.mkv").fps)
+    assert records[4]["time_s"] == 25 / float(Movie(films / "b.mkv").info().fps)
 
 
 def test_folders_train_and_test_decide(films, tmp_path):
@@ -138,7 +137,7 @@ def test_the_end_of_a_single_film_is_for_testing(films, tmp_path):
 def test_the_published_layout_gives_the_same_records(films, tmp_path):
     prepare("movies", films, tmp_path / "from_films")
     for name, split, n_frames in (("a", "train", 110), ("b", "train", 90), ("c", "test", 60)):
-        info = read_info(films / f"{name}.mkv")
+        info = Movie(films / f"{name}.mkv").info()
         shots = movies.read_key_shots(films / f"{name}.keyshots.csv")
         times = {frame: (frame - 1) / float(info.fps) for frame in range(1, n_frames + 1)}
         labels = {frame: int(any(start <= t < end for start, end in shots)) for frame, t in times.items()}
@@ -241,7 +240,7 @@ def test_a_film_that_breaks_midway_leaves_no_clips(films, tmp_path, monkeypatch)
     source = folder_of(films, tmp_path / "source", "a", "c")
 
     def breaks(path, **settings):
-        for frame in read_frames(path, **settings):
+        for frame in Movie(path).frames(**settings):
             if path.stem == "a" and frame.number == 80:
                 raise UserError("a.mkv: broken from here on")
             yield frame
@@ -257,7 +256,7 @@ def breaking(film: str, error: BaseException):
     """`read_frames`, but of one film only the first 80."""
 
     def breaks(path, **settings):
-        for frame in read_frames(path, **settings):
+        for frame in Movie(path).frames(**settings):
             if path.stem == film and frame.number == 80:
                 raise error
             yield frame
@@ -603,7 +602,7 @@ def test_labels_are_held_against_the_frames_that_are_there(tmp_path, last, refus
     if refused:
         assert "beyond the video's 120 frames" in collection.skipped[0].reason
     else:
-        assert read_info(films / "film.ts").frames < 100
+        assert Movie(films / "film.ts").info().frames < 100
         assert len(collection.videos[0].labels) == 120
 
 
@@ -626,8 +625,8 @@ def test_what_an_edit_list_leaves_out_counts_for_no_split(tmp_path):
     whole = encode(tmp_path / "whole.mp4", [numbered(i) for i in range(1, 201)], codec="libx264", pix_fmt="yuv420p")
     film = from_the_middle(whole, films / "film.mp4", 4.0)
     (films / "film.keyshots.csv").write_text("start_s,end_s\n0,1\n3.5,4\n")
-    assert [number_of(frame.rgb()) for frame in read_frames(film)] == list(range(101, 201))
-    assert read_info(film).frames == 200
+    assert [number_of(frame.rgb()) for frame in Movie(film).frames()] == list(range(101, 201))
+    assert Movie(film).info().frames == 200
     (video,) = movies.find_films(films, 0.25).videos
     assert video.test_from_s == pytest.approx(3.0)
     prepare("movies", films, tmp_path / "records", frames=8, frame_size=16, spacing=5, test_fraction=0.25)

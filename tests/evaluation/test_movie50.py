@@ -14,7 +14,8 @@ from avmsnet_jax.data.pipeline import open_split
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation import movie50
 from avmsnet_jax.evaluation.movie50 import evaluate, file_name
-from avmsnet_jax.evaluation.scoring import score_records
+from avmsnet_jax.scoring.network import Network
+from avmsnet_jax.scoring.records import score_records
 from tests.conftest import one_line
 
 pytestmark = pytest.mark.usefixtures("compiled_before")
@@ -45,7 +46,7 @@ def scores(run, config, batch_size, split="test"):
     model = avmsnet_jax.load(run)
     records = open_split(config.data.dir, split, model.config)
     mesh = mesh_lib.make_mesh(config.mesh)
-    return list(score_records(model, records, mesh, batch_size=batch_size, threads=2))
+    return list(score_records(Network(model, mesh, batch_size, fixed_groups=True), records, threads=2))
 
 
 def tables(output):
@@ -207,5 +208,5 @@ def test_scores_that_are_nan_are_no_scores(small_run, small_config):
     model.fc2_bn.var[...] = model.fc2_bn.var[...] * 0 - 1
     records = open_split(small_config.data.dir, "test", model.config)
     mesh = mesh_lib.make_mesh(small_config.mesh)
-    with pytest.raises(UserError, match="the network's score is NaN or infinite"):
-        list(score_records(model, records, mesh, batch_size=4, threads=2))
+    with pytest.raises(UserError, match="the network's scores are NaN or infinite"):
+        list(score_records(Network(model, mesh, 4, fixed_groups=True), records, threads=2))

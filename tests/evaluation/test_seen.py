@@ -3,7 +3,6 @@
 import copy
 import json
 import shutil
-import types
 
 import pytest
 
@@ -81,7 +80,8 @@ def test_a_converted_checkpoint_may_have_seen_a_training_split(small_config, net
 def test_a_report_names_data_set_split_and_checkpoint(run, small_config, monkeypatch, split):
     clips = [{"video": "v", "frame": n + 1, "time_s": 0.1 * n, "score": n / 4, "label": n > 2} for n in range(4)]
     monkeypatch.setattr(movie50, "score_split", lambda *_: clips)
-    monkeypatch.setattr(movie50.checkpoint, "load", lambda _, finite: types.SimpleNamespace(config=None))
+    monkeypatch.setattr(movie50.Network, "load", lambda *_, **__: None)
+    monkeypatch.setattr(movie50.pipeline, "open_split", lambda *_: None)
     found = run()
     metrics = movie50.evaluate(small_config, str(found.parents[1]), split, found / "out")
     report = (found / "out" / "report.md").read_text()

@@ -2,14 +2,14 @@
 
 import csv
 import json
-import types
 
 import numpy as np
 import pytest
 
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.evaluation import benchmark, movie50, scoring, trial, users
+from avmsnet_jax.evaluation import benchmark, movie50, trial, users
 from avmsnet_jax.evaluation.annotations import Judged
+from avmsnet_jax.scoring import records
 from tests.evaluation.conftest import field_video, write_hdf5
 
 FIGURES = ("precision", "recall", "fscore")
@@ -31,7 +31,8 @@ def evaluated(small_config, networks, tmp_path, monkeypatch):
             for number, (score, label) in enumerate(rows)
         ]
         monkeypatch.setattr(movie50, "score_split", lambda *_: clips)
-        monkeypatch.setattr(movie50.checkpoint, "load", lambda _, finite: types.SimpleNamespace(config=None))
+        monkeypatch.setattr(movie50.Network, "load", lambda *_, **__: None)
+        monkeypatch.setattr(movie50.pipeline, "open_split", lambda *_: None)
         monkeypatch.setattr(small_config.eval, "threshold", threshold)
         metrics = movie50.evaluate(small_config, networks[0], "test", tmp_path / "out")
         assert metrics == json.loads((tmp_path / "out" / "metrics.json").read_text())
@@ -100,14 +101,13 @@ def test_one_film_has_no_interval_and_the_report_says_so(evaluated):
 
 def test_no_threshold_is_chosen_where_no_clip_is_key(small_config, monkeypatch):
     clips = [{"video": "v", "frame": frame, "score": 0.1 * frame, "label": False} for frame in range(4)]
-    monkeypatch.setattr(scoring, "score_split", lambda *_: clips)
-    monkeypatch.setattr(scoring.pipeline, "open_split", lambda *_: None)
-    model = types.SimpleNamespace(config=None)
+    monkeypatch.setattr(records, "score_split", lambda *_: clips)
+    monkeypatch.setattr(records.pipeline, "open_split", lambda *_: None)
     monkeypatch.setattr(small_config.eval, "threshold_split", "train")
     with pytest.raises(
         UserError, match=r"no clip of eval\.threshold_split=train in .* is a key moment.*choose a split"
     ):
-        scoring.choose_threshold(small_config, model, 0, [])
+        records.choose_threshold(small_config, None, 0, [])
 
 
 def judged(tmp_path, scores, **changes):

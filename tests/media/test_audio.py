@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.media.audio import open_waveform, read_waveform
-from avmsnet_jax.media.video import read_frames, read_info
+from avmsnet_jax.media.movie import Movie
 from tests.media.films import encode, numbered
 
 
@@ -36,7 +35,7 @@ def test_any_sample_format(tmp_path, codec, sample_format, dtype, scale, bits):
     sound = noise(0.5, 22050).astype(np.float64)
     stored = sound if scale == 1 else np.round(sound * scale) + (128 if dtype is np.uint8 else 0)
     path = encode(tmp_path / "a.wav", sound=stored.astype(dtype), sound_codec=codec, sound_format=sample_format)
-    waveform = read_waveform(path)
+    waveform = Movie(path).whole_waveform()
     assert waveform.dtype == np.float32
     assert waveform.shape == (len(sound[0]),)
     np.testing.assert_allclose(waveform, sound[0], atol=2.0 ** (1 - bits))
@@ -46,7 +45,7 @@ def test_any_sample_format(tmp_path, codec, sample_format, dtype, scale, bits):
 def test_stereo_at_any_rate_is_the_mean_resampled(tmp_path, rate):
     sound = noise(1.3, rate, channels=2)
     path = encode(tmp_path / "a.wav", sound=sound, layout="stereo", sample_rate=rate)
-    waveform = read_waveform(path)
+    waveform = Movie(path).whole_waveform()
     expected = librosa.resample(sound.mean(axis=0), orig_sr=rate, target_sr=22050)
     assert abs(len(waveform) - 1.3 * 22050) <= 1
     shared = min(len(waveform), len(expected))
@@ -58,7 +57,7 @@ def test_stereo_at_any_rate_is_the_mean_resampled(tmp_path, rate):
 def test_all_channels_are_heard(tmp_path, layout, channels, suffix):
     sound = noise(0.3, 48000, channels=channels)
     path = encode(tmp_path / f"a.{suffix}", sound=sound, layout=layout, sample_rate=48000)
-    np.testing.assert_allclose(read_waveform(path, sample_rate=48000), sound.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(Movie(path).whole_waveform(sample_rate=48000), sound.mean(axis=0), atol=1e-6)
 
 
 def test_channels_without_a_place_are_heard(tmp_path):
@@ -68,31 +67,41 @@ def test_channels_without_a_place_are_heard(tmp_path):
     assert content[mask : mask + 4] == (0x33).to_bytes(4, "little")
     content[mask : mask + 4] = bytes(4)
     path.write_bytes(content)
-    np.testing.assert_allclose(read_waveform(path), sound.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(Movie(path).whole_waveform(), sound.mean(axis=0), atol=1e-6)
 
 
 @pytest.mark.parametrize("rate", [4000, 11025, 16000, 32000, 192000, 22051])
 def test_rare_rates(tmp_path, rate):
     times = np.arange(rate) / rate
     sound = (0.5 * np.sin(2 * np.pi * 440 * times)).astype(np.float32)[None]
-    waveform = read_waveform(encode(tmp_path / "a.wav", sound=sound, sample_rate=rate))
+    waveform = Movie(encode(tmp_path / "a.wav", sound=sound, sample_rate=rate)).whole_waveform()
     assert abs(len(waveform) - 22050) <= 1
     expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(len(waveform)) / 22050)
     np.testing.assert_allclose(waveform[1000:-1000], expected[1000:-1000], atol=1e-3)
 
 
-def test_numbers_that_are_none_are_silence(tmp_path):
+def test_nan_and_infinity_are_silence_and_full_scale(tmp_path):
     sound = np.full((1, 3000), 0.25, np.float32)
     sound[0, 100:103] = np.nan, np.inf, -np.inf
-    waveform = read_waveform(encode(tmp_path / "a.wav", sound=sound))
+    waveform = Movie(encode(tmp_path / "a.wav", sound=sound)).whole_waveform()
     np.testing.assert_allclose(waveform[99:105], [0.25, 0, 1, -1, 0.25, 0.25], atol=1e-6)
 
 
-def test_damaged_numbers_are_no_louder_than_any_sound(tmp_path):
+def test_damaged_floats_are_bounded(tmp_path):
     sound = np.full((1, 3000), 40.0, np.float32)  # above full scale, as float formats may be
     sound[0, 100:102] = 1e38, -3e38
-    waveform = read_waveform(encode(tmp_path / "a.wav", sound=sound))
+    waveform = Movie(encode(tmp_path / "a.wav", sound=sound)).whole_waveform()
     np.testing.assert_allclose(waveform[99:103], [40, 64, -64, 40], atol=1e-4)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("layout", ["stereo", "5.1"])
+@pytest.mark.parametrize("stereo", [False, True])
+def test_damaged_floats_do_not_overflow_when_channels_are_mixed(tmp_path, layout, stereo):
+    sound = np.full((2 if layout == "stereo" else 6, 3000), 3e38, np.float32)
+    movie = Movie(encode(tmp_path / "a.wav", sound=sound, layout=layout))
+    waveform = movie.waveform(stereo=stereo).excerpt(0, 3000)
+    assert np.abs(waveform).max() == pytest.approx(64, rel=1e-4)
 
 
 @pytest.mark.parametrize(("picture_start_s", "sound_start_s"), [(0, 0.48), (0.48, 0), (1.0, 1.2)])
@@ -107,7 +116,7 @@ def test_sound_and_picture_stay_together_when_one_starts_late(tmp_path, picture_
         picture_start_s=picture_start_s,
         sound_start_s=sound_start_s,
     )
-    heard_s = np.abs(read_waveform(path)).argmax() / 22050
+    heard_s = np.abs(Movie(path).whole_waveform()).argmax() / 22050
     assert heard_s == pytest.approx(sound_start_s + 0.5 - picture_start_s, abs=0.001)
 
 
@@ -124,7 +133,7 @@ def test_missing_sound_is_filled_with_silence(tmp_path):
                 if packet.dts is not None:
                     packet.stream = stream
                     out.mux(packet)
-    waveform = read_waveform(gap)
+    waveform = Movie(gap).whole_waveform()
     clicks = np.flatnonzero(waveform > 0.5)
     np.testing.assert_allclose(clicks / 22050, [100 / 22050, 1 + 100 / 22050], atol=0.001)
 
@@ -174,21 +183,21 @@ def test_a_flash_is_heard_when_it_is_seen(
 ):
     sound = {"sound_codec": codec, "sample_rate": sample_rate, "sound_format": sample_format}
     film = flash_and_beep(tmp_path / f"film.{suffix}", Fraction(fps), picture_start_s, sound_start_s, **sound)
-    seen = next(frame.number for frame in read_frames(film, constant_rate=True) if frame.scaled(8, 8).mean() > 128)
-    heard_s = np.argmax(np.abs(read_waveform(film)) > 0.1) / 22050
+    seen = next(frame.number for frame in Movie(film).frames(constant_rate=True) if frame.scaled(8, 8).mean() > 128)
+    heard_s = np.argmax(np.abs(Movie(film).whole_waveform()) > 0.1) / 22050
     # Half a frame is for the flash, which is on the grid of frames; the rest is what a codec smears.
-    assert abs(heard_s - (seen - 1) / read_info(film).fps) < 0.6 / fps
+    assert abs(heard_s - (seen - 1) / Movie(film).info().fps) < 0.6 / fps
 
 
 def test_sound_that_ends_before_the_picture_is_short(tmp_path):
     film = encode(tmp_path / "film.mkv", [numbered(i) for i in range(75)], sound=tone(440, 1.0))
-    assert len(read_waveform(film)) == 22050
+    assert len(Movie(film).whole_waveform()) == 22050
 
 
 def test_sound_that_ends_before_the_picture_starts_is_none(tmp_path):
     pictures = [numbered(i) for i in range(25)]
     film = encode(tmp_path / "film.mkv", pictures, picture_start_s=2.0, sound=tone(440, 1.0))
-    assert read_waveform(film) is None
+    assert Movie(film).whole_waveform() is None
 
 
 def tracks(path: Path, *sounds: np.ndarray | None, default: int | None = None) -> Path:
@@ -215,15 +224,15 @@ def tracks(path: Path, *sounds: np.ndarray | None, default: int | None = None) -
 @pytest.mark.parametrize(("default", "hertz"), [(0, 440), (1, 880), (2, 1320)])
 def test_of_several_tracks_the_default_one_is_heard(tmp_path, default, hertz):
     film = tracks(tmp_path / "film.mkv", tone(440, 1), tone(880, 1), tone(1320, 1), default=default)
-    assert pitch(read_waveform(film)) == hertz
+    assert pitch(Movie(film).whole_waveform()) == hertz
 
 
 def test_a_track_without_a_packet_is_no_sound(tmp_path):
     film = tracks(tmp_path / "film.mkv", None)
     with av.open(str(film)) as container:
         assert len(container.streams.audio) == 1
-    assert read_waveform(film) is None
-    assert open_waveform(film) is None
+    assert Movie(film).whole_waveform() is None
+    assert Movie(film).waveform() is None
 
 
 def test_an_audio_format_that_changes_midway(tmp_path):
@@ -242,7 +251,7 @@ def test_an_audio_format_that_changes_midway(tmp_path):
         content += part.read_bytes()
     film = tmp_path / "film.ts"
     film.write_bytes(content)
-    waveform = read_waveform(film)
+    waveform = Movie(film).whole_waveform()
     assert len(waveform) == pytest.approx(3 * 22050, abs=3000)  # AAC begins and ends with some of its own
     for number, (_, _, hertz) in enumerate(formats):
         second = waveform[22050 * number + 6000 :][:11025]
@@ -258,7 +267,7 @@ def test_sound_keeps_time_by_its_stamps_unless_they_jump(tmp_path, gap_s):
         encode(film, sound=sound, sound_codec="aac", sound_format="fltp", sound_start_s=start)
         content += film.read_bytes()
     film.write_bytes(content)
-    waveform = read_waveform(film)
+    waveform = Movie(film).whole_waveform()
     expected = gap_s if abs(gap_s) <= 2 else 0
     assert len(waveform) / 22050 == pytest.approx(2 + expected, abs=0.15)
     assert pitch(waveform[-8000:-2000]) == pytest.approx(880, abs=4)
@@ -280,7 +289,7 @@ def test_damage_costs_the_sound_that_it_hits(tmp_path):
     for place in places[100:120]:
         content[place : place + 60] = bytes(60)
     film.write_bytes(content)
-    waveform = read_waveform(film)
+    waveform = Movie(film).whole_waveform()
     assert len(waveform) == pytest.approx(220500, abs=3000)
     assert pitch(waveform[:50000]) == pytest.approx(440, abs=1)
     assert pitch(waveform[-50000:-3000]) == pytest.approx(440, abs=1)
@@ -289,7 +298,7 @@ def test_damage_costs_the_sound_that_it_hits(tmp_path):
 def test_a_wav_that_breaks_off_is_heard_as_far_as_it_goes(tmp_path):
     path = encode(tmp_path / "a.wav", sound=tone(440, 2))
     path.write_bytes(path.read_bytes()[:88_244])  # of 4 bytes a sample
-    assert len(read_waveform(path)) == pytest.approx(22050, abs=100)
+    assert len(Movie(path).whole_waveform()) == pytest.approx(22050, abs=100)
 
 
 def test_what_is_no_sound_at_all(tmp_path):
@@ -297,17 +306,17 @@ def test_what_is_no_sound_at_all(tmp_path):
     (tmp_path / "b.wav").write_text("not a sound")
     for path, reason in ((tmp_path / "a.wav", "cannot read"), (tmp_path / "b.wav", "cannot read")):
         with pytest.raises(UserError, match=reason):
-            read_waveform(path)
+            Movie(path).whole_waveform()
     with pytest.raises(UserError, match="there is no film"):
-        read_waveform(tmp_path / "missing.wav")
+        Movie(tmp_path / "missing.wav").whole_waveform()
 
 
 def test_a_silent_film_has_no_waveform(tmp_path):
-    assert read_waveform(encode(tmp_path / "film.mkv", [numbered(i) for i in range(5)])) is None
+    assert Movie(encode(tmp_path / "film.mkv", [numbered(i) for i in range(5)])).whole_waveform() is None
 
 
 def test_a_broken_sound_file_is_named(tmp_path):
     path = tmp_path / "a.wav"
     path.write_bytes(b"RIFF")
     with pytest.raises(UserError, match=r"a\.wav"):
-        read_waveform(path)
+        Movie(path).whole_waveform()

@@ -15,8 +15,7 @@ import pytest
 from PIL import Image
 
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.media.audio import read_waveform
-from avmsnet_jax.media.video import read_frames, read_info
+from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.media.writer import write_movie
 from tests.media.films import encode, number_of, numbered
 
@@ -60,12 +59,12 @@ def test_a_name_is_a_name(film, tmp_path, listener, monkeypatch, name):
     monkeypatch.chdir(tmp_path)  # so that the name is the whole path
     name = name.replace("PORT", str(port))
     shutil.copy(film, name)
-    assert [number_of(frame.rgb()) for frame in read_frames(name)] == list(range(5))
-    waveform = read_waveform(name)
+    assert [number_of(frame.rgb()) for frame in Movie(name).frames()] == list(range(5))
+    waveform = Movie(name).whole_waveform()
     assert waveform is not None
     assert waveform[2000] == pytest.approx(0.25, abs=0.01)
-    write_movie(f"copy of {name}.mp4", (frame.rgb() for frame in read_frames(name)), 25, waveform)
-    assert sum(1 for _ in read_frames(f"copy of {name}.mp4")) == 5
+    write_movie(f"copy of {name}.mp4", (frame.rgb() for frame in Movie(name).frames()), 25, waveform)
+    assert sum(1 for _ in Movie(f"copy of {name}.mp4").frames()) == 5
     assert not heard
 
 
@@ -102,9 +101,9 @@ def test_what_leads_to_other_files_is_refused(film, tmp_path, listener, kind):
     port, heard = listener
     path = tmp_path / kind
     path.write_text(text_of(kind, film, port))
-    for read in (read_info, read_waveform):
+    for read in (Movie.info, Movie.whole_waveform):
         with pytest.raises(UserError, match=r"no film|cannot read") as caught:
-            read(path)
+            read(Movie(path))
         assert str(path) in str(caught.value)
     assert not heard
 
@@ -135,7 +134,7 @@ def test_pictures_that_lie_in_another_file_are_not_read(tmp_path):
         encode(path, [np.full((48, 64, 3), 100, np.uint8)] * 4, codec="png", pix_fmt="rgb24")
     (tmp_path / "whole.mov").write_bytes(with_reference((tmp_path / "whole.mov").read_bytes(), b"/other.mov"))
     with pytest.raises(UserError, match=r"whole\.mov"):
-        read_info(tmp_path / "whole.mov")
+        Movie(tmp_path / "whole.mov").info()
 
 
 def test_pictures_are_no_films(tmp_path):
@@ -144,15 +143,15 @@ def test_pictures_are_no_films(tmp_path):
         path = tmp_path / f"picture.{suffix}"
         pictures[0].save(path)
         with pytest.raises(UserError, match=r"picture\.\w+ is no film.*convert"):
-            read_info(path)
+            Movie(path).info()
     moving = {"save_all": True, "append_images": pictures[1:], "duration": 100}
     pictures[0].save(tmp_path / "moving.webp", **moving)
     with pytest.raises(UserError, match="animated WebP, which FFmpeg cannot decode; convert it"):
-        read_info(tmp_path / "moving.webp")
+        Movie(tmp_path / "moving.webp").info()
     pictures[0].save(tmp_path / "moving.gif", **moving)
     pictures[0].save(tmp_path / "moving.png", **moving)
     for name in ("moving.gif", "moving.png"):
-        assert sum(1 for _ in read_frames(tmp_path / name)) == 4
+        assert sum(1 for _ in Movie(tmp_path / name).frames()) == 4
 
 
 def test_what_is_no_file_is_not_opened(tmp_path, monkeypatch):
@@ -171,9 +170,9 @@ def test_what_is_no_file_is_not_opened(tmp_path, monkeypatch):
         "gone.mp4": "there is no film",
         "x" * 300 + ".mp4": "File name too long; rename it",
     }.items():
-        for read in (read_info, read_waveform):
+        for read in (Movie.info, Movie.whole_waveform):
             with pytest.raises(UserError, match=words):
-                read(path)
+                read(Movie(path))
 
 
 def film_of_pictures(path: Path, sizes: list[tuple[int, int]]) -> Path:
@@ -195,12 +194,12 @@ def film_of_pictures(path: Path, sizes: list[tuple[int, int]]) -> Path:
 def test_pictures_are_bounded(tmp_path, size):
     film = film_of_pictures(tmp_path / "film.mov", [size] * 2)
     with pytest.raises(UserError, match=r"film\.mov (has pictures of .* pixels.*scale it down|has no frame)"):
-        read_info(film)
+        Movie(film).info()
 
 
 def test_pictures_are_bounded_whatever_the_header_says(tmp_path):
     film = film_of_pictures(tmp_path / "film.mov", [(64, 48)] * 3 + [(8208, 8208)] + [(64, 48)] * 40)
-    sizes = [frame.shown_size for frame in read_frames(film)]
+    sizes = [frame.shown_size for frame in Movie(film).frames()]
     assert set(sizes) == {(64, 48)}
     assert len(sizes) > 20
 
@@ -211,12 +210,12 @@ def test_gaps_of_a_small_file_are_bounded(tmp_path):
         times = [*(n / 25 for n in range(60)), *(2.4 + step_s * n for n in range(1, 6))]
         film = encode(tmp_path / f"{name}.mkv", pictures, 25, codec="mpeg4", pix_fmt="yuv420p", times_s=times)
         assert film.stat().st_size < 50_000
-        assert [number_of(frame.rgb()) for frame in read_frames(film)] == list(range(65))  # as they are decoded
+        assert [number_of(frame.rgb()) for frame in Movie(film).frames()] == list(range(65))  # as they are decoded
         if fine:
-            assert sum(1 for _ in read_frames(film, constant_rate=True)) == pytest.approx(60 + 5 * step_s * 25, abs=2)
+            assert sum(1 for _ in Movie(film).frames(constant_rate=True)) == pytest.approx(60 + 5 * step_s * 25, abs=2)
         else:
             with pytest.raises(UserError, match=r"hours\.mkv has 4\.2 hours of gaps.*cut them out"):
-                next(read_frames(film, constant_rate=True))
+                next(Movie(film).frames(constant_rate=True))
 
 
 @pytest.mark.parametrize(("rate", "fine"), [(1, False), (2_000_000_000, False), (8000, True), (768_000, True)])
@@ -226,9 +225,9 @@ def test_rates_of_sound_are_bounded(tmp_path, rate, fine):
     sound = tmp_path / "sound.wav"
     sound.write_bytes(head + struct.pack("<4sI", b"data", 2 * samples) + bytes(2 * samples))
     if fine:
-        waveform = read_waveform(sound)
+        waveform = Movie(sound).whole_waveform()
         assert waveform is not None
         assert len(waveform) == pytest.approx(samples / rate * 22050, abs=1)
     else:
         with pytest.raises(UserError, match=rf"sound\.wav has sound of {rate} Hz.*convert it"):
-            read_waveform(sound)
+            Movie(sound).whole_waveform()

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from avmsnet_jax.media.video import read_frames
+from avmsnet_jax.media.movie import Movie
 
 ONE = 1 << 16
 # What is done to the stored picture, by the matrix' a, b, c, d: where a point's column goes, and where its row does.
@@ -48,7 +48,7 @@ def film(path: Path, matrix: tuple[int, int, int, int], times: int = 1) -> Path:
 @pytest.mark.parametrize("matrix", ORIENTATIONS)
 @pytest.mark.parametrize("times", [1, 2])
 def test_the_picture_is_shown_as_its_matrix_says(tmp_path, matrix, times):
-    frame = next(iter(read_frames(film(tmp_path / "film.mp4", matrix, times))))
+    frame = next(iter(Movie(film(tmp_path / "film.mp4", matrix, times)).frames()))
     wanted = ORIENTATIONS[matrix](stored()).astype(int)
     assert frame.shown_size == wanted.shape[1::-1]
     for seen in (frame.rgb(), frame.scaled(*frame.shown_size)):
@@ -57,5 +57,5 @@ def test_the_picture_is_shown_as_its_matrix_says(tmp_path, matrix, times):
 
 
 def test_a_matrix_of_zeros_changes_nothing(tmp_path):
-    frame = next(iter(read_frames(film(tmp_path / "film.mp4", (1, 0, 0, 1), 0))))
+    frame = next(iter(Movie(film(tmp_path / "film.mp4", (1, 0, 0, 1), 0)).frames()))
     assert np.abs(frame.rgb().astype(int) - stored()).mean() < 8

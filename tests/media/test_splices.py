@@ -6,8 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from avmsnet_jax.media.audio import read_waveform
-from avmsnet_jax.media.video import count_frames, read_frames, read_info, running_time
+from avmsnet_jax.media.movie import Movie
 from tests.media.films import encode
 
 FPS, RATE = 25, 24000
@@ -39,9 +38,9 @@ def rises(loud: np.ndarray, step_s: float) -> list[float]:
 
 
 def assert_in_sync(film: Path, flashes: int, beeps: int) -> None:
-    fps = float(read_info(film).fps)
-    seen = [frame.scaled(8, 8).mean() > 128 for frame in read_frames(film, constant_rate=True)]
-    waveform = read_waveform(film)
+    fps = float(Movie(film).info().fps)
+    seen = [frame.scaled(8, 8).mean() > 128 for frame in Movie(film).frames(constant_rate=True)]
+    waveform = Movie(film).whole_waveform()
     assert waveform is not None
     shown, heard = rises(np.array(seen), 1 / fps), rises(np.abs(waveform) > 0.1, 1 / 22050)
     heard = [time for time in heard if time < len(seen) / fps]
@@ -74,15 +73,15 @@ def test_the_sound_follows_the_picture_where_recordings_are_joined(tmp_path, kin
     film.write_bytes(b"".join(recording(tmp_path / f"part.{suffix}", *part) for part in parts))
     picture_s = sum(part[0] for part in parts)
     assert_in_sync(film, round(picture_s), beeps)
-    assert count_frames(film) == len(list(read_frames(film))) == round(picture_s * FPS)
-    assert running_time(film) == pytest.approx(picture_s, abs=0.05)
+    assert Movie(film).measured().frames == len(list(Movie(film).frames())) == round(picture_s * FPS)
+    assert Movie(film).measured().seconds == pytest.approx(picture_s, abs=0.05)
 
 
 def test_recordings_with_frames_out_of_order_lose_none(tmp_path):
     film = tmp_path / "film.ts"
     film.write_bytes(recording(tmp_path / "part.ts", 3, 2.7, codec="libx264") * 4)
     assert_in_sync(film, 12, 12)
-    assert len(list(read_frames(film, constant_rate=True))) == 300
+    assert len(list(Movie(film).frames(constant_rate=True))) == 300
 
 
 def test_the_same_stream_written_twice_into_one_flv(tmp_path):
@@ -110,9 +109,9 @@ def in_other_container(source: Path, target: Path, later_s: float) -> Path:
 def test_a_gap_is_part_of_a_film_that_is_not_a_stream(tmp_path, suffix):
     recording(tmp_path / "part.mkv", 2, 2, 0)
     film = in_other_container(tmp_path / "part.mkv", tmp_path / f"film.{suffix}", 30)
-    assert running_time(film) == pytest.approx(32, abs=1)
-    seen = [frame.time_s for frame in read_frames(film) if frame.scaled(8, 8).mean() > 128]
-    heard = rises(np.abs(read_waveform(film)) > 0.1, 1 / 22050)
+    assert Movie(film).measured().seconds == pytest.approx(32, abs=1)
+    seen = [frame.time_s for frame in Movie(film).frames() if frame.scaled(8, 8).mean() > 128]
+    heard = rises(np.abs(Movie(film).whole_waveform()) > 0.1, 1 / 22050)
     assert [seen[0], seen[-1]] == pytest.approx([0.4, 31.44], abs=0.01)
     assert heard == pytest.approx([0.4, 31.4], abs=0.02)
 
@@ -126,4 +125,4 @@ def test_a_picture_that_is_shown_while_the_sound_goes_on_is_no_gap_of_a_stream(t
         film, [picture] * 100, FPS, codec="libx264", pix_fmt="yuv420p", times_s=[10 + time for time in times],
         sound=sound, sound_start_s=10, sound_codec="aac", sound_format="fltp", sample_rate=RATE,
     )  # fmt: skip
-    assert running_time(film) == pytest.approx(28, abs=0.1)
+    assert Movie(film).measured().seconds == pytest.approx(28, abs=0.1)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from avmsnet_jax.media import timecode
-from avmsnet_jax.media.video import read_info
+from avmsnet_jax.media.movie import Movie
 from tests.media.films import numbered
 
 NTSC, DOUBLE = Fraction(30000, 1001), Fraction(60000, 1001)
@@ -57,4 +57,4 @@ def test_the_first_frame_s_timecode_is_read(tmp_path, suffix, codec, rate, start
             frame.pts, frame.time_base = index, 1 / Fraction(rate)
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
-    assert read_info(film).timecode == start
+    assert Movie(film).info().timecode == start

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.media.audio import read_waveform
-from avmsnet_jax.media.video import read_frames, read_info
+from avmsnet_jax.media.movie import Movie
 from tests.media.films import number_of, numbered
 
 DEFAULT, ATTACHED, THUMBNAILS = 0x1, 0x400, 0x400 | 0x800
@@ -46,11 +45,11 @@ def write(path: Path, pictures: list[tuple[str, list[int], float, int]], sounds:
 
 
 def shown(path: Path) -> list[int]:
-    return [number_of(frame.rgb()) for frame in read_frames(path)]
+    return [number_of(frame.rgb()) for frame in Movie(path).frames()]
 
 
 def pitch(path: Path) -> float:
-    waveform = read_waveform(path)[4000:20000]
+    waveform = Movie(path).whole_waveform()[4000:20000]
     return float(np.abs(np.fft.rfft(waveform * np.hanning(len(waveform)))).argmax() * 22050 / len(waveform))
 
 
@@ -87,7 +86,7 @@ def test_a_picture_without_a_decoder_gives_way_to_another(tmp_path):
 def test_a_song_with_a_cover_has_no_picture(tmp_path):
     song = write(tmp_path / "song.mp4", [("mjpeg", [1], 25, ATTACHED)], [("aac", 440, DEFAULT)])
     with pytest.raises(UserError, match="no picture"):
-        read_info(song)
+        Movie(song).info()
 
 
 def test_a_short_film_beside_a_cover(tmp_path):
@@ -108,8 +107,8 @@ def test_sound_without_a_decoder_gives_way_to_another(tmp_path, suffix, known, u
 def test_a_film_whose_only_sound_has_no_decoder_is_silent_and_says_so(tmp_path, capfd, suffix, known, unknown):
     film = write(tmp_path / f"film.{suffix}", [FILM], [("flac", 440, DEFAULT)])
     film.write_bytes(film.read_bytes().replace(known, unknown))
-    assert read_waveform(film) is None
-    assert read_waveform(film) is None
+    assert Movie(film).whole_waveform() is None
+    assert Movie(film).whole_waveform() is None
     assert shown(film) == FILM[1]
     (line,) = capfd.readouterr().err.splitlines()
     assert str(film) in line
@@ -172,4 +171,4 @@ def test_a_program_without_sound_does_not_take_another_s(tmp_path):
     pictures = [("mpeg2video", list(range(1, 51)), 25, 0), ("mpeg2video", list(range(101, 111)), 25, 0)]
     film = write(tmp_path / "film.ts", pictures, [("aac", 440, 0), ("aac", 880, 0)])
     two_programs(film, (0,), (1, 2, 3))
-    assert read_waveform(film) is None
+    assert Movie(film).whole_waveform() is None

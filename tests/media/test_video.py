@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.media.video import VideoInfo, read_frames, read_info, running_time
+from avmsnet_jax.media.movie import Movie, VideoInfo
 from tests.media.films import encode, number_of, numbered
 
 
 def shown(path: Path) -> list[int]:
     """The numbers that the frames of a film carry, on its constant grid."""
-    frames = list(read_frames(path, constant_rate=True))
+    frames = list(Movie(path).frames(constant_rate=True))
     assert [frame.number for frame in frames] == list(range(1, len(frames) + 1))
-    fps = read_info(path).fps
+    fps = Movie(path).info().fps
     np.testing.assert_allclose([frame.time_s for frame in frames], np.arange(len(frames)) / float(fps))
     return [number_of(frame.rgb()) for frame in frames]
 
@@ -26,14 +26,14 @@ def shown(path: Path) -> list[int]:
 @pytest.mark.parametrize("fps", [10, Fraction(24000, 1001), 25, Fraction(30000, 1001), 60])
 def test_frames_come_in_order_with_their_times(tmp_path, fps):
     film = encode(tmp_path / "film.mp4", [numbered(i) for i in range(1, 41)], fps, codec="libx264", pix_fmt="yuv420p")
-    frames = list(read_frames(film))
+    frames = list(Movie(film).frames())
     assert [frame.number for frame in frames] == list(range(1, 41))
     assert [number_of(frame.rgb()) for frame in frames] == list(range(1, 41))
     np.testing.assert_allclose([frame.time_s for frame in frames], np.arange(40) / float(fps), atol=1e-3)
-    info = read_info(film)
+    info = Movie(film).info()
     assert info.fps == fps
     assert info.frames == 40
-    assert running_time(film) == pytest.approx(40 / fps)
+    assert Movie(film).measured().seconds == pytest.approx(40 / fps)
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "mp4", "webm"])  # mkv and webm round stamps to milliseconds
@@ -50,7 +50,7 @@ def test_a_rate_that_is_not_quite_right_moves_nothing_by_more_than_a_frame(tmp_p
     # The header says 25; the stamps say 25.5. In 8 seconds four frames are too many.
     times = [i / 25.5 for i in range(204)]
     film = encode(tmp_path / "film.mkv", [numbered(i) for i in range(204)], 25, times_s=times)
-    assert read_info(film).fps == 25
+    assert Movie(film).info().fps == 25
     numbers = shown(film)
     assert abs(len(numbers) - 200) <= 1
     for slot, number in enumerate(numbers):
@@ -63,7 +63,7 @@ def test_a_variable_frame_rate_is_put_on_a_constant_grid(tmp_path):
     times = [*np.arange(25) / 25, *(1 + np.arange(20) / 10), 3.0, *(4 + np.arange(50) / 50)]
     film = encode(tmp_path / "film.mp4", [numbered(i) for i in range(96)], 25, times_s=times, codec="libx264",
                   pix_fmt="yuv420p")  # fmt: skip
-    fps = read_info(film).fps
+    fps = Movie(film).info().fps
     assert fps == pytest.approx(96 / 5, rel=0.02)
     numbers = shown(film)
     assert len(numbers) == pytest.approx(96, abs=1)
@@ -72,8 +72,8 @@ def test_a_variable_frame_rate_is_put_on_a_constant_grid(tmp_path):
         follows = times[number + 1] if number + 1 < len(times) else 5.0
         # What is on the screen at the slot's time, to within a frame of the grid.
         assert times[number] - 1 / fps < slot / fps < follows + 1 / fps
-    assert [number_of(frame.rgb()) for frame in read_frames(film)] == list(range(96))  # as they are decoded
-    assert running_time(film) == pytest.approx(5.0, abs=0.1)
+    assert [number_of(frame.rgb()) for frame in Movie(film).frames()] == list(range(96))  # as they are decoded
+    assert Movie(film).measured().seconds == pytest.approx(5.0, abs=0.1)
 
 
 def test_a_missing_frame_is_the_one_before_and_of_two_the_later_is_shown(tmp_path):
@@ -105,7 +105,7 @@ def joined(path: Path, *parts: tuple[range, int, float]) -> Path:
 def test_a_clock_that_jumps_is_not_followed(tmp_path, jump):
     film = joined(tmp_path / "film.ts", (range(25), 48, 3600.0), (range(25, 50), 48, 3601.0 + jump))
     assert shown(film) == list(range(50))
-    assert running_time(film) == pytest.approx(2.0, abs=0.1)
+    assert Movie(film).measured().seconds == pytest.approx(2.0, abs=0.1)
 
 
 def test_stamps_that_overlap_a_little_are_followed(tmp_path):
@@ -126,16 +126,16 @@ def test_the_clock_s_ticks_are_not_taken_for_a_frame_rate(tmp_path):
     film = encode(tmp_path / "film.mkv", [numbered(i) for i in range(50)], 1000, times_s=[i / 20 for i in range(50)])
     with av.open(str(film)) as container:
         assert container.streams.video[0].average_rate == 1000
-    assert read_info(film).fps == pytest.approx(20)
+    assert Movie(film).info().fps == pytest.approx(20)
     assert shown(film) == list(range(50))
-    assert running_time(film) == pytest.approx(2.5)
+    assert Movie(film).measured().seconds == pytest.approx(2.5)
 
 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p10le", "yuv444p12le", "gbrp16le", "gray", "gray10le", "bgra"])
 def test_any_pixel_format_becomes_rgb(tmp_path, pix_fmt):
     picture = np.full((33, 47, 3), (60, 60, 60) if "gray" in pix_fmt else (200, 90, 30), np.uint8)
     film = encode(tmp_path / "film.mkv", [picture] * 3, pix_fmt=pix_fmt)
-    for frame in read_frames(film):
+    for frame in Movie(film).frames():
         rgb = frame.rgb()
         assert rgb.dtype == np.uint8
         assert rgb.shape == (33, 47, 3)
@@ -150,7 +150,7 @@ def test_a_film_shot_on_its_side_is_turned_upright(tmp_path, turn):
     film = encode(
         tmp_path / "f.mp4", [stored] * 3, codec="libx264", pix_fmt="yuv420p", rotation=(turn + 180) % 360 - 180
     )
-    seen = next(iter(read_frames(film))).rgb()
+    seen = next(iter(Movie(film).frames())).rgb()
     assert seen.shape == upright.shape
     assert np.abs(seen.astype(int) - upright).mean() < 5
 
@@ -166,7 +166,7 @@ def test_scaling_fits_the_upright_picture_into_any_size(tmp_path, turn):
         pix_fmt="yuv420p",
         rotation=(turn + 180) % 360 - 180,
     )
-    seen = next(iter(read_frames(film))).scaled(30, 80)
+    seen = next(iter(Movie(film).frames())).scaled(30, 80)
     assert seen.shape == (80, 30, 3)
     assert (seen[:36, :12] > 240).all()
     assert (seen[44:] < 16).all()
@@ -178,7 +178,7 @@ def test_scaling_is_pillow_s_bicubic_to_within_half_a_level(tmp_path, pix_fmt):
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(0, 256, (18, 32, 3), dtype=np.uint8))
     picture = np.asarray(coarse.resize((640, 360), Image.Resampling.BICUBIC))
-    frame = next(iter(read_frames(encode(tmp_path / "film.mkv", [picture] * 2, pix_fmt=pix_fmt))))
+    frame = next(iter(Movie(encode(tmp_path / "film.mkv", [picture] * 2, pix_fmt=pix_fmt)).frames()))
     expected = np.asarray(
         Image.fromarray(np.ascontiguousarray(frame.rgb())).resize((320, 240), Image.Resampling.BICUBIC)
     )
@@ -211,7 +211,7 @@ def test_colours_are_those_of_the_film_s_own_matrix_and_range(tmp_path, matrix, 
         frame.colorspace, frame.color_range = number, 2 if full_range else 1
         frame.pts, frame.time_base = 0, Fraction(1, 25)
         out.mux([*stream.encode(frame), *stream.encode(None)])
-    seen = next(iter(read_frames(film)))
+    seen = next(iter(Movie(film).frames()))
     np.testing.assert_allclose(seen.rgb().mean(axis=(0, 1)), colour, atol=1.5)
     np.testing.assert_allclose(seen.scaled(32, 20).mean(axis=(0, 1)), colour, atol=1.5)
 
@@ -225,7 +225,7 @@ def test_a_matrix_that_ffmpeg_does_not_know_still_gives_a_picture(tmp_path):
         frame = av.VideoFrame.from_ndarray(np.full((72, 64), 128, np.uint8), format="yuv420p")
         frame.colorspace, frame.pts, frame.time_base = 8, 0, Fraction(1, 25)
         out.mux([*stream.encode(frame), *stream.encode(None)])
-    for picture in (next(iter(read_frames(film))).rgb(), next(iter(read_frames(film))).scaled(32, 24)):
+    for picture in (next(iter(Movie(film).frames())).rgb(), next(iter(Movie(film).frames())).scaled(32, 24)):
         np.testing.assert_allclose(picture.astype(int), 130, atol=2)
 
 
@@ -235,7 +235,7 @@ def test_a_matrix_that_ffmpeg_does_not_know_still_gives_a_picture(tmp_path):
 )
 def test_pixels_that_are_not_square_are_made_square(tmp_path, aspect, shape):
     film = encode(tmp_path / "film.mkv", [numbered(27)] * 2, codec="libx264", pix_fmt="yuv420p", pixel_aspect=aspect)
-    frame = next(iter(read_frames(film)))
+    frame = next(iter(Movie(film).frames()))
     assert frame.rgb().shape == (*shape, 3)
     assert number_of(frame.rgb()) == 27
     assert frame.scaled(320, 240).shape == (240, 320, 3)
@@ -245,7 +245,7 @@ def test_pixels_that_are_not_square_are_made_square(tmp_path, aspect, shape):
 def test_odd_sizes(tmp_path, height, width):
     picture = np.full((height, width, 3), (200, 90, 30), np.uint8)
     film = encode(tmp_path / "film.nut", [picture] * 2, codec="rawvideo", pix_fmt="yuv420p")
-    frame = next(iter(read_frames(film)))
+    frame = next(iter(Movie(film).frames()))
     assert frame.rgb().shape == (height, width, 3)
     for picture in (frame.rgb(), frame.scaled(320, 240)):
         np.testing.assert_allclose(picture.astype(int) - (200, 90, 30), 0, atol=3)
@@ -263,14 +263,14 @@ def test_interlaced_frames_are_shown_as_they_are(tmp_path):
             frame.pts, frame.time_base = index, Fraction(1, 25)
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
-    frames = list(read_frames(film))
+    frames = list(Movie(film).frames())
     assert len(frames) == 5
     assert np.abs(frames[2].rgb().astype(int) - combed).max() <= 3
 
 
 def test_a_size_that_changes_midway_is_no_obstacle(tmp_path):
     film = joined(tmp_path / "film.ts", (range(10), 48, 1.0), (range(10, 20), 96, 1.4))
-    frames = list(read_frames(film, constant_rate=True))
+    frames = list(Movie(film).frames(constant_rate=True))
     assert {frame.rgb().shape for frame in frames} == {(48, 96, 3), (96, 192, 3)}
     numbers = [number_of(frame.scaled(320, 240)) for frame in frames]
     # FFmpeg's decoder forgets the last frame of the old size: the one before stays.
@@ -280,13 +280,13 @@ def test_a_size_that_changes_midway_is_no_obstacle(tmp_path):
 def test_palettes_and_other_rare_films(tmp_path):
     pictures = [Image.fromarray(numbered(i)) for i in range(1, 9)]
     pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=40)
-    assert [number_of(frame.scaled(64, 48)) for frame in read_frames(tmp_path / "a.gif")] == list(range(1, 9))
+    assert [number_of(frame.scaled(64, 48)) for frame in Movie(tmp_path / "a.gif").frames()] == list(range(1, 9))
 
 
 def test_times_count_from_the_first_frame(tmp_path):
     film = encode(tmp_path / "film.mkv", [numbered(i) for i in range(5)], picture_start_s=2.0)
-    assert read_info(film).start_s == pytest.approx(2.0)
-    np.testing.assert_allclose([frame.time_s for frame in read_frames(film)], np.arange(5) / 25, atol=1e-3)
+    assert Movie(film).info().start_s == pytest.approx(2.0)
+    np.testing.assert_allclose([frame.time_s for frame in Movie(film).frames()], np.arange(5) / 25, atol=1e-3)
 
 
 def test_what_is_no_film_is_named(tmp_path):
@@ -294,9 +294,9 @@ def test_what_is_no_film_is_named(tmp_path):
     text = tmp_path / "text.mp4"
     text.write_text("not a film")
     for path, reason in ((tmp_path / "missing.mp4", "no film"), (text, "cannot read"), (sound, "no picture")):
-        for read in (read_info, lambda path: list(read_frames(path)), running_time):
+        for read in (Movie.info, lambda movie: list(movie.frames()), Movie.measured):
             with pytest.raises(UserError, match=reason) as caught:
-                read(path)
+                read(Movie(path))
             assert str(path) in str(caught.value)
 
 
@@ -304,9 +304,9 @@ def test_the_running_time_of_a_cut_file_is_what_is_left(tmp_path):
     whole = encode(tmp_path / "whole.mkv", [numbered(i) for i in range(100)])
     cut = tmp_path / "cut.mkv"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    frames = sum(1 for _ in read_frames(cut))
+    frames = sum(1 for _ in Movie(cut).frames())
     assert 30 < frames < 70
-    assert running_time(cut) == pytest.approx(frames / 25, abs=0.05)
+    assert Movie(cut).measured().seconds == pytest.approx(frames / 25, abs=0.05)
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "avi", "ts", "flv"])
@@ -322,7 +322,7 @@ def test_damage_costs_the_frames_that_it_hits(tmp_path, suffix):
     for place in rng.integers(len(content) // 4, len(content) * 3 // 4, 12):
         content[place : place + 20] = rng.bytes(20)
     film.write_bytes(content)
-    frames = list(read_frames(film))
+    frames = list(Movie(film).frames())
     assert 50 < len(frames) <= 210
     assert frames[0].scaled(64, 48).shape == (48, 64, 3)
 
@@ -332,7 +332,7 @@ def test_an_mp4_that_breaks_off_is_read_as_far_as_it_goes(tmp_path):
     tail = tmp_path / "tail.mp4"
     tail.write_bytes(whole.read_bytes()[:-200])  # its table is at the end
     with pytest.raises(UserError, match=r"cannot read .*tail\.mp4"):
-        read_info(tail)
+        Movie(tail).info()
     first = tmp_path / "first.mp4"
     with av.open(str(whole)) as film, av.open(str(first), "w", options={"movflags": "faststart"}) as out:
         stream = out.add_stream_from_template(film.streams.video[0])
@@ -341,8 +341,8 @@ def test_an_mp4_that_breaks_off_is_read_as_far_as_it_goes(tmp_path):
                 packet.stream = stream
                 out.mux(packet)
     first.write_bytes(first.read_bytes()[: first.stat().st_size * 2 // 3])
-    assert read_info(first).frames == 100
-    assert 20 < len(list(read_frames(first))) < 90
+    assert Movie(first).info().frames == 100
+    assert 20 < len(list(Movie(first).frames())) < 90
 
 
 def test_films_without_frames(tmp_path):
@@ -352,7 +352,7 @@ def test_films_without_frames(tmp_path):
     headers.write_bytes(headers.read_bytes()[:400])
     for film in (empty, headers):
         with pytest.raises(UserError, match=film.name):
-            read_info(film)
+            Movie(film).info()
 
 
 def test_a_cover_is_no_picture(tmp_path):
@@ -369,7 +369,7 @@ def test_a_cover_is_no_picture(tmp_path):
         frame.sample_rate = 22050
         out.mux([*sound.encode(frame), *sound.encode(None)])
     with pytest.raises(UserError, match="no picture; give a film"):
-        read_info(song)
+        Movie(song).info()
 
 
 def test_names_do_not_decide_and_may_hold_anything(tmp_path):
@@ -387,20 +387,20 @@ def test_names_do_not_decide_and_may_hold_anything(tmp_path):
         path.write_bytes(film.read_bytes())
         assert shown(path) == list(range(5))
     with pytest.raises(UserError, match="there is no film"):
-        read_info(tmp_path / os.fsdecode(b"missing-\xe9.mkv"))
+        Movie(tmp_path / os.fsdecode(b"missing-\xe9.mkv")).info()
 
 
 def test_a_codec_that_nobody_knows_is_named(tmp_path):
     film = encode(tmp_path / "film.mkv", [numbered(i) for i in range(5)])
     film.write_bytes(film.read_bytes().replace(b"V_FFV1", b"V_WHAT"))
     with pytest.raises(UserError, match=r"film\.mkv"):
-        read_info(film)
+        Movie(film).info()
     with pytest.raises(UserError, match=r"film\.mkv"):
-        list(read_frames(film))
+        list(Movie(film).frames())
 
 
 def test_a_frame_that_cannot_be_converted_names_the_film(tmp_path):
-    frame = next(iter(read_frames(encode(tmp_path / "film.mkv", [numbered(0)] * 2))))
+    frame = next(iter(Movie(encode(tmp_path / "film.mkv", [numbered(0)] * 2)).frames()))
     with pytest.raises(UserError, match=r"cannot convert frame 1 of .*film\.mkv"):
         frame.scaled(100_000, 100_000)
 
@@ -408,9 +408,9 @@ def test_a_frame_that_cannot_be_converted_names_the_film(tmp_path):
 def test_a_reader_who_stops_early_leaves_no_thread_behind(tmp_path):
     film = encode(tmp_path / "film.mkv", [numbered(i) for i in range(60)])
     before = threading.active_count()
-    frames = read_frames(film)
+    frames = Movie(film).frames()
     assert next(frames).number == 1
     assert threading.active_count() > before
     frames.close()
     assert threading.active_count() == before
-    assert isinstance(read_info(film), VideoInfo)
+    assert isinstance(Movie(film).info(), VideoInfo)

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.media.audio import read_waveform
-from avmsnet_jax.media.video import read_frames, read_info
+from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.media.writer import write_movie
 from tests.media.films import number_of, numbered
 
@@ -18,9 +17,9 @@ def test_what_is_written_is_read_back(tmp_path, fps):
     times = np.arange(int(30 / rate * 22050)) / 22050
     sound = (0.5 * np.sin(2 * np.pi * 440 * times) * (times > times[-1] / 2)).astype(np.float32)
     write_movie(path, (numbered(i) for i in range(30)), fps, sound)
-    assert [number_of(frame.rgb()) for frame in read_frames(path)] == list(range(30))
-    assert read_info(path).fps == rate
-    heard = read_waveform(path)
+    assert [number_of(frame.rgb()) for frame in Movie(path).frames()] == list(range(30))
+    assert Movie(path).info().fps == rate
+    heard = Movie(path).whole_waveform()
     assert abs(len(heard) - len(sound)) < 1100  # AAC comes in pieces of 1024
     error = heard[: len(sound)] - sound[: len(heard)]
     assert np.sqrt(np.mean(error**2)) < 0.02  # a shift by a single frame would give 0.3
@@ -33,7 +32,7 @@ def test_colours_and_odd_sides_survive(tmp_path):
     picture = np.zeros((31, 45, 3), np.uint8)
     picture[:, :15], picture[:, 15:30], picture[:, 30:] = (220, 30, 40), (20, 200, 60), (30, 40, 230)
     write_movie(tmp_path / "film.mp4", [picture] * 5, 25, None)
-    for frame in read_frames(tmp_path / "film.mp4"):
+    for frame in Movie(tmp_path / "film.mp4").frames():
         seen = frame.rgb()[:31, :45].astype(int)
         for column in (7, 22, 38):
             np.testing.assert_allclose(seen[15, column], picture[15, column], atol=6)
@@ -41,7 +40,7 @@ def test_colours_and_odd_sides_survive(tmp_path):
 
 def test_no_waveform_means_no_audio_track(tmp_path):
     write_movie(tmp_path / "film.mp4", [numbered(0)] * 5, 25, None)
-    assert read_waveform(tmp_path / "film.mp4") is None
+    assert Movie(tmp_path / "film.mp4").whole_waveform() is None
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])

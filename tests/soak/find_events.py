@@ -12,10 +12,10 @@ import json
 import tempfile
 from pathlib import Path
 
-import avmsnet_jax
-from avmsnet_jax import mesh
 from avmsnet_jax.config import MeshConfig, SummarizeConfig
-from avmsnet_jax.summarize import choose, score
+from avmsnet_jax.scoring.film import watch
+from avmsnet_jax.scoring.network import Network
+from avmsnet_jax.summarize import choose
 from avmsnet_jax.toy import movies, script
 
 SHARES = {"key": 0.05, "sight": 0.15, "sound": 0.15, "mismatch": 0.05, "nothing": 0.6}
@@ -23,9 +23,8 @@ SHARES = {"key": 0.05, "sight": 0.15, "sound": 0.15, "mismatch": 0.05, "nothing"
 
 def held(checkpoint: str, films: int, seconds: int, budget: str) -> dict[str, float]:
     """Shares of the key events that summaries hold, and of the films that summaries are long."""
-    model = avmsnet_jax.load(checkpoint)
     options = SummarizeConfig(budget=budget)
-    network = score.Network(model, mesh.make_mesh(MeshConfig()), options.batch_size)
+    network = Network.load(checkpoint, MeshConfig(), options.batch_size)
     events = found = 0
     length = total = 0.0
     script.SHARES.update(SHARES)
@@ -34,13 +33,7 @@ def held(checkpoint: str, films: int, seconds: int, budget: str) -> dict[str, fl
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "film.mp4"
             movies.write_film(path, written)
-            watched = score.watch(
-                path,
-                network,
-                frames=network.frames,
-                frame_size=network.frame_size,
-                batch_size=network.batch_size,
-            )
+            watched = watch(path, network)
             choice = choose.choose(watched, options)
         assert choice.length_s <= choice.budget_s + 1e-9
         for start, end in written.key_shots:

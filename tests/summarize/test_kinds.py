@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from avmsnet_jax.config import Config, SummarizeConfig
-from avmsnet_jax.media.audio import read_waveform
-from avmsnet_jax.media.video import Frame, picture_stream, read_frames
+from avmsnet_jax.media.frame import Frame
+from avmsnet_jax.media.movie import Movie
+from avmsnet_jax.media.tracks import picture_stream
 from avmsnet_jax.summarize.run import Outcome, summarize
 from tests.media.films import encode, number_of, numbered
 
@@ -177,11 +178,11 @@ def test_the_summary_shows_the_chosen_frames_and_no_others(results, kind):
     def number(frame: Frame) -> int:
         return number_of(np.rot90(frame.rgb(), -1 if kind == "rotated" else 0))
 
-    film = {round(frame.time_s, 3): frame for frame in read_frames(result.film)}
+    film = {round(frame.time_s, 3): frame for frame in Movie(result.film).frames()}
     wanted = []
     for start, end in stretches(result.facts):
         wanted += [number(film[time]) for time in film if start - 0.004 <= time < end - 0.004]
-    seen = [number(frame) for frame in read_frames(result.summary)]
+    seen = [number(frame) for frame in Movie(result.summary).frames()]
     if kind.startswith("HDR"):  # other greys
         assert len(seen) == len(wanted)
     else:
@@ -204,7 +205,7 @@ def test_picture_and_sound_are_equally_long_and_within_the_budget(results, kind)
         assert float(video.duration * video.time_base) == pytest.approx(length, abs=0.002)
         assert video.start_time == 0
         audio = container.streams.best("audio")
-        assert (audio is not None) == (read_waveform(result.film) is not None)
+        assert (audio is not None) == (Movie(result.film).whole_waveform() is not None)
         if audio is not None:
             assert audio.codec_context.name == "aac"
             assert audio.codec_context.layout.nb_channels <= 2
@@ -214,10 +215,10 @@ def test_picture_and_sound_are_equally_long_and_within_the_budget(results, kind)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_sound_is_where_it_was_in_the_picture(results, kind):
     result = results(kind)
-    film = read_waveform(result.film)
+    film = Movie(result.film).whole_waveform()
     if film is None:
         pytest.skip("no sound")
-    heard = read_waveform(result.summary)
+    heard = Movie(result.summary).whole_waveform()
     at = 0.0
     for start, end in stretches(result.facts):
         excerpt = film[round(start * RATE) : round(end * RATE)]
@@ -259,7 +260,7 @@ def test_a_browser_plays_the_summary_to_its_end(results, browser, kind):
         duration, width, heard = tab.evaluate(PLAY)
     assert duration == pytest.approx(result.facts["length_s"], abs=1 / result.facts["fps"])
     assert width > 0
-    assert (heard > 0) == (read_waveform(result.film) is not None)
+    assert (heard > 0) == (Movie(result.film).whole_waveform() is not None)
 
 
 def shown_stream(path: Path) -> tuple[int, int, Fraction, int, int, int]:
@@ -275,15 +276,15 @@ def test_the_summary_looks_like_the_film(results, kind):
     result = results(kind)
     assert shown_stream(result.summary) == shown_stream(result.film)
     start = result.facts["shots"][0]["start"]
-    film = next(frame for frame in read_frames(result.film) if frame.time_s >= start - 0.004).rgb()
-    summary = next(iter(read_frames(result.summary))).rgb()
+    film = next(frame for frame in Movie(result.film).frames() if frame.time_s >= start - 0.004).rgb()
+    summary = next(iter(Movie(result.summary).frames())).rgb()
     assert summary.shape == film.shape
     assert np.abs(summary.astype(float) - film).mean() < 3
 
 
 def test_an_odd_side_gains_a_row_or_column_like_its_neighbour(results):
     result = results("odd sides")
-    picture = next(iter(read_frames(result.summary))).rgb()
+    picture = next(iter(Movie(result.summary).frames())).rgb()
     assert picture.shape == (48, 66, 3)
     assert np.abs(picture[46].astype(int) - picture[47]).max() <= 6
     assert np.abs(picture[:, 64].astype(int) - picture[:, 65]).max() <= 6
@@ -297,8 +298,8 @@ def test_hdr_becomes_what_every_screen_shows(results):
 
 def test_a_varying_rate_stays_as_it_varies(results):
     result = results("varying rate")
-    film = [frame.time_s for frame in read_frames(result.film)]
-    shown = [frame.time_s for frame in read_frames(result.summary)]
+    film = [frame.time_s for frame in Movie(result.film).frames()]
+    shown = [frame.time_s for frame in Movie(result.summary).frames()]
     at, wanted = 0.0, []
     for start, end in stretches(result.facts):
         wanted += [at + time - start for time in film if start - 0.004 <= time < end - 0.004]

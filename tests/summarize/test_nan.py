@@ -7,19 +7,14 @@ import pytest
 
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media.writer import write_movie
-from avmsnet_jax.summarize.score import Seen, watch
+from avmsnet_jax.scoring.film import watch
 from tests.media.films import numbered
+from tests.scoring.stub import Stub
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_film_whose_scores_are_no_numbers_has_no_summary(folder: Path, value: float) -> None:
     write_movie(folder / "film.mp4", [numbered(number) for number in range(1, 41)], 10, None)
-
-    def network(batch: list) -> Seen:
-        scores = np.full(len(batch), 0.5, np.float32)
-        scores[-1] = value
-        maps = np.zeros((len(batch), 2, 2))
-        return Seen(scores, np.zeros((len(batch), 4)), (maps,), maps)
-
+    scorer = Stub(lambda clip: value if clip.frame > 20 else 0.5)
     with pytest.raises(UserError, match=r"film\.mp4: the network's scores are NaN"):
-        watch(folder / "film.mp4", network, frames=8, frame_size=32, batch_size=4)
+        watch(folder / "film.mp4", scorer)

@@ -18,9 +18,9 @@ from avmsnet_jax.config import Config, MeshConfig, SummarizeConfig
 from avmsnet_jax.data import pipeline
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.evaluation.scoring import score_records
-from avmsnet_jax.media.audio import read_waveform
-from avmsnet_jax.media.video import read_frames
+from avmsnet_jax.media.movie import Movie
+from avmsnet_jax.scoring.network import Network
+from avmsnet_jax.scoring.records import score_records
 from avmsnet_jax.summarize import choose, run
 from avmsnet_jax.summarize.run import summarize
 from tests.conftest import ROOT, one_line, wait_until
@@ -47,7 +47,7 @@ def test_scores_are_those_of_the_film_as_records(random_weights, folder, tmp_pat
     prepare("movies", folder, tmp_path / "records", frames=8, frame_size=32, spacing=5)
     model, mesh = avmsnet_jax.load(random_weights), mesh_lib.make_mesh(MeshConfig())
     records = pipeline.open_split(str(tmp_path / "records"), "unlabelled", model.config, 0)
-    wanted = list(score_records(model, records, mesh, batch_size=8, threads=1))
+    wanted = list(score_records(Network(model, mesh, 8, fixed_groups=True), records, threads=1))
     summarize([path], random_weights, tmp_path / "out", CONFIG)
     rows = np.genfromtxt(tmp_path / "out" / "film" / "scores.csv", delimiter=",", names=True)
     assert rows["frame"].tolist() == [row["frame"] for row in wanted]
@@ -63,8 +63,8 @@ def test_flashes_are_heard_when_they_are_seen_in_every_shot(random_weights, fold
     path = encode(folder / "flash.mkv", frames, 25, sound=sound)
     summarize([path], random_weights, tmp_path / "out", CONFIG)
     out = tmp_path / "out" / "flash"
-    seen = [frame.time_s for frame in read_frames(out / "summary.mp4") if frame.rgb().mean() > 128]
-    heard = read_waveform(out / "summary.mp4")
+    seen = [frame.time_s for frame in Movie(out / "summary.mp4").frames() if frame.rgb().mean() > 128]
+    heard = Movie(out / "summary.mp4").whole_waveform()
     loud = np.flatnonzero(np.abs(heard) > 0.2)
     onsets = loud[np.diff(loud, prepend=-1000) > 300] / 22050
     shots = stretches(facts_of(out))
@@ -85,7 +85,7 @@ def test_far_apart_shots_are_the_very_frames(random_weights, folder, tmp_path, s
     assert len(shots) == 4
     assert shots[0]["start"] == 0
     wanted = [n for shot in shots for n in range(shot["first_frame"], shot["last_frame"] + 1)]
-    assert [number_of(frame.rgb()) for frame in read_frames(tmp_path / "out" / "far" / "summary.mp4")] == wanted
+    assert [number_of(frame.rgb()) for frame in Movie(tmp_path / "out" / "far" / "summary.mp4").frames()] == wanted
 
 
 def test_durations_are_budgets():

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from avmsnet_jax.config import Config, SummarizeConfig
-from avmsnet_jax.media import audio
-from avmsnet_jax.media.video import read_frames
-from avmsnet_jax.summarize import cut, score, timeline
+from avmsnet_jax.media.movie import Movie
+from avmsnet_jax.scoring.film import Watched, watch
+from avmsnet_jax.summarize import cut, timeline
 from avmsnet_jax.summarize.choose import choose
 from avmsnet_jax.summarize.run import summarize
 from tests.media.films import encode, number_of, numbered
 from tests.media.test_splices import recording, rises
+from tests.scoring.stub import Stub
 
 H264 = {"codec": "libx264", "pix_fmt": "yuv420p"}
 
@@ -57,7 +58,7 @@ def test_few_pictures_a_second_have_a_summary_of_the_right_length(tmp_path, rand
     (outcome,) = summarize([film], random_weights, tmp_path / "out", Config(summarize=options))
     assert not outcome.error, outcome.error
     facts = json.loads((outcome.folder / "summary.json").read_text())
-    frames = len(list(read_frames(film)))
+    frames = len(list(Movie(film).frames()))
     assert facts["fps"] == pytest.approx(float(fps))
     assert facts["duration_s"] == pytest.approx(frames / fps)
     with open(outcome.folder / "scores.csv", newline="") as file:
@@ -69,8 +70,8 @@ def test_few_pictures_a_second_have_a_summary_of_the_right_length(tmp_path, rand
         for shot in facts["shots"]
         for number in range(round(shot["start"] * fps) + 1, round(shot["end"] * fps) + 1)
     ]
-    assert [number_of(frame.rgb()) for frame in read_frames(outcome.folder / "summary.mp4")] == wanted
-    assert len(list(read_frames(outcome.folder / "overlay.mp4"))) == pytest.approx(len(wanted), abs=1)
+    assert [number_of(frame.rgb()) for frame in Movie(outcome.folder / "summary.mp4").frames()] == wanted
+    assert len(list(Movie(outcome.folder / "overlay.mp4").frames())) == pytest.approx(len(wanted), abs=1)
     for (start, _), shot in zip(
         sources(outcome.folder / "summary.edl", 25 if fps < 1 else fps), joined(facts), strict=True
     ):
@@ -95,16 +96,8 @@ def sources(path: Path, base: int) -> list[tuple[float, float]]:
     return [(seconds(event[4], base), seconds(event[5], base)) for event in events]
 
 
-def look(batch):
-    """A network that looks at nothing."""
-    count = len(batch)
-    maps = np.full((count, 2, 2), 0.25, np.float16)
-    values = np.array([clip.frame % 7 / 7 for clip in batch], np.float32)
-    return score.Seen(values, values[:, None], (maps, maps), maps)
-
-
-def watched(film: Path) -> score.Watched:
-    return score.watch(film, look, frames=8, frame_size=16, batch_size=4, spacing_s=0.4)
+def watched(film: Path) -> Watched:
+    return watch(film, Stub(lambda clip: clip.frame % 7 / 7), spacing_s=0.4)
 
 
 def with_timecode(path: Path, fps: Fraction, text: str) -> Path:
@@ -149,7 +142,7 @@ def test_editors_count_from_the_film_s_own_timecode(tmp_path, fps, text, start):
     )
 
 
-def timeline_text(film: score.Watched, frame: int) -> str:
+def timeline_text(film: Watched, frame: int) -> str:
     return film.timecode.text(frame)
 
 
@@ -159,8 +152,8 @@ def test_a_joined_film_s_summary_has_each_sound_with_its_picture(tmp_path):
     film = watched(path)
     assert film.scores.duration_s == pytest.approx(12)
     cut.cut(film, [(60, 90), (160, 240)], tmp_path / "summary.mp4")
-    seen = [frame.scaled(8, 8).mean() > 128 for frame in read_frames(tmp_path / "summary.mp4")]
-    heard = np.abs(audio.read_waveform(tmp_path / "summary.mp4")) > 0.1
+    seen = [frame.scaled(8, 8).mean() > 128 for frame in Movie(tmp_path / "summary.mp4").frames()]
+    heard = np.abs(Movie(tmp_path / "summary.mp4").whole_waveform()) > 0.1
     assert rises(np.array(seen), 1 / 25) == pytest.approx(rises(heard, 1 / 22050), abs=0.04)
 
 
@@ -169,9 +162,9 @@ def test_the_summary_is_turned_and_mirrored_as_the_film_is(tmp_path, matrix):
     from tests.media.test_orientation import film
 
     path = film(tmp_path / "film.mp4", matrix)
-    shown = next(iter(read_frames(path))).rgb()
+    shown = next(iter(Movie(path).frames())).rgb()
     seen = watched(path)
     cut.cut(seen, [(0, 3)], tmp_path / "summary.mp4")
     assert (seen.scores.width, seen.scores.height) == shown.shape[1::-1]
-    assert np.abs(next(iter(read_frames(tmp_path / "summary.mp4"))).rgb().astype(int) - shown).mean() < 5
+    assert np.abs(next(iter(Movie(tmp_path / "summary.mp4").frames())).rgb().astype(int) - shown).mean() < 5
     assert choose(seen, SummarizeConfig()).length_s > 0

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import avmsnet_jax
+from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.weights.convert import convert
 from avmsnet_jax.weights.export import export
 from tests.weights.conftest import assert_same_bits, state
@@ -94,9 +95,7 @@ def test_the_real_soundnet_gives_the_features_that_pytorch_gives(soundnet: Any) 
 @pytest.mark.skipif(not BUNNY.exists(), reason=f"the film is not at {BUNNY}")
 def test_the_features_of_a_real_film_differ_from_clip_to_clip_at_soundnets_range_only(soundnet: Any) -> None:
     """The figures of the description, 0.981 at +-256 and 0.99998 at +-1: between 51 clips of one film."""
-    from avmsnet_jax.media.audio import read_waveform
-
-    waveform = read_waveform(BUNNY)
+    waveform = Movie(BUNNY).whole_waveform()
     assert waveform is not None
     starts = np.linspace(0, len(waveform) - 35280, 51).astype(int)
     clips = np.stack([waveform[start : start + 35280] * np.hanning(35280) for start in starts]).astype(np.float32)

@@ -11,7 +11,8 @@ import numpy as np
 from avmsnet_jax.data import clips
 from avmsnet_jax.data.sources import COUNT_SLACK, Video
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.media import audio, films, video
+from avmsnet_jax.media import audio, films
+from avmsnet_jax.media.movie import Movie
 
 BUDGET = 0.15  # of a video's frames: the length of a summary in both benchmarks
 
@@ -45,7 +46,7 @@ class JudgedVideo(Video):
     def read_frames(self) -> Iterator[clips.Frame]:
         """The frames that were judged: those that a decoder finds beyond them are left out. See `Video`."""
         judged, number = self.expected_frames, 0
-        for frame in video.read_frames(self.path):
+        for frame in self._movie.frames():
             number = frame.number
             if number <= judged:
                 yield frame
@@ -60,7 +61,7 @@ class JudgedVideo(Video):
 
     def open_waveform(self) -> audio.Waveform | None:
         """See `Video`."""
-        return audio.open_waveform(self.path)
+        return self._movie.waveform()
 
     def label(self, frame: int, time_s: float) -> int:
         """1 for one of the `key_frames`."""
@@ -73,6 +74,10 @@ class JudgedVideo(Video):
     def annotations(self) -> dict[str, np.ndarray]:
         """See `Video`."""
         return {**self.said, "n_frames": np.asarray(self.expected_frames), "fps": np.asarray(self.fps)}
+
+    @functools.cached_property
+    def _movie(self) -> Movie:
+        return Movie(self.path)
 
     @functools.cached_property
     def _key_frames(self) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,8 +13,9 @@ from avmsnet_jax.data import clips
 from avmsnet_jax.data.sources import UNLABELLED, Collection, Skipped, Video
 from avmsnet_jax.data.sources.tables import read_labels, read_rows, shown
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.media import audio, video
+from avmsnet_jax.media import audio
 from avmsnet_jax.media.films import in_folder
+from avmsnet_jax.media.movie import Movie
 
 KEYSHOTS_SUFFIX = ".keyshots.csv"
 LABELS_SUFFIX = ".labels.csv"
@@ -41,9 +43,14 @@ class Film(Video):
     table: Path | None = None
     expected_frames: int = 0
 
+    @functools.cached_property
+    def movie(self) -> Movie:
+        """The film's file."""
+        return Movie(self.path)
+
     def read_frames(self) -> Iterable[clips.Frame]:
         """Evenly spaced in time, unless the labels count frames as they are decoded. See `Video`."""
-        return video.read_frames(self.path, constant_rate=self.labels is None)
+        return self.movie.frames(constant_rate=self.labels is None)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -52,7 +59,7 @@ class Film(Video):
 
     def open_waveform(self) -> audio.Waveform | None:
         """See `Video`."""
-        return audio.open_waveform(self.path)
+        return self.movie.waveform()
 
     def label(self, frame: int, time_s: float) -> int:
         """1 where the frame's time lies in a key shot, or where its row says so."""
@@ -166,15 +173,17 @@ def _films_in(folder: Path, split: str) -> tuple[list[Film], list[Skipped]]:
 def _film(path: Path, tables: Sequence[Path], split: str) -> Film:
     if len(tables) > 1:
         raise UserError(f"has both {tables[0].name} and {tables[1].name}; keep one")
-    info = video.read_info(path)
+    info = Movie(path).info()
     film = Film(path.stem, float(info.fps), "unlabelled", path, expected_frames=info.frames)
     if not tables:
         return film
     (table,) = tables
     if not table.name.lower().endswith(KEYSHOTS_SUFFIX):
-        return dataclasses.replace(film, split=split, table=table, labels=read_labels(table, video.count_frames(path)))
+        return dataclasses.replace(
+            film, split=split, table=table, labels=read_labels(table, film.movie.measured().frames)
+        )
     # The header may promise more than there is, or less: what is in the file counts.
-    key_shots = read_key_shots(table, video.running_time(path))
+    key_shots = read_key_shots(table, film.movie.measured().seconds)
     return dataclasses.replace(film, split=split, table=table, key_shots=key_shots)
 
 
@@ -198,7 +207,7 @@ def _with_test_share(films: list[Film], test_fraction: float, frames: int, spaci
 
 def _with_test_stretch(film: Film, test_fraction: float, frames: int, spacing: int) -> Film:
     """A single film with the stretch of its running time that is for testing."""
-    running_time = video.running_time(film.path)
+    running_time = film.movie.measured().seconds
     start, length = (1 - test_fraction) * running_time, test_fraction * running_time
     times = _key_times(film, frames, spacing)
     apart_s = 1.5 * spacing / film.fps
@@ -210,7 +219,7 @@ def _with_test_stretch(film: Film, test_fraction: float, frames: int, spacing: i
 
 def _key_times(film: Film, frames: int, spacing: int) -> list[float]:
     """When the key clips of a film are labelled, seconds."""
-    n_frames = video.count_frames(film.path)
+    n_frames = film.movie.measured().frames
     labelled = [clips.label_frame(centre, spacing) for centre in clips.centres(n_frames, frames, spacing)]
     times = [(frame, clips.frame_time(frame, film.fps)) for frame in labelled]
     return [time for frame, time in times if film.label(frame, time) == 1]

@@ -17,6 +17,7 @@ from avmsnet_jax.data.sources import COUNT_SLACK, Collection, Skipped, Video, is
 from avmsnet_jax.data.sources.tables import read_labels, read_text
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media import audio
+from avmsnet_jax.media.movie import Movie
 
 # By name: of the others that Pillow knows, some start another program, as EPS does Ghostscript.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -77,7 +78,7 @@ class PublishedVideo(Video):
 
     def open_waveform(self) -> audio.Waveform | None:
         """See `Video`."""
-        return audio.open_waveform(self.wav) if self.wav.exists() else None
+        return Movie(self.wav).waveform() if self.wav.exists() else None
 
     def label(self, frame: int, time_s: float) -> int:
         """The CSV row of the frame; no row means 0."""

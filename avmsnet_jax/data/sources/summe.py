@@ -11,7 +11,7 @@ from avmsnet_jax.data.sources import Collection, Skipped
 from avmsnet_jax.data.sources.folds import MOST_BYTES, find_folds
 from avmsnet_jax.data.sources.judged import JudgedVideo, files_below, film_of
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.media import video
+from avmsnet_jax.media.movie import Movie
 
 SEGMENTATIONS = "segmentations.json"
 MOST_USERS = 18
@@ -151,4 +151,4 @@ def _video(
         arrays["change_points"] = shots
         tables += (segmentations,)
     path = film_of(files, name)
-    return JudgedVideo(name, float(video.read_info(path).fps), "whole", path, tables, summary, arrays)
+    return JudgedVideo(name, float(Movie(path).info().fps), "whole", path, tables, summary, arrays)

@@ -11,7 +11,7 @@ from avmsnet_jax.data.sources import Collection, Skipped, is_file_name
 from avmsnet_jax.data.sources.folds import find_folds
 from avmsnet_jax.data.sources.judged import JudgedVideo, files_below, film_of
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.media import video
+from avmsnet_jax.media.movie import Movie
 
 MAT = "ydata-tvsum50.mat"
 USERS = 20
@@ -63,7 +63,7 @@ def find_videos(source: Path, splits: Path | None = None) -> Collection:
     for item in annotations:
         try:
             path = film_of(files, item.name)
-            fps = float(video.read_info(path).fps)
+            fps = float(Movie(path).info().fps)
         except UserError as error:
             skipped.append(Skipped(item.name, str(error)))
             continue

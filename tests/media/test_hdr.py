@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from avmsnet_jax.summarize.hdr import HLG, PQ, to_bt709
+from avmsnet_jax.media.hdr import HLG, PQ, to_bt709
 
 # What a white page (203 cd/m2) is coded as: ITU-R BT.2408, table 1.
 WHITE = {PQ: 0.58, HLG: 0.75}

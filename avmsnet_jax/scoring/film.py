@@ -1,4 +1,4 @@
-"""Watches a film once, from its first frame to its last: what the network makes of it, and where it may be cut."""
+"""Watches a film once, from its first frame to its last: its scores, and where it may be cut."""
 
 import collections
 import contextlib
@@ -6,26 +6,22 @@ import dataclasses
 import functools
 import io
 import itertools
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from concurrent import futures
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jax.sharding import Mesh
 from PIL import Image
 
-from avmsnet_jax import mesh as mesh_lib
-from avmsnet_jax import xla
 from avmsnet_jax.data import clips
-from avmsnet_jax.errors import UserError
-from avmsnet_jax.media import audio, timecode, video
+from avmsnet_jax.media import timecode
+from avmsnet_jax.media.audio import SAMPLE_RATE, Waveform
+from avmsnet_jax.media.frame import Frame
+from avmsnet_jax.media.movie import Clock, Movie
 from avmsnet_jax.media.timecode import Timecode
-from avmsnet_jax.models.avmsnet import AVMSNet
+from avmsnet_jax.scoring.scorer import Measured, Scorer, finish
 from avmsnet_jax.summarize.result import Scores
 
 HOP = 220  # samples at 22,050 Hz from one measure of loudness to the next: 10 ms
@@ -36,65 +32,11 @@ T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
-    """What the network makes of B clips.
-
-    Attributes:
-      scores: (B,) float32.
-      features: (B, C) float32.
-      attention: (B, h, w) float16 for each attention module.
-      localization: (B, h, w) float16.
-    """
-
-    scores: np.ndarray
-    features: np.ndarray
-    attention: tuple[np.ndarray, ...]
-    localization: np.ndarray
-
-
-class Network:
-    """A network on its devices that looks at clips a batch at a time.
-
-    Attributes:
-      frames: frames of a clip.
-      frame_size: height and width of a frame, pixels.
-      batch_size: clips at once; `__call__` takes fewer, too.
-    """
-
-    def __init__(self, model: AVMSNet, mesh: Mesh, batch_size: int):
-        """`batch_size` is rounded up to what the devices of `mesh` can share evenly."""
-        self.frames, self.frame_size = model.config.frames, model.config.frame_size
-        self.batch_size = -(-batch_size // mesh.size) * mesh.size
-        self._mesh = mesh
-        model.eval()
-        graphdef, state = nnx.split(model)
-        platform = mesh_lib.platform(mesh)
-        self._state = jax.device_put(state, mesh_lib.replicated(mesh))
-
-        def look(state: nnx.State, clip: jax.Array, sound: jax.Array) -> tuple[Any, ...]:
-            model = nnx.merge(graphdef, state)
-            model.set_attributes(platform=platform)
-            out = model(clip, sound)
-            where = jnp.linalg.norm(out.localization, axis=-1)
-            attention = tuple(each.astype(jnp.float16) for each in out.attention)
-            return out.scores, out.features, attention, where.astype(jnp.float16)
-
-        self._look = xla.jit(look, platform)
-
-    def __call__(self, batch: Sequence[clips.Clip]) -> Seen:
-        """Looks at up to `batch_size` clips; what pads the batch is left out."""
-        filled = [*batch, *[batch[-1]] * (self.batch_size - len(batch))]
-        arrays = np.stack([clip.clip for clip in filled]), np.stack([clip.sound for clip in filled])
-        out = self._look(self._state, *mesh_lib.place_batch(self._mesh, arrays))
-        return Seen(*jax.tree.map(lambda array: np.asarray(array)[: len(batch)], out))
-
-
-@dataclasses.dataclass(frozen=True)
 class Watched:
     """A film that was watched to its end.
 
     Attributes:
-      scores: what the network made of it.
+      scores: of its clips.
       rate: frames a second of the grid that its frames are counted on.
       times_s: (N,) float64, when each decoded frame is shown, seconds from the first.
       stamps_s: (N,) float64, the same on the container's own clock; NaN where it has no stamp.
@@ -128,67 +70,39 @@ class Watched:
 
 
 def watch(
-    film: Path,
-    network: Callable[[Sequence[clips.Clip]], Seen],
-    *,
-    frames: int,
-    frame_size: int,
-    batch_size: int,
-    spacing_s: float = 1.0,
-    on_clips: Callable[[int], Any] = lambda count: None,
+    film: Path, scorer: Scorer, *, spacing_s: float = 1.0, on_clips: Callable[[int], Any] = lambda count: None
 ) -> Watched:
-    """Scores a film while it is decoded: the next clips are cut in a thread while the network looks at these.
+    """Scores a film while it is decoded: a thread cuts the next clips while the scorer measures these.
 
     The clips are those that `prepare_data.py` makes of a film that is labelled by key shots or not at all. Memory grows
     with the film's length only by what is kept of each clip.
 
     Args:
       film: any film that FFmpeg reads.
-      network: a `Network`, or what else looks at clips.
-      frames: frames of a clip.
-      frame_size: height and width of a clip's frames, pixels.
-      batch_size: clips at once.
+      scorer: scores its clips.
       spacing_s: from one clip to the next, seconds, rounded to frames; at 25 frames a second the published spacing is
         1. A film too short for any clip gets one of its middle, in which its first and last frames are held.
-      on_clips: called with the number of clips in each batch that was looked at.
+      on_clips: called with the number of clips in each batch that was measured.
 
     Raises:
-      UserError: the film is missing or broken, or has no picture; or the network's scores are NaN.
+      UserError: the film is missing or broken, or has no picture; or its scores are NaN.
     """
-    info = video.read_info(film)
+    movie = Movie(film)
+    info = movie.info()
     spacing = max(round(spacing_s * info.fps), 1)
-    observer = _Observer(frames, spacing)
-    waveform = audio.open_waveform(film, on_chunk=observer.listen)
+    observer = _Observer(scorer.frames, spacing)
+    waveform = movie.waveform(on_chunk=observer.listen)
     taken: list[tuple[int, float]] = []
-    seen: list[Seen] = []
-
-    def cut() -> Generator[clips.Clip]:
-        film_frames = observer.look(video.read_frames(film, constant_rate=True, clock=observer.clock))
-        with contextlib.closing(film_frames):
-            yield from clips.cut(
-                film_frames, waveform, float(info.fps), frames=frames, frame_size=frame_size, spacing=spacing
-            )
-        if not observer.n_frames >= clips.first_centre(frames, spacing) + frames // 2:
-            yield _only_clip(film, info.fps, observer, frames, frame_size)
-        if waveform is not None:
-            # The sound may go on for hours after the picture. Cuts are placed by what is heard up to its end.
-            waveform.skip_to(round((observer.n_frames / info.fps + 1) * audio.SAMPLE_RATE))
-
-    with contextlib.closing(_ahead(_batched(cut(), batch_size))) as batches:
+    measured: list[Measured] = []
+    cut = _cut(movie, info.fps, waveform, observer, scorer, spacing)
+    with contextlib.closing(_ahead(_batched(cut, scorer.batch_size))) as batches:
         for batch in batches:
-            seen.append(network(batch))
+            measured.append(scorer.measure(batch))
             taken += [(clip.frame, clip.time_s) for clip in batch]
             on_clips(len(batch))
+    found = finish(scorer, measured, str(film))
     times = np.array(observer.clock.times_s)
     width, height = observer.shown_size
-    together = Seen(
-        np.concatenate([each.scores for each in seen]),
-        np.concatenate([each.features for each in seen]),
-        tuple(np.concatenate(maps) for maps in zip(*(each.attention for each in seen), strict=True)),
-        np.concatenate([each.localization for each in seen]),
-    )
-    if not np.isfinite(together.scores).all():
-        raise UserError(f"{film}: the network's scores are NaN or infinite; convert or train it again")
     scores = Scores(
         film=film,
         duration_s=float(len(times) / info.fps if _steady(times, info.fps) else times[-1] + 1 / info.fps),
@@ -200,7 +114,7 @@ def watch(
         frames=np.array([frame for frame, _ in taken], np.int64),
         times_s=np.array([time for _, time in taken]),
         thumbnails=[observer.thumbnails[frame] for frame, _ in taken],
-        **vars(together),
+        **{field.name: getattr(found, field.name) for field in dataclasses.fields(found)},
     )
     return Watched(
         scores=scores,
@@ -215,9 +129,24 @@ def watch(
     )
 
 
+def _cut(
+    movie: Movie, fps: Fraction, waveform: Waveform | None, observer: "_Observer", scorer: Scorer, spacing: int
+) -> Generator[clips.Clip]:
+    """The clips of a film, as it is decoded."""
+    frames, size = scorer.frames, scorer.frame_size
+    film_frames = observer.look(movie.frames(constant_rate=True, clock=observer.clock))
+    with contextlib.closing(film_frames):
+        yield from clips.cut(film_frames, waveform, float(fps), frames=frames, frame_size=size, spacing=spacing)
+    if not observer.n_frames >= clips.first_centre(frames, spacing) + frames // 2:
+        yield _only_clip(movie, fps, observer, frames, size)
+    if waveform is not None:
+        # The sound may go on for hours after the picture. Cuts are placed by what is heard up to its end.
+        waveform.skip_to(round((observer.n_frames / fps + 1) * SAMPLE_RATE))
+
+
 def expected_clips(film: Path, spacing_s: float) -> int:
     """How many clips a film has by its header, for a progress bar."""
-    info = video.read_info(film)
+    info = Movie(film).info()
     return max(info.frames // max(round(spacing_s * info.fps), 1), 1)
 
 
@@ -229,7 +158,7 @@ class _Observer:
     """What is kept of a film beside its clips, as frames and sound go by."""
 
     def __init__(self, frames: int, spacing: int):
-        self.clock = video.Clock()
+        self.clock = Clock()
         self.n_frames = 0
         self.shown_size = (0, 0)
         self.pixel_aspect = Fraction(1)
@@ -241,7 +170,7 @@ class _Observer:
         self._labelled = (clips.label_frame(centre, spacing) for centre in itertools.count(spacing, spacing))
         self._next = next(self._labelled)
 
-    def look(self, film: Iterable[video.Frame]) -> Generator[video.Frame]:
+    def look(self, film: Iterable[Frame]) -> Generator[Frame]:
         """Passes the frames on."""
         before = None
         for frame in film:
@@ -256,7 +185,7 @@ class _Observer:
                 self._next = next(self._labelled)
             yield frame
 
-    def keep(self, frame: video.Frame, number: int) -> None:
+    def keep(self, frame: Frame, number: int) -> None:
         """Keeps a small picture of a frame."""
         width, height = frame.shown_size
         scale = min(THUMBNAIL / max(width, height), 1)
@@ -273,15 +202,15 @@ class _Observer:
         self._rest = sound[whole:]
 
 
-def _only_clip(film: Path, fps: Fraction, observer: _Observer, frames: int, frame_size: int) -> clips.Clip:
+def _only_clip(movie: Movie, fps: Fraction, observer: _Observer, frames: int, frame_size: int) -> clips.Clip:
     """The clip of the middle of a film that is too short for any."""
     centre = (observer.n_frames + 1) // 2
     pictures = []
-    for frame in video.read_frames(film, constant_rate=True):
+    for frame in movie.frames(constant_rate=True):
         pictures.append(clips.resize(frame, frame_size))
         if frame.number == centre:
             observer.keep(frame, centre)
-    waveform, excerpt = audio.open_waveform(film), np.zeros(0, np.float32)
+    waveform, excerpt = movie.waveform(), np.zeros(0, np.float32)
     if waveform is not None:
         start, stop = clips.excerpt_bounds(centre, float(fps), frames)
         excerpt = waveform.excerpt(max(start, 0), max(stop, 0))

@@ -1,0 +1,361 @@
+"""A film on disk: what its header says, its frames in order with their times, and its sound."""
+
+import collections
+import concurrent.futures
+import dataclasses
+import functools
+import itertools
+import math
+import os
+from array import array
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.media import audio, packets
+from avmsnet_jax.media.audio import SAMPLE_RATE, Waveform
+from avmsnet_jax.media.frame import Frame, Scaler
+from avmsnet_jax.media.opening import open_film
+from avmsnet_jax.media.splices import LONGEST_GAP_S, MOST_DISORDER_S, FilmClock
+from avmsnet_jax.media.tracks import Tracks, decode, demux, picture_stream, required_picture, sound_stream, stamp_s
+
+FFMPEG_VERSION = av.ffmpeg_version_info
+
+# Frames that are decoded before they are asked for: as many as fit, and several at a time, as changing threads costs.
+_AHEAD_BYTES, _AT_A_TIME, _MOST_TIMES = 64e6, 4, 8
+_SEEK_S = 10.0  # frames less far ahead are reached by decoding those before them
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoInfo:
+    """What a film's header says about its picture.
+
+    Attributes:
+      fps: frames a second, on average over the film.
+      start_s: time of the first frame on the container's own clock, seconds.
+      frames: how many frames the header promises, by their duration where it has no count; 0 where it says neither.
+      timecode: of the first frame, as the film writes it (01:00:00:00); empty where it has none.
+    """
+
+    fps: Fraction
+    start_s: float
+    frames: int
+    timecode: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Clock:
+    """When each frame was shown, in the order of decoding; `Movie.frames` fills it in as it goes.
+
+    Attributes:
+      times_s: seconds from the first frame.
+      stamps_s: the same on the container's own clock; NaN where it has no stamp.
+    """
+
+    times_s: array = dataclasses.field(default_factory=lambda: array("d"))
+    stamps_s: array = dataclasses.field(default_factory=lambda: array("d"))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Header:
+    """What is known of the picture before it is read.
+
+    Attributes:
+      rate: frames a second; None where that is unknown.
+      frames: as the header counts them; 0 where it does not.
+      seconds: how long they last by the header; None where it does not say.
+      decodable: whether there is a first frame.
+      stamp_s: when that is shown, on the container's clock; None where it does not say.
+      timecode: of the first frame; empty where it has none.
+    """
+
+    rate: Fraction | None
+    frames: int
+    seconds: Fraction | None
+    decodable: bool
+    stamp_s: Fraction | None
+    timecode: str
+
+
+class Movie:
+    """A film, or a sound file. The header is read once; each pass over frames, packets or sound opens the file anew."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        """`path` is a local file in any container and format that FFmpeg reads. Nothing is opened yet."""
+        self.path = path
+
+    def info(self) -> VideoInfo:
+        """What the header and the first frame say.
+
+        Raises:
+          UserError: the file is missing or broken, has no picture, or does not say its frame rate.
+        """
+        fps, header = self._fps, self._header
+        assert header is not None
+        if not header.decodable:
+            raise UserError(f"{self.path} has no frame that can be decoded; check that it plays")
+        frames = header.frames or round((header.seconds or 0) * fps)
+        return VideoInfo(fps, float(header.stamp_s or 0), frames, header.timecode)
+
+    def measured(self) -> packets.Measured:
+        """How many frames are really in the file and how long they last, found without decoding.
+
+        The headers of cut files promise more, those of joined files less.
+
+        Raises:
+          UserError: the file is missing or broken, or has no picture.
+        """
+        return packets.measure(self.path, self._fps)
+
+    def frames(self, *, constant_rate: bool = False, clock: Clock | None = None) -> Iterator[Frame]:
+        """Decodes the film from its first frame to its last, in a thread of its own, a few frames ahead of the reader.
+
+        Memory does not grow with the film's length.
+
+        Args:
+          constant_rate: False counts the frames as they are decoded, which is what annotations by frame number
+            mean; each has the time of its stamp. True puts them by their stamps on a grid of `info().fps`
+            frames a second, so that frame n is what is seen (n - 1) / fps seconds after the first, to within a
+            frame: in a gap the frame before stays, and of two frames in one place the later one counts. Of films
+            with a constant frame rate both are the same.
+          clock: gets the time of every frame that is decoded, also of those without a place on the grid.
+
+        Yields:
+          the frames in the order they are shown.
+
+        Raises:
+          UserError: the file is missing or broken, or has no picture.
+        """
+        frames = self._decode(constant_rate, clock)
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            ahead = collections.deque([thread.submit(_take, frames)])
+            try:
+                while taken := ahead.popleft().result():
+                    fit = int(_AHEAD_BYTES // (taken[0].size * _AT_A_TIME))
+                    while len(ahead) < max(min(fit, _MOST_TIMES), 1):
+                        ahead.append(thread.submit(_take, frames))
+                    yield from taken
+            finally:  # reached, too, when the reader stops early
+                for future in ahead:
+                    future.cancel()
+
+    def decoded(
+        self, ranges: Sequence[tuple[int, int]], times_s: np.ndarray, stamps_s: np.ndarray
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Decodes some ranges of frames again, seeking over what lies between them where that leads to the very frame.
+
+        Args:
+          ranges: ascending `[first, stop)` of decoded frames, counted from 0.
+          times_s: when each frame is shown, by the `Clock` of a pass over the whole film.
+          stamps_s: likewise on the container's clock.
+
+        Yields:
+          the number of each frame, and the frame as FFmpeg gives it.
+
+        Raises:
+          UserError: the film has changed since that pass.
+        """
+        seekable = bool(np.isfinite(stamps_s).all() and (np.diff(stamps_s) > 0).all())
+        waiting, wanted = list(ranges), ranges[0][0]
+        while True:
+            jump = seekable and times_s[waiting[0][0]] > _SEEK_S
+            missed = True
+            for index, frame in self._decoded_from(wanted if jump else 0, stamps_s):
+                if index is not None and index < wanted:
+                    continue
+                if index != wanted:
+                    break
+                yield index, frame
+                wanted += 1
+                if wanted == waiting[0][1]:
+                    waiting.pop(0)
+                    if not waiting:
+                        return
+                    far = times_s[waiting[0][0]] - times_s[wanted] > _SEEK_S
+                    wanted = waiting[0][0]
+                    if seekable and far:
+                        missed = False
+                        break
+            if missed and not (jump and wanted == waiting[0][0]):
+                raise UserError(f"{self.path} changed while it was summarized; leave it alone, and try again")
+            seekable = seekable and not missed  # where a jump misses the frame, all are decoded
+
+    def waveform(
+        self,
+        sample_rate: int = SAMPLE_RATE,
+        *,
+        stereo: bool = False,
+        on_chunk: Callable[[np.ndarray], Any] = lambda chunk: None,
+    ) -> Waveform | None:
+        """The sound, decoded as it is asked for; None where there is no audio track, or nothing in it.
+
+        Channels are averaged, which cannot clip, then resampled with soxr at high quality, as `librosa.resample` does
+        by default.
+
+        Args:
+          sample_rate: Hz wanted.
+          stereo: the waveform is (N, 2) instead of (N,): mono sound twice, and of more than two channels the mix of
+            ITU-R BS.775, scaled so that it cannot clip, without the low-frequency channel.
+          on_chunk: called with each chunk as it is decoded, before any of it is handed out.
+
+        Returns:
+          float32 in ±1, whose first sample is heard with the film's first frame (of a sound file: the first sample).
+
+        Raises:
+          UserError: the file is missing or broken.
+        """
+        # The header is read before the file is opened for its sound: the index of a long film takes memory.
+        header = self._header
+        rate = header.rate if header else None
+        origin = None if header is None or header.stamp_s is None else float(header.stamp_s)
+
+        def told() -> Iterator[np.ndarray]:
+            for chunk in audio.decode_sound(self.path, origin, rate, sample_rate, stereo=stereo):
+                on_chunk(chunk)
+                yield chunk
+
+        chunks = told()
+        first = next(chunks, None)
+        return None if first is None else Waveform(itertools.chain([first], chunks))
+
+    def whole_waveform(self, sample_rate: int = SAMPLE_RATE) -> np.ndarray | None:
+        """All of `waveform` at once: (N,) float32."""
+        waveform = self.waveform(sample_rate)
+        return None if waveform is None else waveform.rest()
+
+    def sound_format(self) -> tuple[int, int] | None:
+        """Sample rate, Hz, and number of channels of the sound; None where there is none that can be decoded."""
+        with open_film(self.path) as container:
+            stream, _ = sound_stream(container, picture_stream(container))
+            return None if stream is None else (stream.rate, stream.layout.nb_channels)
+
+    @functools.cached_property
+    def _header(self) -> _Header | None:
+        """None where there is no picture."""
+        with open_film(self.path) as container:
+            stream = picture_stream(container)
+            if stream is None:
+                return None
+            rate = packets.frame_rate(stream, self.path)
+            first = next(decode(demux(container, stream), self.path), None)
+            # Matroska and others do not say how many frames they hold, only how long they last.
+            seconds = stream.duration * stream.time_base if stream.duration and stream.time_base else None
+            if seconds is None and container.duration:
+                seconds = Fraction(container.duration, av.time_base)
+            stamp = None if first is None else stamp_s(first)
+            timecode = "" if first is None else _timecode(container, stream, first)
+            return _Header(rate, stream.frames, seconds, first is not None, stamp, timecode)
+
+    @property
+    def _fps(self) -> Fraction:
+        if self._header is None:
+            raise UserError(f"{self.path} has no picture; give a film")
+        if self._header.rate is None:
+            raise UserError(f"{self.path} does not say how many frames a second it has; convert it with ffmpeg -r FPS")
+        return self._header.rate
+
+    def _decode(self, constant_rate: bool, clock: Clock | None) -> Generator[Frame, None, None]:
+        fps, name, scaler = self._fps, os.fspath(self.path), Scaler()
+        if constant_rate:
+            packets.check_gaps(self.path, fps)
+        with open_film(self.path) as container:
+            stream = required_picture(container, self.path)
+            stream.thread_type = "AUTO"
+            aspect = _pixel_aspect(stream)
+            film = Tracks(container, stream, fps)
+            timed = _timed(decode(film.packets(stream), self.path), 1 / fps, film.clock, clock)
+            if constant_rate:
+                for slot, decoded in _on_grid(timed, fps):
+                    yield Frame(slot + 1, float(slot / fps), name, aspect, decoded, scaler)
+            else:
+                for number, (decoded, time) in enumerate(timed, start=1):
+                    yield Frame(number, float(time), name, aspect, decoded, scaler)
+
+    def _decoded_from(self, first: int, stamps_s: np.ndarray) -> Iterator[tuple[int | None, av.VideoFrame]]:
+        """Decoded frames with their numbers, from one at or before `first` on; None for one that is not known."""
+        with open_film(self.path) as container:
+            stream = required_picture(container, self.path)
+            stream.thread_type = "AUTO"
+            if not first:
+                yield from enumerate(decode(demux(container, stream), self.path))
+                return
+            container.seek(round((stamps_s[first] - 1) / stream.time_base), stream=stream)
+            started = False
+            for frame in decode(demux(container, stream), self.path):
+                stamp = stamp_s(frame)
+                index = int(np.searchsorted(stamps_s, float(stamp))) if stamp is not None else len(stamps_s)
+                known = index < len(stamps_s) and stamps_s[index] == float(stamp or 0) and (started or index <= first)
+                started = True
+                yield index if known else None, frame
+
+
+def _take(frames: Iterator[Frame]) -> list[Frame]:
+    return list(itertools.islice(frames, _AT_A_TIME))
+
+
+def _timecode(container: av.container.InputContainer, picture: av.VideoStream, first: av.VideoFrame) -> str:
+    """The timecode of the film's first frame, from which editors count."""
+    for metadata in (picture.metadata, container.metadata, *(stream.metadata for stream in container.streams.data)):
+        for name, value in metadata.items():
+            if name.lower() == "timecode":
+                return value
+    group: Any = first.side_data.get("GOP_TIMECODE")  # in MPEG-2
+    if group is None:
+        return ""
+    bits = int.from_bytes(memoryview(group), "little")
+    hour, minute, second, frame = bits >> 19 & 31, bits >> 13 & 63, bits >> 6 & 63, bits & 63
+    return f"{hour:02d}:{minute:02d}:{second:02d}{';' if bits >> 24 & 1 else ':'}{frame:02d}"
+
+
+def _timed(
+    frames: Iterable[av.VideoFrame], frame_s: Fraction, film: FilmClock, clock: Clock | None
+) -> Iterator[tuple[av.VideoFrame, Fraction]]:
+    """Each frame with its time in seconds from the first; a frame without a stamp follows `frame_s` later."""
+    time, origin = -frame_s, None  # origin: what the film's clock shows at time 0
+    for frame in frames:
+        stamp = stamp_s(frame)
+        if stamp is None:
+            time += frame_s
+        elif origin is not None and _runs_on(time, stamp - origin, film):
+            time = max(time, stamp - origin)
+        else:
+            time += frame_s
+            origin = stamp - time
+        if clock is not None:
+            clock.times_s.append(float(time))
+            clock.stamps_s.append(math.nan if stamp is None or film.jumped else float(stamp))
+        yield frame, time
+
+
+def _runs_on(before: Fraction, now: Fraction, film: FilmClock) -> bool:
+    """Whether a frame may be shown after another: stamps of frames may be wrong where those of packets are right."""
+    return -MOST_DISORDER_S <= now - before <= max(LONGEST_GAP_S, 2 * film.longest_step_s)
+
+
+def _on_grid(timed: Iterable[tuple[av.VideoFrame, Fraction]], fps: Fraction) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Puts frames into the places 0, 1, 2, ... of a grid; see `Movie.frames`.
+
+    A frame takes the next place unless its time says that this is a whole frame off, so that rounded stamps and a rate
+    that is not quite right move nothing.
+    """
+    slot, shown = 0, None
+    for frame, time in timed:
+        place = time * fps
+        if shown is not None and place > slot:
+            target = slot + 1 if place < slot + 2 else round(place)
+            for taken in range(slot, target):
+                yield taken, shown
+            slot = target
+        shown = frame
+    if shown is not None:
+        yield slot, shown
+
+
+def _pixel_aspect(stream: av.VideoStream) -> Fraction:
+    """Width of a pixel in heights; 1 where the film does not say, or gives an impossible one."""
+    aspect = stream.sample_aspect_ratio
+    return aspect if aspect and Fraction(1, 8) <= aspect <= 8 else Fraction(1)

@@ -1,0 +1,1 @@
+"""Clips in, scores out: films, records and validation score through one interface."""

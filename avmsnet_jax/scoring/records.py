@@ -1,0 +1,131 @@
+"""Scores of prepared records, and the threshold from which on a clip is called key."""
+
+import contextlib
+import itertools
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from avmsnet_jax.config import Config
+from avmsnet_jax.data import pipeline
+from avmsnet_jax.data.clips import Clip
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.evaluation.metrics import best_threshold
+from avmsnet_jax.scoring.scorer import Measured, Scorer, finish
+
+Row = dict[str, Any]
+
+
+def score_records(
+    scorer: Scorer, records: pipeline.Records, *, threads: int, workers: int = 0
+) -> Iterator[dict[str, Any]]:
+    """Scores every clip of `records` once, film by film.
+
+    Args:
+      scorer: the scorer; a `Network` with `fixed_groups` gives the same bits for every batch size.
+      records: an opened split.
+      threads: threads that read ahead, of each worker if there are any.
+      workers: processes that read ahead; 0 = this one does.
+
+    Yields:
+      for each clip: `video` str, `frame` int, `time_s` float, `score` float in 0-1, `label` bool, None where nobody
+      has judged the film, and `features` (C,) float32.
+
+    Raises:
+      UserError: the scores are NaN.
+    """
+    batches = pipeline.eval_batches(records, batch_size=scorer.batch_size, threads=threads, workers=workers)
+    with contextlib.closing(batches):
+        stretches = _stretches(scorer, batches)
+        for video, film in itertools.groupby(stretches, key=lambda stretch: stretch[0]):
+            parts = list(film)
+            found = finish(scorer, [measured for _, _, measured in parts], video)
+            rows = [row for _, rows, _ in parts for row in rows]
+            for row, score, features in zip(rows, found.scores, found.features, strict=True):
+                yield row | {"score": float(score), "features": features}
+
+
+def _stretches(scorer: Scorer, batches: Iterable[pipeline.Batch]) -> Iterator[tuple[str, list[Row], Measured]]:
+    """The clips in a row of each batch that are of one film: its name, what is known of them, what was measured."""
+    for batch in batches:
+        real = range(int(batch["mask"].sum()))  # what fills the last batch comes after
+        measured = scorer.measure([_clip(batch, index) for index in real])
+        for video, indices in itertools.groupby(real, key=lambda index: str(batch["video"][index])):
+            held = list(indices)
+            part = slice(held[0], held[-1] + 1)
+            rows = [_row(batch, index) for index in held]
+            yield video, rows, {name: array[part] for name, array in measured.items()}
+
+
+def _clip(batch: pipeline.Batch, index: int) -> Clip:
+    return Clip(
+        frame=int(batch["frame"][index]),
+        time_s=float(batch["time_s"][index]),
+        clip=batch["clip"][index],
+        sound=batch["sound"][index],
+        has_sound=bool(batch["has_sound"][index]),
+    )
+
+
+def _row(batch: pipeline.Batch, index: int) -> Row:
+    label = batch["label"][index]
+    return {
+        "video": str(batch["video"][index]),
+        "frame": int(batch["frame"][index]),
+        "time_s": float(batch["time_s"][index]),
+        "label": None if np.isnan(label) else bool(label),
+    }
+
+
+def score_split(config: Config, scorer: Scorer, records: pipeline.Records) -> list[dict[str, Any]]:
+    """Scores every clip of an opened split, with a progress bar; `config.data` says how records are read.
+
+    Returns:
+      what `score_records` yields.
+
+    Raises:
+      UserError: there are no clips, or nobody has judged them.
+    """
+    pipeline.check_labelled(records)
+    if not len(records):
+        raise UserError(f"{records.directory} has no clips in split {records.split}, fold {records.fold}; test another")
+    scored = score_records(scorer, records, threads=config.data.threads, workers=config.data.workers)
+    return list(tqdm(scored, total=len(records), unit="clip", disable=not sys.stderr.isatty()))
+
+
+def choose_threshold(config: Config, scorer: Scorer, fold: int, judged: Sequence[dict[str, Any]]) -> tuple[float, str]:
+    """The score from which on a clip is called key: `eval.threshold`, or the best on `eval.threshold_split`.
+
+    Clips that are judged by the threshold have no part in choosing it: that would flatter the scorer.
+
+    Args:
+      config: the configuration.
+      scorer: the scorer.
+      fold: which of the data set's divisions.
+      judged: the clips, as `score_records` yields them, that are to be judged.
+
+    Returns:
+      the threshold, and where it is from.
+
+    Raises:
+      UserError: the other split has some of the same clips, or no key clip.
+    """
+    split = config.eval.threshold_split
+    if not split:
+        return config.eval.threshold, "eval.threshold"
+    clips = score_split(config, scorer, pipeline.open_split(config.data.dir, split, scorer, fold))
+    same = {(clip["video"], clip["frame"]) for clip in clips} & {(clip["video"], clip["frame"]) for clip in judged}
+    if same:
+        raise UserError(
+            f"eval.threshold_split={split} has clips of {min(same)[0]} that are to be judged by the threshold; choose "
+            "it on other films, or leave it out for --config.eval.threshold"
+        )
+    if not any(clip["label"] for clip in clips):
+        raise UserError(
+            f"no clip of eval.threshold_split={split} in {config.data.dir} is a key moment, so no threshold is better "
+            "than another there; choose a split that has key moments, or leave it out for --config.eval.threshold"
+        )
+    return best_threshold([clip["score"] for clip in clips], [clip["label"] for clip in clips])[0], f"split {split}"

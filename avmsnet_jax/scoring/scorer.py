@@ -1,0 +1,85 @@
+"""What a scorer is: it measures clips batch by batch, and scores a film once all its clips are measured."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol
+
+import numpy as np
+
+from avmsnet_jax.data.clips import Clip
+from avmsnet_jax.errors import UserError
+
+Measured = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipScores:
+    """The scores of a film's N clips, and what explains them.
+
+    Attributes:
+      scores: (N,) float32, 0-1.
+      features: (N, C) float32, what shots are found by.
+      attention: one (N, h, w) float16 for each attention module, or map of another kind; each map sums to 1.
+      localization: (N, h, w) float16, where sound and picture belong together; zeros where only the picture is used.
+      signals: by name the (N,) float32 in 0-1 that a score is made of; empty for a network.
+    """
+
+    scores: np.ndarray
+    features: np.ndarray
+    attention: tuple[np.ndarray, ...]
+    localization: np.ndarray
+    signals: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+class Scorer(Protocol):
+    """Scores the clips of films."""
+
+    @property
+    def name(self) -> Literal["network", "attention"]:
+        """What kind of scorer it is."""
+
+    @property
+    def learned_from_people(self) -> bool:
+        """Whether its scores were learned from people's choices."""
+
+    @property
+    def frames(self) -> int:
+        """Frames of a clip."""
+
+    @property
+    def frame_size(self) -> int:
+        """Height and width of a clip's frames, pixels."""
+
+    @property
+    def batch_size(self) -> int:
+        """Most clips in a call of `measure`."""
+
+    def measure(self, batch: Sequence[Clip]) -> Measured:
+        """Measures clips, which may be of several films, independently of earlier calls.
+
+        Args:
+          batch: 1 to `batch_size` clips, each film's in order of time.
+
+        Returns:
+          arrays with a row a clip. They are kept until the film ends, so they should be small.
+        """
+
+    def finish(self, measured: Measured) -> ClipScores:
+        """Scores a film.
+
+        Args:
+          measured: what `measure` returned for all its clips, concatenated in order of time.
+        """
+
+
+def finish(scorer: Scorer, measured: Sequence[Measured], name: str) -> ClipScores:
+    """Scores the film `name` from what was measured of it batch by batch.
+
+    Raises:
+      UserError: its scores are NaN or infinite.
+    """
+    whole = {key: np.concatenate([part[key] for part in measured]) for key in measured[0]}
+    found = scorer.finish(whole)
+    if not np.isfinite(found.scores).all():
+        raise UserError(f"{name}: the {scorer.name}'s scores are NaN or infinite; convert or train it again")
+    return found
