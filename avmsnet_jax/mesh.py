@@ -1,9 +1,11 @@
-"""How the devices are arranged, and where arrays go on them."""
+"""The device mesh, and how arrays are sharded over it."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
+from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from avmsnet_jax.config import MeshConfig
@@ -13,7 +15,7 @@ Product = Callable[..., jax.Array]
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
-    """A mesh over the configured devices with two axes, `data` and `fsdp`; both share a batch.
+    """A mesh of the configured devices with the axes `data` and `fsdp`. A batch is sharded over both.
 
     Raises:
       UserError: more devices are asked for than there are.
@@ -39,12 +41,12 @@ def make_mesh(config: MeshConfig) -> Mesh:
 
 
 def platform(mesh: Mesh) -> str:
-    """What programs for a mesh are compiled for: "cpu", "gpu" or "tpu"."""
+    """The platform that programs for a mesh are compiled for: "cpu", "gpu" or "tpu"."""
     return mesh.devices.flat[0].platform
 
 
 def check_divides(mesh: Mesh, batch_size: int, field: str) -> None:
-    """Raises UserError where a batch cannot be dealt out evenly."""
+    """Raises UserError if a batch cannot be divided evenly among the devices."""
     devices = mesh.size
     if batch_size % devices:
         raise UserError(f"{field} is {batch_size}, which {devices} devices cannot share evenly; use a multiple of them")
@@ -55,46 +57,51 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def of_state(mesh: Mesh, state: Any) -> Any:
-    """Where each array of a training state goes, as a tree of the same structure.
+def shardings(mesh: Mesh, state: Any) -> Any:
+    """The sharding of each array of a training state, as a tree of the same structure.
 
-    The first linear layer, which has 70% of the published network's parameters, and what the optimiser keeps of it
-    are dealt out over `fsdp` by rows; everything else is on every device.
+    Arrays are replicated unless their layer says otherwise (`out_sharding` of the parameter, which the optimizer's
+    arrays of that parameter inherit).
 
     Args:
       mesh: the devices.
-      state: arrays or their shapes; parameters keep their names in it wherever they stand.
+      state: arrays or their shapes, wrapped in the variables of the network where they belong to one.
 
     Raises:
-      UserError: `fsdp` does not divide the rows.
+      UserError: a mesh axis does not divide the rows of a parameter.
     """
-    parts = mesh.shape["fsdp"]
 
-    def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        if parts == 1 or not {"fc1", "kernel"} <= {getattr(entry, "key", None) for entry in path}:
+    def sharding(variable: Any, leaf: Any) -> NamedSharding:
+        axes = variable.get_metadata("out_sharding", None) if isinstance(variable, nnx.Variable) else None
+        if not axes or mesh.shape[axes[0]] == 1:
             return replicated(mesh)
-        if leaf.shape[0] % parts:
+        if leaf.shape[0] % mesh.shape[axes[0]]:
             raise UserError(
-                f"mesh.fsdp is {parts}, which does not divide the {leaf.shape[0]} rows of the first linear layer"
+                f"mesh.{axes[0]} is {mesh.shape[axes[0]]}, which does not divide the {leaf.shape[0]} rows of the first "
+                "linear layer"
             )
-        return NamedSharding(mesh, PartitionSpec("fsdp"))
+        return NamedSharding(mesh, PartitionSpec(*axes))
 
-    return jax.tree.map_with_path(place, state)
+    return jax.tree.map(
+        lambda node: jax.tree.map(functools.partial(sharding, node), node),
+        state,
+        is_leaf=lambda node: isinstance(node, nnx.Variable),
+    )
 
 
 def shared_layer(mesh: Mesh, product: Product) -> Product:
-    """`product` (of activations and a kernel) for the layer whose rows `of_state` deals out.
+    """`product` (of activations and a kernel) for the linear layer whose rows are sharded over `fsdp`.
 
-    Each device has its clips and a part of the kernel. Here the devices of a group exchange activations, so that each
-    has of the group's clips what its rows take, and give back sums. Left alone the compiler gathers the kernel and adds
-    up its whole gradient on every device, 797 MB a step instead of 215 for the published network on 8 x 8 devices
-    (benchmarks/scaling.py): activations are so much smaller.
+    Each device has its clips and a part of the kernel's rows. The devices of a group exchange activations, so that
+    each gets the columns that its rows multiply, for all clips of the group, and returns partial sums. Left alone, the
+    compiler gathers the kernel and adds up its whole gradient on every device, 797 MB a step instead of 215 for the
+    published network on 8 x 8 devices (benchmarks/scaling.py), because activations are so much smaller.
     """
     by_clip = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
     by_row = NamedSharding(mesh, PartitionSpec("data", "fsdp"))
 
     def exchanged(x: jax.Array, kernel: jax.Array, *arguments: Any, **options: Any) -> jax.Array:
-        # First as it comes, or the exchange would spread to the layers before.
+        # Constrain the input as it comes first; otherwise the exchange would spread to the layers before.
         x = jax.lax.with_sharding_constraint(jax.lax.with_sharding_constraint(x, by_clip), by_row)
         return jax.lax.with_sharding_constraint(product(x, kernel, *arguments, **options), by_clip)
 
@@ -102,9 +109,9 @@ def shared_layer(mesh: Mesh, product: Product) -> Product:
 
 
 def place_batch(mesh: Mesh, batch: Any) -> Any:
-    """Puts arrays (B, ...) on the devices, each its share of the first axis. Returns before the copy is done.
+    """Copies arrays (B, ...) to the devices, sharded over the first axis; returns before the copy is done.
 
-    Where several processes share the mesh, each gives the part of the batch that its own devices take.
+    If several processes share the mesh, each passes the part of the batch that its own devices take.
     """
     sharding = shared_batch(mesh)
     if jax.process_count() == 1:
@@ -113,5 +120,5 @@ def place_batch(mesh: Mesh, batch: Any) -> Any:
 
 
 def shared_batch(mesh: Mesh) -> NamedSharding:
-    """Every device its share of the first axis."""
+    """The first axis sharded over all devices."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))

@@ -225,11 +225,15 @@ class _Flat:
     def state(self, first: TrainState) -> TrainState:
         """The first state."""
         params: Any = self.params(first.params)
-        return TrainState(first.step, params, self.stats(first.stats), self.optimizer.init(params), None)  # type: ignore[arg-type]
+        return TrainState(
+            first.step, params, self.stats(first.stats), self.optimizer.init(params), None, first.gone_bad_at
+        )  # type: ignore[arg-type]
 
     def named(self, state: Any) -> TrainState:
         """A state with parameters and statistics as the product has them; the optimizer's part is left out."""
-        return TrainState(state.step, self.tree(state.params), self.stats_tree(state.stats), (), None)
+        return TrainState(
+            state.step, self.tree(state.params), self.stats_tree(state.stats), (), None, state.gone_bad_at
+        )
 
 
 def _flat_step(graphdef: Any, config: Config, flat: _Flat) -> Callable[[Any, Batch], tuple[Any, Measured]]:
@@ -247,11 +251,12 @@ def _flat_step(graphdef: Any, config: Config, flat: _Flat) -> Callable[[Any, Bat
         (value, after), tree = jax.value_and_grad(forward, has_aux=True)(flat.tree(state.params))
         grads, new_stats = flat.params(tree), flat.stats(after)
         norm = jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(grads)))
-        finite = jnp.isfinite(value) & jnp.isfinite(norm) & (state.step >= 0) & jnp.isfinite(new_stats).all()
+        finite = jnp.isfinite(value) & jnp.isfinite(norm) & (state.gone_bad_at == 0) & jnp.isfinite(new_stats).all()
         updates, opt_state = flat.optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         new = state._replace(step=state.step + 1, params=params, stats=new_stats, opt_state=opt_state)
-        old = state._replace(step=jnp.full_like(state.step, -1))
+        bad_since = jnp.where(state.gone_bad_at == 0, state.step + 1, state.gone_bad_at)
+        old = state._replace(gone_bad_at=bad_since)
         return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old), Measured(value, norm, finite)
 
     return step

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import warnings
 
 import pytest
 
@@ -30,7 +29,7 @@ command.run(main, takes_config=True, config_optional=True)
 def start(tmp_path):
     """Starts a command as somebody does who has set nothing, or `variables`; returns what it printed, and no more."""
 
-    def run(*arguments, **variables):
+    def run(*arguments, warns=False, **variables):
         set_by_nobody = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "NPROC"))}
         done = subprocess.run(
             [sys.executable, *map(str, arguments)],
@@ -41,7 +40,7 @@ def start(tmp_path):
             timeout=300,
         )
         assert done.returncode == 0, done.stderr
-        assert done.stderr == ""
+        assert done.stderr == "" or warns
         return done.stdout
 
     return run
@@ -76,18 +75,13 @@ def test_a_second_start_compiles_nothing_and_trains_to_the_same_bit(start, small
         lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
         return [(line["loss"], line["gradient_norm"]) for line in map(json.loads, lines)]
 
-    def traced():
-        return {path: path.stat().st_ino for path in tmp_path.glob("cache/avmsnet_jax/*/traced_*")}
-
     first = train("first")
-    kept, step = entries(tmp_path / "cache"), traced()
+    kept = entries(tmp_path / "cache")
     assert one_of(kept, "jit_step-")
-    assert len(step) == 1
     used = one_of(kept, "jit_step-").with_name(one_of(kept, "jit_step-").name.replace("-cache", "-atime"))
     before = used.read_bytes()
     assert train("second") == first
     assert entries(tmp_path / "cache") == kept
-    assert traced() == step
     assert used.read_bytes() != before, "compiled again"
 
 
@@ -127,28 +121,12 @@ def test_the_size_is_bounded(start, program, tmp_path):
     assert sum(len(data) for _, data in after.values()) <= most
 
 
-def test_half_an_entry_is_replaced(start, program, tmp_path):
-    """What a process leaves that is killed as it writes."""
+def test_a_damaged_entry_costs_a_compilation_only(start, program, tmp_path):
+    """A process that is killed as it writes leaves half an entry: JAX warns, and compiles."""
     expected = start(program, **ALL)
-    kept = entries(tmp_path / "cache")
-    damaged = one_of(kept, "jit_program-")
+    damaged = one_of(entries(tmp_path / "cache"), "jit_program-")
     damaged.write_bytes(damaged.read_bytes()[:100])
-    assert start(program, **ALL) == expected
-    assert len(damaged.read_bytes()) > 100
-    mended = entries(tmp_path / "cache")
-    assert mended.keys() == kept.keys()
-    assert start(program, **ALL) == expected
-    assert entries(tmp_path / "cache") == mended
-
-
-def test_an_entry_without_its_time_of_use_does_not_bar_others(start, program, tmp_path):
-    """What a process leaves that is killed between the two files of an entry."""
-    start(program, **ALL)
-    first = one_of(entries(tmp_path / "cache"), "jit_program-")
-    first.with_name(first.name.replace("-cache", "-atime")).unlink()
-    for _ in range(2):
-        start(program.with_name("double.py"), **ALL)
-    assert one_of(entries(tmp_path / "cache").keys() - {first}, "jit_program-")
+    assert start(program, warns=True, **ALL) == expected
 
 
 def test_another_number_of_cores_has_programs_of_its_own(start, program, tmp_path):
@@ -170,8 +148,7 @@ def kept(tmp_path, monkeypatch):
         return "JAX_COMPILATION_CACHE_DIR" in os.environ
 
     monkeypatch.setattr(os, "environ", dict(os.environ))  # what `keep` sets, no other test shall have
-    monkeypatch.setattr(compiled, "_kept", None)
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.setattr(compiled, "_enabled", False)
     return ask
 
 

@@ -1,5 +1,6 @@
-"""A training run on disk: network, optimiser, step and data position saved as one item, so that none can lead."""
+"""Checkpoints of a training run: network, optimizer, step and data position, saved together so that they agree."""
 
+import collections
 import contextlib
 import os
 import re
@@ -10,8 +11,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
-from flax import nnx
+from flax import nnx, traverse_util
 
 from avmsnet_jax import config as config_lib
 from avmsnet_jax import hosts
@@ -22,7 +24,7 @@ from avmsnet_jax.training.step import TrainState
 from avmsnet_jax.weights import checkpoint
 
 TRAINING, POSITION, FINGERPRINT = "training", "position", "fingerprint"
-DAMAGED = "damaged"  # beside `checkpoints`: what could not be read
+DAMAGED = "damaged"  # folder beside `checkpoints` for checkpoints that cannot be read
 _ITEM_NAMES = (checkpoint.MODEL, checkpoint.CONFIG, checkpoint.VALIDATION, TRAINING, POSITION, FINGERPRINT)
 
 
@@ -32,7 +34,7 @@ def begun(directory: Path) -> bool:
 
 
 def _check_ours(directory: Path) -> None:
-    """Raises UserError for what Orbax would take for its own, and for links, through which it would remove others'."""
+    """Raises UserError for links, and for folders of the user's that Orbax would take for its own and remove."""
     for path in (directory, *directory.iterdir()):
         if path.is_symlink():
             raise UserError(f"{path} is a link; put the real folder in its place, or give another --workdir")
@@ -41,7 +43,7 @@ def _check_ours(directory: Path) -> None:
 
 
 def _unfinished(directory: Path) -> list[Path]:
-    """The folders of saves that did not end: empty, or with items of ours in them."""
+    """Folders of unfinished saves: empty, or with items of ours in them."""
     found = []
     for path in directory.glob("*.orbax-checkpoint-tmp*"):
         if re.fullmatch(r"\d+\.orbax-checkpoint-tmp(-\d+)?", path.name) and path.is_dir():
@@ -53,9 +55,13 @@ def _unfinished(directory: Path) -> list[Path]:
 
 
 class Checkpoints:
-    """The checkpoints of a run, `directory/<step>/`. What `avmsnet_jax.load` reads of one are `model` and `config`.
+    """The checkpoints of a run, `directory/<step>/`. `avmsnet_jax.load` reads their items `model` and `config`.
 
-    The newest `train.keep_checkpoints` stay, and the one that did best on the held-out films.
+    Keeps the newest `train.keep_checkpoints`, and the one with the best validation.
+
+    Args:
+      directory: where they are; it exists.
+      config: of the run.
     """
 
     def __init__(self, directory: Path, config: Config):
@@ -63,10 +69,10 @@ class Checkpoints:
         self._config = config
         if hosts.is_first():
             _check_ours(directory)
-            for unfinished in _unfinished(directory):  # a kill in the middle of a save leaves one
+            for unfinished in _unfinished(directory):  # left by a kill in the middle of a save
                 remove(unfinished)
         hosts.wait_for_all("unfinished checkpoints are removed")
-        # The step and average precision of the best so far, None where none was validated.
+        # Step and average precision of the best validation so far.
         self.best: tuple[int, float] | None = None
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
@@ -81,11 +87,11 @@ class Checkpoints:
 
     @property
     def latest(self) -> int:
-        """The step of the newest checkpoint, those on their way to the disk included; 0 where there is none."""
+        """The step of the newest checkpoint, including one still being written; 0 if there is none."""
         return self._manager.latest_step() or 0
 
     def is_better(self, found: dict[str, float | None]) -> bool:
-        """Whether a validation is better than all before; one without an average precision is not."""
+        """Whether a validation is the best so far. One without an average precision never is."""
         precision = found["average_precision"]
         return precision is not None and (self.best is None or precision > self.best[1])
 
@@ -97,25 +103,25 @@ class Checkpoints:
         position: dict[str, Any],
         found: dict[str, float | None] | None = None,
     ) -> None:
-        """Starts to save `state` and the data iterator's `position`; training goes on meanwhile.
+        """Starts to save the state and the data position; training continues meanwhile.
 
-        Where an average of the weights is kept, that is the model, and the weights go with the optimiser.
+        With an EMA, the item `model` holds the averaged weights and `training` the current ones.
 
         Args:
-          step: how many are done.
+          step: how many steps are done.
           graphdef: the static part of the network.
           state: after that step.
-          position: where the data go on.
-          found: what a validation of exactly this state gave.
+          position: of the data iterator.
+          found: the validation of this state, if there was one.
 
         Raises:
-          UserError: the disk is full, or cannot be written. The checkpoints before are still there.
+          UserError: the disk is full or cannot be written. Earlier checkpoints are still there.
         """
         model = nnx.merge(graphdef, state.params if state.ema is None else state.ema, state.stats)
         items = {
             checkpoint.MODEL: ocp.args.PyTreeSave(checkpoint.model_tree(model)),
             checkpoint.CONFIG: ocp.args.JsonSave(config_lib.to_dict(self._config.model)),
-            TRAINING: ocp.args.StandardSave(_numbered(_rest(state))),
+            TRAINING: ocp.args.StandardSave(traverse_util.unflatten_dict(_named(_rest(state)), sep="/")),
             POSITION: ocp.args.JsonSave(position),
             FINGERPRINT: ocp.args.JsonSave(fingerprint(state)),
         }
@@ -127,9 +133,9 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.Composite(**items))
 
     def restore(self, graphdef: Any, described: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """The newest checkpoint that can be read, its arrays placed as `described`, and the data position.
+        """Restores the newest readable checkpoint: the state, sharded as `described`, and the data position.
 
-        Newer ones that are damaged are moved to a folder `damaged` beside `checkpoints`, with a warning.
+        Newer checkpoints that are damaged are moved to the folder `damaged` beside `checkpoints`, with a warning.
 
         Raises:
           UserError: none can be read; they stay where they are.
@@ -138,7 +144,7 @@ class Checkpoints:
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 found = self._restore(step, graphdef, described)
-            except Exception as error:  # of many kinds in Orbax and tensorstore; all mean that it cannot be read
+            except Exception as error:  # Orbax and tensorstore raise many kinds for damaged files
                 damaged.append((step, checkpoint.brief(error)))
                 continue
             self._set_aside(damaged)
@@ -150,12 +156,12 @@ class Checkpoints:
         )
 
     def wait(self) -> None:
-        """Waits for the last save to be on disk."""
+        """Waits until the last save is on disk."""
         with self._writing():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits for the last save, and ends."""
+        """Waits for the last save and closes Orbax's manager."""
         self.wait()
         self._manager.close()
 
@@ -166,20 +172,26 @@ class Checkpoints:
         checkpoint.set_model_tree(model, tree, str(place))
         _, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
         params, stats = states
-        rest = _rest(described)
-        leaves = _numbered(rest)
-        arrays = checkpoint.read_item(place / TRAINING, leaves, f"{place}: not the state of this run")
-        # Each process places its own parts. `device_put` would compare the whole arrays of all processes.
-        placed = [
-            jax.make_array_from_callback(leaf.shape, leaf.sharding, arrays[name].__getitem__)
-            for name, leaf in leaves.items()
-        ]
-        count, opt_state, weights = jax.tree.unflatten(jax.tree.structure(rest), placed)
         documents = {item: ocp.args.JsonRestore() for item in (POSITION, FINGERPRINT)}
         found = self._manager.restore(step, args=ocp.args.Composite(**documents))
+        by_position = isinstance(found[FINGERPRINT], list)  # as versions before this one saved the state
+        rest = _rest(described)
+        leaves = _named(rest)
+        keys = [f"{index:05d}" for index in range(len(leaves))] if by_position else list(leaves)
+        wanted = dict(zip(keys, leaves.values(), strict=True))
+        arrays = checkpoint.read_item(place / TRAINING, wanted, f"{place}: not the state of this run")
+        # Each process places its own parts; `device_put` would compare the whole arrays between all processes.
+        placed = [
+            jax.make_array_from_callback(leaf.shape, leaf.sharding, arrays[key].__getitem__)
+            for key, leaf in wanted.items()
+        ]
+        restored = jax.tree.unflatten(jax.tree.structure(rest), placed)
+        count, weights = restored["step"], restored["params"]
+        good = jax.make_array_from_callback((), described.gone_bad_at.sharding, np.zeros((), np.int32).__getitem__)
         ema = None if weights is None else params
-        state = TrainState(count, params if ema is None else weights, stats, opt_state, ema)
-        if found[FINGERPRINT] != fingerprint(state):
+        state = TrainState(count, params if ema is None else weights, stats, restored["opt_state"], ema, good)
+        expected = fingerprint(state)
+        if found[FINGERPRINT] != (list(expected.values()) if by_position else expected):
             raise ValueError("its numbers are not those that were saved")
         position = found[POSITION]
         if not isinstance(position, dict) or position.get("next_index") != step or int(count) != step:
@@ -219,11 +231,11 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Turns a full disk, of this save or of the one before, into a UserError."""
+        """Turns a full disk, during this save or the one before, into a UserError."""
         try:
             yield
-        except (ValueError, OSError) as error:  # what tensorstore makes of it
-            for unfinished in _unfinished(self.directory):  # it takes what room there was
+        except (ValueError, OSError) as error:  # tensorstore raises either
+            for unfinished in _unfinished(self.directory):  # to free the disk space that it takes
                 remove_from_under(unfinished)
             raise UserError(
                 f"cannot write a checkpoint to {self.directory}: {checkpoint.cause(error)}; "
@@ -232,7 +244,7 @@ class Checkpoints:
 
 
 class _Best:
-    """Orbax's protocol of a preservation policy: the best by validation stays."""
+    """Orbax's preservation policy that keeps the checkpoint with the best validation."""
 
     def __init__(self, checkpoints: Checkpoints):
         self._checkpoints = checkpoints
@@ -243,12 +255,13 @@ class _Best:
         return [best is not None and info.step == best[0] for info in checkpoints]
 
 
-def fingerprint(state: TrainState) -> list[int]:
-    """A number for each array of a training state, which any changed or moved bit changes.
+def fingerprint(state: TrainState) -> dict[str, int]:
+    """A checksum for each array of a training state by name, which any changed or moved bit changes.
 
     Integer arithmetic modulo 2^32, so that it is the same on any number of devices.
     """
-    return [int(value) for value in jax.device_get(_fingerprints(jax.tree.leaves(state)))]
+    leaves = _named(state._replace(gone_bad_at=None))  # always 0 in a saved state
+    return dict(zip(leaves, map(int, jax.device_get(_fingerprints([*leaves.values()]))), strict=True))
 
 
 @jax.jit
@@ -258,18 +271,25 @@ def _fingerprints(leaves: list[jax.Array]) -> list[jax.Array]:
 
 def _fingerprint(leaf: jax.Array) -> jax.Array:
     bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32)
-    # An odd factor for each place, different from its neighbours': odd, as an even one would lose the highest bit.
+    # Each element gets its own factor, so that swapped values are noticed; odd, as an even one would lose the top bit.
     factor = jnp.ones((), jnp.uint32)
     for axis, multiplier in enumerate((2654435761, 2246822519, 3266489917, 668265263, 374761393)[: leaf.ndim]):
         factor = factor + jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis) * jnp.uint32(multiplier)
     return jnp.sum(bits * (2 * factor + 1), dtype=jnp.uint32)
 
 
-def _rest(state: TrainState) -> tuple[Any, ...]:
-    """What the items `model` and `position` do not hold."""
-    return state.step, state.opt_state, None if state.ema is None else state.params
+def _rest(state: TrainState) -> dict[str, Any]:
+    """What the items `model` and `position` do not hold. An ordered dictionary: JAX sorts the keys of others."""
+    weights = None if state.ema is None else state.params
+    return collections.OrderedDict(step=state.step, opt_state=state.opt_state, params=weights)
 
 
-def _numbered(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree by number: Orbax then needs to know neither NNX nor Optax."""
-    return {f"{index:05d}": leaf for index, leaf in enumerate(jax.tree.leaves(tree))}
+def _named(tree: Any) -> dict[str, Any]:
+    """The arrays of a tree by name, such as `opt_state/groups/global/momentum/buffer/fc1/kernel`."""
+    return {_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    """A key path as names joined by slashes, without the wrappers of NNX (`value`) and Optax (`inner_state`)."""
+    names = [str(getattr(entry, "key", getattr(entry, "name", ""))) for entry in path]
+    return "/".join(name for name in names if name not in ("value", "inner_state", "inner_states"))

@@ -18,13 +18,13 @@ from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.staging import staged
-from avmsnet_jax.training import curve, nonfinite, tables, traced
+from avmsnet_jax.training import curve, nonfinite, tables
 from avmsnet_jax.training import peak as peak_lib
 from avmsnet_jax.training.checkpoints import Checkpoints, begun
 from avmsnet_jax.training.log import METRICS, Log, NotFiniteError, read_metrics
 from avmsnet_jax.training.optimizer import make_optimizer
-from avmsnet_jax.training.step import Step, TrainState, begin, describe, make_step
-from avmsnet_jax.training.stopping import Stop, listening
+from avmsnet_jax.training.step import Step, TrainState, batch_shapes, begin, describe, make_step
+from avmsnet_jax.training.stop_request import Stop, listening
 from avmsnet_jax.training.validation import Validate, make_validate
 from avmsnet_jax.weights import checkpoint
 
@@ -124,9 +124,7 @@ def _train(config: Config, workdir: Path) -> None:
             contextlib.closing(Log(workdir, config, steps_per_epoch, first, last, peak.rate)) as log,
             contextlib.closing(pipeline.Ahead(batches, functools.partial(_place, mesh))) as placed,
         ):
-            step = _compiled(
-                make_step(graphdef, optimizer, config, described), config, steps_per_epoch, described, mesh
-            )
+            step = _compiled(make_step(graphdef, optimizer, config, described), config, described, mesh)
             validate = make_validate(graphdef, config, held_out, mesh) if held_out else None
             log.start(first)
             run = _Run(
@@ -220,13 +218,13 @@ def _introduce(
     _print(tables.each_group(tables.parameters(config, described.params)))
 
 
-def _compiled(step: Step, config: Config, steps_per_epoch: int, described: TrainState, mesh: Mesh) -> Step:
+def _compiled(step: Step, config: Config, described: TrainState, mesh: Mesh) -> Step:
     """The step as a program for these devices, and a word about the memory that it takes."""
     _print("compiling the step: a minute or more the first time, seconds from then on")
     began = time.perf_counter()
-    step, program = traced.compile_step(step, config, steps_per_epoch, described, mesh)
+    program = step.lower(described, batch_shapes(config, mesh)).compile()  # type: ignore[attr-defined]
     _print(f"{tables.memory(described, program)}; compiled in {time.perf_counter() - began:.0f} s")
-    return step
+    return program
 
 
 def _profile(run: _Run, count: int, state: TrainState, trace: contextlib.ExitStack) -> None:

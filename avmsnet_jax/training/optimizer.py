@@ -160,7 +160,11 @@ def make_optimizer(config: Config, steps_per_epoch: int) -> optax.GradientTransf
     optimizer, audiovisual = config.optimizer, config.model.audiovisual
     if optimizer.name == "adamw":
         rate = learning_rates(config, steps_per_epoch)["all"]
-        adamw = optax.adamw(rate, weight_decay=optimizer.weight_decay, mask=_kernels)
+        adamw = optax.named_chain(  # optax.adamw, with names
+            ("moments", optax.scale_by_adam()),
+            ("decay", optax.add_decayed_weights(optimizer.weight_decay, _kernels)),
+            ("rate", optax.scale_by_learning_rate(rate)),
+        )
         by_group = optax.partition(
             {"all": adamw, "frozen": optax.set_to_zero()},
             lambda params: jax.tree.map(
@@ -177,19 +181,20 @@ def sgd(config: Config, steps_per_epoch: int) -> dict[str, optax.GradientTransfo
     optimizer, audiovisual = config.optimizer, config.model.audiovisual
     rates = learning_rates(config, steps_per_epoch)
     chains: dict[str, optax.GradientTransformation] = {
-        name: optax.chain(
-            optax.add_decayed_weights(optimizer.weight_decay if group.decays else 0.0),
-            torch_momentum(optimizer.momentum, optimizer.dampening),
-            optax.scale_by_learning_rate(rates[name]),
+        name: optax.named_chain(
+            ("decay", optax.add_decayed_weights(optimizer.weight_decay if group.decays else 0.0)),
+            ("momentum", torch_momentum(optimizer.momentum, optimizer.dampening)),
+            ("rate", optax.scale_by_learning_rate(rates[name])),
         )
         for name, group in groups(audiovisual).items()
     }
     return chains | {"frozen": optax.set_to_zero()}
 
 
-def _clipped(optimizer: optax.GradientTransformation, norm: float) -> optax.GradientTransformation:
-    """Shortens the gradient of all parameters together to `norm` first, as torch's clip_grad_norm_; 0 = leaves it."""
-    return optax.chain(optax.clip_by_global_norm(norm), optimizer) if norm else optimizer
+def _clipped(groups: optax.GradientTransformation, norm: float) -> optax.GradientTransformation:
+    """Clips the gradient by its global norm first, as torch's clip_grad_norm_ does; 0 = off."""
+    clip = optax.clip_by_global_norm(norm) if norm else optax.identity()
+    return optax.named_chain(("clip", clip), ("groups", groups))
 
 
 def _kernels(params: Any) -> Any:

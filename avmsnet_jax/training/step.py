@@ -1,4 +1,4 @@
-"""One training step, as a pure function of the state and a batch."""
+"""The training step, a pure function of the state and a batch."""
 
 import functools
 import math
@@ -18,18 +18,33 @@ from avmsnet_jax.models.avmsnet import AVMSNet
 
 
 class TrainState(NamedTuple):
-    """Everything that a step changes. `step` counts the steps done."""
+    """Everything that a step changes.
+
+    Attributes:
+      step: how many steps are done.
+      params: the network's parameters.
+      stats: its batch-norm statistics.
+      opt_state: the optimizer's state.
+      ema: the moving average of the parameters, if `train.ema_decay` is set.
+      gone_bad_at: the first step whose loss, gradient or statistics were not finite, 0 while there is none. From that
+        step on nothing else in the state changes.
+    """
 
     step: jax.Array
     params: nnx.State
     stats: nnx.State
     opt_state: optax.OptState
-    ema: nnx.State | None  # the average of the parameters, where one is kept
+    ema: nnx.State | None
+    gone_bad_at: jax.Array
 
 
 class Measured(NamedTuple):
-    """What a step found out: the loss, the norm of the gradient of all parameters before it is clipped, and whether
-    these and the new BN statistics are finite, in this step and all before.
+    """What a step reports.
+
+    Attributes:
+      loss: of the batch.
+      gradient_norm: of the gradient by all parameters, before clipping.
+      finite: whether loss, gradient and new statistics are finite, in this step and all before.
     """
 
     loss: jax.Array
@@ -40,19 +55,20 @@ class Measured(NamedTuple):
 Batch = dict[str, jax.Array]
 Loss = Callable[[jax.Array, jax.Array, float], jax.Array]
 Step = Callable[[TrainState, Batch], tuple[TrainState, Measured]]
+Gradients = Callable[[nnx.State, nnx.State, Batch], tuple[jax.Array, nnx.State, nnx.State]]
 
 
 def bce(logits: jax.Array, labels: jax.Array, positive_weight: float = 1.0) -> jax.Array:
     """Mean binary cross-entropy of `logits` (B,) against `labels` (B,) in 0-1.
 
-    With weight w of key clips and p = sigmoid(logit) the mean of -(w y log p + (1 - y) log(1 - p)), which is torch's
-    BCEWithLogitsLoss(pos_weight=w).
+    With weight w of key clips and p = sigmoid(logit): the mean of -(w y log p + (1 - y) log(1 - p)). The same as
+    torch's BCEWithLogitsLoss(pos_weight=w).
     """
     return jnp.mean(positive_weight * labels * jax.nn.softplus(-logits) + (1 - labels) * jax.nn.softplus(logits))
 
 
 def double_sigmoid(logits: jax.Array, labels: jax.Array, positive_weight: float = 1.0) -> jax.Array:
-    """The released code's loss: cross-entropy *with logits* of what already is a sigmoid, so never below 0.31."""
+    """The released code's loss: cross-entropy *with logits* applied to a sigmoid, so never below 0.31."""
     return bce(jax.nn.sigmoid(logits), labels, positive_weight)
 
 
@@ -62,17 +78,17 @@ LOSSES: dict[str, Loss] = {"bce": bce, "double_sigmoid": double_sigmoid}
 def describe(
     config: Config, optimizer: optax.GradientTransformation, mesh: Mesh, platform: str = ""
 ) -> tuple[Any, TrainState, Callable[[], TrainState]]:
-    """The training of the configured network, before any of its arrays is there.
+    """Describes the training state of the configured network without making any of its arrays.
 
     Args:
       config: the configuration.
       optimizer: by `make_optimizer`.
       mesh: the devices.
-      platform: whose forms of the network's operations are taken, "cpu", "gpu" or "tpu"; empty = that of the devices.
+      platform: whose forms of the network's operations to use: "cpu", "gpu" or "tpu"; empty = that of the devices.
 
     Returns:
-      the static part of the network; shape, dtype and place of every array of the training state; and what makes that
-      state: random weights by `train.seed`, each array where it belongs and never whole on one device.
+      the static part of the network; shape, dtype and sharding of every array of the state; and a function that makes
+      the state with random weights by `train.seed`. It makes each array where it belongs, never whole on one device.
     """
     static = []
 
@@ -87,28 +103,29 @@ def describe(
 
     shapes = jax.eval_shape(first)
     described = jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,
-        mesh_lib.of_state(mesh, shapes),
+        mesh_lib.shardings(mesh, shapes),
     )
-    return static[0], described, lambda: jax.jit(first, out_shardings=_places(described))()
+    return static[0], described, lambda: jax.jit(first, out_shardings=_shardings(described))()
 
 
 def batch_shapes(config: Config, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shape, dtype and place of the arrays of a batch of `train.batch_size` clips, for compiling a step beforehand."""
-    size, model, place = config.train.batch_size, config.model, mesh_lib.shared_batch(mesh)
+    """Shape, dtype and sharding of a batch of `train.batch_size` clips, to compile a step before there is data."""
+    size, model, sharding = config.train.batch_size, config.model, mesh_lib.shared_batch(mesh)
     shapes: dict[str, tuple[tuple[int, ...], Any]] = {
         "clip": ((size, model.frames, model.frame_size, model.frame_size, 3), jnp.uint8),
         "sound": ((size, model.audio_samples), jnp.float32),
         "label": ((size,), jnp.float32),
     }
-    return {name: jax.ShapeDtypeStruct(*shape, sharding=place) for name, shape in shapes.items()}
+    return {name: jax.ShapeDtypeStruct(*shape, sharding=sharding) for name, shape in shapes.items()}
 
 
 def begin(config: Config, optimizer: optax.GradientTransformation, params: nnx.State, stats: nnx.State) -> TrainState:
     """The state before the first step, from a network's parameters and statistics."""
     ema = jax.tree.map(jnp.copy, params) if config.train.ema_decay else None
-    return TrainState(jnp.zeros((), jnp.int32), params, stats, optimizer.init(params), ema)
+    step, gone_bad_at = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+    return TrainState(step, params, stats, optimizer.init(params), ema, gone_bad_at)
 
 
 def make_step(
@@ -118,53 +135,31 @@ def make_step(
     described: TrainState,
     platform: str = "",
 ) -> Step:
-    """A jitted step: (state, batch) -> (state, measured). The state handed in is donated and cannot be used again.
+    """A jitted training step: (state, batch) -> (state, measured). The state passed in is donated.
 
-    Where the loss, the gradient or a BN statistic is not finite, the state stays as it was, save that `step` becomes
-    -1: from then on steps change nothing, and what was good is still there when somebody looks.
+    The batch has `clip` (B, T, H, W, 3) uint8, `sound` (B, S) float32 and `label` (B,) float32. Sharded over the mesh,
+    it makes gradients and BN statistics global. With gradient accumulation (`train.accumulate`) the gradient is that
+    of the whole batch, but BN normalizes each micro-batch by its own statistics.
 
-    The batch has `clip` (B, T, H, W, 3) uint8, `sound` (B, S) float32 and `label` (B,) float32. Sharded over the
-    mesh, it makes gradients and BN statistics global. With `train.accumulate` parts the gradient is that of the whole
-    batch, save that BN takes its statistics part by part, as it does wherever gradients are accumulated.
+    A step that is not finite sets `TrainState.gone_bad_at` and changes nothing else, nor do the steps after it: the
+    state before the failure is still there when the host looks at what was measured.
 
-    `graphdef`, `described` and `platform` are as `describe` gives and takes them.
+    Args:
+      graphdef: by `describe`.
+      optimizer: by `make_optimizer`.
+      config: the configuration.
+      described: by `describe`.
+      platform: as for `describe`.
     """
-    settings, loss = config.train, LOSSES[config.train.loss]
     mesh: Mesh = described.step.sharding.mesh  # type: ignore[attr-defined]
     platform = platform or mesh_lib.platform(mesh)
-
-    def gradients(params: nnx.State, stats: nnx.State, batch: Batch) -> tuple[jax.Array, nnx.State, nnx.State]:
-        def forward(params: nnx.State) -> tuple[jax.Array, nnx.State]:
-            # A copy, as a forward pass changes the statistics, and those of the state belong to another trace.
-            model = nnx.merge(graphdef, params, stats, copy=True)
-            if mesh.shape["fsdp"] > 1:
-                model.fc1.dot_general = mesh_lib.shared_layer(mesh, model.fc1.dot_general)
-            logits = model(batch["clip"], batch["sound"]).logits
-            return loss(logits, batch["label"], settings.positive_weight), nnx.state(model, nnx.BatchStat)
-
-        (value, after), grads = jax.value_and_grad(forward, has_aux=True)(params)
-        return value, after, grads
-
-    def accumulated(params: nnx.State, stats: nnx.State, batch: Batch) -> tuple[jax.Array, nnx.State, nnx.State]:
-        # Part i takes every n-th clip from i on: each device finds its share of every part in what it has.
-        parts = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, settings.accumulate, *x.shape[1:]), 0, 1), batch)
-
-        def add(carry: tuple, part: Batch) -> tuple[tuple, None]:
-            total, stats, grads = carry
-            value, stats, more = gradients(params, stats, part)
-            return (total + value, stats, jax.tree.map(jnp.add, grads, more)), None
-
-        start = jnp.zeros(()), stats, jax.tree.map(jnp.zeros_like, params)
-        (total, stats, grads), _ = jax.lax.scan(add, start, parts)
-        return total / settings.accumulate, stats, jax.tree.map(lambda g: g / settings.accumulate, grads)
-
+    gradients = _gradients(graphdef, config, mesh)
     squares = functools.partial(sum_of_squares, platform=platform, fsdp=mesh.shape["fsdp"])
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
-        compute = gradients if settings.accumulate == 1 else accumulated
-        value, stats, grads = compute(state.params, state.stats, batch)
+        value, stats, grads = gradients(state.params, state.stats, batch)
         norm = jnp.sqrt(jax.tree.reduce(jnp.add, jax.tree.map(squares, grads)))
-        finite = jnp.isfinite(value) & jnp.isfinite(norm) & (state.step >= 0)
+        finite = jnp.isfinite(value) & jnp.isfinite(norm) & (state.gone_bad_at == 0)
         finite &= jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), stats))
 
         def apply(state: TrainState) -> TrainState:
@@ -172,29 +167,62 @@ def make_step(
             params = optax.apply_updates(state.params, updates)
             ema = state.ema
             if ema is not None:
-                ema = optax.incremental_update(params, ema, 1 - settings.ema_decay)
-            return TrainState(state.step + 1, params, stats, opt_state, ema)
+                ema = optax.incremental_update(params, ema, 1 - config.train.ema_decay)
+            return TrainState(state.step + 1, params, stats, opt_state, ema, state.gone_bad_at)
 
         def keep(state: TrainState) -> TrainState:
-            return state._replace(step=jnp.full_like(state.step, -1))
+            first_bad = jnp.where(state.gone_bad_at == 0, state.step + 1, state.gone_bad_at)
+            return state._replace(gone_bad_at=first_bad)
 
-        if platform == "cpu":  # where jnp.where on all parameters takes six times as long as lax.cond
+        if platform == "cpu":  # jnp.where on all parameters takes six times as long as lax.cond
             after = jax.lax.cond(finite, apply, keep, state)
-        else:  # where lax.cond may wait for the host
+        else:  # lax.cond may wait for the host
             after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), apply(state), keep(state))
         return after, Measured(value, norm, finite)
 
-    return xla.jit(step, platform, donate_argnums=0, out_shardings=(_places(described), None))
+    return xla.jit(step, platform, donate_argnums=0, out_shardings=(_shardings(described), None))
+
+
+def _gradients(graphdef: Any, config: Config, mesh: Mesh) -> Gradients:
+    """The function (params, stats, batch) -> (loss, new statistics, gradient by the parameters)."""
+    loss, parts = LOSSES[config.train.loss], config.train.accumulate
+
+    def whole(params: nnx.State, stats: nnx.State, batch: Batch) -> tuple[jax.Array, nnx.State, nnx.State]:
+        def forward(params: nnx.State) -> tuple[jax.Array, nnx.State]:
+            # A copy: the forward pass updates the statistics in place, and those of `stats` belong to another trace.
+            model = nnx.merge(graphdef, params, stats, copy=True)
+            if mesh.shape["fsdp"] > 1:
+                model.fc1.dot_general = mesh_lib.shared_layer(mesh, model.fc1.dot_general)
+            logits = model(batch["clip"], batch["sound"]).logits
+            return loss(logits, batch["label"], config.train.positive_weight), nnx.state(model, nnx.BatchStat)
+
+        (value, after), grads = jax.value_and_grad(forward, has_aux=True)(params)
+        return value, after, grads
+
+    def accumulated(params: nnx.State, stats: nnx.State, batch: Batch) -> tuple[jax.Array, nnx.State, nnx.State]:
+        # Micro-batch i takes every n-th clip from i on, so that each device already holds its share of each.
+        micro = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), batch)
+
+        def add(carry: tuple, part: Batch) -> tuple[tuple, None]:
+            total, stats, grads = carry
+            value, stats, more = whole(params, stats, part)
+            return (total + value, stats, jax.tree.map(jnp.add, grads, more)), None
+
+        start = jnp.zeros(()), stats, jax.tree.map(jnp.zeros_like, params)
+        (total, stats, grads), _ = jax.lax.scan(add, start, micro)
+        return total / parts, stats, jax.tree.map(lambda g: g / parts, grads)
+
+    return whole if parts == 1 else accumulated
 
 
 def sum_of_squares(x: jax.Array, platform: str, fsdp: int = 1) -> jax.Array:
-    """Of all numbers of a gradient; `fsdp` devices share the rows of one of a linear layer.
+    """The sum of squares of a gradient. `fsdp` devices share the rows of a linear layer's.
 
-    XLA on CPU would write all squares before it adds them up: of a large layer they are added up a piece at a time.
+    XLA on CPU would write all squares to memory before it adds them, so a large layer is added up in pieces.
     """
     if platform != "cpu" or x.ndim != 2 or x.size < 2**22:
         return jnp.sum(jnp.square(x))
-    rows = math.gcd(len(x), 64 * fsdp)  # in a piece, which each device has a share of
+    rows = math.gcd(len(x), 64 * fsdp)  # of a piece, which each device has a share of
     pieces = x.reshape(rows, -1, x.shape[1])
 
     def add(piece: int, total: jax.Array) -> jax.Array:
@@ -203,5 +231,5 @@ def sum_of_squares(x: jax.Array, platform: str, fsdp: int = 1) -> jax.Array:
     return jnp.sum(jax.lax.fori_loop(0, pieces.shape[1], add, jnp.zeros((rows, x.shape[1]), x.dtype)))
 
 
-def _places(described: TrainState) -> TrainState:
+def _shardings(described: TrainState) -> TrainState:
     return jax.tree.map(lambda leaf: leaf.sharding, described)
