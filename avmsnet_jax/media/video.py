@@ -30,6 +30,7 @@ _COVER = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.s
 _FEWER = 10
 # Files up to this size are looked through for gaps; larger ones may take as long as they last.
 _SMALL_BYTES, _GAP_S, _GAP_FRAMES, MOST_GAPS_S = 64e6, 10.0, 20, 4 * 3600  # stamps come out of order by fewer frames
+_MOST_FAILURES = 2**16  # of the demuxer between two packets: a hole of 4 GB
 # Frames that are decoded before they are asked for: as many as fit, and several at a time, as changing threads costs.
 _AHEAD_BYTES, _AT_A_TIME, _MOST_TIMES = 64e6, 4, 8
 
@@ -308,15 +309,21 @@ def tracks(container: av.container.InputContainer, path: str | os.PathLike[str])
 
 def demux(container: av.container.InputContainer, *streams: av.stream.Stream) -> Iterator[av.Packet]:
     """The packets of some streams as they are in the file."""
-    packets = container.demux(*streams)
+    packets, failures = container.demux(*streams), 0
     while True:
         try:
             packet = next(packets, None)
-        except IndexError:  # of PyAV, where damaged bytes look like the start of one more stream
+        except (IndexError, av.BlockingIOError):
+            # PyAV raises IndexError where damaged bytes look like the start of one more stream. FFmpeg asks to try
+            # again where it finds no packet within 64 kB, as in a hole of zeros.
+            failures += 1
+            if failures > _MOST_FAILURES:
+                raise
             packets = container.demux(*streams)
             continue
         if packet is None:
             return
+        failures = 0
         yield packet
 
 
