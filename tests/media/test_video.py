@@ -414,3 +414,12 @@ def test_a_reader_who_stops_early_leaves_no_thread_behind(tmp_path):
     frames.close()
     assert threading.active_count() == before
     assert isinstance(Movie(film).info(), VideoInfo)
+
+
+@pytest.mark.parametrize("hole_bytes", [1_000, 70_000, 3_000_000])
+def test_a_hole_of_zeros_in_a_transport_stream_costs_no_frame_beside_it(tmp_path, hole_bytes):
+    pictures = [numbered(number) for number in range(1, 61)]
+    data = encode(tmp_path / "whole.ts", pictures, codec="libx264", pix_fmt="yuv420p").read_bytes()
+    middle = len(data) // 2 // 188 * 188  # between two packets
+    (tmp_path / "hole.ts").write_bytes(data[:middle] + bytes(hole_bytes) + data[middle:])
+    assert len(list(Movie(tmp_path / "hole.ts").frames())) == 60
