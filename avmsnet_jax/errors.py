@@ -2,6 +2,8 @@
 
 import unicodedata
 
+_LONGEST = 1200  # characters of a message
+
 
 class UserError(Exception):
     """A mistake in what was asked or handed in: a missing file, a broken film, a field that does not exist.
@@ -11,7 +13,10 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str):
-        super().__init__(printable(" ".join(message.split())))
+        line = printable(" ".join(message.split()))
+        if len(line) > _LONGEST:  # it quotes what a file holds: the name at the start and the remedy at the end count
+            line = f"{line[: 3 * _LONGEST // 4]} … {line[-_LONGEST // 4 :]}"
+        super().__init__(line)
 
 
 def printable(text: str) -> str:

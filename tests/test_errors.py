@@ -23,3 +23,10 @@ def test_a_message_is_one_line():
 
 def test_the_lines_of_a_table_stay_lines():
     assert printable_lines("film  score\na\x1b[31m  0.5\n") == "film  score\na\\x1b[31m  0.5\n"
+
+
+def test_a_message_that_quotes_a_file_at_length_keeps_its_start_and_its_remedy():
+    message = str(UserError(f"scores.json: {'[' * 200_000} is no score; write it again"))
+    assert message.startswith("scores.json: [[")
+    assert message.endswith("[[ is no score; write it again")
+    assert len(message) < 1500
