@@ -29,6 +29,7 @@ LEAST_OBSERVERS = 3
 SMOOTHING_S = 1.0
 KEY_SHARE = 0.15  # of the frames that have a value
 
+_DIVISION_FRAMES = 500_000  # of all divisions that `split_half` takes together
 _CELLS = 6  # of the table of past positions, for each sigma
 _FAR = 60.0  # squared sigmas: the product of two Gaussians so far apart is below 1e-6
 
@@ -87,15 +88,16 @@ def key_frames(values: np.ndarray, share: float = KEY_SHARE) -> np.ndarray:
 def split_half(positions: np.ndarray, rate: float, aspect: float, sigma: float = SIGMA_WIDTH, seed: int = 0) -> float:
     """The reliability of the curve: how well the curves of two halves of the observers agree.
 
-    The mean correlation over ten random divisions, brought to the full number of observers by the formula of Spearman
-    and Brown, 2 r / (1 + r). No model can be expected to agree with the curve better than its square root.
+    The mean correlation over random divisions, ten of a film of half an hour and fewer of longer ones, is brought to the
+    full number of observers by the formula of Spearman and Brown, 2 r / (1 + r). No model can be expected to correlate
+    with the curve by more than its square root.
 
     Returns:
       about 0 to 1; NaN where there are too few observers for two halves, or a half's curve is constant.
     """
     chance, found = np.random.default_rng(seed), []
-    count = len(positions)
-    for _ in range(10):
+    count, n_frames, _ = positions.shape
+    for _ in range(int(np.clip(_DIVISION_FRAMES / max(n_frames, 1), 2, 10))):
         order = chance.permutation(count)
         halves = [
             concentration(positions[np.sort(part)], rate, aspect, sigma).values

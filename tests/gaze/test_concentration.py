@@ -6,6 +6,11 @@ import pytest
 from avmsnet_jax.gaze import concentration as gaze
 
 
+def map_at(where: np.ndarray, others: np.ndarray, weights: np.ndarray, sigma: float) -> np.ndarray:
+    apart = np.square(others - where[:, None]).sum(axis=-1)
+    return (np.exp(-apart / (2 * sigma**2)) * weights).sum(axis=1)
+
+
 def plainly(positions: np.ndarray, rate: float, aspect: float, sigma: float) -> np.ndarray:
     """C(t) by the definition: the map of the others at each position of the film, its mean and standard deviation."""
     places = positions * [1, 1 / aspect]
@@ -21,15 +26,11 @@ def plainly(positions: np.ndarray, rate: float, aspect: float, sigma: float) -> 
             others = np.delete(places, observer, axis=0)
             known = np.isfinite(others).all(axis=2)
 
-            def map_at(where: np.ndarray, others: np.ndarray = others, known: np.ndarray = known) -> np.ndarray:
-                apart = np.square(others[known] - where[:, None]).sum(axis=-1)
-                weights = np.broadcast_to(over_time, known.shape)[known]
-                return (np.exp(-apart / (2 * sigma**2)) * weights).sum(axis=1)
-
+            weights = np.broadcast_to(over_time, known.shape)[known]
             if np.isfinite(here).all() and known.any():
-                film = map_at(everywhere)
+                film = map_at(everywhere, others[known], weights, sigma)
                 if film.std():
-                    values.append((map_at(here[None])[0] - film.mean()) / film.std())
+                    values.append((map_at(here[None], others[known], weights, sigma)[0] - film.mean()) / film.std())
         found[frame] = np.mean(values) if values else np.nan
     return found
 
