@@ -88,9 +88,9 @@ def key_frames(values: np.ndarray, share: float = KEY_SHARE) -> np.ndarray:
 def split_half(positions: np.ndarray, rate: float, aspect: float, sigma: float = SIGMA_WIDTH, seed: int = 0) -> float:
     """The reliability of the curve: how well the curves of two halves of the observers agree.
 
-    The mean correlation over random divisions, ten of a film of half an hour and fewer of longer ones, is brought to the
-    full number of observers by the formula of Spearman and Brown, 2 r / (1 + r). No model can be expected to correlate
-    with the curve by more than its square root.
+    The mean correlation over random divisions, ten of a film of half an hour and fewer of longer ones, is brought to
+    the full number of observers by the formula of Spearman and Brown, 2 r / (1 + r). No model can be expected to
+    correlate with the curve by more than its square root.
 
     Returns:
       about 0 to 1; NaN where there are too few observers for two halves, or a half's curve is constant.
