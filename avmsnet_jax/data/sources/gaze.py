@@ -6,6 +6,7 @@ is `gaze.concentration`'s: this project's own.
 
 import csv
 import dataclasses
+import hashlib
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -77,6 +78,11 @@ class Watched(Video):
         """See `Video`."""
         return (self.path, *_files(self.folder))
 
+    @property
+    def basis(self) -> str:
+        """Of the labels themselves: screens, angles and shares all come to that. See `Video`."""
+        return hashlib.sha256(self.labels.tobytes()).hexdigest()
+
     def open_waveform(self) -> audio.Waveform | None:
         """See `Video`."""
         return audio.open_waveform(self.path)
@@ -126,8 +132,9 @@ def find_watched(source: Path, test_fraction: float, setting: Setting) -> Collec
 
 
 def write_labels(film: Watched, folder: Path) -> None:
-    """Writes `FILM.labels.csv` (`frame,label`) and `FILM.concentration.csv` (`time_s,value,observers`).
+    """Writes a film's labels, its curve, and a picture of both.
 
+    They are `FILM.labels.csv` (`frame,label`), `FILM.concentration.csv` (`time_s,value,observers`) and `FILM.gaze.png`.
     Frames with too few observers have no row among the labels, and an empty value in the curve.
 
     Raises:
@@ -141,6 +148,11 @@ def write_labels(film: Watched, folder: Path) -> None:
         for number, (value, observers) in enumerate(zip(curve.values, curve.observers, strict=True))
     )
     _write_table(folder / f"{film.name}.concentration.csv", ["time_s", "value", "observers"], rows)
+    from avmsnet_jax.gaze import plots  # half a second to import
+
+    positions = np.stack([recording.positions(film.expected_frames, film.fps) for recording in film.recordings])
+    with staged(folder / f"{film.name}.gaze.png") as stage:
+        plots.draw(film.path, film.fps, curve, film.labels, positions, stage)
 
 
 def _write_table(path: Path, header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
