@@ -133,7 +133,7 @@ def fingerprint(video: Video, cut: Cut) -> str:
     facts = [
         [FORMAT, software(), dataclasses.astuple(cut), cut.piece_records()],
         [type(video).__name__, video.name, video.fps, video.split, video.test_from_s, video.test_until_s],
-        [video.expected_frames],
+        [video.expected_frames, video.basis],
         [_state(path) for path in video.files],
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]

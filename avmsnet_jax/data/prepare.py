@@ -17,12 +17,19 @@ from avmsnet_jax import interrupts
 from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.data import MANIFEST
 from avmsnet_jax.data.film import software
-from avmsnet_jax.data.records import ClipRecords, ClipsConfig, Movie50, Movies, Summe, Tvsum
+from avmsnet_jax.data.records import ClipRecords, ClipsConfig, Gaze, Movie50, Movies, Summe, Tvsum
 from avmsnet_jax.data.sources import SPLITS
+from avmsnet_jax.data.sources.gaze import Setting
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.staging import empty, remove, taken, working_place
 
-BUILDERS: dict[str, type[ClipRecords]] = {"movie50": Movie50, "movies": Movies, "summe": Summe, "tvsum": Tvsum}
+BUILDERS: dict[str, type[ClipRecords]] = {
+    "gaze": Gaze,
+    "movie50": Movie50,
+    "movies": Movies,
+    "summe": Summe,
+    "tvsum": Tvsum,
+}
 
 
 def prepare(
@@ -38,6 +45,8 @@ def prepare(
     workers: int = 1,
     strict: bool = False,
     beam_options: Sequence[str] | None = None,
+    gaze: Setting | None = None,
+    labels_out: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
     """Cuts a collection into clips and writes them as sharded records.
 
@@ -47,7 +56,7 @@ def prepare(
 
     Args:
       dataset: movies (a folder of films), movie50 (the published layout), tvsum (as downloaded, or in the published
-        layout) or summe (as downloaded).
+        layout), summe (as downloaded) or gaze (a folder of films with FILM.gaze/ beside each).
       source: the collection.
       output: the directory to create; it may exist, if it is empty.
       frames: frames of a clip, a multiple of 8.
@@ -58,6 +67,8 @@ def prepare(
       workers: films that are read at a time, each in a process of its own; 1 = in this one.
       strict: a film that would be skipped is an error.
       beam_options: options of an Apache Beam pipeline that does the work instead, as `--name=value`; see `beam`.
+      gaze: for the data set gaze, how it was recorded; None = as the files say.
+      labels_out: for the data set gaze, a folder that gets the labels and the curve of each film as tables, too.
 
     Returns:
       the manifest, as it was written to `output`: what was read, what was skipped and why.
@@ -76,6 +87,8 @@ def prepare(
         raise UserError(f"--spacing is {spacing}; it must be at least 1 frame")
     if not 0 <= test_fraction < 1:
         raise UserError(f"--test_fraction is {test_fraction}; it must be at least 0 and less than 1")
+    if (gaze is not None or labels_out is not None) and dataset != "gaze":
+        raise UserError(f"screens, angles and --labels_out are for gaze; leave them out for {dataset}")
     if workers < 1:
         raise UserError(f"--workers is {workers}; it must be at least 1")
     if splits is not None and dataset not in ("summe", "tvsum"):
@@ -90,6 +103,9 @@ def prepare(
             builder = BUILDERS[dataset](data_dir=place / "set", config=config, file_format="array_record")
             builder.place, builder.workers, builder.strict = place, workers, strict
             builder.beam_options = beam_options
+            if isinstance(builder, Gaze):
+                builder.setting = gaze or Setting()
+                builder.labels_out = None if labels_out is None else Path(labels_out)
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(manual_dir=source, try_download_gcs=False)
             )

@@ -28,7 +28,7 @@ from avmsnet_jax import unforeseen
 from avmsnet_jax.data import beam, clips, pack, process_pool
 from avmsnet_jax.data.film import FORMAT, Cut, Prepared, fingerprint, finished
 from avmsnet_jax.data.process_pool import Task
-from avmsnet_jax.data.sources import Collection, Skipped, Video, summe, tvsum
+from avmsnet_jax.data.sources import Collection, Skipped, Video, gaze, summe, tvsum
 from avmsnet_jax.data.sources.folds import Fold
 from avmsnet_jax.data.sources.movies import find_films
 from avmsnet_jax.data.sources.published import find_videos
@@ -276,6 +276,33 @@ class Movies(ClipRecords):
         """See `ClipRecords`."""
         config = self.builder_config
         return find_films(source, config.test_fraction, frames=config.frames, spacing=config.spacing)
+
+
+class Gaze(ClipRecords):
+    """Films of one's own, labelled by where viewers looked: a clip is key where their gaze is concentrated.
+
+    The rule is this project's own; see `avmsnet_jax.gaze.concentration`.
+
+    Attributes:
+      setting: how the gaze was recorded.
+      labels_out: a folder for the labels and the curve of each film as tables; None = nowhere.
+    """
+
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "A folder of films, each with a folder FILM.gaze of recordings beside it."
+
+    setting = gaze.Setting()
+    labels_out: Path | None = None
+
+    def find(self, source: Path) -> Collection:
+        """See `ClipRecords`."""
+        return gaze.find_watched(source, self.builder_config.test_fraction, self.setting)
+
+    def _write_annotations(self, videos: Sequence[Video], folder: Path) -> None:
+        super()._write_annotations(videos, folder)
+        for video in videos:
+            if self.labels_out is not None and isinstance(video, gaze.Watched):
+                self.labels_out.mkdir(parents=True, exist_ok=True)
+                gaze.write_labels(video, self.labels_out)
 
 
 class Movie50(ClipRecords):

@@ -70,6 +70,11 @@ class Video(abc.ABC):
         """What users said of the whole video, by the field's names; kept beside the records."""
         return {}
 
+    @property
+    def basis(self) -> str:
+        """What else its labels depend on, beside `files`; where it changes, the records are made anew."""
+        return ""
+
     def split_of(self, time_s: float) -> str:
         """The split of the clip that is labelled at `time_s`."""
         return "test" if self.test_from_s <= time_s < self.test_until_s else self.split

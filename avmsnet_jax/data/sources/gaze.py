@@ -1,0 +1,202 @@
+"""A folder of films, each with a folder of viewers' gaze beside it, from which its key frames follow.
+
+`FILM.gaze/` beside `FILM.mp4` holds recordings in the formats of `gaze.formats`. The rule that makes key frames of them
+is `gaze.concentration`'s: this project's own.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from avmsnet_jax import unforeseen
+from avmsnet_jax.data import clips
+from avmsnet_jax.data.sources import UNLABELLED, Collection, Skipped, Video
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.gaze import formats
+from avmsnet_jax.gaze.concentration import KEY_SHARE, Concentration, concentration, key_frames, split_half
+from avmsnet_jax.gaze.geometry import Geometry
+from avmsnet_jax.gaze.recording import Recording
+from avmsnet_jax.media import audio, video
+from avmsnet_jax.media.films import in_folder
+from avmsnet_jax.staging import staged
+
+_FEW = 3  # observers, below which a film has no labels
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """How the gaze of a collection was recorded, and what is made of it; one for all films.
+
+    Attributes:
+      form: one of `gaze.formats.FORMATS`; empty = each file says.
+      screen: width and height of the screen, pixels; None = as the recordings say.
+      film: left, top, width and height of the film on the screen, pixels; None = in its middle.
+      degrees: visual angle of the film's width; None = unknown.
+      key_share: share of a film's frames that are key.
+    """
+
+    form: str = ""
+    screen: tuple[float, float] | None = None
+    film: tuple[float, float, float, float] | None = None
+    degrees: float | None = None
+    key_share: float = KEY_SHARE
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Watched(Video):
+    """A film and the gaze of those who watched it.
+
+    Attributes:
+      path: the film.
+      recordings: of each observer.
+      curve: how concentrated their gaze is at each frame.
+      labels: (N,) int8 for frames 1 to N: 1 = key, 0 = not, -1 = too few observers.
+      reliability: of the curve; see `gaze.concentration.split_half`.
+      folder: that of the recordings.
+      expected_frames: how many frames the film has.
+    """
+
+    path: Path
+    recordings: tuple[Recording, ...]
+    curve: Concentration
+    labels: np.ndarray
+    reliability: float
+    folder: Path
+    expected_frames: int = 0
+
+    def read_frames(self) -> Iterable[clips.Frame]:
+        """Evenly spaced in time, as gaze is. See `Video`."""
+        return video.read_frames(self.path, constant_rate=True)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """See `Video`."""
+        return (self.path, *_files(self.folder))
+
+    @property
+    def basis(self) -> str:
+        """Of the labels themselves: screens, angles and shares all come to that. See `Video`."""
+        return hashlib.sha256(self.labels.tobytes()).hexdigest()
+
+    def open_waveform(self) -> audio.Waveform | None:
+        """See `Video`."""
+        return audio.open_waveform(self.path)
+
+    def label(self, frame: int, time_s: float) -> int:
+        """See `Video`."""
+        return int(self.labels[frame - 1]) if 1 <= frame <= len(self.labels) else UNLABELLED
+
+    def annotations(self) -> dict[str, np.ndarray]:
+        """The curve, how many observers it is of, and each observer's validity. See `Video`."""
+        return {
+            "concentration": self.curve.values,
+            "observers": self.curve.observers,
+            "validity": np.array([recording.validity for recording in self.recordings]),
+            "reliability": np.array(self.reliability),
+        }
+
+
+def find_watched(source: Path, test_fraction: float, setting: Setting) -> Collection:
+    """Lists the films of a folder that have gaze beside them, and computes their key frames.
+
+    The last `test_fraction` of the films in name order, at least one of several, are the test split.
+
+    Args:
+      source: the folder.
+      test_fraction: share of the test split.
+      setting: how the gaze was recorded.
+    """
+    films: list[Watched] = []
+    skipped: list[Skipped] = []
+    for path in in_folder(source):
+        folder = path.with_name(path.stem + formats.FOLDER_SUFFIX)
+        try:
+            if not folder.is_dir():
+                raise UserError(f"no folder {folder.name} of recordings beside it; add one, or take the film away")
+            films.append(_watched(path, folder, setting))
+        except UserError as error:
+            skipped.append(Skipped(path.name, str(error)))
+        except Exception as error:
+            skipped.append(Skipped(path.name, unforeseen.report(error, name=path.stem)))
+    count = min(max(round(test_fraction * len(films)), 1), len(films) - 1) if test_fraction and len(films) > 1 else 0
+    first_test = len(films) - count
+    films = [
+        dataclasses.replace(film, split="train" if number < first_test else "test") for number, film in enumerate(films)
+    ]
+    return Collection(films, skipped)
+
+
+def write_labels(film: Watched, folder: Path) -> None:
+    """Writes a film's labels, its curve, and a picture of both.
+
+    They are `FILM.labels.csv` (`frame,label`), `FILM.concentration.csv` (`time_s,value,observers`) and `FILM.gaze.png`.
+    Frames with too few observers have no row among the labels, and an empty value in the curve.
+
+    Raises:
+      UserError: the place cannot be written.
+    """
+    known = np.flatnonzero(film.labels >= 0)
+    _write_table(folder / f"{film.name}.labels.csv", ["frame", "label"], ((n + 1, film.labels[n]) for n in known))
+    curve = film.curve
+    rows = (
+        (f"{number / film.fps:.6f}", "" if np.isnan(value) else f"{value:.9g}", observers)
+        for number, (value, observers) in enumerate(zip(curve.values, curve.observers, strict=True))
+    )
+    _write_table(folder / f"{film.name}.concentration.csv", ["time_s", "value", "observers"], rows)
+    from avmsnet_jax.gaze import plots  # half a second to import
+
+    positions = np.stack([recording.positions(film.expected_frames, film.fps) for recording in film.recordings])
+    with staged(folder / f"{film.name}.gaze.png") as stage:
+        plots.draw(film.path, film.fps, curve, film.labels, positions, stage)
+
+
+def _write_table(path: Path, header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    with staged(path) as stage:
+        stage.write_text(text.getvalue(), encoding="utf-8")
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
+def _watched(path: Path, folder: Path, setting: Setting) -> Watched:
+    info = video.read_info(path)
+    n_frames = video.count_frames(path)
+    width, height = next(iter(video.read_frames(path))).shown_size
+    geometry = Geometry(width, height, n_frames / float(info.fps), setting.screen, setting.film, setting.degrees)
+    recordings = [
+        recording
+        for file in _files(folder)
+        if file.suffix.lower() != ".json"  # a BIDS file's own description
+        for recording in formats.read(file, geometry, setting.form)
+    ]
+    names = [recording.observer for recording in recordings]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"{folder} holds two recordings of {twice}; keep one")
+    if len(recordings) < _FEW:
+        raise UserError(f"{folder} holds {len(recordings)} observers, and key frames need at least {_FEW}; add more")
+    positions = np.stack([recording.positions(n_frames, float(info.fps)) for recording in recordings])
+    curve = concentration(positions, float(info.fps), geometry.aspect, geometry.sigma)
+    if not np.isfinite(curve.values).any():
+        raise UserError(f"{folder}: at no moment do {_FEW} observers look at the film; check its times and its screen")
+    return Watched(
+        path.stem,
+        float(info.fps),
+        "train",
+        path=path,
+        recordings=tuple(recordings),
+        curve=curve,
+        labels=key_frames(curve.values, setting.key_share),
+        reliability=split_half(positions, float(info.fps), geometry.aspect, geometry.sigma),
+        folder=folder,
+        expected_frames=n_frames,
+    )

@@ -1,0 +1,1 @@
+"""From recordings of viewers' gaze to key frames."""

@@ -1,0 +1,77 @@
+"""Films with gaze beside them become records whose labels follow from it."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from avmsnet_jax.data.pipeline import open_split
+from avmsnet_jax.data.prepare import prepare
+from avmsnet_jax.data.sources.gaze import Setting
+from avmsnet_jax.errors import UserError
+from tests.gaze import writers
+from tests.media.films import encode, numbered
+
+OBSERVERS = {f"viewer{number}": writers.simulated(seed=number) for number in range(6)}
+
+
+def write_film(path, frames):
+    return encode(path, [numbered(number, height=36) for number in range(1, frames + 1)])
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("watched")
+    for name, form in (("a", "plain"), ("b", "eyelink"), ("c", "diem")):
+        write_film(folder / f"{name}.mkv", frames=1000)
+        (folder / f"{name}.gaze").mkdir()
+        writers.WRITERS[form](folder / f"{name}.gaze", OBSERVERS)
+    return folder
+
+
+def test_clips_are_key_where_viewers_agree(source, tmp_path):
+    setting = Setting(screen=writers.SCREEN, key_share=0.5)
+    manifest = prepare("gaze", source, tmp_path / "records", frame_size=32, gaze=setting, labels_out=tmp_path / "out")
+    assert [video["video"] for video in manifest["videos"]] == ["a", "b", "c"]
+    for split, films in (("train", 2), ("test", 1)):
+        records = open_split(tmp_path / "records", split)
+        truth = np.array([records[index]["time_s"] // 4 % 2 == 1 for index in range(len(records))])
+        labels = np.array([records[index]["label"] for index in range(len(records))])
+        assert manifest["splits"][split]["videos"] == films
+        assert (labels == truth).mean() > 0.85
+    kept = np.load(tmp_path / "records" / manifest["annotations"]["a"])
+    assert kept["concentration"].shape == kept["observers"].shape == (1000,)
+    assert kept["validity"].shape == (6,)
+    assert float(kept["reliability"]) > 0.7
+    with open(tmp_path / "out" / "a.labels.csv") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["frame", "label"]
+    assert [int(label) for _, label in rows[1:]].count(1) == round((len(rows) - 1) / 2) > 450
+    assert (tmp_path / "out" / "a.gaze.png").read_bytes().startswith(b"\x89PNG")
+    with open(tmp_path / "out" / "a.concentration.csv") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["time_s", "value", "observers"]
+    assert float(rows[-1][0]) == pytest.approx(999 / 25)
+
+
+def test_films_without_gaze_or_with_too_little_cost_no_other(source, tmp_path):
+    for path in source.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    write_film(tmp_path / "d.mkv", frames=100)
+    write_film(tmp_path / "e.mkv", frames=100)
+    (tmp_path / "e.gaze").mkdir()
+    (tmp_path / "e.gaze" / "x.csv").write_text(
+        "observer,time_s,x,y\n" + "".join(f"a,{n / 50},.5,.5\n" for n in range(99))
+    )
+    manifest = prepare("gaze", tmp_path, tmp_path / "records", frame_size=32, gaze=Setting(screen=writers.SCREEN))
+    reasons = {item["video"]: item["reason"] for item in manifest["skipped"]}
+    assert reasons.keys() == {"d.mkv", "e.mkv"}
+    assert "no folder d.gaze" in reasons["d.mkv"]
+    assert "1 observers, and key frames need at least 3" in reasons["e.mkv"]
+    assert json.loads((tmp_path / "records" / "manifest.json").read_text())["dataset"] == "gaze"
+
+
+def test_settings_of_gaze_are_for_gaze_alone(source, tmp_path):
+    with pytest.raises(UserError, match="are for gaze; leave them out for movies"):
+        prepare("movies", source, tmp_path / "records", gaze=Setting())
