@@ -15,6 +15,7 @@ from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax import xla
 from avmsnet_jax.config import Config
 from avmsnet_jax.models.avmsnet import AVMSNet
+from avmsnet_jax.models.ops.batch_norm import BatchNorm
 
 
 class TrainState(NamedTuple):
@@ -81,6 +82,7 @@ def describe(
         model.train()
         model.trunk.recompute = config.train.remat
         model.set_attributes(platform=platform or mesh_lib.platform(mesh))
+        model.set_attributes(BatchNorm, norm_clips=config.train.norm_clips)
         graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
         static.append(graphdef)
         return begin(config, optimizer, *states)
@@ -124,8 +126,9 @@ def make_step(
     -1: from then on steps change nothing, and what was good is still there when somebody looks.
 
     The batch has `clip` (B, T, H, W, 3) uint8, `sound` (B, S) float32 and `label` (B,) float32. Sharded over the
-    mesh, it makes gradients and BN statistics global. With `train.accumulate` parts the gradient is that of the whole
-    batch, save that BN takes its statistics part by part, as it does wherever gradients are accumulated.
+    mesh, its gradients are those of the whole batch. BN takes its statistics from groups of `train.norm_clips` clips,
+    or from all clips where that is 0. `train.accumulate` computes the batch in parts of whole groups, one after the
+    other, which changes nothing but the memory it takes; where `norm_clips` is 0, a part is a group.
 
     `graphdef`, `described` and `platform` are as `describe` gives and takes them.
     """
@@ -146,17 +149,16 @@ def make_step(
         return value, after, grads
 
     def accumulated(params: nnx.State, stats: nnx.State, batch: Batch) -> tuple[jax.Array, nnx.State, nnx.State]:
-        # Part i takes every n-th clip from i on: each device finds its share of every part in what it has.
-        parts = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, settings.accumulate, *x.shape[1:]), 0, 1), batch)
+        # Part i takes every n-th group from i on: each device finds its share of every part in what it has.
+        parts = {name: in_parts(x, settings.accumulate, settings.norm_clips or 1) for name, x in batch.items()}
 
-        def add(carry: tuple, part: Batch) -> tuple[tuple, None]:
-            total, stats, grads = carry
-            value, stats, more = gradients(params, stats, part)
-            return (total + value, stats, jax.tree.map(jnp.add, grads, more)), None
+        def add(total: tuple, part: Batch) -> tuple[tuple, None]:
+            return jax.tree.map(jnp.add, total, gradients(params, stats, part)), None
 
-        start = jnp.zeros(()), stats, jax.tree.map(jnp.zeros_like, params)
-        (total, stats, grads), _ = jax.lax.scan(add, start, parts)
-        return total / settings.accumulate, stats, jax.tree.map(lambda g: g / settings.accumulate, grads)
+        start = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), stats, params))
+        total, _ = jax.lax.scan(add, start, parts)
+        # The running estimates of each part are a step from the same ones: their mean is a step by the mean of all.
+        return jax.tree.map(lambda x: x / settings.accumulate, total)
 
     squares = functools.partial(sum_of_squares, platform=platform, fsdp=mesh.shape["fsdp"])
 
@@ -185,6 +187,12 @@ def make_step(
         return after, Measured(value, norm, finite)
 
     return xla.jit(step, platform, donate_argnums=0, out_shardings=(_places(described), None))
+
+
+def in_parts(x: Any, parts: int, group: int) -> Any:
+    """An array (B, ...) as (parts, B / parts, ...): part i has the groups i, i + parts, ... of `group` rows each."""
+    group = min(group, len(x) // parts)
+    return x.reshape(-1, parts, group, *x.shape[1:]).swapaxes(0, 1).reshape(parts, -1, *x.shape[1:])
 
 
 def sum_of_squares(x: jax.Array, platform: str, fsdp: int = 1) -> jax.Array:
