@@ -139,8 +139,14 @@ class TrainConfig:
     )
     accumulate: int = _field(
         1,
-        "parts a batch is computed in, one after the other, for batches that do not fit; BN sees one part at a time",
+        "gradient accumulation steps: parts that a batch is computed in, one after the other, to need less memory",
         "parts",
+    )
+    norm_clips: int = _field(
+        0,
+        "batch norm takes its statistics from groups of so many clips; 32 = the published run's (128 clips on four "
+        "GPUs); 0 = from the whole batch, or from each part of it where train.accumulate makes some",
+        "clips",
     )
     remat: bool = _field(
         False,
@@ -276,7 +282,7 @@ class Config:
             "profile_steps",
         ):
             _at_least(f"train.{name}", getattr(self.train, name), 1)
-        for name in ("checkpoint_every_steps", "profile_from"):
+        for name in ("checkpoint_every_steps", "profile_from", "norm_clips"):
             _at_least(f"train.{name}", getattr(self.train, name), 0)
         _at_least("eval.batch_size", self.eval.batch_size, 1)
         _at_least("data.threads", self.data.threads, 1)
@@ -308,6 +314,12 @@ class Config:
             raise UserError(
                 f"train.batch_size is {self.train.batch_size}, which train.accumulate={self.train.accumulate} "
                 "does not divide; use a multiple of it"
+            )
+        part, group = self.train.batch_size // self.train.accumulate, self.train.norm_clips
+        if group and part > group and part % group:
+            raise UserError(
+                f"train.norm_clips is {group}, which does not divide the {part} clips that are computed at once; use a "
+                "divisor of them, or 0 for statistics of all of them"
             )
         if not 0 <= self.eval.threshold <= 1:
             raise UserError(f"eval.threshold is {self.eval.threshold}; it must be between 0 and 1")

@@ -11,8 +11,8 @@ The trunk and the head learn ten times faster than in the audio-visual recipe. I
 network starts from. Movie50 is not public, so no result of ours stands here.
 """
 
-from avmsnet_jax.config import Config, ModelConfig
+from avmsnet_jax.config import Config, ModelConfig, TrainConfig
 
 
 def get_config() -> Config:
-    return Config(model=ModelConfig(audiovisual=False))
+    return Config(train=TrainConfig(norm_clips=32), model=ModelConfig(audiovisual=False))

@@ -153,8 +153,8 @@ class AVMSNet(nnx.Module):
         batch, steps, height, width, _ = adjusted.shape
         heard = jnp.broadcast_to(localization[:, None], (batch, steps, *localization.shape[1:]))
         joined = jnp.concatenate([adjusted, heard.astype(adjusted.dtype)], axis=-1)  # (B, 1, 7, 7, 576)
-        fused = self.fusion_bn(self.fusion(joined.reshape(batch * steps, height, width, -1)))
-        seen["fusion"] = fused = fused.reshape(batch, steps, height, width, -1)  # (B, 1, 7, 7, 512)
+        fused = self.fusion(joined.reshape(batch * steps, height, width, -1))
+        seen["fusion"] = fused = self.fusion_bn(fused.reshape(batch, steps, height, width, -1))  # (B, 1, 7, 7, 512)
 
         flat = fused.transpose(0, 4, 1, 2, 3).reshape(batch, -1)  # C, (T,) H, W: the order of the published weights
         seen["fc1"] = flat = nnx.relu(self.fc1_bn(self.fc1(flat)))  # (B, 4096)

@@ -14,7 +14,7 @@ from avmsnet_jax import xla
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
 from avmsnet_jax.training.optimizer import parameter_path
-from avmsnet_jax.training.step import LOSSES, TrainState
+from avmsnet_jax.training.step import LOSSES, TrainState, micro_batches
 from avmsnet_jax.weights.checkpoint import few
 
 _LOWER = "lower --config.optimizer.learning_rate, or set --config.optimizer.clip_norm"
@@ -44,8 +44,9 @@ def find(graphdef: Any, config: Config, mesh: Mesh, state: TrainState, batch: pi
         return f"before the step {few(wrong)} were not finite; start from other weights, or an earlier checkpoint"
 
     run = xla.jit(_flags(graphdef, config), mesh_lib.platform(mesh), out_shardings=mesh_lib.replicated(mesh))
-    for index in range(config.train.accumulate):
-        part = {name: batch[name][index :: config.train.accumulate] for name in ("clip", "sound", "label")}
+    parts, group = config.train.accumulate, config.train.norm_clips or 1
+    for index in range(parts):
+        part = {name: micro_batches(batch[name], parts, group)[index] for name in ("clip", "sound", "label")}
         seen, gradients, statistics = jax.device_get(run(state.params, state.stats, mesh_lib.place_batch(mesh, part)))
         stages = [name for name in (*_ORDER, *seen) if name in seen and not seen[name]]
         if stages:

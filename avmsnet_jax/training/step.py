@@ -15,6 +15,7 @@ from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax import xla
 from avmsnet_jax.config import Config
 from avmsnet_jax.models.avmsnet import AVMSNet
+from avmsnet_jax.models.ops.batch_norm import BatchNorm
 
 
 class TrainState(NamedTuple):
@@ -97,6 +98,7 @@ def describe(
         model.train()
         model.trunk.recompute = config.train.remat
         model.set_attributes(platform=platform or mesh_lib.platform(mesh))
+        model.set_attributes(BatchNorm, norm_clips=config.train.norm_clips)
         graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
         static.append(graphdef)
         return begin(config, optimizer, *states)
@@ -137,9 +139,10 @@ def make_step(
 ) -> Step:
     """A jitted training step: (state, batch) -> (state, measured). The state passed in is donated.
 
-    The batch has `clip` (B, T, H, W, 3) uint8, `sound` (B, S) float32 and `label` (B,) float32. Sharded over the mesh,
-    it makes gradients and BN statistics global. With gradient accumulation (`train.accumulate`) the gradient is that
-    of the whole batch, but BN normalizes each micro-batch by its own statistics.
+    The batch has `clip` (B, T, H, W, 3) uint8, `sound` (B, S) float32 and `label` (B,) float32. Sharded over the
+    mesh, its gradients are those of the whole batch. BN takes its statistics from groups of `train.norm_clips` clips,
+    or from all clips where that is 0. With gradient accumulation (`train.accumulate`) the micro-batches hold whole
+    groups, so that it changes nothing but the memory a step takes; where `norm_clips` is 0, a micro-batch is a group.
 
     A step that is not finite sets `TrainState.gone_bad_at` and changes nothing else, nor do the steps after it: the
     state before the failure is still there when the host looks at what was measured.
@@ -200,19 +203,24 @@ def _gradients(graphdef: Any, config: Config, mesh: Mesh) -> Gradients:
         return value, after, grads
 
     def accumulated(params: nnx.State, stats: nnx.State, batch: Batch) -> tuple[jax.Array, nnx.State, nnx.State]:
-        # Micro-batch i takes every n-th clip from i on, so that each device already holds its share of each.
-        micro = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), batch)
+        # Micro-batch i takes every n-th group from i on, so that each device already holds its share of each.
+        micro = {name: micro_batches(x, parts, config.train.norm_clips or 1) for name, x in batch.items()}
 
-        def add(carry: tuple, part: Batch) -> tuple[tuple, None]:
-            total, stats, grads = carry
-            value, stats, more = whole(params, stats, part)
-            return (total + value, stats, jax.tree.map(jnp.add, grads, more)), None
+        def add(total: tuple, part: Batch) -> tuple[tuple, None]:
+            return jax.tree.map(jnp.add, total, whole(params, stats, part)), None
 
-        start = jnp.zeros(()), stats, jax.tree.map(jnp.zeros_like, params)
-        (total, stats, grads), _ = jax.lax.scan(add, start, micro)
-        return total / parts, stats, jax.tree.map(lambda g: g / parts, grads)
+        start = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), stats, params))
+        total, _ = jax.lax.scan(add, start, micro)
+        # Each micro-batch moves the running estimates from the same values: the mean of these moves is the batch's.
+        return jax.tree.map(lambda x: x / parts, total)
 
     return whole if parts == 1 else accumulated
+
+
+def micro_batches(x: Any, parts: int, group: int) -> Any:
+    """An array (B, ...) as (parts, B / parts, ...): part i has the groups i, i + parts, ... of `group` rows each."""
+    group = min(group, len(x) // parts)
+    return x.reshape(-1, parts, group, *x.shape[1:]).swapaxes(0, 1).reshape(parts, -1, *x.shape[1:])
 
 
 def sum_of_squares(x: jax.Array, platform: str, fsdp: int = 1) -> jax.Array:

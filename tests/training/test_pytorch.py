@@ -15,6 +15,7 @@ from flax import nnx
 
 from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config, ModelConfig, OptimizerConfig, TrainConfig
+from avmsnet_jax.models.ops.batch_norm import BatchNorm
 from avmsnet_jax.models.ops.conv3d import Conv3d
 from avmsnet_jax.training.optimizer import make_optimizer
 from avmsnet_jax.training.step import begin, describe, make_step
@@ -57,6 +58,24 @@ def batches(config: ModelConfig, size: int) -> list[dict[str, np.ndarray]]:
     return made
 
 
+def in_groups(network: object, clip: object, sound: object, size: int) -> object:
+    """The logits where each group of `size` clips goes through BN by itself, as nn.DataParallel's replicas do.
+
+    DataParallel keeps the running estimates of the first replica; ours are the mean over all.
+    """
+    statistics = {name: value for name, value in network.named_buffers() if value.is_floating_point()}
+    before = {name: value.clone() for name, value in statistics.items()}
+    logits, after = [], []
+    for start in range(0, len(clip), size):
+        for name, value in statistics.items():
+            value.data = before[name].clone()
+        logits.append(network(clip[start : start + size], sound[start : start + size]).logits)
+        after.append({name: value.clone() for name, value in statistics.items()})
+    for name, value in statistics.items():
+        value.data = torch.stack([each[name] for each in after]).mean(0)
+    return torch.cat(logits)
+
+
 def train_torch(config: Config, state: dict, pool: list, dtype: object) -> tuple[list[float], dict[str, np.ndarray]]:
     """The losses, and every parameter and statistic after the last step, by published name in JAX's layout."""
     network = torch_network(config.model, {name: value.clone() for name, value in state.items()}, dtype).train()
@@ -77,7 +96,8 @@ def train_torch(config: Config, state: dict, pool: list, dtype: object) -> tuple
     losses = []
     for count, batch in enumerate(pool, start=1):
         clip, sound, label = (torch.from_numpy(batch[name]).to(dtype) for name in ("clip", "sound", "label"))
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(network(clip, sound).logits, label)
+        logits = in_groups(network, clip, sound, config.train.norm_clips or len(clip))
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, label)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -97,6 +117,7 @@ def train_jax(
     _, described, _ = describe(config, optimizer, mesh)
     model.set_attributes(platform=mesh_lib.platform(mesh))
     model.set_attributes(Conv3d, platform=convolutions)
+    model.set_attributes(BatchNorm, norm_clips=config.train.norm_clips)
     graphdef, *parts = nnx.split(model, nnx.Param, nnx.BatchStat)
     training = jax.device_put(begin(config, optimizer, *parts), mesh_lib.replicated(mesh))
     step, losses = make_step(graphdef, optimizer, config, described), []
@@ -129,20 +150,21 @@ def compare(
     return float(np.abs(np.array(ours) / theirs - 1).max()), values, moves
 
 
-def configured(model: ModelConfig) -> Config:
+def configured(model: ModelConfig, norm_clips: int = 0) -> Config:
     """The published recipe, with a decay that is large enough to be seen, over both milestones."""
     return Config(
         model=model,
         optimizer=OptimizerConfig(learning_rate=0.02, weight_decay=1e-3),
-        train=TrainConfig(epochs=STEPS // STEPS_PER_EPOCH, batch_size=8),
+        train=TrainConfig(epochs=STEPS // STEPS_PER_EPOCH, batch_size=8, norm_clips=norm_clips),
     )
 
 
-def test_ten_steps_equal_pytorchs(monkeypatch):
+@pytest.mark.parametrize("norm_clips", [0, 2])
+def test_ten_steps_equal_pytorchs(monkeypatch, norm_clips):
     monkeypatch.setattr(ModelConfig, "validate", lambda self: None)
     monkeypatch.setattr(jnp, "float32", jnp.float64)
     with jax.enable_x64(True):
-        config = configured(ModelConfig(depth=18, dtype="float64", **TINY))
+        config = configured(ModelConfig(depth=18, dtype="float64", **TINY), norm_clips)
         loss, values, moves = compare(config, 8, torch.float64, "tpu")  # the form that compiles fastest
     assert loss < 1e-9
     assert max(values.values()) < 1e-9

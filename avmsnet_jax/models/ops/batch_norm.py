@@ -25,7 +25,11 @@ class BatchNorm(nnx.Module):
     normalises with the biased and stores the *unbiased* one, n / (n - 1) times larger: a third larger for a
     linear layer at batch 4. Resumed and converted training follows PyTorch only with the latter.
 
-    Under `jit` over a mesh the mean over the batch axis is global, so statistics are synchronised between devices.
+    With `norm_clips`, each group of so many clips that follow each other in the batch is normalized by its own
+    statistics, as `torch.nn.DataParallel` does with the clips of each GPU. The running estimates take the mean over the
+    groups (DataParallel keeps those of the first GPU), with the unbiased variance of a group. Groups depend on the
+    batch alone, not on how many devices share it; where a device holds whole groups, devices need not wait for each
+    other. Without it, under `jit` over a mesh, the statistics are those of the whole batch on all devices.
     """
 
     def __init__(self, channels: int):
@@ -35,19 +39,38 @@ class BatchNorm(nnx.Module):
         self.var = nnx.BatchStat(jnp.ones((channels,), jnp.float32))
         self.use_running_average = False  # what nnx.Module.eval() and .train() set
         self.platform: str | None = None  # see AVMSNet
+        self.norm_clips = 0  # 0 = all clips of the batch
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalises `x` (B, ..., channels); the result has the dtype of `x`."""
+        """Normalizes `x` (B, ..., channels); the result has the dtype of `x`.
+
+        Raises:
+          ValueError: in training, the batch is more than `norm_clips` and no multiple of it.
+        """
         scale, bias = self.scale[...], self.bias[...]
         if self.use_running_average:
             gain = scale * jax.lax.rsqrt(self.var[...] + EPSILON)
             return (x.astype(jnp.float32) * gain + (bias - self.mean[...] * gain)).astype(x.dtype)
-        y, mean, var = normalise(x.astype(jnp.float32), scale, bias, self.platform)
-        count = x.size // x.shape[-1]
+        groups = self._groups(len(x))
+        count = x.size // (x.shape[-1] * groups)
+        if groups == 1:
+            y, mean, var = normalise(x.astype(jnp.float32), scale, bias, self.platform)
+        else:
+            parts = x.astype(jnp.float32).reshape(groups, -1, *x.shape[1:])
+            own = jax.vmap(lambda part: normalise(part, scale, bias, self.platform))
+            y, means, variances = own(parts)
+            y, mean, var = y.reshape(x.shape), means.mean(axis=0), variances.mean(axis=0)
         unbiased = var * (count / max(count - 1, 1))
         self.mean[...] = (1 - MOMENTUM) * self.mean[...] + MOMENTUM * mean
         self.var[...] = (1 - MOMENTUM) * self.var[...] + MOMENTUM * unbiased
         return y.astype(x.dtype)
+
+    def _groups(self, clips: int) -> int:
+        if not self.norm_clips or clips <= self.norm_clips:
+            return 1
+        if clips % self.norm_clips:
+            raise ValueError(f"{clips} clips cannot be divided into groups of {self.norm_clips}")
+        return clips // self.norm_clips
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
