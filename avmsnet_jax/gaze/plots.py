@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from avmsnet_jax.clock import clock
 from avmsnet_jax.errors import printable
 from avmsnet_jax.gaze.concentration import LEAST_OBSERVERS, Concentration
-from avmsnet_jax.media import video
+from avmsnet_jax.media.movie import Movie
 
 _BLUE, _AMBER, _GREY, _RED = "#1b5e8c", "#f2b134", "#777777", "#d0342c"
 _SHOWN = 3  # frames of the highest, and of the lowest concentration
@@ -71,7 +71,7 @@ def _apart(values: np.ndarray, rate: float) -> list[int]:
 def _pictures(film: Path, frames: list[int]) -> dict[int, np.ndarray]:
     """The pictures of some frames, counted from 0."""
     found: dict[int, np.ndarray] = {}
-    for frame in video.read_frames(film, constant_rate=True):
+    for frame in Movie(film).frames(constant_rate=True):
         if frame.number - 1 in frames:
             found[frame.number - 1] = frame.rgb()
         if len(found) == len(frames):

@@ -21,8 +21,9 @@ from avmsnet_jax.gaze import formats
 from avmsnet_jax.gaze.concentration import KEY_SHARE, Concentration, concentration, key_frames, split_half
 from avmsnet_jax.gaze.geometry import Geometry
 from avmsnet_jax.gaze.recording import Recording
-from avmsnet_jax.media import audio, video
+from avmsnet_jax.media.audio import Waveform
 from avmsnet_jax.media.films import in_folder
+from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.staging import staged
 
 _FEW = 3  # observers, below which a film has no labels
@@ -71,7 +72,7 @@ class Watched(Video):
 
     def read_frames(self) -> Iterable[clips.Frame]:
         """Evenly spaced in time, as gaze is. See `Video`."""
-        return video.read_frames(self.path, constant_rate=True)
+        return Movie(self.path).frames(constant_rate=True)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -83,9 +84,9 @@ class Watched(Video):
         """Of the labels themselves: screens, angles and shares all come to that. See `Video`."""
         return hashlib.sha256(self.labels.tobytes()).hexdigest()
 
-    def open_waveform(self) -> audio.Waveform | None:
+    def open_waveform(self) -> Waveform | None:
         """See `Video`."""
-        return audio.open_waveform(self.path)
+        return Movie(self.path).waveform()
 
     def label(self, frame: int, time_s: float) -> int:
         """See `Video`."""
@@ -169,9 +170,9 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _watched(path: Path, folder: Path, setting: Setting) -> Watched:
-    info = video.read_info(path)
-    n_frames = video.count_frames(path)
-    width, height = next(iter(video.read_frames(path))).shown_size
+    movie = Movie(path)
+    info, n_frames = movie.info(), movie.measured().frames
+    width, height = next(iter(movie.frames())).shown_size
     geometry = Geometry(width, height, n_frames / float(info.fps), setting.screen, setting.film, setting.degrees)
     recordings = [
         recording
