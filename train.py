@@ -1,37 +1,4 @@
-"""Train A/V-MSNet on prepared records. The same command again resumes where the run stopped.
-
-python train.py --config=configs/films.py --config.data.dir=RECORDS --workdir=RUN
-"""
-
-from pathlib import Path
-
-from absl import flags
-
-from avmsnet_jax import command
-from avmsnet_jax.config import Config
-
-_WORKDIR = flags.DEFINE_string("workdir", "runs/train", "where config.json, metrics.jsonl and checkpoints/ go")
-_PARAMETERS = flags.DEFINE_bool(
-    "parameters", False, "print each parameter with its group, learning rate and decay, and do nothing else"
-)
-_OPERATIONS = flags.DEFINE_bool(
-    "operations", False, "print each convolution and matrix product with its multiply-adds, and do nothing else"
-)
-
-
-def main(config: Config) -> None:
-    if _PARAMETERS.value or _OPERATIONS.value:
-        from avmsnet_jax.training import tables
-
-        if _PARAMETERS.value:
-            print(tables.each_parameter(tables.parameters(config, tables.shapes_of(config))))
-        if _OPERATIONS.value:
-            print(tables.each_operation(config.model))
-        return
-    from avmsnet_jax.training.loop import train
-
-    train(config, Path(_WORKDIR.value))
-
+from avmsnet_jax.commands import train
 
 if __name__ == "__main__":
-    command.run(main, takes_config=True)
+    train.run()

@@ -1,7 +1,7 @@
 """The typed configuration tree: every field with its default, unit and reason.
 
 A configuration file (`configs/*.py`) defines `get_config() -> Config`. Any field can be changed on
-the command line as `--config.section.field=value`; `avmsnet_jax.command` does the parsing. Fields
+the command line as `--config.section.field=value`; `avmsnet_jax.command_line` does the parsing. Fields
 are ordinary annotated dataclass fields, so that an editor, mypy and `ml_collections.config_flags`
 all see the same types.
 """
@@ -95,16 +95,15 @@ class ModelConfig:
 class DataConfig:
     """Which records to read, and how."""
 
-    dir: str = _field("", "prepared records: the --output of prepare_data.py", "directory")
+    dir: str = _field("", "prepared records: the --output of prepare_data.py")
     train_split: str = _field("train", "split that training reads")
     validation_fraction: float = _field(
         0.0,
         "share of that split's films, whole ones, that training leaves out and validates on after each epoch; the best "
         "checkpoint by it is kept and is what others load; 0 = none",
-        "share",
     )
     flip: bool = _field(True, "mirror a whole training clip left-right with probability 0.5")
-    fold: int = _field(0, "which division into train and test to take, of data sets that have several", "folds")
+    fold: int = _field(0, "which division into train and test to take, of data sets that have several")
     threads: int = _field(4, "threads that read and decode records ahead, of each worker if there are any", "threads")
     workers: int = _field(
         0, "processes that read and decode records ahead, where threads are not enough; 0 = this one does", "processes"
@@ -172,7 +171,7 @@ class InitConfig:
     """Where the first weights come from."""
 
     checkpoint: str = _field(
-        "", "checkpoint to start from: convert_weights.py's --output or an earlier run; empty = random", "directory"
+        "", "checkpoint to start from: convert_weights.py's --output or an earlier run; empty = random"
     )
 
 
@@ -195,7 +194,7 @@ class HostsConfig:
         "", "where process 0 is, if no such system tells; empty = this process is alone", "ADDRESS:PORT"
     )
     processes: int = _field(0, "how many there are, with a coordinator", "processes")
-    index: int = _field(-1, "which of them this one is, from 0, with a coordinator", "processes")
+    index: int = _field(-1, "which of them this one is, from 0, with a coordinator")
     patience: int = _field(30, "how long one may be silent before the others stop", "seconds")
 
 
@@ -206,11 +205,10 @@ class EvalConfig:
     batch_size: int = _field(
         16, "clips read and put on all devices together at once; changes no score, whatever it is", "clips"
     )
-    threshold: float = _field(0.5, "a clip with at least this score counts as a key moment", "probability")
+    threshold: float = _field(0.5, "a clip with at least this score counts as a key moment")
     threshold_split: str = _field(
         "",
         "split whose clips choose that score instead, for the greatest F there; never those that are judged by it",
-        "split",
     )
 
 
@@ -472,6 +470,8 @@ def load(path: str) -> Config:
     Raises:
       UserError: the file is neither, or see `load_file` and `load_json`.
     """
+    if path in installed():
+        return load_file(str(_INSTALLED / f"{path}.py"))
     suffix = os.path.splitext(path)[1].lower()
     if suffix == ".json":
         try:
@@ -479,8 +479,19 @@ def load(path: str) -> Config:
         except FileNotFoundError as error:
             raise _unreadable(path, str(error.strerror)) from None
     if suffix != ".py":
-        raise UserError(f"{path} is no configuration; give a .py file or the config.json of a training run")
+        raise UserError(
+            f"{path} is no configuration; give the name of an installed one ({', '.join(installed())}), a .py file, or "
+            "the config.json of a training run"
+        )
     return load_file(path)
+
+
+def installed() -> list[str]:
+    """The names of the configurations that come with the package."""
+    return sorted(path.stem for path in _INSTALLED.glob("*.py"))
+
+
+_INSTALLED = Path(__file__).parent / "configs"
 
 
 def load_json(path: Path, remedy: str) -> Config:

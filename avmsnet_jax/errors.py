@@ -9,7 +9,7 @@ class UserError(Exception):
     """A mistake in what was asked or handed in: a missing file, a broken film, a field that does not exist.
 
     The message is one line that names the file or field and what to do about it. Commands print it
-    on standard error without a traceback and exit with status 2; see `avmsnet_jax.command`.
+    on standard error without a traceback and exit with status 2; see `avmsnet_jax.command_line`.
     """
 
     def __init__(self, message: str):

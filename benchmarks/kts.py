@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from avmsnet_jax import command
+from avmsnet_jax import command_line
 from avmsnet_jax.evaluation import kts
 
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "rounds side by side; each runs both")
@@ -134,4 +134,4 @@ def _draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command_line.run(main)

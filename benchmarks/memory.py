@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
-from avmsnet_jax import command
+from avmsnet_jax import command_line
 from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config, ModelConfig, TrainConfig
 from avmsnet_jax.errors import UserError
@@ -240,4 +240,4 @@ def line(row: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command_line.run(main)

@@ -37,7 +37,7 @@ import numpy as np
 from absl import flags
 from flax import nnx
 
-from avmsnet_jax import command, xla
+from avmsnet_jax import command_line, xla
 from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config, MeshConfig
 from avmsnet_jax.models import flops as flops_lib
@@ -280,4 +280,4 @@ def _copied(state: step_lib.TrainState) -> step_lib.TrainState:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command_line.run(main)

@@ -28,7 +28,7 @@ import numpy as np
 from absl import flags
 from flax import nnx
 
-from avmsnet_jax import AVMSNet, ModelConfig, command, xla
+from avmsnet_jax import AVMSNet, ModelConfig, command_line, xla
 from avmsnet_jax.models.ops import conv3d
 
 _FORMS = {form.__name__: form for form in conv3d.FORMS}
@@ -332,4 +332,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command_line.run(main)

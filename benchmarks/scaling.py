@@ -18,7 +18,7 @@ from typing import Any
 
 from absl import flags
 
-from avmsnet_jax import command
+from avmsnet_jax import command_line
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.training.peak import DATA_SHEETS
 from benchmarks.collectives import Collective, collectives
@@ -290,4 +290,4 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command_line.run(main)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from avmsnet_jax import command, config
+from avmsnet_jax import command_line, config
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.evaluation import movie50
 from avmsnet_jax.evaluation.metrics import precision_recall_f
@@ -73,4 +73,4 @@ def _fscores(folder: Path, name: str, seed: int) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command_line.run(main)

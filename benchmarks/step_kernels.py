@@ -32,7 +32,7 @@ import numpy as np
 from absl import flags
 from jax.sharding import AxisType, Mesh
 
-from avmsnet_jax import command
+from avmsnet_jax import command_line
 from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config, MeshConfig, ModelConfig, TrainConfig
 from avmsnet_jax.training.optimizer import make_optimizer
@@ -162,4 +162,4 @@ def line(variant: str, row: dict[str, Any], base: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     print(f"jax {jax.__version__}", file=sys.stderr)
-    command.run(main)
+    command_line.run(main)

@@ -139,10 +139,10 @@ def environment() -> dict[str, str]:
 def python(environment: dict[str, str]) -> Run:
     """Runs Python on a script of the repository: `python("train.py", "--help", XLA_FLAGS=...)`."""
 
-    def run(*arguments: object, **variables: str) -> subprocess.CompletedProcess:
+    def run(*arguments: object, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess:
         return subprocess.run(
             [sys.executable, *map(str, arguments)],
-            cwd=ROOT,
+            cwd=cwd,
             env=environment | variables,
             capture_output=True,
             text=True,

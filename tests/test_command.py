@@ -9,9 +9,22 @@ import pytest
 from avmsnet_jax import config as config_lib
 from tests.conftest import ROOT, one_line
 
-COMMANDS = ["train.py", "eval.py", "prepare_data.py", "convert_weights.py", "summarize.py", "-m avmsnet_jax.toy"]
-# The sections of the configuration that a command's help lists, where they are not all.
-SECTIONS = {"summarize.py": ("summarize", "mesh")}
+ALL, FEW = ("model", "data", "optimizer", "train", "init", "mesh", "hosts", "eval", "summarize"), ("summarize", "mesh")
+# For each command the module with its options, and the sections of the configuration that its help lists.
+COMMANDS = {
+    "train.py": ("train", ALL),
+    "-m avmsnet_jax train": ("train", ALL),
+    "eval.py": ("evaluate", ALL),
+    "-m avmsnet_jax evaluate": ("evaluate", ALL),
+    "prepare_data.py": ("prepare", ()),
+    "-m avmsnet_jax prepare": ("prepare", ()),
+    "convert_weights.py": ("convert", ()),
+    "-m avmsnet_jax convert": ("convert", ()),
+    "summarize.py": ("summarize", FEW),
+    "-m avmsnet_jax summarize": ("summarize", FEW),
+    "-m avmsnet_jax inspect": ("inspect", ()),
+    "-m avmsnet_jax.toy": ("../toy/__main__", ()),
+}
 # A value for each type that no field has as its default, as it is typed and as it is meant.
 TYPED = {int: ("7", 7), float: ("1", 1.0), str: ("some where=é", "some where=é")}
 VALID = {
@@ -42,17 +55,17 @@ def shown(python, tmp_path_factory):
     (folder / "show.py").write_text(
         '"""Shows."""\n'
         "from absl import flags\n"
-        "from avmsnet_jax import command, config\n"
+        "from avmsnet_jax import command_line, config\n"
         'OUT = flags.DEFINE_string("out", "", "where to")\n'
-        "command.run(lambda tree: print(config.dumps(tree)), takes_config=True)\n"
+        "command_line.run(lambda tree: print(config.dumps(tree)), takes_config=True)\n"
     )
     (folder / "empty.py").write_text(
         "from avmsnet_jax.config import Config\n\n\ndef get_config():\n    return Config()\n"
     )
 
-    def run(*arguments, config=True):
+    def run(*arguments, config=True, **where):
         file = [f"--config={folder / 'empty.py'}"] if config else []
-        return python(folder / "show.py", *file, *arguments)
+        return python(folder / "show.py", *file, *arguments, **where)
 
     run.file = folder / "empty.py"
     return run
@@ -129,7 +142,7 @@ def test_the_file_may_come_after_the_overrides(shown, form):
         ("stray", "unexpected argument 'stray'"),
         ("--flagfile=/none", "Unable to open flagfile"),
         ("--config=none.py", "cannot read the configuration none.py: No such file or directory"),
-        ("--config=", "no configuration given; add --config=configs/NAME.py"),
+        ("--config=", "no configuration given; add --config=NAME, one of demo, films"),
     ],
 )
 def test_a_mistake_is_one_line(shown, argument, message):
@@ -139,7 +152,7 @@ def test_a_mistake_is_one_line(shown, argument, message):
 
 
 def test_without_a_file_the_remedy_is_named(shown):
-    assert "add --config=configs/NAME.py" in one_line(shown(config=False))
+    assert "add --config=NAME, one of demo, films" in one_line(shown(config=False))
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +166,7 @@ def told(tmp_path_factory, environment):
         '"""Tells."""\n'
         "import json, os, sys, jax\n"
         "from absl import flags\n"
-        "from avmsnet_jax import command\n"
+        "from avmsnet_jax import command_line\n"
         'flags.DEFINE_string("out", "", "where to")\n'
         'flags.DEFINE_bool("fast", False, "quickly")\n'
         "def main(tree, names):\n"
@@ -166,7 +179,7 @@ def told(tmp_path_factory, environment):
         "        sys.argv[1:] = arguments\n"
         "        status = 0\n"
         "        try:\n"
-        '            command.run(main, takes_config=True, config_optional=True, positional="NAME ...")\n'
+        '            command_line.run(main, takes_config=True, config_optional=True, positional="NAME ...")\n'
         "        except SystemExit as end:\n"
         "            status = end.code\n"
         "        sys.stdout.flush()\n"
@@ -233,7 +246,7 @@ NAMES_AND_OPTIONS = [  # files, command line, what is printed or complained of
     ({"c.json": None}, ["--config=c.json"], "c.json is a pipe"),
     ({"c.py": None}, ["--config=c.py"], "it is not a file"),
     ({}, ["--config=c.json"], "cannot read the configuration c.json: No such file"),
-    ({"c.txt": EVIL}, ["--config=c.txt"], "c.txt is no configuration; give a .py file or the config.json"),
+    ({"c.txt": EVIL}, ["--config=c.txt"], "c.txt is no configuration; give the name of an installed one (demo, films"),
     ({"c": EVIL}, ["--config=c"], "c is no configuration"),
     # What is wrong in other ways is one line, too.
     ({"f": b"\xff\xfe"}, ["--flagfile=f"], "not UTF-8 text"),
@@ -260,22 +273,42 @@ def test_help_lists_everything_at_once(python, command):
     done = python("-X", "importtime", *command.split(), "--help")
     assert done.returncode == 0
     imported = {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time")}
-    assert "avmsnet_jax.command" in imported
+    assert "avmsnet_jax.command_line" in imported
     slow = {"jax", "flax", "orbax", "tensorflow_datasets", "grain", "numba", "librosa", "av", "torch"}
     assert not slow & imported
     assert all(len(line) <= 120 for line in done.stdout.splitlines())
     text = " ".join(done.stdout.split())
     assert f"usage: python {command}" in text
-    source = command if command.endswith(".py") else "avmsnet_jax/toy/__main__.py"
-    own = re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", (ROOT / source).read_text(encoding="utf-8"))
+    module, sections = COMMANDS[command]
+    source = (ROOT / "avmsnet_jax" / "commands" / f"{module}.py").read_text(encoding="utf-8")
+    own = re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", source)
     assert own
     for name in own:
         assert re.search(rf" --(\[no\])?{name} \w", text), name
     for name, field in config_lib.fields().items():
-        unit = f", in {field.metadata['unit']}" if field.metadata["unit"] else ""
-        entry = f"--config.{name} {field.metadata['meaning']} (default: {field.default!r}{unit})"
-        listed = command in ("train.py", "eval.py") or name.split(".")[0] in SECTIONS.get(command, ())
-        assert (entry in text) == listed, name
+        unit = f" {field.metadata['unit']}" if field.metadata["unit"] else ""
+        default = f" (default: {field.default}{unit})" if field.default != "" else ""
+        entry = f"--config.{name} {field.metadata['meaning']}{default}"
+        assert (entry in text) == (name.split(".")[0] in sections), name
+
+
+def test_the_commands_are_listed(python):
+    for arguments in ((), ("--help",)):
+        done = python("-m", "avmsnet_jax", *arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+        for name in ("prepare", "train", "evaluate", "convert", "summarize", "inspect"):
+            assert re.search(rf"^  {name} +\w", done.stdout, re.MULTILINE)
+    done = python("-m", "avmsnet_jax", "trane", "--help")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("avmsnet_jax: no command 'trane'; choose prepare, train")
+
+
+def test_an_installed_configuration_is_found_by_its_name_anywhere(shown, tmp_path):
+    (tmp_path / "demo").mkdir()
+    values = shown_values(shown("--config=demo", config=False, cwd=tmp_path))
+    assert values["model.depth"] == config_lib.load_file(str(ROOT / "configs" / "demo.py")).model.depth != 50
+    complaint = one_line(shown("--config=flims", config=False, cwd=tmp_path))
+    assert "flims is no configuration; give the name of an installed one (demo, films, movie50_audiovisual" in complaint
 
 
 @pytest.mark.parametrize("argument", ["-h", "--helpfull"])
@@ -320,7 +353,7 @@ def test_an_interrupt_that_python_drops_is_raised_again(tmp_path):
     script = tmp_path / "waits.py"
     script.write_text(
         "import gc, signal, time\n"
-        "from avmsnet_jax import command\n"
+        "from avmsnet_jax import command_line\n"
         "def main(_):\n"
         "    def interrupted(*_):\n"
         "        gc.callbacks.clear()\n"
@@ -329,7 +362,7 @@ def test_an_interrupt_that_python_drops_is_raised_again(tmp_path):
         "    gc.collect()\n"
         "    time.sleep(30)\n"
         "    print('went on')\n"
-        "command.run(main, positional='[nothing]')\n",
+        "command_line.run(main, positional='[nothing]')\n",
         encoding="utf-8",
     )
     done = subprocess.run([sys.executable, str(script)], cwd=ROOT, capture_output=True, text=True, timeout=60)
@@ -338,7 +371,7 @@ def test_an_interrupt_that_python_drops_is_raised_again(tmp_path):
 
 FAILING = """
 from absl import flags
-from avmsnet_jax import command
+from avmsnet_jax import command_line
 
 flags.DEFINE_string("kind", "", "what goes wrong")
 
@@ -346,7 +379,7 @@ def main(_):
     lines = RuntimeError("two\\nlines \\x1b[31m")
     raise {"key": KeyError(8), "memory": MemoryError(), "lines": lines}[flags.FLAGS.kind]
 
-command.run(main)
+command_line.run(main)
 """
 
 

@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 
 PROGRAM = """
 import sys
-from avmsnet_jax import command
+from avmsnet_jax import command_line
 
 def main(config):
     import jax
@@ -21,7 +21,7 @@ def main(config):
         return jnp.sort(x @ x.T, axis=0).sum(1) * float(sys.argv[0].endswith("double.py") + 1)
     print(jax.jit(program)(jnp.arange(12.0).reshape(3, 4)).tolist())
 
-command.run(main, takes_config=True, config_optional=True)
+command_line.run(main, takes_config=True, config_optional=True)
 """
 
 

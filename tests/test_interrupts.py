@@ -16,7 +16,7 @@ QUERY = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT max(
 PROGRAM = f"""
 import sqlite3, sys, threading
 from pathlib import Path
-from avmsnet_jax import command, interrupts
+from avmsnet_jax import command_line, interrupts
 from avmsnet_jax.staging import staged
 
 def endless():
@@ -34,7 +34,7 @@ def main(arguments):
             thread.join()
         endless()
 
-command.run(main, positional="PLACE")
+command_line.run(main, positional="PLACE")
 """
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from absl import flags
 
-from avmsnet_jax import command
+from avmsnet_jax import command_line
 from avmsnet_jax.errors import UserError
 
 OUTPUT = flags.DEFINE_string(
@@ -39,4 +39,4 @@ def main(_: list[str]) -> None:
 
 if __name__ == "__main__":
     sys.argv[0] = "-m avmsnet_jax.toy"  # what the user typed, for help and errors
-    command.run(main)
+    command_line.run(main)

@@ -83,7 +83,7 @@ def test_modules_of_the_current_folder_are_not_run(records, tmp_path):
         (folder / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     edit(file_of(folder, "features.json"), lambda values: values.update(pythonClassName=f"{MODULE}.Features"))
     done = subprocess.run(
-        [sys.executable, "-m", "avmsnet_jax.data", ".", "--output=../sheet.png"],
+        [sys.executable, "-m", "avmsnet_jax", "inspect", ".", "--output=../sheet.png"],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,

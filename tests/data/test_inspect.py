@@ -39,7 +39,7 @@ def awkward(tmp_path_factory):
 
 
 def test_the_account(awkward, python, tmp_path):
-    done = python("-m", "avmsnet_jax.data", awkward, f"--output={tmp_path / 'a' / 'sheet.png'}")
+    done = python("-m", "avmsnet_jax", "inspect", awkward, f"--output={tmp_path / 'a' / 'sheet.png'}")
     assert (done.returncode, done.stderr) == (0, "")
     first, train, films, skipped, disk, written = done.stdout.splitlines()
     assert first == f"{awkward}: movies, clips of 8 frames of 16x16, one every 5 frames"
@@ -94,10 +94,10 @@ def test_mistakes_are_one_line(awkward, python, tmp_path):
         ([awkward, "--split=dev"], "has no split 'dev'; it has train"),
         ([awkward, f"--output={tmp_path}"], f"{tmp_path} is a folder; --output is the picture to write"),
     ):
-        assert message in one_line(python("-m", "avmsnet_jax.data", *arguments))
+        assert message in one_line(python("-m", "avmsnet_jax", "inspect", *arguments))
     damaged = shutil.copytree(awkward, tmp_path / "damaged")
     manifest = json.loads((damaged / "manifest.json").read_text())
     del manifest["videos"]
     (damaged / "manifest.json").write_text(json.dumps(manifest))
     message = "manifest.json is of another version or damaged (KeyError('videos')); prepare the data again"
-    assert message in one_line(python("-m", "avmsnet_jax.data", damaged))
+    assert message in one_line(python("-m", "avmsnet_jax", "inspect", damaged))

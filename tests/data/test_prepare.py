@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 import prepare_data
-from avmsnet_jax import command
+from avmsnet_jax import command_line
 from avmsnet_jax.data.pipeline import open_split
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.data.records import Movies
@@ -571,7 +571,7 @@ def test_the_command_ends_with_2_after_an_unforeseen_error(films, tmp_path, monk
     arguments = ["--dataset=movies", f"--source={source}", f"--output={tmp_path / 'records'}", "--workers=1"]
     monkeypatch.setattr(sys, "argv", ["prepare_data.py", *arguments])
     with pytest.raises(SystemExit) as ended:
-        command.run(prepare_data.main)
+        command_line.run(prepare_data.main)
     assert ended.value.code == 2
     said = capsys.readouterr()
     assert f"{tmp_path / 'records'}: test: " in said.out or "train: " in said.out

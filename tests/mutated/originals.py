@@ -263,7 +263,7 @@ def _must(folder: Path, arguments: list[str]) -> None:
 def records(place: Path, given: Path) -> list[Original]:
     """Prepared records, which are looked at, and that a network is tested on."""
     shutil.copytree(given / RECORDS, made(place) / RECORDS)
-    look = "-m", "avmsnet_jax.data", RECORDS, f"--output={RESULT}.png"
+    look = "-m", "avmsnet_jax", "inspect", RECORDS, f"--output={RESULT}.png"
     network = f"--checkpoint={given / NETWORK}"
     test = "eval.py", f"--config={given / CONFIG}", f"--config.data.dir={RECORDS}", network, f"--output={RESULT}"
     return [Original(place, (f"{RECORDS}/**/*",), (command,)) for command in (look, test)]

@@ -23,7 +23,7 @@ SAVING = """
 import sys
 from pathlib import Path
 import numpy as np
-from avmsnet_jax import command
+from avmsnet_jax import command_line
 
 def main(arguments):
     from avmsnet_jax.config import ModelConfig
@@ -32,7 +32,7 @@ def main(arguments):
     tree = {"a": {str(i): np.random.default_rng(i).random((size, 1000), np.float32) for i in range(30)}}
     checkpoint.write(Path(arguments[0]), ModelConfig(), tree)
 
-command.run(main, positional="TARGET SIZE")
+command_line.run(main, positional="TARGET SIZE")
 """
 
 

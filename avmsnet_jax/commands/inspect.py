@@ -1,23 +1,16 @@
 """Shows what is in a data set: an account in words, and a sheet of its clips with their sound and labels.
 
-    python -m avmsnet_jax.data RECORDS --output=sheet.png
+    {program} RECORDS --output=sheet.png
 
 Half of the clips drawn are key ones, as far as there are such; the sound is that of the frames above it, all on one
 scale.
 """
 
-import os
-import sys
-
-# `python -m` looks for modules in the current folder first, which may be a stranger's.
-if __name__ == "__main__" and sys.path and os.path.realpath(sys.path[0]) == os.path.realpath(os.getcwd()):
-    del sys.path[0]
-
 from pathlib import Path
 
 from absl import flags
 
-from avmsnet_jax import command
+from avmsnet_jax import command_line
 from avmsnet_jax.errors import UserError, printable_lines
 
 _SPLIT = flags.DEFINE_string("split", "", "which split to draw; empty = the first there is")
@@ -44,6 +37,6 @@ def main(directories: list[str]) -> None:
     print(f"written to {output}")
 
 
-if __name__ == "__main__":
-    sys.argv[0] = "-m avmsnet_jax.data"  # what the user typed, for help and errors
-    command.run(main, positional="RECORDS")
+def run() -> None:
+    """Runs the command line."""
+    command_line.run(main, positional="RECORDS")

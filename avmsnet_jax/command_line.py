@@ -41,21 +41,20 @@ def run(
       sections: of the configuration those that the command reads, where these are few: the help lists no
         others, and a file is not needed.
     """
-    program = sys.argv[0].rsplit("/", 1)[-1]
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks must not end the work
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     sys.unraisablehook = _on_unraisable
-    module = sys.modules["__main__"]
+    module = sys.modules[main.__module__]
     try:
         if any(argument in ("--help", "-h", "--helpfull", "-help") for argument in _split(sys.argv)[0][1:]):
-            print(_help(module, program, takes_config, positional, sections), flush=True)
+            print(_help(module, takes_config, positional, sections), flush=True)
             sys.exit(0)
         if takes_config:  # the commands that run a network; their configuration may import JAX
             compiled.keep()
         main(*_parse(sys.argv, takes_config, config_optional or bool(sections), positional))
     except UserError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(f"{_first().removeprefix('-m ')}: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as error:  # a message says what is left
         interrupts.say(str(error))
@@ -66,7 +65,7 @@ def run(
     except Exception as error:
         if flags.FLAGS.is_parsed() and flags.FLAGS["verbosity"].present:
             raise
-        print(f"{program}: {unforeseen.report(error)}; please report it", file=sys.stderr)
+        print(f"{_first().removeprefix('-m ')}: {unforeseen.report(error)}; please report it", file=sys.stderr)
         sys.exit(1)
 
 
@@ -83,11 +82,27 @@ def _on_unraisable(unraisable: Any) -> None:
         sys.__unraisablehook__(unraisable)
 
 
+def program() -> str:
+    """What the user types to run this command: `avmsnet train`, `python train.py`, `python -m avmsnet_jax train`."""
+    first = _first()
+    return f"python {first}" if first.endswith(".py") or first.startswith("-m ") else first
+
+
+def _first() -> str:
+    """The start of the command line, without the folders that the shell or Python has put before it."""
+    return sys.argv[0] if " " in sys.argv[0] else os.path.basename(sys.argv[0])
+
+
 def require(*given: flags.FlagHolder[Any]) -> None:
     """Raises UserError for the first option that has no value."""
     for flag in given:
         if not flag.value:
-            raise UserError(f"--{flag.name} is missing (--help lists all options)")
+            raise UserError(f"--{flag.name} is missing{_SOURCES.get(flag.name, '')} (--help lists all options)")
+
+
+_SOURCES = {
+    "checkpoint": ": give the --workdir of a training run, or the --output of a conversion of published weights",
+}
 
 
 def require_checkpoint(*paths: str) -> None:
@@ -115,7 +130,10 @@ def _parse(argv: Sequence[str], takes_config: bool, config_optional: bool, posit
         if takes_config:
             path, argv = _take_config_path(argv)
             if not path and not config_optional:
-                raise UserError("no configuration given; add --config=configs/NAME.py (--help lists the fields)")
+                raise UserError(
+                    f"no configuration given; add --config=NAME, one of {', '.join(config_lib.installed())}, or "
+                    "--config=FILE (--help lists the fields)"
+                )
             config = config_lib.load(path) if path else config_lib.Config()
             _check_override_names(argv)
             holder = config_flags.DEFINE_config_dataclass("config", config, sys_argv=argv)
@@ -179,20 +197,22 @@ def _plain(message: str) -> str:
 
 
 _CONFIG_MEANING = (
-    "configuration. NAME.py is a program and is run: take none from strangers; configs/ come with the project. "
-    "NAME.json, such as the config.json of a training run, is only read"
+    "configuration: the name of one that is installed, or a file. FILE.py is a program and is run: take none from "
+    "strangers. FILE.json, such as the config.json of a training run, is only read. Installed: "
 )
 
 
-def _help(module: Any, program: str, takes_config: bool, positional: str, sections: Sequence[str]) -> str:
-    file = "[--config=FILE]" if sections else "--config=FILE"
+def _help(module: Any, takes_config: bool, positional: str, sections: Sequence[str]) -> str:
+    file = "[--config=NAME]" if sections else "--config=NAME"
     options = " ".join(filter(None, [positional, f"{file} [--config.section.field=value ...]" * takes_config]))
-    parts = [(module.__doc__ or "").strip(), "", f"usage: python {program} {options} [options]", ""]
+    meaning = (module.__doc__ or "").strip().replace("{program}", program())
+    parts = [meaning, "", f"usage: {program()} {options} [options]", ""]
     own = flags.FLAGS.flags_by_module_id_dict().get(id(module), [])  # by name, `python -m` would find none
     if takes_config:
-        parts.append(_entry("--config", _CONFIG_MEANING))
+        parts.append(_entry("--config", _CONFIG_MEANING + ", ".join(config_lib.installed())))
     for flag in sorted(own, key=lambda flag: flag.name):
-        default = "" if flag.default in (None, "", []) else f" (default: {flag.default_as_str})"
+        value = str(flag.default).lower() if flag.boolean else flag.default
+        default = "" if value in (None, "", []) else f" (default: {value})"
         parts.append(_entry(f"--{'[no]' if flag.boolean else ''}{flag.name}", _meaning(flag) + default))
     if takes_config:
         parts += ["", "configuration fields (defaults are those of the code; the file may set others):"]
@@ -200,8 +220,8 @@ def _help(module: Any, program: str, takes_config: bool, positional: str, sectio
             if sections and name.split(".")[0] not in sections:
                 continue
             unit = field.metadata["unit"]
-            facts = f"default: {field.default!r}" + (f", in {unit}" if unit else "")
-            parts.append(_entry(f"--config.{name}", f"{field.metadata['meaning']} ({facts})"))
+            default = "" if field.default == "" else f" (default: {field.default}{f' {unit}' if unit else ''})"
+            parts.append(_entry(f"--config.{name}", field.metadata["meaning"] + default))
     return "\n".join(parts)
 
 

@@ -1,0 +1,122 @@
+"""Test scores of importance, a checkpoint's or anyone's, beside random, uniform and human ones.
+
+A checkpoint on prepared records, by the protocol that fits the data set:
+  {program} --config=films --config.data.dir=RECORDS --checkpoint=RUN --output=RESULTS
+
+Scores of any model, or none, against TVSum's or SumMe's annotations:
+  {program} --annotations=ydata-tvsum50.mat --scores=SCORES.json --output=RESULTS
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from avmsnet_jax import command_line
+from avmsnet_jax.config import Config
+from avmsnet_jax.errors import UserError, printable, printable_lines
+
+_CHECKPOINT = flags.DEFINE_multi_string(
+    "checkpoint", [], "a training run, one of its steps, or a converted checkpoint; one for each fold to test all folds"
+)
+_SCORES = flags.DEFINE_string(
+    "scores",
+    "",
+    "instead of a checkpoint: FILE.json ({video: [score, ...]}, or a list of such, one for each split), FILE.h5 (a "
+    "dataset a video), or a folder of VIDEO.csv (frame,score) or VIDEO.npy, or of split*/ with these",
+)
+_ANNOTATIONS = flags.DEFINE_multi_string(
+    "annotations",
+    [],
+    "what users said, where no checkpoint is tested: ydata-tvsum50.mat, SumMe's folder, an HDF5 file with the field's "
+    "datasets, or prepared records; several are laid over one another",
+)
+_PROTOCOL = flags.DEFINE_enum(
+    "protocol",
+    "",
+    ["", "movie50", "tvsum", "summe"],
+    "movie50 (precision, recall, F of clips), tvsum (agreement with each user, mean) or summe (with the nearest user); "
+    "empty = the one that fits the data set",
+)
+_SPLITS = flags.DEFINE_string(
+    "splits",
+    "",
+    "with --annotations: a JSON file, a list of {train_keys, test_keys}, that says which videos each split tests; "
+    "empty = the data set's usual splits. Prepared records have their own: see --split",
+)
+_SPLIT = flags.DEFINE_string(
+    "split",
+    "test",
+    "with --checkpoint: the part of the prepared records that is tested, by its name (train, test); whole = all videos "
+    "of all folds. Annotations are divided by a file: see --splits",
+)
+_OUTPUT = flags.DEFINE_string("output", "", "where the report goes; must not exist yet")
+
+
+def main(config: Config) -> None:
+    if not (_CHECKPOINT.value or _SCORES.value or _ANNOTATIONS.value):
+        raise UserError("--checkpoint is missing, or --annotations, to test other --scores (--help lists all options)")
+    command_line.require(_OUTPUT)
+    table, failed = _test_files(config) if _SCORES.value or _ANNOTATIONS.value else _test_checkpoints(config)
+    print(printable_lines(table))
+    print(f"written to {_OUTPUT.value}")
+    if failed:
+        for video, error in failed.items():
+            print(printable(f"{video}: {error}"), file=sys.stderr)
+        raise UserError(f"{len(failed)} of the videos could not be tested or drawn in full; please report it")
+
+
+def _test_checkpoints(config: Config) -> tuple[str, dict[str, str]]:
+    if _SPLITS.value:
+        raise UserError(
+            "--splits is a file that divides --annotations, and a checkpoint is tested on prepared records, which "
+            "prepare_data.py --splits has divided; leave it out, and choose a part of them by --split"
+        )
+    command_line.require_checkpoint(*_CHECKPOINT.value)
+    from avmsnet_jax.evaluation import movie50, trial, users  # seconds to import: not for --help or a missing file
+
+    output = Path(_OUTPUT.value)
+    protocol = _PROTOCOL.value or users.protocol_of(config)
+    if protocol != "movie50":
+        metrics = users.evaluate(config, _CHECKPOINT.value, protocol, _SPLIT.value, output)
+        return trial.text(metrics), metrics.get("failed", {})
+    if len(_CHECKPOINT.value) > 1:
+        raise UserError("several checkpoints are for the folds of tvsum and summe; give one --checkpoint for movie50")
+    metrics = movie50.evaluate(config, _CHECKPOINT.value[0], _SPLIT.value, output)
+    return movie50.summary(metrics), metrics.get("failed", {})
+
+
+def _test_files(config: Config) -> tuple[str, dict[str, str]]:
+    from avmsnet_jax.evaluation import trial, users
+
+    if _CHECKPOINT.value:
+        raise UserError(
+            "a checkpoint is tested on prepared records (--config.data.dir); leave out --scores and --annotations"
+        )
+    command_line.require(_ANNOTATIONS)
+    if _SPLIT.present:
+        raise UserError(
+            "--split is the name of a part of prepared records, which a --checkpoint is tested on; leave it out: what "
+            "annotations test is every video, or what a file given by --splits says"
+        )
+    if config.eval.threshold_split:
+        raise UserError(
+            "eval.threshold_split is a part of prepared records, which a --checkpoint is tested on; leave it out, and "
+            "give the threshold by --config.eval.threshold"
+        )
+    if _PROTOCOL.value == "movie50":
+        raise UserError("movie50 tests a checkpoint on prepared records; --annotations are judged by tvsum or summe")
+    metrics = users.evaluate_scores(
+        [Path(path) for path in _ANNOTATIONS.value],
+        Path(_SCORES.value) if _SCORES.value else None,
+        _PROTOCOL.value,
+        Path(_SPLITS.value) if _SPLITS.value else None,
+        config.eval.threshold,
+        Path(_OUTPUT.value),
+    )
+    return trial.text(metrics), metrics.get("failed", {})
+
+
+def run() -> None:
+    """Runs the command line."""
+    command_line.run(main, takes_config=True, config_optional=True)

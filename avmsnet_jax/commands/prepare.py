@@ -1,0 +1,89 @@
+"""Turns a collection of films into sharded records that train.py and eval.py read.
+
+    {program} --dataset movies --source my_films --output my_records
+
+movies: a folder of films in any format, with <film stem>.keyshots.csv beside each: the header
+start_s,end_s and a row for each key shot, in seconds; or with <film stem>.labels.csv, rows of a frame
+number and 0 or 1. A film with neither is kept for inference, in the split unlabelled. Films in the
+subfolders train and test belong to these; without such subfolders, the last 30% of the films in name
+order are for testing, or the last 30% of a single film.
+
+movie50: the published layout, a folder that holds video_frames, video_audio, annotations and fold_lists.
+
+tvsum, summe: the videos and .mat files as downloaded; tvsum also in the published layout.
+
+Run again after it was stopped, or the disk was full, it goes on: films that are finished are not read again.
+"""
+
+import os
+import shlex
+
+from absl import flags
+
+from avmsnet_jax import command_line, cores, interrupts, unforeseen
+from avmsnet_jax.errors import UserError
+
+DATASET = flags.DEFINE_string("dataset", "", "what --source holds: movies, movie50, summe or tvsum")
+SOURCE = flags.DEFINE_string("source", "", "folder of the collection")
+OUTPUT = flags.DEFINE_string("output", "", "folder to create, later --config.data.dir")
+FRAMES = flags.DEFINE_integer("frames", 16, "frames of a clip, a multiple of 8; --config.model.frames must agree")
+FRAME_SIZE = flags.DEFINE_integer(
+    "frame_size", 112, "height and width of a frame in pixels, a multiple of 16; --config.model.frame_size must agree"
+)
+SPACING = flags.DEFINE_integer("spacing", 25, "frames from one clip to the next")
+TEST_FRACTION = flags.DEFINE_float("test_fraction", 0.3, "movies: share of the test split, where no subfolders say")
+SPLITS = flags.DEFINE_string("splits", None, "summe, tvsum: a JSON file of folds, in place of the source's own")
+WORKERS = flags.DEFINE_integer("workers", None, "films to read at a time (default: one for each core)")
+STRICT = flags.DEFINE_bool("strict", False, "stop at a film that would be skipped")
+BEAM = flags.DEFINE_string(
+    "beam",
+    None,
+    'do the work on Apache Beam, with these options of its own, such as "--runner=FlinkRunner --flink_master=HOST" or, '
+    'on this machine, "--direct_num_workers=4 --direct_running_mode=multi_processing"',
+)
+
+_DATASETS = ("movies", "movie50", "summe", "tvsum")
+
+
+@interrupts.listening()
+def main(_: list[str]) -> None:
+    """Prepares, and says in one line what there is now."""
+    command_line.require(DATASET, SOURCE, OUTPUT)
+    dataset, source, output = DATASET.value, SOURCE.value, OUTPUT.value
+    if dataset not in _DATASETS:
+        raise UserError(f"--dataset is {dataset!r}; choose {', '.join(_DATASETS[:-1])} or {_DATASETS[-1]}")
+    if not os.path.isdir(source):  # before what takes seconds to import
+        raise UserError(f"there is no folder {source}; --source must be the folder of the collection")
+    from avmsnet_jax.data.prepare import prepare  # a second to import: not for --help or a wrong flag
+
+    manifest = prepare(
+        dataset,
+        source,
+        output,
+        frames=FRAMES.value,
+        frame_size=FRAME_SIZE.value,
+        spacing=SPACING.value,
+        test_fraction=TEST_FRACTION.value,
+        splits=SPLITS.value,
+        workers=cores.count() if WORKERS.value is None else WORKERS.value,
+        strict=STRICT.value,
+        beam_options=None if BEAM.value is None else shlex.split(BEAM.value),
+    )
+    splits = ", ".join(_account(name, split) for name, split in manifest["splits"].items())
+    skipped = f"; {len(manifest['skipped'])} skipped, see manifest.json" if manifest["skipped"] else ""
+    print(f"{output}: {splits}{skipped}")
+    if count := sum(item["reason"].startswith(unforeseen.UNEXPECTED) for item in manifest["skipped"]):
+        raise UserError(
+            f"{count} film{'s' * (count > 1)} skipped for an unexpected error, named above; please report it"
+        )
+
+
+def _account(name: str, split: dict[str, int]) -> str:
+    films = f"{split['videos']} film{'s' * (split['videos'] > 1)}"
+    key = "" if name == "unlabelled" else f", {split['positives'] / split['clips']:.1%} key"
+    return f"{name}: {split['clips']} clips of {films}{key}"
+
+
+def run() -> None:
+    """Runs the command line."""
+    command_line.run(main)

@@ -1,0 +1,88 @@
+"""Watches films and cuts their summaries.
+
+    {program} film.mp4 --checkpoint=RUN --output=summaries
+
+MOVIE is a film in any format that FFmpeg reads, or a folder of films. For film.mp4 it leaves, in the
+folder film in --output:
+
+summary.mp4   the summary, for any player and browser, with a chapter for each stretch of the film
+report.html   the scores over the film, what was chosen, where the network looked; needs no network
+overlay.mp4   the summary with the network's attention drawn over it
+scores.csv    the score of every moment: frame,time_s,score
+summary.json  the chosen shots: start and end in seconds, score
+summary.edl   the cut for editing programs; with pip install 'avmsnet_jax[editors]' also as summary.otio
+
+A film that fails does not stop the others; the exit status is then 2. A film that has a summary in
+--output is skipped unless --overwrite is given, so that the same command goes on after an interruption.
+"""
+
+import shlex
+import sys
+
+from absl import flags
+
+from avmsnet_jax import command_line, interrupts
+from avmsnet_jax.config import Config
+from avmsnet_jax.errors import UserError, printable
+from avmsnet_jax.media import films
+
+CHECKPOINT = flags.DEFINE_string("checkpoint", "", "a training run, one of its steps, or a converted checkpoint")
+OUTPUT = flags.DEFINE_string("output", "", "folder for the summaries, a folder for each film")
+BUDGET = flags.DEFINE_string(
+    "budget",
+    None,
+    "length of a summary: a share of the film (0.15 or 15%), a duration (90s, 2min or 1:30) or a number of shots "
+    "(12shots); short for --config.summarize.budget",
+)
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace earlier summaries of the same films")
+BEAM = flags.DEFINE_string(
+    "beam",
+    None,
+    "do the work on Apache Beam, with these options of its own; see prepare_data.py",
+)
+
+
+@interrupts.listening()
+def main(config: Config, movies: list[str]) -> None:
+    """Summarizes, and says in a line for each film what there is now."""
+    if not movies:
+        raise UserError(f"no film given; {command_line.program()} FILM --checkpoint=RUN --output=FOLDER")
+    command_line.require(CHECKPOINT, OUTPUT)
+    if BUDGET.value is not None:
+        config.summarize.budget = BUDGET.value
+    films.check_any(films.listed(movies))
+    command_line.require_checkpoint(CHECKPOINT.value)
+    from avmsnet_jax.summarize.run import Outcome, summarize  # seconds to import: not for --help or a wrong flag
+
+    def tell(number: int, count: int, outcome: Outcome) -> None:
+        place = f"[{number}/{count}] " * (count > 1)
+        if not outcome.error and not outcome.skipped:
+            print(printable(f"{place}{outcome.folder}/summary.mp4: {outcome.account}"), flush=True)
+        elif outcome.error and count > 1:
+            print(printable(f"{place}{outcome.film}: {outcome.error}"), file=sys.stderr, flush=True)
+
+    outcomes = summarize(
+        movies,
+        CHECKPOINT.value,
+        OUTPUT.value,
+        config,
+        overwrite=OVERWRITE.value,
+        beam_options=None if BEAM.value is None else shlex.split(BEAM.value),
+        on_film=tell,
+    )
+    done = [outcome for outcome in outcomes if not outcome.error and not outcome.skipped]
+    if skipped := sum(outcome.skipped for outcome in outcomes):
+        print(f"{skipped} film{'s' * (skipped > 1)} skipped: a summary exists (--overwrite replaces)", flush=True)
+    if done:
+        which = done[0].folder if len(done) == 1 else f"{OUTPUT.value}/FILM"
+        print(printable(f"{which}/report.html shows why; open it in a browser"), flush=True)
+    failed = [outcome for outcome in outcomes if outcome.error]
+    if len(outcomes) == 1 and failed:
+        raise UserError(failed[0].error)
+    if failed:
+        raise UserError(f"{len(failed)} of {len(outcomes)} films could not be summarized, for the reasons above")
+
+
+def run() -> None:
+    """Runs the command line."""
+    command_line.run(main, takes_config=True, positional="MOVIE [MOVIE ...]", sections=("summarize", "mesh"))
