@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 from avmsnet_jax.clock import clock
 from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.media.writer import Mp4Writer
-from avmsnet_jax.summarize.result import Scores, Summary
+from avmsnet_jax.scoring.film import Scores
+from avmsnet_jax.summarize.result import Summary
 
 _FINEST = 28  # cells across the attention: the stem's 56 x 56 show no more, in four times the bytes
 _LONGEST_SIDE = 1280  # pixels: larger pictures take minutes and show no more of maps this coarse
