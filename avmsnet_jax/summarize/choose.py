@@ -103,11 +103,11 @@ class Choice:
 
 
 def choose(watched: Watched, config: SummarizeConfig) -> Choice:
-    """Finds the shots of a film and chooses those with the greatest total score within the budget (0/1 knapsack, exact).
+    """Finds the shots of a film and chooses those with the greatest total score within the budget.
 
-    A shot's value is the sum of its frames' scores, so that a long shot is worth as much as the short ones that it
-    could be divided into. (The benchmarks' protocol, `evaluation.select_shots`, takes the mean, which prefers short
-    shots whatever their scores are.)
+    The choice is exact, a 0/1 knapsack. A shot's value is the sum of its frames' scores, so that a long shot is worth
+    as much as the short ones that it could be divided into. (The benchmarks' protocol, `evaluation.select_shots`, takes
+    the mean, which prefers short shots whatever their scores are.)
 
     Raises:
       UserError: the budget cannot be read, the opening to keep does not fit, or PySceneDetect is asked for and not
