@@ -15,15 +15,15 @@ from avmsnet_jax.media.opening import open_film
 from avmsnet_jax.media.tracks import Tracks, decode, picture_stream, stamp_s
 
 SAMPLE_RATE = 22050  # Hz: SoundNet's
-LOWEST_RATE, HIGHEST_RATE = 100, 6_000_000  # Hz: a second is held at a time; DSD at 512 fs comes as 2.8 MHz
+LOWEST_RATE, HIGHEST_RATE = 100, 6_000_000  # Hz: a second is held in memory; DSD at 512 fs comes as 2.8 MHz
 
-# Containers round time stamps (Matroska to a millisecond), and sound that is cut or stretched by a little at every
-# one of them is worse than sound that is a little off: half a frame at 25 a second.
+# Half a frame at 25 a second. Smaller errors of time stamps, which containers round (Matroska to a millisecond), are
+# left: cutting or padding the sound at each of them would be audible.
 _TOLERANCE_S = 0.02
 
 _LOUDEST = 64.0  # 36 dB above full scale, which float formats can hold
 
-# How much of a channel is heard left and right, of the two, by FFmpeg's names of channels.
+# The share of each channel, by FFmpeg's name, in the left and the right channel of the mix.
 _HALF = 0.5**0.5
 _SHARES = {
     **{name: (1.0, 0.0) for name in ("FL", "FLC")},
@@ -36,16 +36,16 @@ _SHARES = {
 
 
 class Waveform:
-    """A waveform that is decoded as far as it is asked for: memory does not grow with its length.
+    """A waveform that is decoded on demand, in memory that does not grow with its length.
 
-    Excerpts are asked for in order of time, and may overlap.
+    Excerpts must be asked for in order of time; they may overlap.
     """
 
     def __init__(self, chunks: Iterable[np.ndarray]):
         """`chunks` are (n,) or, with channels, (n, C) float32 in ±1, one after the other."""
         self._chunks = iter(chunks)
         self._held: list[np.ndarray] = []
-        self._start = self._end = 0  # of what is held
+        self._start = self._end = 0  # of the samples held
 
     def excerpt(self, start: int, stop: int) -> np.ndarray:
         """Samples `start` up to `stop`, fewer where the waveform ends earlier.
@@ -58,7 +58,7 @@ class Waveform:
             raise ValueError(f"sample {start} has gone by; what is held starts at {self._start}")
         while self._end < stop and (chunk := next(self._chunks, None)) is not None:
             self._end += len(chunk)
-            if self._end <= start:  # gone by, and so is all that is held
+            if self._end <= start:  # the chunk and all that is held come before the excerpt
                 self._held, self._start = [chunk[:0]], self._end
             else:
                 self._held.append(chunk)
@@ -74,7 +74,7 @@ class Waveform:
         return np.concatenate(self._held) if self._held else np.zeros(0, np.float32)
 
     def skip_to(self, stop: int) -> None:
-        """Decodes up to sample `stop`, which may lie beyond the end, for the sake of `on_chunk`."""
+        """Decodes and drops all up to sample `stop`, which may lie beyond the end, so that `on_chunk` is called."""
         while self._end < stop and (chunk := next(self._chunks, None)) is not None:
             self._end += len(chunk)
             self._held, self._start = [], self._end
@@ -136,7 +136,7 @@ def _timed(
 ) -> Iterator[tuple[np.ndarray, int, float]]:
     """Each piece of sound, its sample rate, and when it starts, in seconds from `origin` (or the first piece).
 
-    What has no stamp follows on the piece before.
+    A piece without a stamp continues the one before.
     """
     end = 0.0
     for frame in frames:
@@ -198,6 +198,6 @@ def _finite(sound: np.ndarray) -> np.ndarray:
 
 
 def _pieces(missing: int, longest: int) -> Iterator[int]:
-    """Lengths that add up to what is missing, none longer than `longest`; nothing if nothing is."""
+    """Divides `missing` into lengths of at most `longest`."""
     for start in range(0, missing, longest):
         yield min(longest, missing - start)

@@ -1,4 +1,4 @@
-"""Which files of a folder are films, the same for all commands. A file that is named itself may be called anything."""
+"""Which files of a folder are films, by their suffix, for all commands. A file given by name may have any suffix."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -18,18 +18,18 @@ SUFFIXES = frozenset(
         *(".trp", ".ts", ".tts", ".ty", ".vivo", ".vob", ".vro", ".webm", ".wmv", ".wtv", ".xvid", ".y4m"),
     )
 )
-# Low resolution copies that cameras leave: GoPro and Insta360, DJI. Their stems need not be those of the films.
+# Low-resolution copies by cameras (GoPro and Insta360; DJI). Their stems may differ from those of the films.
 _CAMERA_COPIES = frozenset({".lrv", ".lrf"})
 _PREVIEWS = frozenset({".gif"})
-# How the stem of a copy goes on after that of the film. The last is Sony's: C0001S03.MP4 of C0001.MP4.
+# Endings of a low-resolution copy's stem after the film's. The last is Sony's: C0001S03.MP4 for C0001.MP4.
 _COPY_ENDINGS = ("_proxy", "-proxy", ".proxy", "s03")
 
 
 def among(files: Iterable[Path]) -> list[Path]:
-    """Those of some files that are films, in the same order.
+    """The films among some files, by their suffix, in the same order.
 
-    Films are told by their suffix. A copy of low resolution is a film only where the film itself does not lie beside
-    it: a camera's copy where no other film is in its folder, others where none of their stem is.
+    A low-resolution copy counts only where the film itself is not beside it: a camera's copy where its folder has no
+    other film, other copies where no film has their stem.
     """
     files = list(files)
     whole = [path for path in files if path.suffix.lower() in SUFFIXES]
@@ -48,15 +48,15 @@ def among(files: Iterable[Path]) -> list[Path]:
 
 
 def in_folder(folder: Path) -> list[Path]:
-    """The films that lie in a folder, in order of name, hidden ones left out."""
+    """The films in a folder, in order of name, without hidden files."""
     return among(path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("."))
 
 
 def listed(movies: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """The films that are meant by films and folders of films, in order.
+    """Expands folders to the films in them.
 
     Raises:
-      UserError: a folder cannot be read or holds no film, or two films have one stem, which names what is made of them.
+      UserError: a folder cannot be read or holds no film, or two films have the same stem, which names their summary.
     """
     films: list[Path] = []
     for movie in map(Path, movies):
@@ -85,7 +85,7 @@ def listed(movies: Sequence[str | os.PathLike[str]]) -> list[Path]:
 
 
 def check_any(films: Sequence[Path]) -> None:
-    """Raises UserError, for the first film, where none of them can be opened: known before what takes seconds."""
+    """Raises UserError for the first film where none can be opened: a quick check before slow work."""
     first = None
     for film in films:
         try:

@@ -1,7 +1,7 @@
-"""How a film, or a sound file, reaches FFmpeg: as one local file that reads nothing else, within bounds.
+"""Opens films and sound files safely: as one local file, without following references, with bounded memory.
 
-FFmpeg takes `Alien: Covenant.mp4` for an address, follows playlists to other files and machines, and allocates
-whatever a header asks for. So files are opened by `open_film` only, and written to by `local_url` only.
+FFmpeg takes `Alien: Covenant.mp4` for a URL, follows playlists to other files and machines, and allocates whatever a
+header asks for. Therefore `open_film` is the only way to open a file, and `local_url` names every file that is written.
 """
 
 import contextlib
@@ -15,12 +15,12 @@ from av.stream import Disposition
 from avmsnet_jax import regular_file
 from avmsnet_jax.errors import UserError
 
-# The largest picture, above 8K. Cutting it takes 110 bytes a pixel, most of them x264's, which takes no longer side.
+# The largest picture, above 8K. Cutting takes 110 bytes a pixel, most of them in x264, whose sides end at 16384.
 MOST_PIXELS, MOST_SIDE = 8192 * 4608, 16384
 
-# Demuxers that read the file they are given and nothing beside it. Left out are playlists and scripts (hls, dash,
-# concat, imf, sdp, ...), patterns of file names (image2), single pictures (*_pipe), text drawn as a film (tty), formats
-# split over several files (mlv, vobsub), devices, and raw data that cannot be told from any other.
+# Demuxers that read the given file only. Left out: playlists and scripts (hls, dash, concat, imf, sdp, ...), patterns
+# of file names (image2), single pictures (*_pipe), text drawn as a film (tty), formats split over several files (mlv,
+# vobsub), devices, and raw data without a signature.
 _FILM_FORMATS = (
     *("mov", "matroska", "avi", "flv", "kux", "asf", "asf_o", "rm", "ivr", "ogg", "mxf", "gxf", "lxf", "nut", "nuv"),
     *("mpegts", "mpeg", "mpegvideo", "m4v", "h261", "h263", "h264", "hevc", "vvc", "evc", "av1", "obu", "ivf", "apv"),
@@ -51,14 +51,14 @@ _CONTAINER_OPTIONS = {
     "format_whitelist": ",".join(_FILM_FORMATS + _SOUND_FORMATS),
     "protocol_whitelist": "file",
 }
-_DECODER_OPTIONS = {"max_pixels": str(MOST_PIXELS)}  # what the header does not say, the stream may
+_DECODER_OPTIONS = {"max_pixels": str(MOST_PIXELS)}  # a frame in the stream may be larger than the header says
 
-# Titles in another encoding than UTF-8 are no reason to refuse a film. PyAV 19 dropped the option.
+# Films whose titles are not UTF-8 are read, too. PyAV 19 dropped the option.
 _OPEN: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 def local_url(path: str | os.PathLike[str]) -> str:
-    """The address under which FFmpeg opens the local file `path`, whatever its name looks like."""
+    """The URL by which FFmpeg opens the local file `path`, whatever its name looks like."""
     return f"file:{os.fspath(path)}"
 
 
@@ -67,8 +67,8 @@ def open_film(path: str | os.PathLike[str]) -> Iterator[av.container.InputContai
     """Opens a film, or a sound file, for reading.
 
     Raises:
-      UserError: it is missing or no file, no film or of a kind that reads other files, or has too large a picture; and
-        whatever FFmpeg finds wrong while it is read.
+      UserError: it is missing or no regular file, no film, in a format that refers to other files, or has too large a
+        picture; also for errors of FFmpeg within the block.
     """
     try:
         regular_file.check(path)
@@ -86,12 +86,12 @@ def open_film(path: str | os.PathLike[str]) -> Iterator[av.container.InputContai
 def _opened(path: str | os.PathLike[str]) -> av.container.InputContainer:
     try:
         return av.open(local_url(path), container_options=_CONTAINER_OPTIONS, options=_DECODER_OPTIONS, **_OPEN)
-    except av.ArgumentError:  # what FFmpeg says of a format that is not on the list
+    except av.ArgumentError:  # raised for a format that is not on the list
         raise UserError(f"{os.fspath(path)} is {_kind(path)}") from None
 
 
 def _kind(path: str | os.PathLike[str]) -> str:
-    """What a file is that FFmpeg knows and that is not read, and the remedy."""
+    """Says what a refused file is, and the remedy."""
     with open(path, "rb") as file:
         head = file.read(64)
     if head[8:12] == b"WEBP" and b"ANIM" in head:
@@ -100,7 +100,7 @@ def _kind(path: str | os.PathLike[str]) -> str:
 
 
 def _check_pictures(container: av.container.InputContainer, path: str | os.PathLike[str]) -> None:
-    """Bounds what is allocated; covers are never decoded."""
+    """Bounds the memory of decoders; covers are never decoded."""
     for stream in container.streams.video:
         context = stream.codec_context
         if context is None or stream.disposition & Disposition.attached_pic:

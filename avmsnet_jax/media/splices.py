@@ -1,7 +1,7 @@
-"""Recordings joined end to end: one mapping of the container's clock to the film's time, for picture and sound alike.
+"""Files of several recordings joined end to end: maps the container's clock to the film's time, for picture and sound.
 
-Each recording brings a clock of its own, so the stamps jump where it begins. There the film goes on where the picture
-before it ended, and the sound follows the picture. Both are therefore read from the packets of both.
+Each recording has a clock of its own, so time stamps jump where it begins. There the film continues where the picture
+before it ended, and the sound follows the picture. Even to read one of the two, the packets of both are therefore read.
 """
 
 import collections
@@ -12,29 +12,29 @@ from collections.abc import Iterable, Iterator
 import av
 import av.format
 
-# Stamps that step by more, ahead or back, belong to another clock. Formats for streaming are made to be joined, and
-# their clocks jump where that was done; in the others a gap is part of the film.
+# Larger steps of the stamps, ahead or back, begin another recording. Streaming formats are made to be joined, so there
+# even short jumps do; in other formats a gap is part of the film.
 LONGEST_GAP_S, MOST_DISORDER_S = 3600.0, 1.0
 _LONGEST_GAP_OF_STREAMS_S = 10.0
-_LONGEST_GAP_FRAMES = 10  # of films with few pictures a second
+_LONGEST_GAP_FRAMES = 10  # where that is longer: films with few pictures a second
 
-_WRAP_S = 2**33 / 90000  # MPEG's clock starts again at 0 after 26.5 hours
+_WRAP_S = 2**33 / 90000  # MPEG's clock wraps to 0 after 26.5 hours
 _WRAPS = ("mpegts", "mpeg")
 
-_SMOOTH_S = 0.1  # sound that starts no farther from the end of the packet before goes on with it
-_BESIDE_S = 2.0  # how far apart picture and sound of one moment lie in a file
-_HELD_S = 10.0  # sound that waits for the picture's next packet, at most
-_MOST_HELD = 5000  # packets of it, as those of some files have no duration
+_SMOOTH_S = 0.1  # a packet of sound that starts this near to the end of the one before continues it
+_BESIDE_S = 2.0  # how far apart in a file picture and sound of one moment are interleaved
+_HELD_S = 10.0  # longest sound that is held until the picture's next packet shows where it belongs
+_MOST_HELD = 5000  # packets held, as packets of some files have no duration
 
 
 @dataclasses.dataclass
 class _Recording:
-    """One of the recordings that a film consists of.
+    """One of the recordings in a film.
 
     Attributes:
-      shift_s: what is added to its stamps.
+      shift_s: added to its stamps to get the film's time, seconds.
       begins_s: when its picture begins in the film, seconds.
-      place: where in the file its picture begins, bytes; None where the container does not say.
+      place: offset in the file where its picture begins, bytes; None where the container does not say.
     """
 
     shift_s: float
@@ -48,10 +48,10 @@ class _Waiting:
 
     Attributes:
       packet: the packet.
-      stamp_s: when it is heard, on the container's clock; None where that does not say.
-      duration_s: how long it is heard.
-      place: where it lies in the file, bytes; None where the container does not say.
-      smooth: whether it goes on where the packet before it ended.
+      stamp_s: when it is heard, on the container's clock, seconds; None where it has no stamp.
+      duration_s: its duration, seconds.
+      place: its offset in the file, bytes; None where the container does not say.
+      smooth: whether it continues the packet before it.
       recording: number of the recording whose picture follows it in the file; None until that is known.
     """
 
@@ -64,9 +64,9 @@ class _Waiting:
 
 
 class FilmClock:
-    """The time of a film, which goes on where its container's clock jumps; until then they are the same.
+    """The film's time, which continues where the container's clock jumps; before the first jump they are the same.
 
-    It reads packets because only their order in the file tells where a recording begins.
+    It works on packets, because only their order in the file shows where a recording begins.
     """
 
     def __init__(
@@ -76,7 +76,14 @@ class FilmClock:
         sound: av.AudioStream | None,
         frame_s: float,
     ):
-        """One of `picture` and `sound` may be None; `frame_s` is how long a frame is shown, seconds, 0 if unknown."""
+        """Follows a film from its start.
+
+        Args:
+          container_format: the format of the file.
+          picture: the picture; None = there is only sound.
+          sound: the sound; None = there is only picture.
+          frame_s: how long a frame is shown, seconds; 0 = unknown.
+        """
         self._main = picture if picture is not None else sound
         streaming = av.format.Flags.ts_discont in av.format.Flags(container_format.flags)
         longest_gap_s = _LONGEST_GAP_OF_STREAMS_S if streaming else LONGEST_GAP_S
@@ -86,12 +93,14 @@ class FilmClock:
         self._frame_s = frame_s
         self._recordings = [_Recording(0.0, -math.inf, None)]
         self._stamp_s: float | None = None  # of the picture's latest packet, on the container's clock
-        self._latest_s = self._until_s = -math.inf  # when that is decoded, and until when the picture is known
-        self._later_s = 0.0  # than it is decoded that packet is shown
-        self._by_decoding = False  # whether these are times of decoding, not of showing
-        self._unbroken: tuple[float, float] | None = None  # the sound since its last jump, on the container's clock
+        self._latest_s = (
+            self._until_s
+        ) = -math.inf  # when that is decoded, and when the picture so far ends, film's time
+        self._later_s = 0.0  # from the decoding of that packet to its showing
+        self._by_decoding = False  # whether stamps so far are times of decoding (dts), not of showing (pts)
+        self._unbroken: tuple[float, float] | None = None  # start and end of the sound since its last jump, container's
         self._sound_recording, self._sound_shift_s, self._sound_end_s = 0, 0.0, -math.inf
-        self.longest_step_s = 0.0  # from one packet of the picture to the next, where the clock did not jump
+        self.longest_step_s = 0.0  # between two packets of the picture without a jump
 
     @property
     def jumped(self) -> bool:
@@ -99,9 +108,13 @@ class FilmClock:
         return len(self._recordings) > 1
 
     def packets(self, packets: Iterable[av.Packet], stream: av.VideoStream | av.AudioStream) -> Iterator[av.Packet]:
-        """Of the packets of both streams, in their order in the file, those of one, with stamps in the film's time.
+        """Yields the packets of one stream with stamps in the film's time.
 
-        Of a recording's sound what comes before its own picture, or after the next one's begins, is left out.
+        A recording's sound before its own picture, and after the next recording's picture begins, is left out.
+
+        Args:
+          packets: those of both streams, in their order in the file.
+          stream: the one that is wanted.
         """
         if stream is not self._main:
             yield from self._sound_packets(packets)
@@ -138,20 +151,20 @@ class FilmClock:
             yield flush
 
     def _picture_shift(self, packet: av.Packet) -> float:
-        """What is added to the stamps of the picture's next packet, seconds; a jump begins a recording."""
+        """What is added to the stamps of the picture's next packet, seconds. A jump begins a recording."""
         stamp = _stamp(packet)
         if stamp is None:
             return self._recordings[-1].shift_s
         shown = _seconds(packet.pts, packet)
-        later = 0.0 if shown is None else self._step(stamp, shown)  # than it is decoded
-        # FFmpeg may take when a recording's last frame is shown from the next one's first.
+        later = 0.0 if shown is None else self._step(stamp, shown)
+        # FFmpeg may give a recording's last frame the time of showing of the next recording's first.
         if not -self._most_disorder_s <= later <= self._longest_gap_s:
             later = self._later_s
         now = stamp + self._recordings[-1].shift_s
         if self._stamp_s is not None:
             now = self._nearest(now, self._latest_s)
             step = now - self._latest_s
-            # Before its first time of decoding, Matroska gives times of showing, which are out of order.
+            # Before its first dts, Matroska gives times of showing, which are out of order.
             disorder_s = MOST_DISORDER_S if self._by_decoding and packet.dts is not None else self._most_disorder_s
             if -disorder_s <= step <= self._longest_gap_s or (step > 0 and self._bridged(stamp)):
                 self.longest_step_s = max(self.longest_step_s, step)
@@ -165,14 +178,14 @@ class FilmClock:
         return now - stamp
 
     def _bridged(self, stamp: float) -> bool:
-        """Whether the sound ran on through a gap of the picture: one picture was shown for so long."""
+        """Whether the sound continued through a gap of the picture, which then is part of the film."""
         if self._unbroken is None or self._stamp_s is None:
             return False
         (begin, end), gap = self._unbroken, self._longest_gap_s
         return self._step(self._stamp_s, begin) <= gap and abs(self._step(end, stamp)) <= gap
 
     def _hear(self, stamp: float | None, duration: float) -> bool:
-        """Follows the sound on the container's clock; returns whether a packet goes on where the last one ended."""
+        """Follows the sound on the container's clock; returns whether a packet continues the one before."""
         if stamp is None:
             return self._unbroken is not None
         end = stamp + duration
@@ -185,14 +198,14 @@ class FilmClock:
         return abs(step) <= _SMOOTH_S
 
     def _is_placed(self, item: _Waiting) -> bool:
-        """Whether it is known to which recording a packet of sound belongs, and that this has not ended before it."""
+        """Whether it is known which recording a packet of sound belongs to, and that this reaches to the packet."""
         if not item.smooth and item.recording is None:
             return False
         recording, start = self._place(item)
         return recording < len(self._recordings) - 1 or start is None or start <= self._latest_s
 
     def _placed(self, item: _Waiting) -> Iterator[av.Packet]:
-        """The packet in the film's time, if its recording's picture is shown then."""
+        """The packet in the film's time; nothing where its recording has no picture then."""
         recording, start = self._place(item)
         if start is None or item.stamp_s is None:
             yield item.packet
@@ -205,7 +218,7 @@ class FilmClock:
             yield _moved(item.packet, self._sound_shift_s)
 
     def _place(self, item: _Waiting) -> tuple[int, float | None]:
-        """The number of the recording that a packet of sound is from, and when it starts in the film, seconds."""
+        """The number of the recording that a packet of sound belongs to, and when it starts in the film, seconds."""
         stamp = item.stamp_s
         if stamp is None:
             return self._sound_recording, None
@@ -216,14 +229,14 @@ class FilmClock:
         by_picture = self._nearest(stamp + self._recordings[recording].shift_s, self._latest_s)
         if self._stamp_s is None or abs(by_picture - self._latest_s) <= self._longest_gap_s:
             return recording, by_picture
-        # A clock that is not the picture's.
+        # The sound has another clock than the picture.
         if math.isinf(self._sound_end_s):
             return recording, self._latest_s
         runs_on = -MOST_DISORDER_S <= goes_on - self._sound_end_s <= self._longest_gap_s
         return recording, goes_on if runs_on else self._sound_end_s
 
     def _place_smooth(self, item: _Waiting, stamp: float, goes_on: float) -> tuple[int, float]:
-        """Sound goes on in its recording, unless that is over and the next one's clock happens to fit as well."""
+        """Places sound that continues: in its recording, unless the next one has begun and its clock fits better."""
         following = self._sound_recording + 1
         if following < len(self._recordings) and _lies_before(self._recordings[following].place, item.place):
             by_picture = self._nearest(stamp + self._recordings[following].shift_s, self._latest_s)
@@ -232,18 +245,18 @@ class FilmClock:
         return self._sound_recording, goes_on
 
     def _step(self, before: float, now: float) -> float:
-        """From one stamp to another, seconds, across the end of a clock that wraps."""
+        """The time from one stamp to another, seconds, also across a wrap of the clock."""
         return self._nearest(now - before, 0.0)
 
     def _nearest(self, time: float, expected: float) -> float:
-        """Of the times that a stamp of a wrapping clock may mean, the one nearest to what is expected."""
+        """Unwraps a time to the one nearest to what is expected."""
         if not self._wraps or math.isinf(expected):
             return time
         return time - _WRAP_S * round((time - expected) / _WRAP_S)
 
 
 def _moved(packet: av.Packet, shift_s: float, later_s: float | None = None) -> av.Packet:
-    """The packet with its stamps in the film's time; `later_s`: how long after it is decoded it is shown."""
+    """The packet with its stamps in the film's time; `later_s` is the time from its decoding to its showing."""
     unit = packet.time_base
     ticks = round(shift_s * unit.denominator / unit.numerator)
     decoded, shown = packet.dts, packet.pts
@@ -257,7 +270,7 @@ def _moved(packet: av.Packet, shift_s: float, later_s: float | None = None) -> a
 
 
 def _stamp(packet: av.Packet) -> float | None:
-    """When a packet is decoded, on the container's clock, seconds; when it is shown where that is all it says."""
+    """When a packet is decoded on the container's clock, seconds; where it has no dts, when it is shown."""
     return _seconds(packet.dts if packet.dts is not None else packet.pts, packet)
 
 

@@ -1,11 +1,11 @@
-"""Timecode: the count of frames that cameras and editors write as 01:00:00:00."""
+"""Timecode: how cameras and editors number frames, as 01:00:00:00."""
 
 import dataclasses
 import re
 from fractions import Fraction
 
 _TEXT = re.compile(r"(\d{1,2}):(\d{2}):(\d{2})([:;.,])(\d{2,3})")
-_SLOW = 25  # frames of a second in the timecode of films with less than a frame a second
+_SLOW = 25  # frames a second of the timecode of films with less than one frame a second
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,10 +13,10 @@ class Timecode:
     """How a film's frames are counted.
 
     Attributes:
-      start: the count at the film's first frame.
+      start: number of the film's first frame.
       base: frames in a second of timecode: the film's rate, rounded.
-      drop: whether numbers are left out so that the count keeps up with a clock at 29.97 or 59.94 frames a second: the
-        first two (four) of each minute but every tenth.
+      drop: whether it is drop-frame timecode, which keeps up with a clock at 29.97 (59.94) frames a second by skipping
+        the first two (four) numbers of each minute but every tenth.
     """
 
     start: int
@@ -24,7 +24,7 @@ class Timecode:
     drop: bool
 
     def text(self, frame: int, *, start: int | None = None) -> str:
-        """The timecode of a frame, counted from 0 at the film's first, or at `start`."""
+        """The timecode of frame number `frame` (from 0), where frame 0 has the number `start` (None = the film's)."""
         count = (self.start if start is None else start) + frame
         if self.drop:
             dropped = self.base // 15
@@ -36,7 +36,7 @@ class Timecode:
 
 
 def read(text: str, rate: Fraction) -> Timecode:
-    """The timecode of a film whose first frame has the timecode `text`; counted from 0 where that is none.
+    """Reads the timecode of a film's first frame; text that is no timecode counts as 00:00:00:00.
 
     Args:
       text: such as `01:00:00:00`, or `01:00:00;00` for drop frame; empty = unknown.

@@ -1,4 +1,4 @@
-"""Watches a film once, from its first frame to its last: its scores, and where it may be cut."""
+"""One pass over a film: the scores of its clips, and what is needed to find shots and places to cut."""
 
 import collections
 import contextlib
@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import io
 import itertools
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent import futures
 from fractions import Fraction
 from pathlib import Path
@@ -21,10 +21,9 @@ from avmsnet_jax.media.audio import SAMPLE_RATE, Waveform
 from avmsnet_jax.media.frame import Frame
 from avmsnet_jax.media.movie import Clock, Movie
 from avmsnet_jax.media.timecode import Timecode
-from avmsnet_jax.scoring.scorer import Measured, Scorer, finish
-from avmsnet_jax.summarize.result import Scores
+from avmsnet_jax.scoring.scorer import ClipScores, Measured, Scorer, finish
 
-HOP = 220  # samples at 22,050 Hz from one measure of loudness to the next: 10 ms
+HOP = 220  # samples at 22,050 Hz for which loudness is measured once: 10 ms
 THUMBNAIL = 192  # pixels, the longer side
 _ROUNDING_S = 0.002  # Matroska rounds stamps to a millisecond
 
@@ -32,19 +31,58 @@ T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
-class Watched:
-    """A film that was watched to its end.
+class Scores:
+    """The scores of a film's M clips, in order of time.
 
     Attributes:
-      scores: of its clips.
-      rate: frames a second of the grid that its frames are counted on.
+      film: the file.
+      duration_s: how long the picture lasts, seconds.
+      fps: frames a second, the average where they vary.
+      n_frames: frames, counted at a constant rate of `fps`.
+      width: of the film as it is shown (upright, with square pixels), pixels.
+      height: likewise.
+      has_sound: whether there is an audio track.
+      frames: (M,) int64, the frame at each clip's center, from 1.
+      times_s: (M,) float64, when that frame is shown, seconds from the first.
+      scores: (M,) float32, 0-1.
+      features: (M, C) float32, the scorer's features.
+      attention: one (M, h, w) float16 for each attention module; each map sums to 1.
+      localization: (M, h, w) float16, where sound and picture belong together; zeros where only the picture is used.
+      thumbnails: M JPEG files of these frames, upright, the longer side 192 pixels.
+      signals: by name the (M,) float32 in 0-1 that a score is made of; empty for a network.
+    """
+
+    film: Path
+    duration_s: float
+    fps: float
+    n_frames: int
+    width: int
+    height: int
+    has_sound: bool
+    frames: np.ndarray
+    times_s: np.ndarray
+    scores: np.ndarray
+    features: np.ndarray
+    attention: tuple[np.ndarray, ...]
+    localization: np.ndarray
+    thumbnails: list[bytes]
+    signals: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Watched:
+    """What is known of a film after one pass over it.
+
+    Attributes:
+      scores: the scores of its clips.
+      rate: frames a second; `scores.n_frames` and `change` count frames at this constant rate.
       times_s: (N,) float64, when each decoded frame is shown, seconds from the first.
       stamps_s: (N,) float64, the same on the container's own clock; NaN where it has no stamp.
-      change: (n_frames,) float32 in 0-1, by how much each frame of the grid differs from the one before.
+      change: (n_frames,) float32 in 0-1, how much each frame differs from the one before.
       loudness: (L,) float32, mean square of the sound in every 10 ms (`HOP` samples); empty without sound.
       pixel_aspect: width of a pixel in heights.
       interlaced: whether any frame is two fields.
-      timecode: how editors count the frames of the grid.
+      timecode: how editors count the frames.
     """
 
     scores: Scores
@@ -59,11 +97,11 @@ class Watched:
 
     @functools.cached_property
     def steady(self) -> bool:
-        """Whether the film shows its frames at equal distances, but for the rounding of its time stamps."""
+        """Whether the frames are evenly spaced in time, apart from the rounding of time stamps."""
         return _steady(self.times_s, self.rate)
 
     def time_of(self, index: int) -> float:
-        """When the decoded frame `index` (from 0) is shown; the film's end for the one after the last. Seconds."""
+        """When the decoded frame `index` (from 0) is shown, seconds; N gives the end of the film."""
         if self.steady:
             return float(index / self.rate)
         return float(self.times_s[index]) if index < len(self.times_s) else self.scores.duration_s
@@ -72,16 +110,16 @@ class Watched:
 def watch(
     film: Path, scorer: Scorer, *, spacing_s: float = 1.0, on_clips: Callable[[int], Any] = lambda count: None
 ) -> Watched:
-    """Scores a film while it is decoded: a thread cuts the next clips while the scorer measures these.
+    """Scores a film while it is decoded: a thread cuts the next clips while the scorer measures the current ones.
 
-    The clips are those that `prepare_data.py` makes of a film that is labelled by key shots or not at all. Memory grows
-    with the film's length only by what is kept of each clip.
+    The clips are the ones that `prepare_data.py` cuts from a film with key shots or without labels. Memory grows with
+    the film's length only by what is kept of each clip.
 
     Args:
       film: any film that FFmpeg reads.
       scorer: scores its clips.
       spacing_s: from one clip to the next, seconds, rounded to frames; at 25 frames a second the published spacing is
-        1. A film too short for any clip gets one of its middle, in which its first and last frames are held.
+        1. A film too short for any clip gets one at its middle, padded by repeating its first and last frames.
       on_clips: called with the number of clips in each batch that was measured.
 
     Raises:
@@ -101,25 +139,10 @@ def watch(
             taken += [(clip.frame, clip.time_s) for clip in batch]
             on_clips(len(batch))
     found = finish(scorer, measured, str(film))
-    times = np.array(observer.clock.times_s)
-    width, height = observer.shown_size
-    scores = Scores(
-        film=film,
-        duration_s=float(len(times) / info.fps if _steady(times, info.fps) else times[-1] + 1 / info.fps),
-        fps=float(info.fps),
-        n_frames=observer.n_frames,
-        width=width,
-        height=height,
-        has_sound=waveform is not None,
-        frames=np.array([frame for frame, _ in taken], np.int64),
-        times_s=np.array([time for _, time in taken]),
-        thumbnails=[observer.thumbnails[frame] for frame, _ in taken],
-        **{field.name: getattr(found, field.name) for field in dataclasses.fields(found)},
-    )
     return Watched(
-        scores=scores,
+        scores=_scores(film, info.fps, observer, waveform is not None, taken, found),
         rate=info.fps,
-        times_s=times,
+        times_s=np.array(observer.clock.times_s),
         stamps_s=np.array(observer.clock.stamps_s),
         change=np.array(observer.change, np.float32),
         loudness=np.array(observer.loudness, np.float32),
@@ -129,10 +152,35 @@ def watch(
     )
 
 
+def _scores(
+    film: Path,
+    fps: Fraction,
+    observer: "_Observer",
+    has_sound: bool,
+    taken: Sequence[tuple[int, float]],
+    found: ClipScores,
+) -> Scores:
+    times = np.array(observer.clock.times_s)
+    width, height = observer.shown_size
+    return Scores(
+        film=film,
+        duration_s=float(len(times) / fps if _steady(times, fps) else times[-1] + 1 / fps),
+        fps=float(fps),
+        n_frames=observer.n_frames,
+        width=width,
+        height=height,
+        has_sound=has_sound,
+        frames=np.array([frame for frame, _ in taken], np.int64),
+        times_s=np.array([time for _, time in taken]),
+        thumbnails=[observer.thumbnails[frame] for frame, _ in taken],
+        **{field.name: getattr(found, field.name) for field in dataclasses.fields(found)},
+    )
+
+
 def _cut(
     movie: Movie, fps: Fraction, waveform: Waveform | None, observer: "_Observer", scorer: Scorer, spacing: int
 ) -> Generator[clips.Clip]:
-    """The clips of a film, as it is decoded."""
+    """Cuts the clips of a film while it is decoded."""
     frames, size = scorer.frames, scorer.frame_size
     film_frames = observer.look(movie.frames(constant_rate=True, clock=observer.clock))
     with contextlib.closing(film_frames):
@@ -140,12 +188,12 @@ def _cut(
     if not observer.n_frames >= clips.first_centre(frames, spacing) + frames // 2:
         yield _only_clip(movie, fps, observer, frames, size)
     if waveform is not None:
-        # The sound may go on for hours after the picture. Cuts are placed by what is heard up to its end.
+        # Cuts are placed by the loudness up to the end of the picture; the sound may go on for hours after it.
         waveform.skip_to(round((observer.n_frames / fps + 1) * SAMPLE_RATE))
 
 
 def expected_clips(film: Path, spacing_s: float) -> int:
-    """How many clips a film has by its header, for a progress bar."""
+    """The number of clips in a film by its header, for a progress bar."""
     info = Movie(film).info()
     return max(info.frames // max(round(spacing_s * info.fps), 1), 1)
 
@@ -155,7 +203,7 @@ def _steady(times_s: np.ndarray, rate: Fraction) -> bool:
 
 
 class _Observer:
-    """What is kept of a film beside its clips, as frames and sound go by."""
+    """Collects what is kept of a film beside its clips while frames and sound go by."""
 
     def __init__(self, frames: int, spacing: int):
         self.clock = Clock()
@@ -167,11 +215,11 @@ class _Observer:
         self.thumbnails: dict[int, bytes] = {}
         self.loudness: list[float] = []
         self._rest = np.zeros(0, np.float32)
-        self._labelled = (clips.label_frame(centre, spacing) for centre in itertools.count(spacing, spacing))
-        self._next = next(self._labelled)
+        self._centers = (clips.label_frame(centre, spacing) for centre in itertools.count(spacing, spacing))
+        self._next = next(self._centers)
 
     def look(self, film: Iterable[Frame]) -> Generator[Frame]:
-        """Passes the frames on."""
+        """Passes the frames on unchanged."""
         before = None
         for frame in film:
             now = frame.brightness()
@@ -182,11 +230,11 @@ class _Observer:
             before, self.n_frames = now, frame.number
             if frame.number == self._next:
                 self.keep(frame, self._next)
-                self._next = next(self._labelled)
+                self._next = next(self._centers)
             yield frame
 
     def keep(self, frame: Frame, number: int) -> None:
-        """Keeps a small picture of a frame."""
+        """Keeps a thumbnail of a frame."""
         width, height = frame.shown_size
         scale = min(THUMBNAIL / max(width, height), 1)
         picture = frame.scaled(max(round(width * scale), 1), max(round(height * scale), 1))
@@ -195,7 +243,7 @@ class _Observer:
         self.thumbnails[number] = file.getvalue()
 
     def listen(self, chunk: np.ndarray) -> None:
-        """Measures the next (n,) samples."""
+        """Measures the loudness of the next (n,) samples."""
         sound = np.concatenate([self._rest, chunk])
         whole = len(sound) // HOP * HOP
         self.loudness += np.square(sound[:whole]).reshape(-1, HOP).mean(axis=1).tolist()
@@ -203,7 +251,7 @@ class _Observer:
 
 
 def _only_clip(movie: Movie, fps: Fraction, observer: _Observer, frames: int, frame_size: int) -> clips.Clip:
-    """The clip of the middle of a film that is too short for any."""
+    """The clip at the middle of a film that is too short for any; see `watch`."""
     centre = (observer.n_frames + 1) // 2
     pictures = []
     for frame in movie.frames(constant_rate=True):
@@ -230,7 +278,7 @@ def _batched(items: Generator[T], size: int) -> Generator[list[T]]:
 
 
 def _ahead(items: Generator[T], depth: int = 2) -> Generator[T]:
-    """Makes the next items in a thread while one is used."""
+    """Computes the next `depth` items in a thread while one is used."""
     thread = futures.ThreadPoolExecutor(1, thread_name_prefix="clips")
     coming = collections.deque(thread.submit(next, items, None) for _ in range(depth))
     try:

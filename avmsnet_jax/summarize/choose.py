@@ -1,4 +1,4 @@
-"""Which shots of a film are its summary, and where exactly they begin and end."""
+"""Finds the shots of a film, chooses those of its summary, and moves cuts to where they disturb least."""
 
 import dataclasses
 import itertools
@@ -18,17 +18,17 @@ from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.scoring.film import HOP, Watched
 from avmsnet_jax.summarize.result import Shot
 
-_STEP = 0.25  # a shot is divided where the mean score changes by as much
+_STEP = 0.25  # a shot is divided where the mean score changes by this much
 
-# What it takes for a cut to move, in decibels of loudness at the cut.
-_OWN_CUT_DB = 12  # a cut of the film's own may be louder by this than another place
-_SLIVER_DB = 20  # a place that leaves a blink of the next picture, or of the last one, must be quieter by this
-_SLIVER_S = 0.4
-_FAR_DB = 3  # a place at the very edge of the window must be quieter by this
-_SILENCE_DB = -60  # of full scale: what is less loud is not heard
-_AROUND_S = 0.05  # loudness at a cut is that from so much before it to so much after
+# The cost of a place to cut is its loudness in decibels, plus or minus the following.
+_OWN_CUT_DB = 12  # bonus of the film's own cuts
+_SLIVER_DB = 20  # penalty of places that leave a sliver of a neighboring take in a shot
+_SLIVER_S = 0.4  # what counts as a sliver
+_FAR_DB = 3  # penalty at the edge of the window, in proportion within it
+_SILENCE_DB = -60  # of full scale: lower levels count as silence
+_AROUND_S = 0.05  # loudness is averaged over this much before and after the cut
 
-# A cut of the film's own: a change of the picture this large, and by as much larger than those around it.
+# The film's own cuts: the picture changes by at least the first, and by the second times the median around it.
 _OWN_CUT, _STANDS_OUT = 0.05, 4
 
 _SCENE_WIDTH = 256  # pixels, of the pictures that PySceneDetect gets: it scales larger ones down to it itself
@@ -36,12 +36,12 @@ _SCENE_WIDTH = 256  # pixels, of the pictures that PySceneDetect gets: it scales
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """How much of a film its summary may hold: one of the three.
+    """The longest summary allowed: one of the three is set.
 
     Attributes:
-      share: of the film, 0-1.
-      seconds: as such.
-      shots: how many.
+      share: of the film's length, 0-1.
+      seconds: length.
+      shots: number of shots.
     """
 
     share: float | None = None
@@ -49,7 +49,7 @@ class Budget:
     shots: int | None = None
 
     def limit_s(self, duration_s: float) -> float:
-        """The longest summary of a film, seconds; infinite where only shots are counted."""
+        """The longest summary of a film, seconds; infinite where the number of shots is limited."""
         if self.share is not None:
             return self.share * duration_s
         return math.inf if self.seconds is None else min(self.seconds, duration_s)
@@ -78,7 +78,7 @@ def parse_budget(text: str) -> Budget:
 
 
 def _duration(text: str) -> float:
-    """Seconds; 0 for what is no duration, or only a number, which is no budget in seconds without its unit."""
+    """Seconds; 0 for text that is no duration, and for a bare number, which would need a unit."""
     try:
         return durations.parse(text) if re.search(r"[0-9]\s*[a-z:]", text) else 0.0
     except ValueError:
@@ -87,13 +87,13 @@ def _duration(text: str) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """A film in shots, some of them chosen.
+    """A film's shots, some of them chosen.
 
     Attributes:
-      shots: all of them, in order.
-      ranges: for each the decoded frames it holds, counted from 0, `[first, last)`.
-      budget_s: how long the summary was allowed to be; of a number of shots, how long they are.
-      length_s: how long it is.
+      shots: all shots, in order.
+      ranges: `[first, last)` of the decoded frames of each, counted from 0.
+      budget_s: longest summary that was allowed, seconds; where shots are counted, the length of the summary.
+      length_s: length of the summary, seconds.
     """
 
     shots: tuple[Shot, ...]
@@ -103,15 +103,15 @@ class Choice:
 
 
 def choose(watched: Watched, config: SummarizeConfig) -> Choice:
-    """Finds the shots of a film and chooses those of the greatest total score within the budget, exactly.
+    """Finds the shots of a film and chooses those with the greatest total score within the budget.
 
-    A shot's value is the sum of its frames' scores, so that a long shot counts for as much as the short ones that it
-    could be divided into. (The protocol of the benchmarks, `evaluation.select_shots`, takes the mean, which prefers
-    short shots whatever their scores are.)
+    The choice is exact, a 0/1 knapsack. A shot's value is the sum of its frames' scores, so that a long shot is worth
+    as much as the short ones that it could be divided into. (The benchmarks' protocol, `evaluation.select_shots`, takes
+    the mean, which prefers short shots whatever their scores are.)
 
     Raises:
-      UserError: the budget makes no sense, the opening that is to be kept does not fit, or PySceneDetect is asked for
-        and not installed.
+      UserError: the budget cannot be read, the opening to keep does not fit, or PySceneDetect is asked for and not
+        installed.
     """
     budget = parse_budget(config.budget)
     scores, fps = watched.scores, float(watched.rate)
@@ -134,7 +134,7 @@ def choose(watched: Watched, config: SummarizeConfig) -> Choice:
 
 
 def _clip_starts(frames: np.ndarray) -> np.ndarray:
-    """(M,) int64: from which frame (from 0) on each clip speaks for the film, halfway from the one before."""
+    """(M,) int64: the first frame (from 0) that takes the score of each clip, halfway from the clip before."""
     picks = frames - 1
     return np.concatenate([[0], (picks[:-1] + picks[1:] + 1) // 2])
 
@@ -166,7 +166,7 @@ def _scenes(film: Path, fps: float) -> list[int]:
 
 
 def _far_apart(edges: Sequence[int], shortest: float, opening: int) -> list[int]:
-    """Of the edges those that leave no shot shorter than `shortest`; the opening is a shot of its own."""
+    """Drops edges that would make a shot shorter than `shortest`; the opening is a shot of its own."""
     first, last = edges[0], edges[-1]
     fixed = [first, opening] if 0 < opening < last else [first]
     kept = fixed[:]
@@ -179,7 +179,7 @@ def _far_apart(edges: Sequence[int], shortest: float, opening: int) -> list[int]
 def _divided(
     edges: Sequence[int], by_frame: np.ndarray, starts: np.ndarray, shortest: float, longest: float, opening: int
 ) -> list[int]:
-    """More edges, where the score changes most, until no shot is too long and no large change is left within one."""
+    """Adds edges where the score changes most, until no shot is too long or has a large change of score within."""
     total = np.concatenate([[0.0], np.cumsum(by_frame)])
     found, waiting = set(edges), list(itertools.pairwise(edges))
     while waiting:
@@ -187,14 +187,14 @@ def _divided(
         if last - first < 2 * shortest or last <= opening:
             continue
         inner = starts[(starts >= first + shortest) & (starts <= last - shortest)]
-        if not len(inner):  # clips are farther apart than shots may be long
+        if not len(inner):  # no clip starts within the shot: divide it evenly
             parts = math.ceil((last - first) / max(longest, 1))
             found |= {round(first + (last - first) * part / parts) for part in range(1, parts)}
             continue
         before, after = inner - first, last - inner
         left, right = (total[inner] - total[first]) / before, (total[last] - total[inner]) / after
-        gain = (left - right) ** 2 * before * after / (last - first)  # what it takes off the scatter
-        middle = np.abs(before - after) / (last - first)  # of equal ones the one in the middle
+        gain = (left - right) ** 2 * before * after / (last - first)  # reduction of the within-shot sum of squares
+        middle = np.abs(before - after) / (last - first)  # of equal gains, the edge nearest to the middle
         best = int(np.argmax(gain - 1e-6 * middle))
         if last - first > longest or abs(left[best] - right[best]) >= _STEP:
             edge = int(inner[best])
@@ -204,9 +204,9 @@ def _divided(
 
 
 def _moved(edges: Sequence[int], watched: Watched, shortest: float, window_s: float) -> list[int]:
-    """Each edge at the best place nearby: on a cut of the film's own, or where it is quiet.
+    """Moves each edge to the cheapest place nearby: one of the film's own cuts, or a quiet moment.
 
-    The cost of a place is its loudness in decibels; see the constants for what else counts.
+    The cost of a place is its loudness in decibels, changed by the constants above.
     """
     fps, n_frames = float(watched.rate), len(watched.change)
     window = round(window_s * fps)
@@ -227,7 +227,7 @@ def _moved(edges: Sequence[int], watched: Watched, shortest: float, window_s: fl
 
 
 def _own_cuts(change: np.ndarray, fps: float) -> np.ndarray:
-    """The frames (from 0) that begin another take."""
+    """The frames (from 0) at which the film itself cuts."""
     around = 2 * max(round(0.3 * fps), 2) + 1
     usual = ndimage.median_filter(change, around, mode="nearest")
     peak = change >= ndimage.maximum_filter(change, 5, mode="nearest")
@@ -235,7 +235,7 @@ def _own_cuts(change: np.ndarray, fps: float) -> np.ndarray:
 
 
 def _loudness_db(loudness: np.ndarray, times_s: np.ndarray) -> np.ndarray:
-    """Loudness around each time, decibels of full scale, never less than `_SILENCE_DB`."""
+    """Loudness around each time, decibels of full scale, at least `_SILENCE_DB`."""
     if not len(loudness):
         return np.full(len(times_s), float(_SILENCE_DB))
     total = np.concatenate([[0.0], np.cumsum(loudness, dtype=np.float64)])
@@ -248,7 +248,7 @@ def _loudness_db(loudness: np.ndarray, times_s: np.ndarray) -> np.ndarray:
 
 
 def _decoded(edges: Sequence[int], watched: Watched) -> list[int]:
-    """The edges as decoded frames; where a film has gaps, several may be one."""
+    """The edges as numbers of decoded frames; in a gap of the film, several edges may become one."""
     half = 0.5 / float(watched.rate)
     inner = np.searchsorted(watched.times_s, np.array(edges[1:-1]) / float(watched.rate) - half)
     last = len(watched.times_s)
@@ -256,7 +256,7 @@ def _decoded(edges: Sequence[int], watched: Watched) -> list[int]:
 
 
 def _values(bounds: Sequence[int], by_frame: np.ndarray, watched: Watched) -> np.ndarray:
-    """Mean score of each shot."""
+    """The mean score of each shot."""
     total = np.concatenate([[0.0], np.cumsum(by_frame)])
     times = np.array([watched.time_of(bound) for bound in bounds])
     slots = np.clip(np.rint(times * float(watched.rate)).astype(int), 0, len(by_frame))
@@ -279,12 +279,12 @@ def _chosen(
             f"the opening of {opening_s:g} s alone is longer than the summary of {watched.scores.film.name} may be, "
             f"{limit_s:.1f} s; lower summarize.keep_opening_s or raise the budget"
         )
-    held = (values[others] + 1e-6) * weights[others]  # a film of zeros has a summary, too
+    held = (values[others] + 1e-6) * weights[others]  # a film whose scores are all 0 has a summary, too
     return [*forced, *(others[item] for item in evaluation.knapsack(held, weights[others], room))]
 
 
 def _weights(bounds: Sequence[int], watched: Watched, limit_s: float) -> tuple[np.ndarray, int]:
-    """How long each shot is and how long all may be, in frames; hundredths of a second where frames are not even."""
+    """The length of each shot and of the summary, in frames; in hundredths of a second at a varying frame rate."""
     if watched.steady:
         return np.diff(bounds), math.floor(limit_s * watched.rate + 1e-6)
     lengths = np.diff([watched.time_of(bound) for bound in bounds])
@@ -294,7 +294,7 @@ def _weights(bounds: Sequence[int], watched: Watched, limit_s: float) -> tuple[n
 def _trimmed(
     bounds: Sequence[int], values: np.ndarray, by_frame: np.ndarray, watched: Watched, limit_s: float
 ) -> tuple[list[int], np.ndarray, list[int]]:
-    """Where every shot is too long: the best moment of the best one, at least a frame."""
+    """The best moment of the best shot, at least a frame: used where every shot is longer than the budget."""
     best = int(np.argmax(values))
     first, last = bounds[best], bounds[best + 1]
     start_s, end_s = watched.time_of(first), watched.time_of(last)

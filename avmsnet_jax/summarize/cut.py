@@ -1,4 +1,4 @@
-"""Cuts chosen shots out of a film into an mp4 that any browser plays, frame by frame and sample by sample."""
+"""Cuts the chosen shots out of a film, exact to the frame and to the sample."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -22,15 +22,15 @@ _TICK = Fraction(1, 90000)  # s, of films whose frames are not evenly spaced
 
 @dataclasses.dataclass(frozen=True)
 class Take:
-    """What is shown of a film without a cut.
+    """A stretch of the film that the summary shows without a cut.
 
     Attributes:
-      first: its first decoded frame, from 0.
-      stop: the one after its last.
-      start_s: when the first is shown, seconds of the film.
-      end_s: when the last has been.
-      at: where it begins in the summary, seconds.
-      until: where it ends there.
+      first: number of its first decoded frame, from 0.
+      stop: number of the frame after its last.
+      start_s: when it begins in the film, seconds.
+      end_s: when it ends in the film, seconds.
+      at: when it begins in the summary, seconds.
+      until: when it ends in the summary, seconds.
     """
 
     first: int
@@ -42,7 +42,7 @@ class Take:
 
 
 def takes(watched: Watched, ranges: Sequence[tuple[int, int]]) -> list[Take]:
-    """Joins chosen shots, ascending `[first, last)` of decoded frames, that follow on one another."""
+    """Places the chosen shots, ascending `[first, last)` of decoded frames, one after the other; adjacent ones join."""
     joined: list[tuple[int, int]] = []
     for first, stop in ranges:
         if joined and joined[-1][1] == first:
@@ -95,7 +95,7 @@ def cut(
             if index >= take.stop:
                 take = next(coming)
             pts, end = (_ticks(watched, take, each, tick) for each in (index, index + 1))
-            if end > pts:  # of two frames with one time, the later is seen
+            if end > pts:  # of two frames with the same time, the later one is shown
                 picture.add(frame, pts, end - pts, begins=index == take.first, ends=index == take.stop - 1)
                 if sound is not None:
                     sound.play(end * tick)

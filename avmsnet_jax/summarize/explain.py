@@ -1,4 +1,4 @@
-"""What the network looked at and where it heard the sound, drawn over the summary."""
+"""Maps of attention and of the sound's place, and the summary with both drawn over it."""
 
 import functools
 import itertools
@@ -12,32 +12,33 @@ from PIL import Image, ImageDraw, ImageFont
 from avmsnet_jax.clock import clock
 from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.media.writer import Mp4Writer
-from avmsnet_jax.summarize.result import Scores, Summary
+from avmsnet_jax.scoring.film import Scores
+from avmsnet_jax.summarize.result import Summary
 
-_FINEST = 28  # cells across the attention: the stem's 56 x 56 show no more, in four times the bytes
-_LONGEST_SIDE = 1280  # pixels: larger pictures take minutes and show no more of maps this coarse
-_MAPS_SIDE = 480  # pixels: what is drawn over pictures is drawn at this size
-_DIMMED = 0.4  # brightness of what the network pays no more than average attention
-_SOUND = (0.15, 0.85, 1.0)  # RGB: what is heard glows in it
+_FINEST = 28  # cells across the attention map: the stem's 56 x 56 show no more, in four times the bytes
+_LONGEST_SIDE = 1280  # pixels of the overlay: larger ones take minutes and show no more of maps this coarse
+_MAPS_SIDE = 480  # pixels: maps are interpolated to this size and then scaled to the picture
+_DIMMED = 0.4  # brightness where attention is at or below an even spread
+_SOUND = (0.15, 0.85, 1.0)  # RGB of the glow where the sound is placed
 _DARK, _GREY, _LIGHT, _CHOSEN = (16, 17, 20), (92, 96, 104), (236, 233, 226), (242, 177, 52)
 
 
 def attention_levels(scores: Scores) -> tuple[np.ndarray, float]:
-    """Where the network looked, all attention modules taken together.
-
-    Each module's map, in multiples of an even spread, is brought to one grid, and their mean is taken.
+    """Where the scorer looked: the mean over its attention maps, relative to an even spread.
 
     Args:
       scores: of M clips.
 
     Returns:
-      (M, h, w) float32, h and w at most 28: 0 = no more than an even spread, 1 = as much as anywhere in the film;
-      and how many times an even spread that is. It is the 99.5th percentile, and no less than 1.2, so that attention
-      to nothing looks like it.
+      (M, h, w) float32, h and w at most 28: 0 = an even spread or less, 1 = the film's maximum; and that maximum in
+      multiples of an even spread. It is the 99.5th percentile, but at least 1.2, so that attention that is almost even
+      looks even.
     """
     rows, columns = (min(max(maps.shape[axis] for maps in scores.attention), _FINEST) for axis in (1, 2))
     parts = []
-    for start in range(0, len(scores.times_s), 256):  # the maps of a long film as float32 would take 100 MB and more
+    for start in range(
+        0, len(scores.times_s), 256
+    ):  # in parts, as the maps of a long film take 100 MB and more in float32
         part = np.zeros((1, 1, 1), np.float32)
         for maps in scores.attention:
             _, height, width = maps.shape
@@ -50,14 +51,14 @@ def attention_levels(scores: Scores) -> tuple[np.ndarray, float]:
 
 
 def sound_levels(scores: Scores) -> np.ndarray:
-    """Where the network placed the sound.
+    """Where the scorer placed the sound.
 
     Args:
       scores: of M clips.
 
     Returns:
-      (M, h, w) float32: 0 = the film's median or less, 1 = its 99.5th percentile or more; zeros where the network
-      only looks.
+      (M, h, w) float32: 0 = the film's median or less, 1 = its 99.5th percentile or more; zeros where sound is not
+      used.
     """
     norms = scores.localization.astype(np.float32)
     low, high = np.percentile(norms, (50, 99.5))
@@ -65,7 +66,7 @@ def sound_levels(scores: Scores) -> np.ndarray:
 
 
 def resized(maps: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Brings maps to another size with cubic B-splines, which neither ring nor leave edges.
+    """Resizes maps with cubic B-splines, which neither ring nor show edges between cells.
 
     Args:
       maps: (..., h, w) float32.
@@ -79,7 +80,7 @@ def resized(maps: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _spline(size: int, cells: int) -> np.ndarray:
-    """(size, cells) float32: what each of `cells` contributes to each of `size` samples; rows sum to 1."""
+    """(size, cells) float32: the weight of each cell in each sample; rows sum to 1."""
     places = (np.arange(size) + 0.5) * cells / size - 0.5
     away = np.abs(places[:, None] - np.arange(cells)) / max(cells / size, 1)
     near, far = 2 / 3 - away**2 + away**3 / 2, np.clip(2 - away, 0, None) ** 3 / 6
@@ -88,15 +89,15 @@ def _spline(size: int, cells: int) -> np.ndarray:
 
 
 def write_overlay(summary: Summary, path: Path, on_frame: Callable[[], Any] = lambda: None) -> None:
-    """Writes the summary once more as the network saw and heard it.
+    """Writes the summary with attention and the sound's place drawn over it.
 
-    The picture is dark where the network pays no attention, and as it is where it pays the most; where it places the
-    sound, a blue-green light lies over it. Below it the film's time, its score, and the curve of the whole film with
-    what was chosen of it. The sound is the summary's own. Memory does not grow with the length.
+    The picture is dimmed where there is little attention and unchanged where there is most; a blue-green light marks
+    the place of the sound. Below are the film's time, the score, and the curve of the whole film with the chosen shots.
+    The sound is the summary's own. Memory does not grow with the length.
 
     Args:
-      summary: at least one shot of which is chosen.
-      path: the mp4 to write; `summary.mp4`, from which pictures and sound come, lies beside it.
+      summary: with at least one chosen shot.
+      path: the mp4 to write. Pictures and sound are read from `summary.mp4` beside it.
       on_frame: called after each frame.
 
     Raises:
@@ -115,7 +116,7 @@ def write_overlay(summary: Summary, path: Path, on_frame: Callable[[], Any] = la
 
 
 def _pictures(summary: Summary, source: Path) -> Iterator[np.ndarray]:
-    """The overlaid frames of the summary, (H, W, 3) uint8, both sides even."""
+    """The frames of the overlay, (H, W, 3) uint8, both sides even."""
     scores = summary.scores
     (looked, _), heard = attention_levels(scores), sound_levels(scores)
     scale = min(_LONGEST_SIDE / max(scores.width, scores.height), 1)
@@ -143,7 +144,7 @@ def _pictures(summary: Summary, source: Path) -> Iterator[np.ndarray]:
 
 
 def _neighbours(times_s: np.ndarray, time_s: float) -> tuple[int, int, float]:
-    """The clips before and after a moment, and how far it is from the one to the other, 0-1."""
+    """The clips before and after a moment, and its position between them, 0-1."""
     after = int(np.searchsorted(times_s, time_s))
     if after in (0, len(times_s)):
         only = min(after, len(times_s) - 1)
@@ -153,28 +154,28 @@ def _neighbours(times_s: np.ndarray, time_s: float) -> tuple[int, int, float]:
 
 
 def _lit(picture: np.ndarray, look: np.ndarray, hear: np.ndarray) -> np.ndarray:
-    """A picture, (H, W, 3) uint8, lit by two maps of 0-1, (h, w)."""
+    """Dims a picture, (H, W, 3) uint8, by attention and adds the light of the sound; maps are (h, w) in 0-1."""
     height, width, _ = picture.shape
     gain = _spread(_DIMMED + (1 - _DIMMED) * np.sqrt(look), height, width)
     light = _spread(0.25 * hear + 0.65 * _rings(hear), height, width)
     dark = 255 - (picture.transpose(2, 0, 1) * gain >> 8)
-    # As by a lamp ("screen"): what is light stays light, and nothing is washed out.
-    for plane, colour in zip(dark, _SOUND, strict=True):
-        plane[:] = plane * (256 - (light * round(256 * colour) >> 8)) >> 8
+    # Blended by "screen": bright places stay bright, and no color is washed out.
+    for plane, color in zip(dark, _SOUND, strict=True):
+        plane[:] = plane * (256 - (light * round(256 * color) >> 8)) >> 8
     return (255 - dark).astype(np.uint8).transpose(1, 2, 0)
 
 
 def _spread(levels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(height, width) uint16, 0-255, of a smaller map of 0-1."""
+    """Scales a map of 0-1 to (height, width) uint16 in 0-255."""
     image = Image.fromarray((255 * levels).astype(np.uint8))
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)).astype(np.uint16)
 
 
 def _rings(levels: np.ndarray) -> np.ndarray:
-    """(h, w) float32, 0-1: lines of equal level around what is heard, as waves spread in water."""
+    """(h, w) float32, 0-1: contour lines around the place of the sound."""
     down, across = np.gradient(levels)
     slope = np.sqrt(down**2 + across**2) + 1e-6
-    ring = 0.35 + 0.25 * np.clip(np.round((levels - 0.35) / 0.25), 0, 2)  # the nearest of three
+    ring = 0.35 + 0.25 * np.clip(np.round((levels - 0.35) / 0.25), 0, 2)  # the nearest of three levels
     return np.clip(1 - np.abs(levels - ring) / slope, 0, 1) * ring
 
 
@@ -182,8 +183,8 @@ class _Band:
     """The strip below the picture: time, the film's curve with what was chosen, score."""
 
     def __init__(self, summary: Summary, width: int, height: int):
-        self._size = min(max(min(width, height) // 22, 10), 28)  # of the text, pixels
-        self._height = 2 * self._size if width >= 14 * self._size else 0  # a smaller picture has no room for it
+        self._size = min(max(min(width, height) // 22, 10), 28)  # of the text, in pixels
+        self._height = 2 * self._size if width >= 14 * self._size else 0  # none where the picture is too narrow
         self._duration_s = summary.scores.duration_s
         self._decimals = summary.decimals
         self._left = (4 if self._duration_s < 3600 else 5) * self._size
@@ -193,7 +194,7 @@ class _Band:
         self._shown: tuple[tuple[str, str], Image.Image] | None = None
 
     def at(self, time_s: float, score: float) -> np.ndarray:
-        """(height, width, 3) uint8 for a moment of the film; no rows where there is no room."""
+        """(height, width, 3) uint8 for a moment of the film; height 0 where the picture is too narrow."""
         if not self._height:
             return np.asarray(self._base)
         text = clock(time_s), f"{score:.{self._decimals}f}"
@@ -210,7 +211,7 @@ class _Band:
         return strip
 
     def _curve(self, summary: Summary, width: int) -> Image.Image:
-        """The film's scores as a hilly line, light where it is in the summary; drawn large for smooth edges."""
+        """The curve of the film's scores, light over the chosen shots; drawn four times as large for smooth edges."""
         finer, scores = 4, summary.scores
         left, right, bottom = self._left * finer, self._right * finer, (self._height - 4) * finer
         top = self._size // 3 * finer

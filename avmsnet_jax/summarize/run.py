@@ -1,4 +1,4 @@
-"""Films to summaries, one after the other or on Apache Beam; what goes wrong with one of them costs no other."""
+"""Summarizes films, one after the other or on Apache Beam; a film that fails costs no other."""
 
 import csv
 import dataclasses
@@ -39,14 +39,14 @@ _FILES = {SUMMARY, SCORES, FACTS, OVERLAY, timeline.EDL, timeline.OTIO, "report.
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of a film.
+    """The result for one film.
 
     Attributes:
       film: the film.
-      folder: where its summary is, or would be.
-      error: why there is none; empty = there is.
-      account: how long it is, in words.
-      skipped: whether there was a summary already, which stays.
+      folder: the folder of its summary.
+      error: why there is no summary; empty = there is one.
+      account: the summary's length, for people.
+      skipped: whether an earlier summary was kept.
     """
 
     film: Path
@@ -66,22 +66,22 @@ def summarize(
     beam_options: Sequence[str] | None = None,
     on_film: Callable[[int, int, Outcome], Any] = lambda number, count, outcome: None,
 ) -> list[Outcome]:
-    """Summarizes films, each into `output/<film stem>/`, which appears when it is whole.
+    """Summarizes films, each into `output/<film stem>/`, which appears when it is complete.
 
     Args:
       movies: films, and folders of films.
       directory: a checkpoint, as `avmsnet_jax.load` takes it.
       output: the folder for all summaries.
-      config: the sections `summarize` and `mesh` are used; the network is the checkpoint's own.
+      config: its sections `summarize` and `mesh` are used; the network is the checkpoint's.
       overwrite: replace earlier summaries.
-      beam_options: options of an Apache Beam pipeline that does the work instead; see `data.beam`.
-      on_film: called with the number of the film, from 1, how many there are, and what became of it.
+      beam_options: options of an Apache Beam pipeline to run on; None = this process. See `data.beam`.
+      on_film: called with the number of the film, from 1, the number of films, and the result.
 
     Returns:
-      what became of each film.
+      the result for each film.
 
     Raises:
-      UserError: what concerns no single film: the checkpoint, the configuration, two films of one name, no films.
+      UserError: for what concerns all films: the checkpoint, the configuration, two films of one name, no films.
     """
     choose.parse_budget(config.summarize.budget)
     listed = films.listed(movies)
@@ -103,18 +103,18 @@ def summarize(
 def summarize_film(
     film: Path, scorer: Scorer, config: Config, folder: Path, facts: dict[str, str], shown_in: Path
 ) -> Summary:
-    """Writes one film's summary, with all that goes with it, to a folder that does not exist yet.
+    """Writes one film's summary and the files that go with it to a new folder.
 
     Args:
       film: the film.
       scorer: scores its clips.
       config: of which `summarize` is used.
-      folder: to create; the caller sees to it that nobody takes it for finished before it is.
-      facts: of the run, for the report.
-      shown_in: what `folder` will be called when it is finished.
+      folder: to create; the caller moves it to its place when it is complete.
+      facts: about the run, for the report.
+      shown_in: the place it will be moved to.
 
     Raises:
-      UserError: the film cannot be read, or has no place for what is asked.
+      UserError: the film cannot be read, or the options do not fit it.
     """
     options = config.summarize
     with _bar(f"watching {printable(film.name)}", expected_clips(film, options.spacing_s), "clip") as bar:
@@ -137,21 +137,21 @@ def summarize_film(
 
 
 class _Weights(NamedTuple):
-    """A checkpoint, and what is different of another that is written to the same place."""
+    """A checkpoint and the state of its files, which tells a later checkpoint in the same place apart."""
 
     directory: str
     state: tuple[Any, ...]
 
     @classmethod
     def of(cls, directory: str) -> "_Weights":
-        """The checkpoint that a directory stands for now: a training run that goes on will have others."""
+        """The checkpoint in a directory as of now: a running training may write others there."""
         found = checkpoint.find(directory)
         states = [path.lstat() for path in sorted(found.rglob("*"))]
         return cls(str(found), tuple((state.st_ino, state.st_mtime_ns) for state in states))
 
 
 def _attempt(config: Config, weights: _Weights, overwrite: bool, task: tuple[Path, Path]) -> Outcome:
-    """Summarizes one film. Whatever goes wrong with it, others can still be summarized."""
+    """Summarizes one film and returns errors as a result, so that the others are still summarized."""
     film, folder = task
     try:
         return _summarized(config, weights, overwrite, film, folder)
@@ -170,11 +170,11 @@ def _summarized(config: Config, weights: _Weights, overwrite: bool, film: Path, 
         _check_replaceable(folder)
     if not _is_text(film):
         raise UserError(f"the name of {_shown(film)} is not UTF-8, which the summary's files need; rename it")
-    Movie(film).info()  # before the network is read, which takes seconds
+    Movie(film).info()  # fails before the network is loaded, which takes seconds
     with staged(folder) as stage:
         network = _network(weights, config.mesh.data, config.mesh.fsdp, config.summarize.batch_size)
         summary = summarize_film(film, network, config, stage, _facts(config, weights.directory), folder)
-        if taken(folder):  # by now: watching takes long
+        if taken(folder):  # checked again, because summarizing takes long
             if not overwrite:
                 raise UserError(f"{folder} appeared while {film.name} was watched; move it away, and start again")
             _check_replaceable(folder)
@@ -184,7 +184,7 @@ def _summarized(config: Config, weights: _Weights, overwrite: bool, film: Path, 
 
 
 def _is_summary(folder: Path) -> bool:
-    """Whether a folder has a summary's own account in it."""
+    """Whether a folder holds a summary.json of ours."""
     try:
         facts = json_file.read(folder / FACTS, "remove it")
     except (OSError, UserError):
@@ -193,7 +193,7 @@ def _is_summary(folder: Path) -> bool:
 
 
 def _check_replaceable(folder: Path) -> None:
-    """Raises UserError where a folder is no summary, or holds something of the user's."""
+    """Raises UserError where a folder is no summary, or holds other files, too."""
     if folder.is_symlink() or not _is_summary(folder):
         raise UserError(f"{folder} exists already; it is no summary: choose another place")
     if others := sorted({entry.name for entry in folder.iterdir()} - _FILES):
@@ -208,7 +208,7 @@ def _is_text(path: Path) -> bool:
 
 
 def _shown(path: Path) -> str:
-    """A path that can be printed: names of files need not be in any encoding."""
+    """A path as text that can be printed, as names of files may be in any encoding."""
     return os.fsencode(path).decode("utf-8", "replace")
 
 

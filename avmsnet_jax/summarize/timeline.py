@@ -1,4 +1,4 @@
-"""The cut for editors: an edit decision list and an OpenTimelineIO timeline that conform the summary from the film."""
+"""The cut for editing programs: an edit decision list and an OpenTimelineIO timeline that refer to the film."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -13,9 +13,9 @@ EDL, OTIO = "summary.edl", "summary.otio"
 
 
 def write_edl(watched: Watched, takes: Sequence[Take], path: Path) -> None:
-    """Writes an edit decision list (CMX 3600): the film by its own timecode, the summary from 0 on.
+    """Writes an edit decision list (CMX 3600): source times in the film's own timecode, record times from 0.
 
-    At 23.976 frames a second and the like timecode counts as at the nearest whole rate, as everywhere.
+    At rates such as 23.976 frames a second, timecode counts at the nearest whole rate, as is usual.
     """
     scores, timecode = watched.scores, watched.timecode
     channels = "AA/V" if scores.has_sound else "V"
@@ -41,7 +41,7 @@ def write_otio(watched: Watched, takes: Sequence[Take], path: Path) -> bool:
     """Writes an OpenTimelineIO timeline with a track of picture and, where there is sound, one of sound.
 
     Returns:
-      False where OpenTimelineIO (the extra `editors`) is not installed, and nothing is written.
+      False where OpenTimelineIO (the extra `editors`) is not installed; then nothing is written.
     """
     try:
         import opentimelineio as otio

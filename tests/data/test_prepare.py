@@ -25,6 +25,8 @@ from avmsnet_jax.media.movie import Movie
 from tests.data.sources.downloads import write_summe
 from tests.media.films import encode, number_of, numbered
 
+FRAMES = Movie.frames
+
 
 def folder_of(films: Path, target: Path, *names: str) -> Path:
     """A new folder with some of the films."""
@@ -239,13 +241,7 @@ def test_one_bad_film_does_not_stop_the_others(films, tmp_path):
 def test_a_film_that_breaks_midway_leaves_no_clips(films, tmp_path, monkeypatch):
     source = folder_of(films, tmp_path / "source", "a", "c")
 
-    def breaks(path, **settings):
-        for frame in Movie(path).frames(**settings):
-            if path.stem == "a" and frame.number == 80:
-                raise UserError("a.mkv: broken from here on")
-            yield frame
-
-    monkeypatch.setattr(movies.video, "read_frames", breaks)
+    monkeypatch.setattr(Movie, "frames", breaking("a", UserError("a.mkv: broken from here on")))
     manifest = prepare("movies", source, tmp_path / "records")
     assert manifest["skipped"] == [{"video": "a", "reason": "a.mkv: broken from here on"}]
     assert clips_of(tmp_path / "records", "test") == [("c", 26, 0), ("c", 50, 0)]
@@ -253,11 +249,11 @@ def test_a_film_that_breaks_midway_leaves_no_clips(films, tmp_path, monkeypatch)
 
 
 def breaking(film: str, error: BaseException):
-    """`read_frames`, but of one film only the first 80."""
+    """`Movie.frames`, which raises `error` at frame 80 of one film."""
 
-    def breaks(path, **settings):
-        for frame in Movie(path).frames(**settings):
-            if path.stem == film and frame.number == 80:
+    def breaks(movie, **settings):
+        for frame in FRAMES(movie, **settings):
+            if movie.path.stem == film and frame.number == 80:
                 raise error
             yield frame
 
@@ -266,7 +262,7 @@ def breaking(film: str, error: BaseException):
 
 def test_what_a_library_cannot_stand_is_the_film_s_own_affair(films, tmp_path, monkeypatch):
     source = folder_of(films, tmp_path / "source", "a", "c")
-    monkeypatch.setattr(movies.video, "read_frames", breaking("a", ZeroDivisionError("fps\nis 0")))
+    monkeypatch.setattr(Movie, "frames", breaking("a", ZeroDivisionError("fps\nis 0")))
     manifest = prepare("movies", source, tmp_path / "records")
     (skipped,) = manifest["skipped"]
     (log,) = tmp_path.glob("a.error.*.log")
@@ -276,7 +272,7 @@ def test_what_a_library_cannot_stand_is_the_film_s_own_affair(films, tmp_path, m
 
 def test_what_has_not_begun_leaves_nothing(films, tmp_path, monkeypatch):
     source = folder_of(films, tmp_path / "source", "a", "c")
-    monkeypatch.setattr(movies.video, "read_frames", breaking("a", KeyboardInterrupt()))
+    monkeypatch.setattr(Movie, "frames", breaking("a", KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         prepare("movies", source, tmp_path / "new" / "records")
     assert not (tmp_path / "new").exists()
@@ -287,11 +283,11 @@ def test_what_is_finished_is_not_read_again(films, tmp_path, monkeypatch, capfd)
     source = folder_of(films, tmp_path / "source", "a", "b", "c")
     (tmp_path / "new").mkdir()
     output = tmp_path / "new" / "records"
-    monkeypatch.setattr(movies.video, "read_frames", breaking("b", KeyboardInterrupt()))
+    monkeypatch.setattr(Movie, "frames", breaking("b", KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt, match="1 finished film is kept: the same command goes on"):
         prepare("movies", source, output)
     assert [path.name for path in (tmp_path / "new").iterdir()] == [".records.partial"]
-    monkeypatch.setattr(movies.video, "read_frames", breaking("a", UserError("read again")))
+    monkeypatch.setattr(Movie, "frames", breaking("a", UserError("read again")))
     capfd.readouterr()
     manifest = prepare("movies", source, output)
     assert not manifest["skipped"]
@@ -304,7 +300,7 @@ def test_what_is_finished_is_not_read_again(films, tmp_path, monkeypatch, capfd)
 def test_what_has_changed_is_read_again(films, tmp_path, monkeypatch, change):
     source, settings = folder_of(films, tmp_path / "source", "a", "b", "c"), {"frame_size": 32}
     with monkeypatch.context() as patch:
-        patch.setattr(movies.video, "read_frames", breaking("b", KeyboardInterrupt()))
+        patch.setattr(Movie, "frames", breaking("b", KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             prepare("movies", source, tmp_path / "records", **settings)
     match change:
@@ -567,7 +563,7 @@ def test_nothing_is_left_in_the_temporary_folder(films, tmp_path, monkeypatch):
 @pytest.mark.parametrize("error", [KeyError(8), MemoryError(), RecursionError("too deep")])
 def test_the_command_ends_with_2_after_an_unforeseen_error(films, tmp_path, monkeypatch, capsys, error):
     source = folder_of(films, tmp_path / "source", "a", "c")
-    monkeypatch.setattr(movies.video, "read_frames", breaking("a", error))
+    monkeypatch.setattr(Movie, "frames", breaking("a", error))
     arguments = ["--dataset=movies", f"--source={source}", f"--output={tmp_path / 'records'}", "--workers=1"]
     monkeypatch.setattr(sys, "argv", ["prepare_data.py", *arguments])
     with pytest.raises(SystemExit) as ended:

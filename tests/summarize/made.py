@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 
 from avmsnet_jax.media.writer import write_movie
-from avmsnet_jax.summarize.result import Scores, Shot, Summary
+from avmsnet_jax.scoring.film import Scores
+from avmsnet_jax.summarize.result import Shot, Summary
 from tests.media.films import numbered
 
 FPS, SECONDS = 10, 24
