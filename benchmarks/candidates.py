@@ -225,9 +225,8 @@ class _Flat:
     def state(self, first: TrainState) -> TrainState:
         """The first state."""
         params: Any = self.params(first.params)
-        return TrainState(
-            first.step, params, self.stats(first.stats), self.optimizer.init(params), None, first.gone_bad_at
-        )  # type: ignore[arg-type]
+        stats: Any = self.stats(first.stats)
+        return TrainState(first.step, params, stats, self.optimizer.init(params), None, first.gone_bad_at)
 
     def named(self, state: Any) -> TrainState:
         """A state with parameters and statistics as the product has them; the optimizer's part is left out."""

@@ -26,8 +26,8 @@ from avmsnet_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig,
 from avmsnet_jax.data.pipeline import open_split, train_batches
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.toy import movies
-from avmsnet_jax.training.log import METRICS, read_metrics
 from avmsnet_jax.training.loop import train
+from avmsnet_jax.training.metrics import METRICS, read_metrics
 
 
 def shares(lines: list[dict[str, Any]], batch_size: int) -> dict[str, float]:

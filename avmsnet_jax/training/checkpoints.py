@@ -60,13 +60,21 @@ class Checkpoints:
     Keeps the newest `train.keep_checkpoints`, and the one with the best validation.
 
     Args:
-      directory: where they are; it exists.
+      directory: where they are; made if need be.
       config: of the run.
+      graphdef: the static part of the network.
+
+    Raises:
+      UserError: `directory` cannot be made, or holds links or what is not ours.
     """
 
-    def __init__(self, directory: Path, config: Config):
+    def __init__(self, directory: Path, config: Config, graphdef: Any):
         self.directory = directory
-        self._config = config
+        self._config, self._graphdef = config, graphdef
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot create {error.filename}: {error.strerror}; choose another --workdir") from None
         if hosts.is_first():
             _check_ours(directory)
             for unfinished in _unfinished(directory):  # left by a kill in the middle of a save
@@ -98,7 +106,6 @@ class Checkpoints:
     def save(
         self,
         step: int,
-        graphdef: Any,
         state: TrainState,
         position: dict[str, Any],
         found: dict[str, float | None] | None = None,
@@ -109,7 +116,6 @@ class Checkpoints:
 
         Args:
           step: how many steps are done.
-          graphdef: the static part of the network.
           state: after that step.
           position: of the data iterator.
           found: the validation of this state, if there was one.
@@ -117,7 +123,7 @@ class Checkpoints:
         Raises:
           UserError: the disk is full or cannot be written. Earlier checkpoints are still there.
         """
-        model = nnx.merge(graphdef, state.params if state.ema is None else state.ema, state.stats)
+        model = nnx.merge(self._graphdef, state.params if state.ema is None else state.ema, state.stats)
         items = {
             checkpoint.MODEL: ocp.args.PyTreeSave(checkpoint.model_tree(model)),
             checkpoint.CONFIG: ocp.args.JsonSave(config_lib.to_dict(self._config.model)),
@@ -132,7 +138,7 @@ class Checkpoints:
         with self._writing():
             self._manager.save(step, args=ocp.args.Composite(**items))
 
-    def restore(self, graphdef: Any, described: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    def restore(self, described: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """Restores the newest readable checkpoint: the state, sharded as `described`, and the data position.
 
         Newer checkpoints that are damaged are moved to the folder `damaged` beside `checkpoints`, with a warning.
@@ -143,7 +149,7 @@ class Checkpoints:
         damaged: list[tuple[int, str]] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                found = self._restore(step, graphdef, described)
+                found = self._restore(step, described)
             except Exception as error:  # Orbax and tensorstore raise many kinds for damaged files
                 damaged.append((step, checkpoint.brief(error)))
                 continue
@@ -155,20 +161,16 @@ class Checkpoints:
             f"cannot resume from {self.directory / str(step)}{more}: {reason}; give another --workdir to start anew"
         )
 
-    def wait(self) -> None:
-        """Waits until the last save is on disk."""
+    def close(self) -> None:
+        """Waits until the last save is on disk, and closes Orbax's manager."""
         with self._writing():
             self._manager.wait_until_finished()
-
-    def close(self) -> None:
-        """Waits for the last save and closes Orbax's manager."""
-        self.wait()
         self._manager.close()
 
-    def _restore(self, step: int, graphdef: Any, described: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    def _restore(self, step: int, described: TrainState) -> tuple[TrainState, dict[str, Any]]:
         place = self.directory / str(step)
         _, tree = checkpoint.restore(place)
-        model = nnx.merge(graphdef, described.params, described.stats)
+        model = nnx.merge(self._graphdef, described.params, described.stats)
         checkpoint.set_model_tree(model, tree, str(place))
         _, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
         params, stats = states
@@ -260,7 +262,8 @@ def fingerprint(state: TrainState) -> dict[str, int]:
 
     Integer arithmetic modulo 2^32, so that it is the same on any number of devices.
     """
-    leaves = _named(state._replace(gone_bad_at=None))  # always 0 in a saved state
+    leaves = _named(state)
+    del leaves["gone_bad_at"]  # 0 in every saved state, and not saved
     return dict(zip(leaves, map(int, jax.device_get(_fingerprints([*leaves.values()]))), strict=True))
 
 

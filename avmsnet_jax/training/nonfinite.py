@@ -1,7 +1,7 @@
-"""What is to blame for a loss or a gradient that is not a finite number."""
+"""Finds the cause of a loss, gradient or statistic that is not finite."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax import xla
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
+from avmsnet_jax.errors import UserError
 from avmsnet_jax.training.optimizer import parameter_path
 from avmsnet_jax.training.step import LOSSES, TrainState, micro_batches
 from avmsnet_jax.weights.checkpoint import few
@@ -20,18 +21,56 @@ from avmsnet_jax.weights.checkpoint import few
 _LOWER = "lower --config.optimizer.learning_rate, or set --config.optimizer.clip_norm"
 
 
-def find(graphdef: Any, config: Config, mesh: Mesh, state: TrainState, batch: pipeline.Batch) -> str:
-    """Repeats the step on `batch` and names the first thing in it that is not finite, and what can be done.
+class NotFinite(NamedTuple):
+    """A step whose loss, gradient or new statistics are NaN or infinite."""
 
-    Looks, in this order, at the batch, the parameters and statistics, the activations from the stem on, and the
-    gradients and new statistics.
+    step: int
+    loss: float
+    gradient_norm: float
+
+    def __str__(self) -> str:
+        if not np.isfinite(self.loss):
+            what = f"the loss is {self.loss}"
+        elif not np.isfinite(self.gradient_norm):
+            what = "the gradient is not finite"
+        else:
+            what = "BN statistics are not finite"
+        return f"{what} at step {self.step}"
+
+
+def explained(
+    bad: NotFinite,
+    graphdef: Any,
+    config: Config,
+    mesh: Mesh,
+    state: TrainState,
+    batches: pipeline.Batches,
+    latest: int,
+) -> UserError:
+    """The error that ends the run: repeats the bad step, which left the state unchanged, to name the cause.
 
     Args:
+      bad: the step.
       graphdef: the static part of the network.
-      config: that of the run.
+      config: of the run.
       mesh: the devices.
-      state: as it was before the step.
-      batch: this process's part of what the step took.
+      state: after the step or later ones.
+      batches: those of the run; closed here.
+      latest: the step of the newest checkpoint; 0 if there is none.
+    """
+    batches.set_state({"next_index": bad.step - 1})
+    batch = next(batches)
+    batches.close()
+    cause = find(graphdef, config, mesh, state, batch)
+    kept = f"the checkpoint of step {latest} is kept" if latest else "none was saved"
+    return UserError(f"{bad}: {cause} ({kept})")
+
+
+def find(graphdef: Any, config: Config, mesh: Mesh, state: TrainState, batch: pipeline.Batch) -> str:
+    """Repeats a step and names the first thing in it that is not finite, and a remedy.
+
+    Looks, in this order, at the batch, the parameters and statistics, the activations from the stem on, and the
+    gradients and new statistics. Arguments as for `explained`; `batch` is this process's part.
     """
     for name in ("sound", "label"):
         bad = ~np.isfinite(batch[name]).reshape(len(batch[name]), -1).all(axis=1)
@@ -59,7 +98,7 @@ def find(graphdef: Any, config: Config, mesh: Mesh, state: TrainState, batch: pi
 
 
 def _flags(graphdef: Any, config: Config) -> Callable[..., tuple[Any, Any, Any]]:
-    """Of a forward and a backward pass: whether each activation, gradient and new BN statistic is finite."""
+    """A function that says of each activation, gradient and new BN statistic whether it is finite."""
 
     def forward(params: nnx.State, stats: nnx.State, placed: dict[str, jax.Array]) -> tuple[jax.Array, Any]:
         model = nnx.merge(graphdef, params, stats, copy=True)
@@ -74,7 +113,7 @@ def _flags(graphdef: Any, config: Config) -> Callable[..., tuple[Any, Any, Any]]
     return backward
 
 
-# SoundNet runs beside the trunk; `jit` gives dictionaries back by name.
+# The order of the forward pass; `jit` returns dictionaries sorted by key.
 _ORDER = ("stem", "layer1", "layer2", "layer3", "soundnet", "adjust", "fusion", "fc1", "fc2", "logits")
 
 

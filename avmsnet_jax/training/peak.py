@@ -1,4 +1,4 @@
-"""How many operations a second devices can do at most: what the utilisation of a run is a share of."""
+"""The peak FLOP/s of devices, which model FLOPs utilization (MFU) is relative to."""
 
 import time
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from avmsnet_jax import hosts
 
-# Dense operations a second of one JAX device, by `device_kind` and compute type at the precision that XLA takes for it
-# by default: float32 is multiplied in TF32 by NVIDIA's tensor cores and in bf16 by TPUs. NVIDIA's data sheets give most
-# rates with sparsity, half of which is dense. Names are whole, as a part of a GPU (MIG) has one that begins alike.
+# Dense FLOP/s of one JAX device, by `device_kind` and compute dtype at XLA's default precision: NVIDIA's tensor cores
+# multiply float32 in TF32, TPUs in bf16. NVIDIA's data sheets mostly give rates with sparsity; dense is half of them.
+# Whole names, because a part of a GPU (MIG) has a name with the same beginning.
 _A100 = {"bfloat16": 312e12, "float32": 156e12}  # A100 data sheet: the same for all its forms
 _HOPPER_SXM = {"bfloat16": 989e12, "float32": 494e12}  # H100 and H200 data sheets: 1,979 and 989 with sparsity
 _HOPPER_NVL = {"bfloat16": 835e12, "float32": 417e12}  # the same, 1,671 and 835 with sparsity
@@ -45,49 +45,50 @@ DATA_SHEETS: dict[str, dict[str, float]] = {
     "TPU v6e": _tpu(918e12),
 }
 
-_LONG_ENOUGH_S = 0.005  # for a product: what it takes to start one does not tell then
+_LONG_ENOUGH_S = 0.005  # minimum duration of a timed matrix product, so that launch overhead is negligible
 
 
 class Peak(NamedTuple):
-    """`rate`: operations a second of all devices together. `source`: where it is from, for the user."""
+    """`rate`: FLOP/s of all devices together. `source`: where it is from."""
 
     rate: float
     source: str
 
     def __str__(self) -> str:
-        for unit, size in (("PFLOP/s", 1e15), ("TFLOP/s", 1e12)):
-            if self.rate >= size:
-                return f"MFU against {self.source} {self.rate / size:.3g} {unit}"
-        return f"MFU against {self.source} {self.rate / 1e9:.3g} GFLOP/s"
+        scale, unit = next(
+            ((size, unit) for unit, size in (("PFLOP/s", 1e15), ("TFLOP/s", 1e12)) if self.rate >= size),
+            (1e9, "GFLOP/s"),
+        )
+        return f"{self.source} peak {self.rate / scale:.3g} {unit} (MFU is reported relative to it)"
 
 
 def of(mesh: Mesh, dtype: str) -> Peak:
-    """The most that the devices of a mesh can do together: by data sheets or, if one is of no known kind, measured.
+    """The peak of a mesh's devices: from data sheets, or measured if a device is not in them.
 
-    Where it is measured, all processes have to call this at the same time.
+    Measuring needs all processes to call this at the same time.
 
     Args:
       mesh: devices, of all processes.
-      dtype: what activations are computed in, float32 or bfloat16.
+      dtype: the dtype of activations, float32 or bfloat16.
     """
     kinds = [device.device_kind for device in mesh.devices.flat]
     if set(kinds) <= DATA_SHEETS.keys():
-        return Peak(sum(DATA_SHEETS[kind][dtype] for kind in kinds), "the data sheets'")
+        return Peak(sum(DATA_SHEETS[kind][dtype] for kind in kinds), "data-sheet")
     here = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
     hosts.wait_for_all("peak")  # processes may share a machine
-    # Not what a processor without bf16 units makes of bf16: it could do better in float32.
+    # The faster of bf16 and float32: CPUs without bf16 units emulate it slowly.
     rate = max(_measured(here, kind) for kind in sorted({dtype, "float32"}))
-    return Peak(rate * len(kinds) / len(here), "a measured")
+    return Peak(rate * len(kinds) / len(here), "measured")
 
 
 def _measured(devices: Sequence[Any], dtype: str) -> float:
-    """Operations a second of square matrix products, one on each device at the same time: virtual ones share a CPU."""
+    """FLOP/s of square matrix products, run on all devices at once because virtual devices share a CPU."""
     mesh = Mesh(np.array(devices), ("device",))
     by_rows = PartitionSpec("device")
     product: Any = jax.jit(jax.shard_map(lambda x: x @ x, mesh=mesh, in_specs=by_rows, out_specs=by_rows))
     size, best = 512, 0.0
     while True:
-        # Of no particular values: some devices do zeros faster.
+        # Random values, because some devices multiply zeros faster.
         x = np.random.default_rng(0).standard_normal((size, size), np.float32)
         x = jax.device_put(jnp.tile(x.astype(dtype), (len(devices), 1)), NamedSharding(mesh, by_rows))
         times = []

@@ -1,4 +1,4 @@
-"""What a run is about to do, as tables to read before it begins."""
+"""Tables about a run, to read before it begins: parameters, operations, devices, memory."""
 
 import math
 from collections import defaultdict
@@ -23,7 +23,7 @@ class Row(NamedTuple):
 
 
 def parameters(config: Config, params: Any) -> list[Row]:
-    """A row for every parameter of the network, in the order of the tree."""
+    """A row for each parameter of the network."""
     return [
         Row(parameter_path(path), leaf.shape, treatment(parameter_path(path), config))
         for path, leaf in jax.tree.leaves_with_path(params)
@@ -31,13 +31,13 @@ def parameters(config: Config, params: Any) -> list[Row]:
 
 
 def each_parameter(rows: list[Row]) -> str:
-    """All of them: `parameter, shape, group, lr, decay`."""
+    """A table of `parameter, shape, group, lr, decay`."""
     cells = [(row.path, _by(row.shape), row.treatment.group, *_rates(row.treatment)) for row in rows]
     return _aligned([("parameter", "shape", "group", "lr", "decay"), *cells], numbers=(3, 4))
 
 
 def each_group(rows: list[Row]) -> str:
-    """A line for each way in which parameters are treated: how many tensors and numbers, learning rate, decay."""
+    """A table of `group, tensors, parameters, lr, decay`."""
     sizes: dict[Treatment, list[int]] = defaultdict(list)
     for row in rows:
         sizes[row.treatment].append(math.prod(row.shape))
@@ -47,7 +47,7 @@ def each_group(rows: list[Row]) -> str:
 
 
 def each_operation(config: ModelConfig) -> str:
-    """All convolutions and matrix products on a clip: `operation, output, sums over, multiply-adds, in training`."""
+    """A table of the convolutions and matrix products for a clip, with their multiply-adds."""
     cells = [
         (each.name, _by(each.output), _by(each.summed), f"{each.multiply_adds:,}", f"{each.training_multiply_adds:,}")
         for each in flops.operations(config)
@@ -57,43 +57,43 @@ def each_operation(config: ModelConfig) -> str:
     forward, training = flops.forward_flops(config) / 1e9, flops.training_flops(config) / 1e9
     return (
         _aligned([header, *cells, total], numbers=(3, 4))
-        + f"\nthat is {forward:.2f} GFLOP a clip forward and {training:.2f} in training, two for each multiply-add"
+        + f"\nper clip {forward:.2f} GFLOP forward and {training:.2f} in training (2 FLOPs per multiply-add)"
     )
 
 
 def devices(mesh: Mesh, batch_size: int) -> str:
-    """How the devices are arranged, and what each gets of a batch."""
+    """How the devices are arranged, and how many clips each gets."""
     first = mesh.devices.flat[0]
     shape = " x ".join(f"{size} {axis}" for axis, size in mesh.shape.items())
     processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     return (
         f"devices: {mesh.size} x {first.device_kind}{processes}, as {shape}; "
-        f"{batch_size} clips a step, {batch_size // mesh.size} a device"
+        f"{batch_size} clips per step, {batch_size // mesh.size} per device"
     )
 
 
 def memory(described: TrainState, compiled: Any) -> str:
-    """What a device holds: the training state, by part, and what a step needs beside it."""
+    """The memory that each device needs: for the parts of the training state, and temporary buffers of a step."""
     parts = {
         "parameters": described.params,
-        "optimiser": described.opt_state,
+        "optimizer": described.opt_state,
         "BN statistics": described.stats,
-        "averaged weights": described.ema,
+        "EMA": described.ema,
     }
-    held = {name: _bytes_a_device(part) for name, part in parts.items()}
+    held = {name: _bytes_per_device(part) for name, part in parts.items()}
     told = [f"{name} {_size(size)}" for name, size in held.items() if size]
     analysis = compiled.memory_analysis()
     if analysis is not None:
-        told.append(f"a step {_size(analysis.temp_size_in_bytes)} beside them")
+        told.append(f"temporary buffers {_size(analysis.temp_size_in_bytes)}")
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
-    return f"memory a device: {', '.join(told)}" + (f"; it has {_size(limit)}" if limit else "")
+    return f"memory per device: {', '.join(told)}" + (f" (of {_size(limit)})" if limit else "")
 
 
 def _by(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
-def _bytes_a_device(tree: Any) -> int:
+def _bytes_per_device(tree: Any) -> int:
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 

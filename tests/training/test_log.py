@@ -3,27 +3,31 @@ import pytest
 
 from avmsnet_jax.config import Config, TrainConfig
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.training import log as log_lib
+from avmsnet_jax.training import stopwatch
+from avmsnet_jax.training.log import Log
+from avmsnet_jax.training.metrics import METRICS, MetricsWriter, read_metrics
 from avmsnet_jax.training.step import Measured
 
 
-def test_what_is_left_out_is_no_training(tmp_path, monkeypatch):
-    """A second a step, and between two steps of one line a hundred for something else."""
+def test_paused_time_is_not_training_and_waiting_is(tmp_path, monkeypatch):
+    """A step takes a second, a quarter of it waiting for data; a pause between two steps takes a hundred."""
     now = [0.0]
-    monkeypatch.setattr(log_lib.time, "perf_counter", lambda: now[0])
-    log = log_lib.Log(tmp_path, Config(train=TrainConfig(batch_size=4, log_every_steps=2)), 10, 0, 10, 1e12)
-    log.start(0)
+    monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: now[0])
+    writer = MetricsWriter(tmp_path, 0)
+    log = Log(Config(train=TrainConfig(batch_size=4, log_every_steps=2)), 10, 0, 10, 1e12, writer)
     for step in range(1, 7):
         if step == 4:
-            now[0] += 100
-            log.leave_out(100)
-        now[0] += 1
-        log.waited += 0.25
+            with log.stopwatch.paused():
+                now[0] += 100
+        now[0] += 0.75
+        with log.stopwatch.waiting():
+            now[0] += 0.25
         log.add(step, Measured(jnp.float32(1), jnp.float32(1), jnp.bool_(True)))
         if log.is_due(step):
-            log.write(step)
+            assert log.write(step) is None
     log.close()
-    lines = log_lib.read_metrics(tmp_path / log_lib.METRICS)
+    writer.close()
+    lines = read_metrics(tmp_path / METRICS)
     assert [line["clips_per_second"] for line in lines] == pytest.approx([4, 4, 4])
     assert [line["data_wait_share"] for line in lines] == pytest.approx([0.25, 0.25, 0.25])
 
@@ -51,9 +55,9 @@ VALIDATED = b'{"step": 2, "epoch": 1, "validation": {"loss": 0.5, "average_preci
 def test_a_damaged_line_costs_no_other(tmp_path, damaged, capsys):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b"\n".join([GOOD, damaged, VALIDATED, b""]))
-    assert [line["step"] for line in log_lib.read_metrics(path)] == [1, 2]
-    log_lib.Log(tmp_path, Config(), 10, 2, 10, 1e12).close()
-    assert f"warning: dropped a line that is damaged from {path}" in capsys.readouterr().err
+    assert [line["step"] for line in read_metrics(path)] == [1, 2]
+    MetricsWriter(tmp_path, 2).close()
+    assert f"warning: dropped a damaged line from {path}" in capsys.readouterr().err
     assert path.read_bytes().splitlines() == [GOOD, VALIDATED]
 
 
@@ -61,5 +65,5 @@ def test_metrics_are_not_written_through_a_link(tmp_path):
     (tmp_path / "mine").write_text("mine")
     (tmp_path / "metrics.jsonl").symlink_to(tmp_path / "mine")
     with pytest.raises(UserError, match=r"metrics\.jsonl is not a file"):
-        log_lib.Log(tmp_path, Config(), 10, 0, 10, 1e12)
+        MetricsWriter(tmp_path, 0)
     assert (tmp_path / "mine").read_text() == "mine"

@@ -166,13 +166,13 @@ def test_a_run_says_what_it_is_about_to_do(python, small_config_file, tmp_path):
     done = python("train.py", *arguments, "--config.train.profile_from=2", "--config.train.profile_steps=1")
     assert done.returncode == 0, done.stderr
     for line in (
-        r"devices: 1 x cpu, as 1 data x 1 fsdp; 4 clips a step, 4 a device",
+        r"devices: 1 x cpu, as 1 data x 1 fsdp; 4 clips per step, 4 per device",
         r"group +tensors +parameters +lr +decay",
         r"fusion +6 +1,428 +0.001 +1e-05",
         r"attention_score_bias +3 +3 +2e-06 +0",
         r"total +91 +69,710",
-        r"MFU against a measured [\d.]+ [GT]FLOP/s",
-        r"memory a device: parameters 279 kB, optimiser 279 kB, .* a step .* beside them; compiled in \d+ s",
+        r"measured peak [\d.]+ [GT]FLOP/s \(MFU is reported relative to it\)",
+        r"memory per device: parameters 279 kB, optimizer 279 kB, .* temporary buffers .*; compiled in \d+ s",
         r"traced steps 2 to 2: .*/profile",
     ):
         assert re.search(line, done.stdout), (line, done.stdout)
@@ -187,7 +187,7 @@ def test_utilisation_is_useful_arithmetic_over_the_peak(config, tmp_path, monkey
     monkeypatch.setitem(peak.DATA_SHEETS, "cpu", {"float32": 2e9, "bfloat16": 7e9})
     train(config, tmp_path / "run")
     said = capsys.readouterr().out
-    assert "MFU against the data sheets' 2 GFLOP/s\n" in said
+    assert "data-sheet peak 2 GFLOP/s (MFU" in said
     found = lines(tmp_path / "run")
     assert len(found) == 4
     for line in found:
@@ -200,7 +200,7 @@ def test_utilisation_is_useful_arithmetic_over_the_peak(config, tmp_path, monkey
 def test_a_device_without_a_data_sheet_is_measured(config, tmp_path, capsys):
     config.train.epochs = 1
     train(config, tmp_path / "run")
-    (told,) = re.findall(r"^MFU against a measured ([\d.]+) ([GT])FLOP/s$", capsys.readouterr().out, re.MULTILINE)
+    (told,) = re.findall(r"^measured peak ([\d.]+) ([GT])FLOP/s \(", capsys.readouterr().out, re.MULTILINE)
     measured = float(told[0]) * {"G": 1e9, "T": 1e12}[told[1]]
     for line in lines(tmp_path / "run"):
         assert line["model_flops_per_second"] / line["mfu"] == pytest.approx(measured, rel=0.01)
@@ -236,7 +236,7 @@ def test_the_best_on_held_out_films_is_kept_and_loaded(five_films, config, tmp_p
     rest, held_out = hold_out(whole, 0.3, seed=0)
     assert len({str(record["video"]) for record in held_out}) == 2
     assert not {str(record["video"]) for record in held_out} & {str(record["video"]) for record in rest}
-    assert f"held out to validate on: {len(held_out)} clips" in said
+    assert f"held out for validation: {len(held_out)} clips" in said
     steps = len(rest) // 4
     assert steps_saved(tmp_path / "run") == [2 * steps, 3 * steps]
     assert checkpoint.find(tmp_path / "run").name == str(2 * steps)
@@ -267,7 +267,7 @@ def test_where_no_held_out_clip_is_key_no_checkpoint_is_better_than_the_latest(c
         assert (found["average_precision"], found["fscore"], found["best_threshold"]) == (None, None, None)
     assert len(validated) == 2
     said = capsys.readouterr().out
-    assert "average precision -  F -  (no held-out clip is key, so the latest checkpoint counts as the best)" in said
+    assert "average precision -  F -  (no held-out clip is a key moment, so there is no average precision; " in said
     assert checkpoint.find(tmp_path / "run").name == str(steps_saved(tmp_path / "run")[-1])
 
 
@@ -397,7 +397,7 @@ def test_four_devices_train_as_one(small_run, small_config_file, python, tmp_pat
     arguments = ["--config", small_config_file, "--workdir", tmp_path / "run"]
     done = python("train.py", *arguments, XLA_FLAGS=flags)
     assert done.returncode == 0, done.stderr
-    assert "4 devices" in done.stdout
+    assert "devices: 4 x cpu, as 4 data x 1 fsdp; 4 clips per step, 1 per device" in done.stdout
     ours, reference = ([line["loss"] for line in lines(run)] for run in (tmp_path / "run", small_run))
     np.testing.assert_allclose(ours, reference, rtol=1e-3)
 
@@ -664,7 +664,7 @@ def test_a_run_goes_on_with_damaged_metrics(small_run, copied, config, capsys):
     whole[5] = whole[5][:20]
     (copied / "metrics.jsonl").write_bytes(b"\n".join([*whole[:12], b'{"loss": 1.0}', b"\xff\x00\x9f"]))
     train(config, copied)
-    assert f"warning: dropped 3 lines that are damaged from {copied / 'metrics.jsonl'}" in capsys.readouterr().err
+    assert f"warning: dropped 3 damaged lines from {copied / 'metrics.jsonl'}" in capsys.readouterr().err
     expected = losses(small_run)
     assert losses(copied) == [*expected[:5], *expected[6:]]
 

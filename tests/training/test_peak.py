@@ -42,9 +42,9 @@ def test_float32_is_as_fast_as_bfloat16_on_tpus_and_half_as_fast_on_gpus():
 def test_all_devices_together():
     found = peak.of(devices(*["NVIDIA H200"] * 16), "bfloat16")
     assert found.rate == 16 * 989e12
-    assert str(found) == "MFU against the data sheets' 15.8 PFLOP/s"
+    assert str(found) == "data-sheet peak 15.8 PFLOP/s (MFU is reported relative to it)"
     mixed = peak.of(devices("NVIDIA H100 PCIe", "NVIDIA A100 80GB PCIe"), "float32")
-    assert str(mixed) == "MFU against the data sheets' 534 TFLOP/s"
+    assert str(mixed) == "data-sheet peak 534 TFLOP/s (MFU is reported relative to it)"
 
 
 # Waiting for a product takes as long as told here, and nothing else takes any time.
