@@ -4,6 +4,7 @@ import functools
 import glob
 import os
 import re
+import sys
 import tempfile
 import time
 import warnings
@@ -49,6 +50,11 @@ def keep() -> None:
         for each in (folder.parent, folder):
             each.mkdir(mode=0o700, exist_ok=True)
             if not is_private(each):
+                print(
+                    f"warning: compiled programs are not kept, as others could change what is in {each}; "
+                    "remove it, and close the folders above it to others",
+                    file=sys.stderr,
+                )
                 return
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b"0")
