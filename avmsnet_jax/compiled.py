@@ -1,6 +1,7 @@
 """The persistent compilation cache of the commands: what XLA compiled is there at the next start."""
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -40,6 +41,11 @@ def keep() -> None:
         for each in (folder.parent, folder):
             each.mkdir(mode=0o700, exist_ok=True)
             if not is_private(each):
+                print(
+                    f"warning: compiled programs are not kept, as others could change what is in {each}; "
+                    "remove it, and close the folders above it to others",
+                    file=sys.stderr,
+                )
                 return
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b"0")

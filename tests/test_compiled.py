@@ -168,6 +168,17 @@ def test_a_folder_that_others_can_write_to_is_not_used(kept, tmp_path):
         assert kept()
 
 
+def test_a_folder_that_an_older_version_left_open_is_named(kept, tmp_path, capsys):
+    assert kept()
+    assert capsys.readouterr().err == ""
+    folder = the_folder(tmp_path / "cache")
+    folder.chmod(0o775)
+    assert not kept()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(folder) in line
+    assert "remove it" in line
+
+
 def test_a_link_or_another_user_s_folder_is_not_used(kept, tmp_path):
     assert kept()
     folder = the_folder(tmp_path / "cache")

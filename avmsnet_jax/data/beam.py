@@ -1,11 +1,12 @@
-"""The same work on Apache Beam, for collections that outgrow a machine.
+"""Runs work on Apache Beam, for collections that outgrow a machine.
 
-Workers need to see the source and the output under the same paths, on a file system that they share.
-What they did is read from there, so that a pipeline that failed goes on where it stopped.
+Workers need to see the source and the output under the same paths, on a file system that they share. Results go through
+that file system, so that a pipeline that failed can be resumed.
 """
 
 import contextlib
 import dataclasses
+import fcntl
 import functools
 import io
 import json
@@ -20,10 +21,13 @@ from avmsnet_jax.data import pack as packing
 from avmsnet_jax.data.film import Cut, Prepared, finished, stage
 from avmsnet_jax.data.sources import Skipped, Video
 from avmsnet_jax.errors import UserError
+from avmsnet_jax.staging import remove
 
 _FULL = ".full"  # in the working place: a worker could not write there
-# Without the second, the local runner of today first fetches a program from the network, to run that instead.
+# Without the second option, Beam's local runner downloads a program and runs that instead.
 _LOCAL = ("--runner=DirectRunner", "--allow_unsafe_triggers", "--default_sdk_harness_log_level=CRITICAL")
+
+Outcome = dict[str, Any]  # JSON-able
 
 
 def stage_films(
@@ -38,25 +42,19 @@ def stage_films(
       tasks: the films, and the folders that their records go to.
       cut: how they are cut.
       options: the pipeline's, as `--name=value`; without a runner among them, Beam's local one.
-      on_film: called with the number of each task and what became of it, when all are through.
+      on_film: called with the number of each task and what became of it, once all are done.
 
     Raises:
       UserError: Beam is not installed, an option is wrong, or the pipeline failed.
     """
     if not tasks:
         return
-    run(options, tasks, functools.partial(_stage, cut), tasks[0][1].parent.parent)
+    skipped = run(options, tasks, functools.partial(_stage, cut), tasks[0][1].parent.parent)
     for number, (_, folder) in enumerate(tasks):
-        outcome: Prepared | Skipped | None = finished(folder)
-        if outcome is None:
-            try:
-                outcome = Skipped(**json.loads(_reason(folder).read_text()))
-            except FileNotFoundError:
-                raise UserError(
-                    f"no Beam worker left word in {folder.parent}; all workers need to see source and output"
-                ) from None
-            _reason(folder).unlink()
-        on_film(number, outcome)
+        prepared = finished(folder)
+        if prepared is None and not skipped[number]:
+            raise UserError(f"{folder} is missing, though a Beam worker wrote it; all workers need to see the output")
+        on_film(number, prepared or Skipped(**skipped[number]))
 
 
 def pack(place: Path, plan: packing.Plan, options: Sequence[str]) -> None:
@@ -65,56 +63,83 @@ def pack(place: Path, plan: packing.Plan, options: Sequence[str]) -> None:
     run(options, shards, functools.partial(_pack, place), place)
 
 
-def _stage(cut: Cut, task: tuple[Video, Path]) -> None:
+def _stage(cut: Cut, task: tuple[Video, Path]) -> Outcome:
     video, folder = task
-    if finished(folder):  # Beam may give a film again
-        return
-    outcome = stage(video, cut, folder, lambda: None)
-    if isinstance(outcome, Skipped):
-        temporary = _reason(folder).with_name(f".{folder.name}.{secrets.token_hex(4)}")
-        temporary.write_text(json.dumps(dataclasses.asdict(outcome)))
-        os.replace(temporary, _reason(folder))
+    outcome = finished(folder) or stage(video, cut, folder, lambda: None)
+    return dataclasses.asdict(outcome) if isinstance(outcome, Skipped) else {}
 
 
-def _pack(place: Path, shard: tuple[str, int]) -> None:
+def _pack(place: Path, shard: tuple[str, int]) -> Outcome:
     plan = packing.load_plan(place / packing.PLAN)
     assert plan is not None
     packing.pack_shard(place, plan, *shard)
+    return {}
 
 
-def _reason(folder: Path) -> Path:
-    """Where a worker leaves word why it could not stage a film."""
-    return folder.with_name(f"{folder.name}.skipped")
+def _work(work: Callable[[Any], Outcome], outcomes: Path, item: tuple[int, Any]) -> None:
+    """Does `work` on an item unless that is done, and leaves the outcome in a file.
 
+    A runner may give an item to a second worker while the first still lives. The second waits for the first, and does
+    the work itself only if that has died.
 
-def _unless_full(place: Path, work: Callable[[Any], None], item: Any) -> None:
-    """Works, until a worker finds that the place cannot be written: Beam itself would give a traceback of each."""
-    if (place / _FULL).exists():
-        return
+    After a worker could not write, all others stop: Beam would log a traceback of each.
+    """
+    number, content = item
+    outcome, full = outcomes / str(number), outcomes / _FULL
     try:
-        work(item)
+        with open(outcomes / f"{number}.lock", "w") as lock:
+            with contextlib.suppress(OSError):  # on a file system without locks, both do the work
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if outcome.exists() or full.exists() or not outcomes.exists():
+                return
+            unfinished = outcomes / f".{number}.{secrets.token_hex(4)}"
+            unfinished.write_text(json.dumps(work(content)), encoding="utf-8")
+            os.replace(unfinished, outcome)
     except OSError as error:
         try:
-            (place / _FULL).touch()  # even where there is no room for a word
+            full.touch()  # works even where the disk has no room for text
         except OSError:
             raise error from None
         with contextlib.suppress(OSError):
-            (place / _FULL).write_text(str(error))
+            full.write_text(str(error))
 
 
-def run(options: Sequence[str], items: Sequence[Any], work: Callable[[Any], None], place: Path) -> None:
+def run(options: Sequence[str], items: Sequence[Any], work: Callable[[Any], Outcome], place: Path) -> list[Outcome]:
     """Does `work` on each item in a Beam pipeline; see `stage_films` for the options.
 
     Args:
       options: the pipeline's.
       items: what can be sent to another machine; so can `work`.
-      work: whatever it does lies on the file system that workers share.
-      place: a folder there.
+      work: returns its outcome; of two workers with one item, only one is at work at a time.
+      place: a folder on a file system that all workers share, for this pipeline alone.
+
+    Returns:
+      the outcomes, in the order of the items.
 
     Raises:
       UserError: Beam is not installed, an option is wrong, or the pipeline failed.
       OSError: a worker could not write.
     """
+    outcomes = place / "outcomes"
+    remove(outcomes)  # of a pipeline that was killed
+    outcomes.mkdir()
+    try:
+        _run_pipeline(options, list(enumerate(items)), functools.partial(_work, work, outcomes))
+        if (outcomes / _FULL).exists():
+            raise OSError((outcomes / _FULL).read_text() or "no room for a word about it")
+        try:
+            return [json.loads((outcomes / str(number)).read_text(encoding="utf-8")) for number in range(len(items))]
+        except FileNotFoundError:
+            raise UserError(
+                f"no result from a Beam worker in {outcomes}; check that all workers can read the films and write "
+                "--output"
+            ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            remove(outcomes)
+
+
+def _run_pipeline(options: Sequence[str], items: Sequence[Any], work: Callable[[Any], None]) -> None:
     with _quiet():
         try:
             import apache_beam
@@ -129,31 +154,27 @@ def run(options: Sequence[str], items: Sequence[Any], work: Callable[[Any], None
         try:
             with contextlib.redirect_stderr(told):
                 parsed = PipelineOptions(list(options))
-                parsed.get_all_options()  # or some are looked at only as it runs
+                parsed.get_all_options()  # checks all options now; some would fail only when the pipeline runs
                 pipeline = apache_beam.Pipeline(options=parsed)
-        except (SystemExit, Exception) as error:  # argparse exits, after an account of all its options
+        except (SystemExit, Exception) as error:  # argparse prints its usage and exits
             last = (told.getvalue().strip() or str(error)).splitlines()[-1]
             raise UserError(f"--beam: {last.split('error: ')[-1]}") from None
         _ = (
             pipeline
             | apache_beam.Create(items, reshuffle=False)
-            | apache_beam.Reshuffle()  # or a runner would do all items in one place, one after the other
-            | "Work" >> apache_beam.Map(functools.partial(_unless_full, place, work))
+            | apache_beam.Reshuffle()  # else a runner may do all items in one worker
+            | "Work" >> apache_beam.Map(work)
         )
         try:
             pipeline.run().wait_until_finish()
-        except Exception as error:  # whatever its runners raise
+        except Exception as error:  # each runner raises its own kind
             last = (str(error).strip() or type(error).__name__).splitlines()[-1]
             raise UserError(f"the Beam pipeline failed: {last}") from error
-    if (place / _FULL).exists():
-        reason = (place / _FULL).read_text()
-        (place / _FULL).unlink()
-        raise OSError(reason or "no room for a word about it")
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Beam's accounts of its inner life to itself; what matters comes as an exception."""
+    """Silences Beam's log; failures come as exceptions."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

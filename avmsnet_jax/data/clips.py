@@ -52,9 +52,9 @@ class Clip:
     has_sound: bool
 
 
-def centres(n_frames: int, frames: int = 16, spacing: int = 25) -> list[int]:
+def centres(n_frames: int, frames: int = 16, spacing: int = 25) -> range:
     """The centres spacing, 2 * spacing, ... whose clips lie wholly in a film of `n_frames`."""
-    return list(range(first_centre(frames, spacing), n_frames - frames // 2 + 1, spacing))
+    return range(first_centre(frames, spacing), n_frames - frames // 2 + 1, spacing)
 
 
 def frame_list(centre: int, frames: int = 16) -> range:

@@ -7,7 +7,6 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import secrets
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -285,30 +284,15 @@ def _on_beam(
         with working_place(output / f"beam_{named.hexdigest()[:8]}", "words") as place:
             empty(place)
             try:
-                beam.run(options, list(enumerate(tasks)), functools.partial(_leave_word, one, place), place)
-                return [_outcome(place, number, task) for number, task in enumerate(tasks)]
+                done = beam.run(options, tasks, functools.partial(_told, one), place)
+                return [Outcome(*task, **told) for task, told in zip(tasks, done, strict=True)]
             finally:
                 empty(place)
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror or error}; choose another place") from error
 
 
-def _outcome(place: Path, number: int, task: tuple[Path, Path]) -> Outcome:
-    """What a Beam worker left word of."""
-    try:
-        word = json.loads((place / str(number)).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no Beam worker left word in {place}; all workers need to see films and output") from None
-    return Outcome(*task, **word)
-
-
-def _leave_word(one: Callable[[tuple[Path, Path]], Outcome], place: Path, item: tuple[int, tuple[Path, Path]]) -> None:
-    number, task = item
-    if (place / str(number)).exists():  # Beam may give a film again
-        return
+def _told(one: Callable[[tuple[Path, Path]], Outcome], task: tuple[Path, Path]) -> dict[str, Any]:
+    """What a Beam worker sends back of a film's outcome."""
     outcome = one(task)
-    unfinished = place / f".{number}.{secrets.token_hex(4)}"
-    unfinished.write_text(
-        json.dumps({name: getattr(outcome, name) for name in ("error", "account", "skipped")}), encoding="utf-8"
-    )
-    os.replace(unfinished, place / str(number))
+    return {name: getattr(outcome, name) for name in ("error", "account", "skipped")}

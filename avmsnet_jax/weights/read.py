@@ -9,9 +9,9 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import ml_dtypes
 import numpy as np
@@ -23,7 +23,12 @@ from avmsnet_jax.weights.checkpoint import brief, few
 # What torch.save wrote before PyTorch 1.6 begins with, after the pickle's mark: a pickled magic number.
 _LEGACY = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 
+_LEGACY_PICKLES = 5  # that number, a version, facts about the system, the content, the names of storages
 _TORCH = 2, 10  # the oldest PyTorch whose weights_only no published file gets around
+
+MOST_BYTES = 3 * 10**9  # of a file: the largest published network with the state of Adam has half of it
+_NPY_HEADER_BYTES = 65536  # at most, with what comes before it
+_MOST_PARTS = 10_000  # of a tuple in a pickle, those of nested tuples included each time that one appears
 
 # The dtypes that a weight file may hold, with the name of PyTorch's storage for each.
 STORAGES = {
@@ -79,8 +84,13 @@ def read(path: str) -> WeightFile:
         raise UserError(f"cannot read {path}: {error.strerror}; check the path") from error
     if not start:
         raise UserError(f"{path} is empty; fetch it again")
+    if (size := place.stat().st_size) > MOST_BYTES:
+        raise UserError(
+            f"{path} has {size / 1e6:,.0f} MB, and no more than {MOST_BYTES / 1e6:,.0f} MB are read; "
+            "save the weights of the network alone"
+        )
     if start.startswith(b"\x93NUMPY"):
-        found = _read_npy(path, place.read_bytes())
+        found = _read_npy(path)
     elif start[5:9] == b"\0\0\0{":  # after a length whose low byte may look like a pickle's mark: so this comes first
         found = _read_safetensors(path, place.read_bytes())
     elif start.startswith(b"PK\x03\x04"):
@@ -100,7 +110,7 @@ def read(path: str) -> WeightFile:
     odd = [ascii(name) for name in found.tensors if not re.fullmatch(r"[\w.-]{1,200}", name, re.ASCII)]
     if odd:
         raise UserError(f"{path} is not a file of network weights: its tensors are called {few(odd)}")
-    claimed, size = sum(array.nbytes for array in found.tensors.values()), place.stat().st_size
+    claimed = sum(array.nbytes for array in found.tensors.values())
     if claimed > 2 * size:  # twice, for networks that use a tensor in two places
         raise UserError(
             f"{path} has {size:,} bytes, but its tensors take {claimed:,}, as they share memory; "
@@ -146,6 +156,40 @@ def _dtype(name: str) -> np.dtype:
     return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
 
 
+# --- pickles -------------------------------------------------------------------------------------
+
+
+def _bounded(load_tuple: Callable[[Any], None]) -> Callable[[Any], None]:
+    """The same opcode for tuples, which refuses one of too many parts."""
+
+    def load(reader: "_Bounded") -> None:
+        load_tuple(reader)
+        made = reader.stack[-1]
+        parts = 1 + sum(reader.parts[id(part)][0] if id(part) in reader.parts else 1 for part in made)
+        if parts > _MOST_PARTS:
+            raise ValueError(f"a tuple of {parts:,} parts")
+        reader.parts[id(made)] = parts, made
+
+    return load
+
+
+class _Bounded(pickle._Unpickler):
+    """An unpickler for files from strangers, which bounds tuples.
+
+    A tuple made of the one before twice, 60 times over, takes 2^60 steps to hash or print; hashing one that is nested
+    very deeply overflows the stack. The unpickler in C, besides, makes room for any memo index that a file names.
+    """
+
+    dispatch = pickle._Unpickler.dispatch | {
+        opcode[0]: _bounded(pickle._Unpickler.dispatch[opcode[0]])
+        for opcode in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)
+    }
+
+    def __init__(self, file: IO[bytes], **options: Any):
+        super().__init__(file, **options)
+        self.parts: dict[int, tuple[int, tuple]] = {}  # by id: the parts of each tuple, nested ones included
+
+
 # --- PyTorch -------------------------------------------------------------------------------------
 
 
@@ -170,8 +214,61 @@ _NUMPY_NAMES = [
 ]
 
 
+class _Placeholder:
+    """Stands for whatever a pickle makes by a class or a function."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        hash(key)
+
+    def append(self, _: Any) -> None:
+        """Takes an item of a list."""
+
+    extend = append
+
+
+class _Dry(_Bounded):
+    """Goes through a pickle without calling anything: PyTorch's reader bounds no tuples, and prints what it refuses."""
+
+    dispatch = dict(_Bounded.dispatch)
+
+    def find_class(self, module: str, name: str) -> Any:
+        return _Placeholder
+
+    def persistent_load(self, _: Any) -> Any:
+        return _Placeholder()
+
+    def _call(self) -> None:
+        self.stack.pop()
+        if self.stack[-1] is not _Placeholder:
+            raise ValueError(f"it calls a {type(self.stack[-1]).__name__}")
+        self.stack[-1] = _Placeholder()
+
+    def _build(self) -> None:
+        self.stack.pop()
+
+    dispatch[pickle.REDUCE[0]] = dispatch[pickle.NEWOBJ[0]] = _call
+    dispatch[pickle.BUILD[0]] = _build
+
+
+def _check_pickles(path: str, *, zipped: bool) -> None:
+    """Raises UserError where a pickle in a PyTorch file is damaged, or made so that reading it would not end."""
+    try:
+        if zipped:
+            with zipfile.ZipFile(path) as archive:
+                for name in archive.namelist():
+                    if name.endswith("/data.pkl"):
+                        _Dry(io.BytesIO(archive.read(name))).load()
+        else:
+            with open(path, "rb") as file:
+                for _ in range(_LEGACY_PICKLES):
+                    _Dry(file, encoding="bytes").load()
+    except Exception as error:  # a damaged pickle can fail in any of its opcodes
+        raise _damaged(path, brief(error)) from error
+
+
 def _read_torch(path: str, form: str) -> WeightFile:
     torch = _import_torch(path)
+    _check_pickles(path, zipped=form == "zip .pth")
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([(_Ignored, name) for name in _NUMPY_NAMES]):
             warnings.simplefilter("ignore")
@@ -323,6 +420,8 @@ class _Array:
         order = dtype.order if dtype.order in ("<", ">") else "="
         if not re.fullmatch(r"[fiub][1248]", dtype.code):
             raise ValueError(f"dtype {dtype.code!r}")
+        if not isinstance(shape, tuple) or not all(isinstance(size, int) for size in shape):
+            raise ValueError("a shape that is none")
         data = raw.encode("latin1") if isinstance(raw, str) else raw  # Python 2 wrote bytes as text
         flat = np.frombuffer(data, np.dtype(order + dtype.code))
         array = flat.reshape(shape, order="F" if fortran else "C")
@@ -331,12 +430,11 @@ class _Array:
 
 def _encode(text: str, encoding: str) -> bytes:
     if encoding != "latin1":
-        raise ValueError(f"encoding {encoding!r}")
+        raise ValueError("an encoding other than latin1")
     return text.encode("latin1")
 
 
-# The pure-Python unpickler: the C one makes room for any memo index that a hostile file names.
-class _NumpyOnly(pickle._Unpickler):
+class _NumpyOnly(_Bounded):
     """Unpickles dictionaries, lists, text, numbers and NumPy arrays; anything else is refused unseen."""
 
     _ALLOWED = {
@@ -357,27 +455,30 @@ class _CarriesCodeError(Exception):
     pass
 
 
-def _read_npy(path: str, data: bytes) -> WeightFile:
+def _read_npy(path: str) -> WeightFile:
     """sound8.npy: a dictionary, pickled in Python 2, of `conv1` ... `conv8_2` to dictionaries of arrays."""
     foreign = f"{path} is not SoundNet's sound8.npy, a dictionary conv1 ... conv7 of weights; no other .npy is known"
-    try:
-        major = data[6]
-        size_bytes = 2 if major == 1 else 4
-        end = 8 + size_bytes + int.from_bytes(data[8 : 8 + size_bytes], "little")
-        if end > min(len(data), 65536):
-            raise ValueError("its header is cut")
-        header = data[8 + size_bytes : end]
-    except (IndexError, ValueError) as error:
-        raise _damaged(path, brief(error)) from error
-    if not (re.search(rb"'descr': *'\|?O'", header) and re.search(rb"'shape': *\(\)", header)):
-        raise UserError(foreign)
-    try:
-        content = _NumpyOnly(io.BytesIO(data[end:]), encoding="latin1").load()
-        layers = content.items()[0] if isinstance(content, _Array) else content
-    except _CarriesCodeError as error:
-        raise _code(path, brief(error)) from error
-    except Exception as error:  # a damaged pickle can fail in any of its opcodes
-        raise _damaged(path, brief(error)) from error
+    with open(path, "rb") as file:
+        start = file.read(_NPY_HEADER_BYTES)
+        try:
+            major = start[6]
+            size_bytes = 2 if major == 1 else 4
+            end = 8 + size_bytes + int.from_bytes(start[8 : 8 + size_bytes], "little")
+            if end > len(start):
+                raise ValueError("its header is cut")
+        except (IndexError, ValueError) as error:
+            raise _damaged(path, brief(error)) from error
+        header = start[8 + size_bytes : end]
+        if not (re.search(rb"'descr': *'\|?O'", header) and re.search(rb"'shape': *\(\)", header)):
+            raise UserError(foreign)
+        file.seek(end)
+        try:
+            content = _NumpyOnly(file, encoding="latin1").load()
+            layers = content.items()[0] if isinstance(content, _Array) else content
+        except _CarriesCodeError as error:
+            raise _code(path, brief(error)) from error
+        except Exception as error:  # a damaged pickle can fail in any of its opcodes
+            raise _damaged(path, brief(error)) from error
     tensors: dict[str, np.ndarray] = {}
     if not isinstance(layers, dict) or "conv1" not in layers:
         raise UserError(foreign)

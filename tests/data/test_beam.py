@@ -1,10 +1,14 @@
 """Beam's local runner does the same work as the plain path."""
 
 import builtins
+import json
+import multiprocessing
 import shutil
+import time
 
 import pytest
 
+from avmsnet_jax.data import beam
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.errors import UserError
 from tests.data.test_prepare import files_of, run
@@ -43,8 +47,8 @@ def test_beam_gives_the_same_bytes(source, plain, tmp_path, capfd, options):
 def test_beam_s_worker_processes_give_the_same_bytes_as_the_command(source, plain, tmp_path):
     pytest.importorskip("apache_beam")
     output = tmp_path / "records"
-    beam = "--beam=--direct_num_workers=2 --direct_running_mode=multi_processing"
-    done = run("--dataset=movies", f"--source={source}", f"--output={output}", beam)
+    option = "--beam=--direct_num_workers=2 --direct_running_mode=multi_processing"
+    done = run("--dataset=movies", f"--source={source}", f"--output={output}", option)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert files_of(output) == plain
@@ -84,4 +88,38 @@ def test_without_beam(source, tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", absent)
     with pytest.raises(UserError, match=r"Beam is not installed; pip install 'avmsnet_jax\[beam\]', or leave --beam"):
         prepare("movies", source, tmp_path / "records", beam_options=[])
+    assert not list(tmp_path.iterdir())
+
+
+def worker(folder, number):
+    """Does the item 3 after a moment in which the other worker starts, and says who did it."""
+    began = folder / f"began_{number}"
+    began.touch()
+    while len(list(folder.glob("began_*"))) < 2:
+        time.sleep(0.01)
+
+    def work(item):
+        (folder / f"worked_{number}").touch()
+        time.sleep(0.3)
+        return {"item": item, "by": number}
+
+    beam._work(work, folder / "outcomes", (0, 3))
+
+
+def test_of_two_living_workers_with_one_film_one_does_it_and_the_other_waits(tmp_path):
+    (tmp_path / "outcomes").mkdir()
+    others = [multiprocessing.get_context("spawn").Process(target=worker, args=(tmp_path, n)) for n in (1, 2)]
+    for process in others:
+        process.start()
+    for process in others:
+        process.join(60)
+        assert process.exitcode == 0
+    (worked,) = tmp_path.glob("worked_*")
+    assert json.loads((tmp_path / "outcomes" / "0").read_text()) == {"item": 3, "by": int(worked.name[-1])}
+    assert {path.name for path in (tmp_path / "outcomes").iterdir()} == {"0", "0.lock"}
+
+
+def test_a_worker_that_waited_until_the_pipeline_ended_does_nothing(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        beam._work(lambda item: {"done": item}, tmp_path / "outcomes", (0, 3))
     assert not list(tmp_path.iterdir())

@@ -68,8 +68,12 @@ def test_every_clip_is_the_published_one(fps):
     ("n_frames", "expected"), [(32, []), (33, [25]), (57, [25]), (58, [25, 50]), (83, [25, 50, 75])]
 )
 def test_a_clip_that_would_run_past_the_end_is_dropped(n_frames, expected):
-    assert clips.centres(n_frames) == expected
+    assert list(clips.centres(n_frames)) == expected
     assert [clip.frame for clip in clips.cut(drawn_film(n_frames), None, 25)] == [round(j + 0.5) for j in expected]
+
+
+def test_a_header_that_claims_a_trillion_frames_costs_no_memory():
+    assert len(clips.centres(10**12)) == 4 * 10**10 - 1
 
 
 def test_the_label_frame_is_rounded_half_to_even():
@@ -81,7 +85,7 @@ def test_other_lengths_and_overlapping_clips(frames, spacing):
     n_frames = 120
     half = frames // 2
     centres = [j for j in range(spacing, n_frames, spacing) if j - half + 1 >= 1 and j + half <= n_frames]
-    assert clips.centres(n_frames, frames, spacing) == centres
+    assert list(clips.centres(n_frames, frames, spacing)) == centres
     cut = list(clips.cut(drawn_film(n_frames), None, 25, frames=frames, spacing=spacing, frame_size=32))
     assert [[number_of(picture) for picture in clip.clip] for clip in cut] == [
         list(range(j - half + 1, j + half + 1)) for j in centres

@@ -354,6 +354,42 @@ def test_a_pickled_array_shared_by_many_names_is_refused(tmp_path: Path) -> None
     refused(tmp_path / "shared.npy", "its tensors take .*as they share memory")
 
 
+def _shared_tuple(doublings: int) -> bytes:
+    """The opcodes of a tuple that holds the one before twice, and so on; as a key it would be hashed for ever."""
+    return b")" + b"".join(b"q%ch%c\x86" % (index, index) for index in range(doublings))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("use", [b"}%sK\x01s.", b"%s)R.", b"ccollections\nOrderedDict\n]%sK\x01\x86a\x85R."])
+def test_a_pickle_that_would_be_hashed_or_printed_for_ever_is_refused(tmp_path: Path, use: bytes, legacy: bool) -> None:
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "shared.pth"
+    torch.save({"a": 1}, path, _use_new_zipfile_serialization=not legacy)
+    hostile = b"\x80\x02" + use % _shared_tuple(60)
+    data = path.read_bytes()
+    content = pickle.dumps({"a": 1}, 2)
+    if legacy:
+        assert content in data
+        path.write_bytes(data.replace(content, hostile))
+    else:
+        with zipfile.ZipFile(path) as archive:
+            kept = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, value in kept.items():
+                archive.writestr(name, hostile if name.endswith("data.pkl") else value)
+    refused(path, "damaged .a tuple of 1")
+
+
+@pytest.mark.parametrize(
+    "start", [b"\x93NUMPY", b"\x08\0\0\0\0\0\0\0{", b"PK\x03\x04", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."]
+)
+def test_a_file_of_nothing_but_size_is_refused(tmp_path: Path, start: bytes) -> None:
+    with (tmp_path / "sparse").open("wb") as file:
+        file.write(start)
+        file.truncate(10**12)
+    refused(tmp_path / "sparse", "has 1,000,000 MB, and no more than 3,000 MB are read")
+
+
 def _safetensors(header: bytes, data: bytes = b"", length: int | None = None) -> bytes:
     return struct.pack("<Q", len(header) if length is None else length) + header + data
 
@@ -385,6 +421,8 @@ def _entry(shape: str, end: int, dtype: str = "F32", name: str = "fc3.bias") -> 
         ("short.npy", b"\x93NUMPY\x01", "cut short or damaged"),
         ("size.npy", npy_of(b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7fabc."), "cut short or damaged"),
         ("depth.npy", npy_of(b"\x80\x02" + b"]" * 10**5 + b"a" * 10**5 + b"."), "not SoundNet|damaged"),
+        ("shared.npy", npy_of(b"\x80\x02}" + _shared_tuple(60) + b"K\x01s."), "a tuple of 1"),
+        ("deep_key.npy", npy_of(b"\x80\x02}" + b")" + b"\x85" * 10**6 + b"K\x01s."), "a tuple of 1"),
         ("digits.npy", npy_of(b"\x80\x02L" + b"9" * 10**5 + b"L\n."), "cut short or damaged"),
     ],
 )

@@ -1,14 +1,17 @@
 """Layouts that users hold, each read as a collection of videos."""
 
 import abc
+import contextlib
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from avmsnet_jax import unforeseen
 from avmsnet_jax.data.clips import Frame
+from avmsnet_jax.errors import UserError
 from avmsnet_jax.media.audio import Waveform
 
 # whole: the videos of a collection that is divided into folds; unlabelled: films that nobody has judged.
@@ -93,6 +96,17 @@ class Skipped:
     video: str
     reason: str
     traceback: str = ""
+
+
+@contextlib.contextmanager
+def skipping(video: str, skipped: list[Skipped]) -> Iterator[None]:
+    """Turns any error in the block into an entry of `skipped`, so that the other videos are still read."""
+    try:
+        yield
+    except UserError as error:
+        skipped.append(Skipped(video, str(error)))
+    except Exception as error:
+        skipped.append(Skipped(video, unforeseen.report(error, name=video)))
 
 
 @dataclasses.dataclass(frozen=True)

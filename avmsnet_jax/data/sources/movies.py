@@ -8,9 +8,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from avmsnet_jax import durations, unforeseen
+from avmsnet_jax import durations
 from avmsnet_jax.data import clips
-from avmsnet_jax.data.sources import UNLABELLED, Collection, Skipped, Video
+from avmsnet_jax.data.sources import UNLABELLED, Collection, Skipped, Video, skipping
 from avmsnet_jax.data.sources.tables import read_labels, read_rows, shown
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media import audio
@@ -155,14 +155,10 @@ def _films_in(folder: Path, split: str) -> tuple[list[Film], list[Skipped]]:
     films: dict[str, Film] = {}
     candidates = in_folder(folder)
     for path in candidates:
-        try:
+        with skipping(path.name, skipped):
             if path.stem in films:
                 raise UserError(f"has the same name as {films[path.stem].path.name}; rename it, or take it away")
             films[path.stem] = _film(path, tables.get(path.stem, ()), split)
-        except UserError as error:
-            skipped.append(Skipped(path.name, str(error)))
-        except Exception as error:
-            skipped.append(Skipped(path.name, unforeseen.report(error, name=path.stem)))
     stems = {path.stem for path in candidates}
     for stem, paths in tables.items():
         if stem not in stems:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from avmsnet_jax import regular_file
 from avmsnet_jax.data import clips
-from avmsnet_jax.data.sources import COUNT_SLACK, Collection, Skipped, Video, is_file_name
+from avmsnet_jax.data.sources import COUNT_SLACK, Collection, Skipped, Video, is_file_name, skipping
 from avmsnet_jax.data.sources.tables import read_labels, read_text
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media import audio
@@ -114,13 +114,10 @@ def find_videos(source: Path, dataset: str) -> Collection:
             frames = source / "video_frames" / dataset / name
             wav = source / "video_audio" / dataset / name / f"{name}.wav"
             table = source / "annotations" / dataset / name / f"{name}.csv"
-            try:
+            with skipping(name, skipped):
                 count = _count_frames(frames, n_frames)
                 labels = read_labels(table, n_frames)
-            except UserError as error:
-                skipped.append(Skipped(name, str(error)))
-                continue
-            videos.append(PublishedVideo(name, fps, split, frames, wav, table, labels, expected_frames=count))
+                videos.append(PublishedVideo(name, fps, split, frames, wav, table, labels, expected_frames=count))
     return Collection(videos, skipped)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from avmsnet_jax import json_file, mat_file, unforeseen
-from avmsnet_jax.data.sources import Collection, Skipped
+from avmsnet_jax import json_file, mat_file
+from avmsnet_jax.data.sources import Collection, Skipped, skipping
 from avmsnet_jax.data.sources.folds import MOST_BYTES, find_folds
 from avmsnet_jax.data.sources.judged import JudgedVideo, files_below, film_of
 from avmsnet_jax.errors import UserError
@@ -61,14 +61,10 @@ def find_videos(source: Path, splits: Path | None = None) -> Collection:
     videos: list[JudgedVideo] = []
     skipped: list[Skipped] = []
     for name in order:
-        try:
+        with skipping(name, skipped):
             if name not in tables:
                 raise UserError(f"there is no GT/{name}.mat, though {segmentations} names it; unpack SumMe.zip again")
             videos.append(_video(files, name, tables[name], segmentations, shots.get(name)))
-        except UserError as error:
-            skipped.append(Skipped(name, str(error)))
-        except Exception as error:
-            skipped.append(Skipped(name, unforeseen.report(error, name=name)))
     return Collection(videos, skipped, find_folds(splits, files, order, {item.name for item in videos}, "summe"))
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from avmsnet_jax import hdf5_file, unforeseen
-from avmsnet_jax.data.sources import Collection, Skipped, is_file_name
+from avmsnet_jax import hdf5_file
+from avmsnet_jax.data.sources import Collection, Skipped, is_file_name, skipping
 from avmsnet_jax.data.sources.folds import find_folds
 from avmsnet_jax.data.sources.judged import JudgedVideo, files_below, film_of
 from avmsnet_jax.errors import UserError
@@ -61,22 +61,16 @@ def find_videos(source: Path, splits: Path | None = None) -> Collection:
     videos: list[JudgedVideo] = []
     skipped: list[Skipped] = []
     for item in annotations:
-        try:
-            path = film_of(files, item.name)
-            fps = float(Movie(path).info().fps)
-        except UserError as error:
-            skipped.append(Skipped(item.name, str(error)))
-            continue
-        except Exception as error:
-            skipped.append(Skipped(item.name, unforeseen.report(error, name=item.name)))
-            continue
         said = {
             "user_scores": item.user_scores,
             "gt_score": item.gt_score,
             "category": np.asarray(item.category),
             "title": np.asarray(item.title),
         }
-        videos.append(JudgedVideo(item.name, fps, "whole", path, (tables[0],), item.user_scores, said))
+        with skipping(item.name, skipped):
+            path = film_of(files, item.name)
+            fps = float(Movie(path).info().fps)
+            videos.append(JudgedVideo(item.name, fps, "whole", path, (tables[0],), item.user_scores, said))
     order, held = [item.name for item in annotations], {item.name for item in videos}
     return Collection(videos, skipped, find_folds(splits, files, order, held, "tvsum"))
 

@@ -346,3 +346,14 @@ def test_sound_that_is_missing_or_broken(layout, tmp_path, content, heard):
     else:
         assert not manifest["skipped"]
         assert manifest["videos"][0]["has_sound"] == heard
+
+
+def test_a_fault_that_nobody_foresaw_costs_one_video(layout):
+    write_video(layout, "w")
+    too_long = "n" * 300  # for a file name: the system refuses to look for it
+    write_lists(layout, f"{too_long} 40 25\nv {N_FRAMES} 25\n", f"w {N_FRAMES} 25\n")
+    collection = find_videos(layout, "Movie50")
+    assert [video.name for video in collection.videos] == ["v", "w"]
+    (skipped,) = collection.skipped
+    assert skipped.video == too_long
+    assert "File name too long" in skipped.reason
