@@ -1,0 +1,231 @@
+"""A scorer that needs no weights: it scores what draws human attention, by formulas of the literature.
+
+Nothing in it was learned from people. A clip's score is the mean of its ranks within the film over five signals:
+
+    motion     things that move, as opposed to a moving camera (Ma, Lu, Zhang, Li, A user attention model for video
+               summarization, ACM MM 2002)
+    sound      loudness (Ma et al.) and Teager energy (Evangelopoulos et al., Multimodal saliency and fusion for movie
+               summarization, IEEE TMM 2013)
+    picture    how much stands out in the picture (Hou and Zhang, Saliency detection: a spectral residual approach,
+               CVPR 2007)
+    novelty    unlike the clips that are most like it, and unlike most of the film (Pang et al., Contrastive losses are
+               natural criteria for unsupervised video summarization, WACV 2023)
+    agreement  something begins to move at the instant at which something begins to sound
+
+times a factor that takes out what nobody wants to see: black, blurred and uniform pictures, and dissolves. Every signal
+is relative to the film, so that louder sound or a brighter picture changes no order.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import cv2
+import numpy as np
+from scipy import stats
+
+from avmsnet_jax.data.clips import Clip
+from avmsnet_jax.scoring import picture, sound
+from avmsnet_jax.scoring.scorer import ClipScores, Measured
+
+SIGNALS = ("motion", "sound", "picture", "novelty", "agreement")
+
+_SURROUNDINGS_S = 10.0  # on each side of a clip, in which a rise has to stand out
+_NEAREST = 0.1  # of the clips: those that a clip is compared with
+_STYLE = 0.5  # a fault that more than this share of the clips has is how the film looks
+_CHUNK = 256  # clips whose distances to all others are computed at once
+
+
+class Attention:
+    """A `Scorer` without weights. It is deterministic, and keeps some 10 kB of each clip.
+
+    Attributes:
+      frames: frames of a clip.
+      frame_size: height and width of a clip's frames, pixels.
+      batch_size: most clips in a call of `measure`.
+    """
+
+    name: Literal["attention"] = "attention"
+    learned_from_people = False
+
+    def __init__(self, frames: int = 16, frame_size: int = 112, batch_size: int = 8):
+        self.frames, self.frame_size, self.batch_size = frames, frame_size, batch_size
+
+    def measure(self, batch: Sequence[Clip]) -> Measured:
+        """Measures each clip by itself; see `picture.measure` and `sound.measure`."""
+        rows = [self._measured(clip) for clip in batch]
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def _measured(self, clip: Clip) -> dict[str, np.ndarray]:
+        rate = (clip.frame - 1) / clip.time_s if clip.time_s > 0 else 25.0
+        return {
+            "time_s": np.asarray(clip.time_s),
+            "has_sound": np.asarray(clip.has_sound),
+            **picture.measure(clip.clip),
+            **sound.measure(clip.sound, rate, self.frames),
+        }
+
+    def finish(self, measured: Measured) -> ClipScores:
+        """Ranks the clips within the film."""
+        groups = _groups(measured)
+        signals = {
+            "motion": _motion(measured),
+            "picture": measured["saliency"],
+            "novelty": np.mean([_novelty(group) for group in groups], axis=0),
+        }
+        if measured["has_sound"].any():
+            signals |= {"sound": _sound(measured), "agreement": _agreement(measured)}
+        ranks = {name: _ranks(values) for name, values in signals.items()}
+        scores = np.mean([*ranks.values()], axis=0) * _quality(measured)
+        silent = np.zeros(len(scores), np.float32)
+        return ClipScores(
+            scores=scores.astype(np.float32),
+            features=np.concatenate(groups, axis=1),
+            attention=(measured["attention"],),
+            localization=_localization(measured),
+            signals={name: ranks.get(name, silent) for name in SIGNALS},
+        )
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """(N,) float32 in 0-1, ties share the mean of their ranks; a signal that is the same everywhere gives 0.5."""
+    values = np.round(values.astype(np.float64), 9)  # equal clips differ by rounding
+    if len(values) == 1:
+        return np.full(1, 0.5, np.float32)
+    return ((stats.rankdata(values) - 1) / (len(values) - 1)).astype(np.float32)
+
+
+def _motion(measured: Measured) -> np.ndarray:
+    """Ma et al.'s I * Ct * (1 - I * Cs), the mean over blocks; I is relative to the film's 95th percentile."""
+    lengths = measured["flow_length"].astype(np.float64)  # (N, blocks)
+    moving = lengths[lengths > 0]
+    most = np.percentile(moving, 95) if len(moving) else 0.0
+    if most <= 0:
+        return np.zeros(len(lengths))
+    intensity = np.minimum(lengths / most, 1)
+    over_time, around = measured["flow_entropy"].astype(np.float64), measured["flow_entropy_around"].astype(np.float64)
+    return (intensity * over_time * (1 - intensity * around)).mean(axis=1)
+
+
+def _sound(measured: Measured) -> np.ndarray:
+    """The mean of loudness and Teager energy, each over the film's largest."""
+    envelope = np.square(measured["envelope"].astype(np.float64))  # (N, frames), short-time energy
+    mean, peak, teager = envelope.mean(axis=1), envelope.max(axis=1), measured["teager"].astype(np.float64)
+    loudness = _over_largest(mean) * _over_largest(peak)
+    return (loudness + _over_largest(teager)) / 2
+
+
+def _over_largest(values: np.ndarray) -> np.ndarray:
+    return values / values.max() if values.max() > 0 else np.zeros(len(values))
+
+
+def _groups(measured: Measured) -> list[np.ndarray]:
+    """Colors, edges and timbre, (N, C) float32 each, about the film's mean and scaled so that no group outweighs another.
+
+    The timbre of near silence is that of noise, so it counts by how loud the clip is.
+    """
+    loudness = measured["envelope"].astype(np.float64).mean(axis=1)
+    loud = float(np.percentile(loudness, 95))
+    heard = np.minimum(loudness / loud, 1) if loud > 0 else np.zeros(len(loudness))
+    timbre = (measured["timbre"] - np.median(measured["timbre"], axis=0)) * heard[:, None]
+    groups = []
+    for group in (measured["colors"], measured["edges"], timbre):
+        values = group.astype(np.float32)
+        values = values - values.mean(axis=0)
+        scale = float(np.sqrt(np.square(values).sum(axis=1).mean()))
+        groups.append(values / scale if scale > 1e-6 else np.zeros_like(values))
+    return groups
+
+
+def _novelty(features: np.ndarray) -> np.ndarray:
+    """(N,) local dissimilarity times global uniqueness, each brought to 0-1 within the film."""
+    count = len(features)
+    norms = np.linalg.norm(features, axis=1, keepdims=True)
+    unit = features / np.maximum(norms, 1e-12)
+    nearest = max(round(_NEAREST * count), 1)
+    local, alike = np.zeros(count), np.zeros(count)
+    for first in range(0, count, _CHUNK):
+        chunk = slice(first, first + _CHUNK)
+        distances = np.maximum(2 - 2 * (unit[chunk] @ unit.T), 0).astype(np.float64)
+        alike[chunk] = np.log(np.exp(-2 * distances).mean(axis=1))
+        distances[np.arange(len(distances)), np.arange(first, first + len(distances))] = np.inf  # but itself
+        if count > 1:
+            part = min(nearest, count - 1)
+            local[chunk] = np.partition(distances, part - 1, axis=1)[:, :part].mean(axis=1)
+    return _to_unit(local) * (1 - _to_unit(alike))
+
+
+def _to_unit(values: np.ndarray) -> np.ndarray:
+    spread = np.ptp(values)
+    return (values - values.min()) / spread if spread > 1e-9 else np.zeros(len(values))
+
+
+def _agreement(measured: Measured) -> np.ndarray:
+    """The largest product, at one instant of a clip, of a rise of the sound and a rise of movement.
+
+    Each rise is measured in standard deviations above the mean of the rises within ±10 s. The movement may come a frame
+    before or after the sound, as films are not cut finer than that.
+    """
+    times = measured["time_s"]
+    heard = _standing_out(np.diff(measured["envelope"].astype(np.float64), axis=1), times)
+    change = measured["change"].astype(np.float64)  # (N, frames - 1, h, w)
+    seen = np.diff(change.reshape(*change.shape[:2], -1), axis=1, prepend=0).max(axis=2)
+    seen[:, 0] = 0  # its rise began before the clip
+    seen = _standing_out(seen, times)
+    near = np.maximum(seen, np.maximum(np.roll(seen, 1, axis=1), np.roll(seen, -1, axis=1)))
+    return (heard * near).max(axis=1)
+
+
+def _standing_out(rises: np.ndarray, times_s: np.ndarray) -> np.ndarray:
+    """(N, T) by how much each rise stands out of those around it; falls and ordinary rises are 0."""
+    rises = np.maximum(rises, 0)
+    first = np.searchsorted(times_s, times_s - _SURROUNDINGS_S, side="left")
+    last = np.searchsorted(times_s, times_s + _SURROUNDINGS_S, side="right")
+    sums, squares = (np.concatenate([[0.0], np.cumsum(each.sum(axis=1))]) for each in (rises, np.square(rises)))
+    count = (last - first) * rises.shape[1]
+    mean = (sums[last] - sums[first]) / count
+    spread = np.sqrt(np.maximum((squares[last] - squares[first]) / count - mean**2, 0))
+    largest = rises.max() if rises.size else 0.0
+    spread = np.where(spread > 1e-6 * largest, spread, np.inf)  # nothing stands out where all is the same
+    return np.maximum((rises - mean[:, None]) / spread[:, None], 0)
+
+
+def _localization(measured: Measured) -> np.ndarray:
+    """(N, h, w) float16: the correlation of each cell's movement with the sound, over a clip and its neighbors."""
+    change, envelope = measured["change"], measured["envelope"][:, 1:]
+    count, _, height, width = change.shape
+    found = np.zeros((count, height, width), np.float16)
+    for index in range(count):
+        near = slice(max(index - 1, 0), index + 2)
+        heard = envelope[near].astype(np.float64).ravel()
+        seen = change[near].astype(np.float64).reshape(len(heard), -1)
+        heard, seen = heard - heard.mean(), seen - seen.mean(axis=0)
+        scale = np.linalg.norm(heard) * np.linalg.norm(seen, axis=0)
+        # Cells that hardly move correlate by chance: they count by how much they move.
+        weight = np.linalg.norm(seen, axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            correlation = np.where(scale > 1e-9, heard @ seen / scale, 0)
+            share = weight / weight.max() if weight.max() > 0 else weight
+        found[index] = (np.maximum(correlation, 0) * np.sqrt(share)).reshape(height, width)
+    return found
+
+
+# Thresholds as in hecate (Song et al., To click or not to click, CIKM 2016).
+_FAULTS: Mapping[str, tuple[float, float]] = {  # measure: what is all right, and what is out of the question
+    "brightness": (0.075, 0.04),
+    "sharpness": (0.08, 0.04),
+    "uniformity": (0.80, 0.92),
+    "dissolve": (0.35, 0.2),
+}
+
+
+def _quality(measured: Measured) -> np.ndarray:
+    """(N,) 0-1: 1 for a picture without fault, 0 for one that nobody wants to see."""
+    factor = np.ones(len(measured["time_s"]))
+    for name, (right, wrong) in _FAULTS.items():
+        share = np.clip((measured[name].astype(np.float64) - wrong) / (right - wrong), 0, 1)
+        if (share < 1).mean() <= _STYLE:
+            factor *= share
+    return factor
+
+
+cv2.setNumThreads(1)  # batches are short, and the film is decoded by other threads
