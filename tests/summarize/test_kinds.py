@@ -213,7 +213,7 @@ def test_picture_and_sound_are_equally_long_and_within_the_budget(results, kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_sound_is_where_it_was_in_the_picture(results, kind):
+def test_sound_stays_in_sync_with_the_picture(results, kind):
     result = results(kind)
     film = Movie(result.film).whole_waveform()
     if film is None:
@@ -282,7 +282,7 @@ def test_the_summary_looks_like_the_film(results, kind):
     assert np.abs(summary.astype(float) - film).mean() < 3
 
 
-def test_an_odd_side_gains_a_row_or_column_like_its_neighbour(results):
+def test_odd_sides_gain_a_copy_of_the_last_row_or_column(results):
     result = results("odd sides")
     picture = next(iter(Movie(result.summary).frames())).rgb()
     assert picture.shape == (48, 66, 3)
@@ -290,13 +290,13 @@ def test_an_odd_side_gains_a_row_or_column_like_its_neighbour(results):
     assert np.abs(picture[:, 64].astype(int) - picture[:, 65]).max() <= 6
 
 
-def test_hdr_becomes_what_every_screen_shows(results):
+def test_hdr_becomes_bt709(results):
     for kind in ("HDR, PQ", "HDR, HLG"):
         *_, matrix, full = shown_stream(results(kind).summary)
         assert (matrix, full) == (1, 1)
 
 
-def test_a_varying_rate_stays_as_it_varies(results):
+def test_variable_frame_times_are_kept(results):
     result = results("varying rate")
     film = [frame.time_s for frame in Movie(result.film).frames()]
     shown = [frame.time_s for frame in Movie(result.summary).frames()]
@@ -308,7 +308,7 @@ def test_a_varying_rate_stays_as_it_varies(results):
 
 
 @pytest.mark.parametrize("kind", ["plain", "varying rate", "no sound"])
-def test_what_lies_beside_the_summary(results, kind):
+def test_the_files_beside_the_summary(results, kind):
     otio = pytest.importorskip("opentimelineio")
     result = results(kind)
     with open(result.folder / "scores.csv", newline="") as file:
