@@ -12,7 +12,7 @@ from tests.media.films import encode, numbered
 
 
 def noise(seconds: float, rate: int, channels: int = 1) -> np.ndarray:
-    """(channels, N) float32 in ±0.9, without what a resampler must cut off."""
+    """(channels, N) float32 in ±0.9, band-limited, so that resampling keeps it."""
     rng = np.random.default_rng(channels * rate)
     smooth = np.apply_along_axis(
         lambda row: np.convolve(row, np.hanning(33), "same"), 1, rng.standard_normal((channels, round(seconds * rate)))
@@ -171,7 +171,7 @@ def flash_and_beep(path: Path, fps: Fraction, picture_start_s: float, sound_star
 @pytest.mark.parametrize(
     ("suffix", "codec", "sample_rate", "sample_format"),
     [
-        ("mp4", "aac", 48000, "fltp"),  # with an edit list for what AAC needs to get going
+        ("mp4", "aac", 48000, "fltp"),  # with an edit list for AAC's priming samples
         ("mp4", "libmp3lame", 44100, "fltp"),
         ("mkv", "aac", 44100, "fltp"),
         ("mkv", "libopus", 48000, "flt"),
@@ -185,7 +185,7 @@ def test_a_flash_and_its_beep_stay_in_sync(
     film = flash_and_beep(tmp_path / f"film.{suffix}", Fraction(fps), picture_start_s, sound_start_s, **sound)
     seen = next(frame.number for frame in Movie(film).frames(constant_rate=True) if frame.scaled(8, 8).mean() > 128)
     heard_s = np.argmax(np.abs(Movie(film).whole_waveform()) > 0.1) / 22050
-    # Half a frame is for the flash, which is on the grid of frames; the rest is what a codec smears.
+    # Half a frame, because the flash falls on a frame; the rest is the codec's pre-echo.
     assert abs(heard_s - (seen - 1) / Movie(film).info().fps) < 0.6 / fps
 
 
@@ -252,7 +252,7 @@ def test_an_audio_format_may_change_midway(tmp_path):
     film = tmp_path / "film.ts"
     film.write_bytes(content)
     waveform = Movie(film).whole_waveform()
-    assert len(waveform) == pytest.approx(3 * 22050, abs=3000)  # AAC begins and ends with some of its own
+    assert len(waveform) == pytest.approx(3 * 22050, abs=3000)  # AAC adds some samples at both ends
     for number, (_, _, hertz) in enumerate(formats):
         second = waveform[22050 * number + 6000 :][:11025]
         assert pitch(second) == pytest.approx(hertz, abs=4)

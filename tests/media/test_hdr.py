@@ -1,4 +1,4 @@
-"""HDR to BT.709: figures of the standards, and what must not change."""
+"""HDR to BT.709, against figures of the standards."""
 
 import numpy as np
 import pytest

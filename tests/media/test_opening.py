@@ -1,4 +1,4 @@
-"""Files reach FFmpeg by their path alone, and read nothing else."""
+"""FFmpeg opens local files only and follows no references."""
 
 import io
 import os
@@ -113,7 +113,7 @@ def boxed(kind: bytes, content: bytes) -> bytes:
 
 
 def with_reference(content: bytes, path: bytes) -> bytes:
-    """A QuickTime file's boxes, in which the samples are said to lie in the file `path`."""
+    """A QuickTime file's boxes, changed to refer to the file `path` for the samples."""
     out, at = b"", 0
     while at < len(content):
         length, kind = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]

@@ -1,4 +1,4 @@
-"""A display matrix turns and mirrors the picture for whoever sees it: the network, thumbnails, the summary."""
+"""Pictures are rotated and mirrored by the display matrix."""
 
 from fractions import Fraction
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Recordings joined end to end: every beep is heard when its flash is seen, whatever their clocks say."""
+"""Recordings joined end to end: sound and picture stay in sync, whatever their clocks are."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def recording(
 
 
 def rises(loud: np.ndarray, step_s: float) -> list[float]:
-    """When something begins that lasts: seconds."""
+    """The times at which a lasting signal begins, seconds."""
     times = np.flatnonzero(loud) * step_s
     return [float(time) for before, time in zip([-1.0, *times], times, strict=False) if time - before > 0.3]
 
@@ -91,7 +91,7 @@ def test_one_stream_written_twice_into_an_flv_is_read_twice(tmp_path):
 
 
 def in_other_container(source: Path, target: Path, later_s: float) -> Path:
-    """Copies the packets; those of the second half of both tracks later by so much."""
+    """Copies the packets, the second half of both tracks `later_s` later."""
     with av.open(str(source)) as film, av.open(str(target), "w") as out:
         streams = {stream.index: out.add_stream_from_template(stream) for stream in film.streams}
         for packet in film.demux():

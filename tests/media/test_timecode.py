@@ -1,4 +1,4 @@
-"""Timecode counts as OpenTimelineIO, and every editor, does."""
+"""Timecode counts as OpenTimelineIO does."""
 
 from fractions import Fraction
 

@@ -15,7 +15,7 @@ from tests.media.films import encode, number_of, numbered
 
 
 def shown(path: Path) -> list[int]:
-    """The numbers that the frames of a film carry, on its constant grid."""
+    """The numbers that a film's frames carry, at a constant frame rate."""
     frames = list(Movie(path).frames(constant_rate=True))
     assert [frame.number for frame in frames] == list(range(1, len(frames) + 1))
     fps = Movie(path).info().fps
@@ -70,7 +70,7 @@ def test_a_variable_frame_rate_is_resampled_to_a_constant_one(tmp_path):
     assert numbers == sorted(numbers)
     for slot, number in enumerate(numbers):
         follows = times[number + 1] if number + 1 < len(times) else 5.0
-        # What is on the screen at the slot's time, to within a frame of the grid.
+        # The frame that is shown at the slot's time, to within a frame.
         assert times[number] - 1 / fps < slot / fps < follows + 1 / fps
     assert [number_of(frame.rgb()) for frame in Movie(film).frames()] == list(range(96))  # as they are decoded
     assert Movie(film).measured().seconds == pytest.approx(5.0, abs=0.1)
@@ -112,7 +112,7 @@ def test_small_steps_back_of_the_clock_are_followed(tmp_path):
     film = joined(tmp_path / "film.ts", (range(25), 48, 10.0), (range(25, 50), 48, 10.6))
     numbers = shown(film)
     assert numbers[:24] == list(range(24))
-    assert numbers[-14:] == list(range(36, 50))  # 0.4 s of the second part are where the first one is
+    assert numbers[-14:] == list(range(36, 50))  # the second part overlaps the first one by 0.4 s
     assert len(numbers) == 40
 
 
@@ -273,7 +273,7 @@ def test_the_size_may_change_midway(tmp_path):
     frames = list(Movie(film).frames(constant_rate=True))
     assert {frame.rgb().shape for frame in frames} == {(48, 96, 3), (96, 192, 3)}
     numbers = [number_of(frame.scaled(320, 240)) for frame in frames]
-    # FFmpeg's decoder forgets the last frame of the old size: the one before stays.
+    # FFmpeg's decoder drops the last frame of the old size, so the one before is repeated.
     assert numbers == [*range(9), 8, *range(10, 20)]
 
 

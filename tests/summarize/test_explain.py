@@ -1,4 +1,4 @@
-"""What the network saw and heard, drawn over films whose every frame is known."""
+"""The overlay, on films whose every frame is known."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Films of every kind: their summaries hold the very frames and the very sound that were chosen, and play."""
+"""Films of every kind: their summaries hold exactly the chosen frames and sound, and play in a browser."""
 
 import csv
 import dataclasses
@@ -57,7 +57,7 @@ def many_channels(path: Path) -> Path:
 
 
 def tagged(path: Path, *, trc: int = 0, matrix: int = 1, interlaced: bool = False, full: bool = False) -> Path:
-    """What PyAV needs more words for: colours in 10 bit, or fields."""
+    """Films that take more of PyAV: 10-bit colors, or fields."""
     with av.open(str(path), "w") as container:
         options = {"x264-params": "tff=1"} if interlaced else {}
         video = container.add_stream("libx264", rate=25, options=options | {"crf": "10"})
@@ -161,7 +161,7 @@ def results(random_weights, tmp_path_factory):
 
 
 def stretches(facts: dict) -> list[tuple[float, float]]:
-    """(start, end) of what is shown without a cut, seconds of the film."""
+    """(start, end) of each stretch without a cut, seconds of the film."""
     joined: list[tuple[float, float]] = []
     for shot in facts["shots"]:
         if joined and abs(joined[-1][1] - shot["start"]) < 1e-6:

@@ -1,4 +1,4 @@
-"""Films of awkward names."""
+"""Films with awkward names."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A network whose scores are no numbers."""
+"""A scorer whose scores are NaN or infinite."""
 
 from pathlib import Path
 

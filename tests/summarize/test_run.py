@@ -1,4 +1,4 @@
-"""Films in, summaries out: what is scored, what is chosen, and what stays when something goes wrong."""
+"""Summaries from films: scores, choice, cuts, and what is left after errors."""
 
 import json
 import os

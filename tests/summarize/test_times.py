@@ -1,4 +1,4 @@
-"""Films with few pictures, with a timecode, joined, turned: what is written beside their summaries is right."""
+"""Summaries, EDL and OTIO of films with few frames a second, a timecode, jumps of the clock, or a rotation."""
 
 import csv
 import json
