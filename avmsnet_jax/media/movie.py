@@ -36,13 +36,13 @@ class VideoInfo:
 
     Attributes:
       fps: frames a second, on average over the film.
-      start_s: time of the first frame on the container's own clock, seconds.
+      stamp_s: when the first frame is shown on the container's own clock, seconds; None where it does not say.
       frames: how many frames the header promises, by their duration where it has no count; 0 where it says neither.
       timecode: of the first frame, as the film writes it (01:00:00:00); empty where it has none.
     """
 
     fps: Fraction
-    start_s: float
+    stamp_s: Fraction | None
     frames: int
     timecode: str = ""
 
@@ -60,27 +60,6 @@ class Clock:
     stamps_s: array = dataclasses.field(default_factory=lambda: array("d"))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Header:
-    """What is known of the picture before it is read.
-
-    Attributes:
-      rate: frames a second; None where that is unknown.
-      frames: as the header counts them; 0 where it does not.
-      seconds: how long they last by the header; None where it does not say.
-      decodable: whether there is a first frame.
-      stamp_s: when that is shown, on the container's clock; None where it does not say.
-      timecode: of the first frame; empty where it has none.
-    """
-
-    rate: Fraction | None
-    frames: int
-    seconds: Fraction | None
-    decodable: bool
-    stamp_s: Fraction | None
-    timecode: str
-
-
 class Movie:
     """A film, or a sound file. The header is read once; each pass over frames, packets or sound opens the file anew."""
 
@@ -94,12 +73,9 @@ class Movie:
         Raises:
           UserError: the file is missing or broken, has no picture, or does not say its frame rate.
         """
-        fps, header = self._fps, self._header
-        assert header is not None
-        if not header.decodable:
-            raise UserError(f"{self.path} has no frame that can be decoded; check that it plays")
-        frames = header.frames or round((header.seconds or 0) * fps)
-        return VideoInfo(fps, float(header.stamp_s or 0), frames, header.timecode)
+        if self._info is None:
+            raise UserError(f"{self.path} has no picture; give a film")
+        return self._info
 
     def measured(self) -> packets.Measured:
         """How many frames are really in the file and how long they last, found without decoding.
@@ -109,7 +85,7 @@ class Movie:
         Raises:
           UserError: the file is missing or broken, or has no picture.
         """
-        return packets.measure(self.path, self._fps)
+        return packets.measure(self.path, self.info().fps)
 
     def frames(self, *, constant_rate: bool = False, clock: Clock | None = None) -> Iterator[Frame]:
         """Decodes the film from its first frame to its last, in a thread of its own, a few frames ahead of the reader.
@@ -209,9 +185,9 @@ class Movie:
           UserError: the file is missing or broken.
         """
         # The header is read before the file is opened for its sound: the index of a long film takes memory.
-        header = self._header
-        rate = header.rate if header else None
-        origin = None if header is None or header.stamp_s is None else float(header.stamp_s)
+        info = self._info
+        rate = info.fps if info else None
+        origin = float(info.stamp_s) if info and info.stamp_s is not None else None
 
         def told() -> Iterator[np.ndarray]:
             for chunk in audio.decode_sound(self.path, origin, rate, sample_rate, stereo=stereo):
@@ -234,32 +210,29 @@ class Movie:
             return None if stream is None else (stream.rate, stream.layout.nb_channels)
 
     @functools.cached_property
-    def _header(self) -> _Header | None:
+    def _info(self) -> VideoInfo | None:
         """None where there is no picture."""
         with open_film(self.path) as container:
             stream = picture_stream(container)
             if stream is None:
                 return None
-            rate = packets.frame_rate(stream, self.path)
+            fps = packets.frame_rate(stream, self.path)
+            if fps is None:
+                raise UserError(
+                    f"{self.path} does not say how many frames a second it has; convert it with ffmpeg -r FPS"
+                )
             first = next(decode(demux(container, stream), self.path), None)
+            if first is None:
+                raise UserError(f"{self.path} has no frame that can be decoded; check that it plays")
             # Matroska and others do not say how many frames they hold, only how long they last.
             seconds = stream.duration * stream.time_base if stream.duration and stream.time_base else None
             if seconds is None and container.duration:
                 seconds = Fraction(container.duration, av.time_base)
-            stamp = None if first is None else stamp_s(first)
-            timecode = "" if first is None else _timecode(container, stream, first)
-            return _Header(rate, stream.frames, seconds, first is not None, stamp, timecode)
-
-    @property
-    def _fps(self) -> Fraction:
-        if self._header is None:
-            raise UserError(f"{self.path} has no picture; give a film")
-        if self._header.rate is None:
-            raise UserError(f"{self.path} does not say how many frames a second it has; convert it with ffmpeg -r FPS")
-        return self._header.rate
+            frames = stream.frames or round((seconds or 0) * fps)
+            return VideoInfo(fps, stamp_s(first), frames, _timecode(container, stream, first))
 
     def _decode(self, constant_rate: bool, clock: Clock | None) -> Generator[Frame, None, None]:
-        fps, name, scaler = self._fps, os.fspath(self.path), Scaler()
+        fps, name, scaler = self.info().fps, os.fspath(self.path), Scaler()
         if constant_rate:
             packets.check_gaps(self.path, fps)
         with open_film(self.path) as container:

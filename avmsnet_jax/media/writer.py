@@ -159,7 +159,7 @@ class Mp4Writer:
         self._tracks.append(track)
         return track
 
-    def copied_sound(self, source: Path) -> "CopiedSound":
+    def copied_sound(self, source: str | os.PathLike[str]) -> "CopiedSound":
         """Adds the sound of another MP4 as it is, if it has any."""
         track = CopiedSound(self._container, self._opened.enter_context(open_film(source)))
         self._tracks.append(track)

@@ -103,19 +103,19 @@ def write_overlay(summary: Summary, path: Path, on_frame: Callable[[], Any] = la
     Raises:
       UserError: `summary.mp4` is missing or broken, or the place cannot be written.
     """
-    source = path.with_name("summary.mp4")
-    fps = Movie(source).info().fps
+    source = Movie(path.with_name("summary.mp4"))
+    fps = source.info().fps
     pictures = _pictures(summary, source)
     first = next(pictures)
     with Mp4Writer(path) as movie:
-        track, sound = movie.pictures(first.shape, fps, crf=20, preset="veryfast"), movie.copied_sound(source)
+        track, sound = movie.pictures(first.shape, fps, crf=20, preset="veryfast"), movie.copied_sound(source.path)
         for index, picture in enumerate(itertools.chain([first], pictures)):
             sound.copy(until=index / fps)
             track.add(picture)
             on_frame()
 
 
-def _pictures(summary: Summary, source: Path) -> Iterator[np.ndarray]:
+def _pictures(summary: Summary, source: Movie) -> Iterator[np.ndarray]:
     """The frames of the overlay, (H, W, 3) uint8, both sides even."""
     scores = summary.scores
     (looked, _), heard = attention_levels(scores), sound_levels(scores)
@@ -132,7 +132,7 @@ def _pictures(summary: Summary, source: Path) -> Iterator[np.ndarray]:
     def maps(clip: int) -> tuple[np.ndarray, np.ndarray]:
         return resized(looked[clip], rows, columns), resized(heard[clip], rows, columns)
 
-    for frame in Movie(source).frames(constant_rate=True):
+    for frame in source.frames(constant_rate=True):
         shot = chosen[max(int(np.searchsorted(begins, frame.time_s + 1e-6, side="right")) - 1, 0)]
         film_s = shot.start_s + frame.time_s - float(shot.summary_start_s or 0)
         before, after, share = _neighbours(scores.times_s, film_s)

@@ -12,7 +12,7 @@ from tests.media.films import encode, numbered
 
 
 def noise(seconds: float, rate: int, channels: int = 1) -> np.ndarray:
-    """(channels, N) float32 in ±0.9, without what a resampler must cut off."""
+    """(channels, N) float32 in ±0.9, band-limited, so that resampling keeps it."""
     rng = np.random.default_rng(channels * rate)
     smooth = np.apply_along_axis(
         lambda row: np.convolve(row, np.hanning(33), "same"), 1, rng.standard_normal((channels, round(seconds * rate)))
@@ -31,7 +31,7 @@ def noise(seconds: float, rate: int, channels: int = 1) -> np.ndarray:
         ("pcm_f64le", "dbl", np.float64, 1, 24),
     ],
 )
-def test_any_sample_format(tmp_path, codec, sample_format, dtype, scale, bits):
+def test_every_sample_format_is_read(tmp_path, codec, sample_format, dtype, scale, bits):
     sound = noise(0.5, 22050).astype(np.float64)
     stored = sound if scale == 1 else np.round(sound * scale) + (128 if dtype is np.uint8 else 0)
     path = encode(tmp_path / "a.wav", sound=stored.astype(dtype), sound_codec=codec, sound_format=sample_format)
@@ -54,13 +54,13 @@ def test_stereo_at_any_rate_is_the_mean_resampled(tmp_path, rate):
 
 @pytest.mark.parametrize(("layout", "channels"), [("2.1", 3), ("quad", 4), ("5.1", 6), ("7.1", 8)])
 @pytest.mark.parametrize("suffix", ["wav", "mkv"])
-def test_all_channels_are_heard(tmp_path, layout, channels, suffix):
+def test_all_channels_are_averaged(tmp_path, layout, channels, suffix):
     sound = noise(0.3, 48000, channels=channels)
     path = encode(tmp_path / f"a.{suffix}", sound=sound, layout=layout, sample_rate=48000)
     np.testing.assert_allclose(Movie(path).whole_waveform(sample_rate=48000), sound.mean(axis=0), atol=1e-6)
 
 
-def test_channels_without_a_place_are_heard(tmp_path):
+def test_channels_without_a_position_are_averaged(tmp_path):
     path = encode(tmp_path / "a.wav", sound=(sound := noise(0.3, 22050, channels=4)), layout="quad")
     content = bytearray(path.read_bytes())
     mask = content.index(b"fmt ") + 8 + 20  # of WAVEFORMATEXTENSIBLE: which loudspeakers
@@ -71,7 +71,7 @@ def test_channels_without_a_place_are_heard(tmp_path):
 
 
 @pytest.mark.parametrize("rate", [4000, 11025, 16000, 32000, 192000, 22051])
-def test_rare_rates(tmp_path, rate):
+def test_rare_sample_rates_are_resampled(tmp_path, rate):
     times = np.arange(rate) / rate
     sound = (0.5 * np.sin(2 * np.pi * 440 * times)).astype(np.float32)[None]
     waveform = Movie(encode(tmp_path / "a.wav", sound=sound, sample_rate=rate)).whole_waveform()
@@ -105,7 +105,7 @@ def test_damaged_floats_do_not_overflow_when_channels_are_mixed(tmp_path, layout
 
 
 @pytest.mark.parametrize(("picture_start_s", "sound_start_s"), [(0, 0.48), (0.48, 0), (1.0, 1.2)])
-def test_sound_and_picture_stay_together_when_one_starts_late(tmp_path, picture_start_s, sound_start_s):
+def test_sound_and_picture_stay_in_sync_when_one_starts_late(tmp_path, picture_start_s, sound_start_s):
     sound = np.zeros((1, 44100), np.float32)
     sound[0, 22050] = 0.9  # a click, 0.5 s after the sound starts
     path = encode(
@@ -171,30 +171,30 @@ def flash_and_beep(path: Path, fps: Fraction, picture_start_s: float, sound_star
 @pytest.mark.parametrize(
     ("suffix", "codec", "sample_rate", "sample_format"),
     [
-        ("mp4", "aac", 48000, "fltp"),  # with an edit list for what AAC needs to get going
+        ("mp4", "aac", 48000, "fltp"),  # with an edit list for AAC's priming samples
         ("mp4", "libmp3lame", 44100, "fltp"),
         ("mkv", "aac", 44100, "fltp"),
         ("mkv", "libopus", 48000, "flt"),
         ("ts", "aac", 22050, "fltp"),
     ],
 )
-def test_a_flash_is_heard_when_it_is_seen(
+def test_a_flash_and_its_beep_stay_in_sync(
     tmp_path, suffix, codec, sample_rate, sample_format, fps, picture_start_s, sound_start_s
 ):
     sound = {"sound_codec": codec, "sample_rate": sample_rate, "sound_format": sample_format}
     film = flash_and_beep(tmp_path / f"film.{suffix}", Fraction(fps), picture_start_s, sound_start_s, **sound)
     seen = next(frame.number for frame in Movie(film).frames(constant_rate=True) if frame.scaled(8, 8).mean() > 128)
     heard_s = np.argmax(np.abs(Movie(film).whole_waveform()) > 0.1) / 22050
-    # Half a frame is for the flash, which is on the grid of frames; the rest is what a codec smears.
+    # Half a frame, because the flash falls on a frame; the rest is the codec's pre-echo.
     assert abs(heard_s - (seen - 1) / Movie(film).info().fps) < 0.6 / fps
 
 
-def test_sound_that_ends_before_the_picture_is_short(tmp_path):
+def test_sound_that_ends_before_the_picture_gives_a_shorter_waveform(tmp_path):
     film = encode(tmp_path / "film.mkv", [numbered(i) for i in range(75)], sound=tone(440, 1.0))
     assert len(Movie(film).whole_waveform()) == 22050
 
 
-def test_sound_that_ends_before_the_picture_starts_is_none(tmp_path):
+def test_sound_that_ends_before_the_picture_starts_counts_as_none(tmp_path):
     pictures = [numbered(i) for i in range(25)]
     film = encode(tmp_path / "film.mkv", pictures, picture_start_s=2.0, sound=tone(440, 1.0))
     assert Movie(film).whole_waveform() is None
@@ -222,12 +222,12 @@ def tracks(path: Path, *sounds: np.ndarray | None, default: int | None = None) -
 
 
 @pytest.mark.parametrize(("default", "hertz"), [(0, 440), (1, 880), (2, 1320)])
-def test_of_several_tracks_the_default_one_is_heard(tmp_path, default, hertz):
+def test_the_default_audio_track_is_used(tmp_path, default, hertz):
     film = tracks(tmp_path / "film.mkv", tone(440, 1), tone(880, 1), tone(1320, 1), default=default)
     assert pitch(Movie(film).whole_waveform()) == hertz
 
 
-def test_a_track_without_a_packet_is_no_sound(tmp_path):
+def test_an_audio_track_without_packets_counts_as_none(tmp_path):
     film = tracks(tmp_path / "film.mkv", None)
     with av.open(str(film)) as container:
         assert len(container.streams.audio) == 1
@@ -235,7 +235,7 @@ def test_a_track_without_a_packet_is_no_sound(tmp_path):
     assert Movie(film).waveform() is None
 
 
-def test_an_audio_format_that_changes_midway(tmp_path):
+def test_an_audio_format_may_change_midway(tmp_path):
     content = b""
     formats = [("stereo", 48000, 440), ("mono", 22050, 880), ("5.1", 44100, 1320)]
     for number, (layout, rate, hertz) in enumerate(formats):
@@ -252,7 +252,7 @@ def test_an_audio_format_that_changes_midway(tmp_path):
     film = tmp_path / "film.ts"
     film.write_bytes(content)
     waveform = Movie(film).whole_waveform()
-    assert len(waveform) == pytest.approx(3 * 22050, abs=3000)  # AAC begins and ends with some of its own
+    assert len(waveform) == pytest.approx(3 * 22050, abs=3000)  # AAC adds some samples at both ends
     for number, (_, _, hertz) in enumerate(formats):
         second = waveform[22050 * number + 6000 :][:11025]
         assert pitch(second) == pytest.approx(hertz, abs=4)
@@ -260,7 +260,7 @@ def test_an_audio_format_that_changes_midway(tmp_path):
 
 
 @pytest.mark.parametrize("gap_s", [-0.3, -0.1, 0.1, 2.0, -100.0, 5 * 3600.0])
-def test_sound_keeps_time_by_its_stamps_unless_they_jump(tmp_path, gap_s):
+def test_sound_follows_its_time_stamps_unless_they_jump(tmp_path, gap_s):
     film = tmp_path / "film.ts"
     content = b""
     for start, sound in ((200.0, tone(440, 1.0)), (201.0 + gap_s, tone(880, 1.0))):
@@ -273,7 +273,7 @@ def test_sound_keeps_time_by_its_stamps_unless_they_jump(tmp_path, gap_s):
     assert pitch(waveform[-8000:-2000]) == pytest.approx(880, abs=4)
 
 
-def test_damage_costs_the_sound_that_it_hits(tmp_path):
+def test_only_the_damaged_sound_is_lost(tmp_path):
     film = encode(
         tmp_path / "film.mp4",
         [numbered(i) for i in range(250)],
@@ -295,13 +295,13 @@ def test_damage_costs_the_sound_that_it_hits(tmp_path):
     assert pitch(waveform[-50000:-3000]) == pytest.approx(440, abs=1)
 
 
-def test_a_wav_that_breaks_off_is_heard_as_far_as_it_goes(tmp_path):
+def test_a_truncated_wav_is_read_to_its_end(tmp_path):
     path = encode(tmp_path / "a.wav", sound=tone(440, 2))
     path.write_bytes(path.read_bytes()[:88_244])  # of 4 bytes a sample
     assert len(Movie(path).whole_waveform()) == pytest.approx(22050, abs=100)
 
 
-def test_what_is_no_sound_at_all(tmp_path):
+def test_files_that_are_no_sound_are_refused(tmp_path):
     (tmp_path / "a.wav").write_bytes(b"")
     (tmp_path / "b.wav").write_text("not a sound")
     for path, reason in ((tmp_path / "a.wav", "cannot read"), (tmp_path / "b.wav", "cannot read")):

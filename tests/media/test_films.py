@@ -18,7 +18,7 @@ def names_in(folder: Path) -> list[str]:
     return [path.name for path in films.in_folder(folder)]
 
 
-def test_only_films_are_films(tmp_path):
+def test_films_are_told_by_their_suffix(tmp_path):
     beside = "film.idx film.sub film.description film.THM film.srt film.ass film.info.json film.en.vtt film.wav"
     stray = "notes.doc budget.xlsx poster.jpg README Thumbs.db film.mp4.part cut.prproj film.keyshots.csv film.mp4.xmp"
     touch(tmp_path, "film.mp4", "OTHER.MKV", "third.m2ts", ".hidden.mp4", *beside.split(), *stray.split())
@@ -38,7 +38,7 @@ def test_only_films_are_films(tmp_path):
         ("clip.mp4", "clip.gif"),
     ],
 )
-def test_a_copy_of_low_resolution_is_none_beside_its_film(tmp_path, film, copy):
+def test_a_low_resolution_copy_is_left_out_beside_its_film(tmp_path, film, copy):
     assert names_in(touch(tmp_path, film, copy)) == [film]
     (tmp_path / film).unlink()
     assert names_in(tmp_path) == [copy]

@@ -1,4 +1,4 @@
-"""HDR to BT.709: figures of the standards, and what must not change."""
+"""HDR to BT.709, against figures of the standards."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def test_greys_stay_grey_and_in_order(transfer):
 
 
 @pytest.mark.parametrize("transfer", [PQ, HLG])
-def test_a_white_page_is_nearly_white_and_what_is_dark_keeps_its_light(transfer):
+def test_white_maps_to_nearly_white_and_dark_levels_stay(transfer):
     (white,) = to_bt709(np.full((1, 3), WHITE[transfer]), transfer)
     assert 0.9 < white[1] < 0.97
     if transfer == PQ:  # 26 cd/m2 (BT.2408: 18% grey is coded as 0.38)
@@ -28,7 +28,7 @@ def test_a_white_page_is_nearly_white_and_what_is_dark_keeps_its_light(transfer)
         assert grey[1] ** 2.4 * 203 == pytest.approx(26, abs=1)
 
 
-def test_colours_keep_their_hue():
+def test_colors_keep_their_hue():
     red, green, blue = to_bt709(np.array([[0.5, 0.3, 0.3], [0.3, 0.5, 0.3], [0.3, 0.3, 0.5]]), PQ)
     assert red.argmax() == 0
     assert green.argmax() == 1

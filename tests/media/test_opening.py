@@ -1,4 +1,4 @@
-"""Files reach FFmpeg by their path alone, and read nothing else."""
+"""FFmpeg opens local files only and follows no references."""
 
 import io
 import os
@@ -54,7 +54,7 @@ NAMES = (
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_is_a_name(film, tmp_path, listener, monkeypatch, name):
+def test_a_name_that_looks_like_a_url_is_a_local_file(film, tmp_path, listener, monkeypatch, name):
     port, heard = listener
     monkeypatch.chdir(tmp_path)  # so that the name is the whole path
     name = name.replace("PORT", str(port))
@@ -97,7 +97,7 @@ def text_of(kind: str, film: Path, port: int) -> str:
         *("song.imf", "film.idx", "meta.txt", "script.avs", "art.txt"),
     ],
 )
-def test_what_leads_to_other_files_is_refused(film, tmp_path, listener, kind):
+def test_files_that_refer_to_other_files_are_refused(film, tmp_path, listener, kind):
     port, heard = listener
     path = tmp_path / kind
     path.write_text(text_of(kind, film, port))
@@ -113,7 +113,7 @@ def boxed(kind: bytes, content: bytes) -> bytes:
 
 
 def with_reference(content: bytes, path: bytes) -> bytes:
-    """A QuickTime file's boxes, in which the samples are said to lie in the file `path`."""
+    """A QuickTime file's boxes, changed to refer to the file `path` for the samples."""
     out, at = b"", 0
     while at < len(content):
         length, kind = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
@@ -129,7 +129,7 @@ def with_reference(content: bytes, path: bytes) -> bytes:
     return out
 
 
-def test_pictures_that_lie_in_another_file_are_not_read(tmp_path):
+def test_an_external_reference_in_a_mov_is_not_followed(tmp_path):
     for path in (tmp_path / "whole.mov", tmp_path / "other.mov"):
         encode(path, [np.full((48, 64, 3), 100, np.uint8)] * 4, codec="png", pix_fmt="rgb24")
     (tmp_path / "whole.mov").write_bytes(with_reference((tmp_path / "whole.mov").read_bytes(), b"/other.mov"))
@@ -137,7 +137,7 @@ def test_pictures_that_lie_in_another_file_are_not_read(tmp_path):
         Movie(tmp_path / "whole.mov").info()
 
 
-def test_pictures_are_no_films(tmp_path):
+def test_still_pictures_are_refused(tmp_path):
     pictures = [Image.new("RGB", (64, 48), (20 * n, 0, 0)) for n in range(4)]
     for suffix in ("jpg", "png", "tiff", "bmp", "webp"):
         path = tmp_path / f"picture.{suffix}"
@@ -154,7 +154,7 @@ def test_pictures_are_no_films(tmp_path):
         assert sum(1 for _ in Movie(tmp_path / name).frames()) == 4
 
 
-def test_what_is_no_file_is_not_opened(tmp_path, monkeypatch):
+def test_pipes_devices_and_folders_are_not_opened(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe.mp4")
     (tmp_path / "link.mp4").symlink_to(tmp_path / "pipe.mp4")
     (tmp_path / "folder.mp4").mkdir()
@@ -191,13 +191,13 @@ def film_of_pictures(path: Path, sizes: list[tuple[int, int]]) -> Path:
 
 
 @pytest.mark.parametrize("size", [(16400, 16), (16, 16400), (8208, 8208)])
-def test_pictures_are_bounded(tmp_path, size):
+def test_picture_size_is_bounded(tmp_path, size):
     film = film_of_pictures(tmp_path / "film.mov", [size] * 2)
     with pytest.raises(UserError, match=r"film\.mov (has pictures of .* pixels.*scale it down|has no frame)"):
         Movie(film).info()
 
 
-def test_pictures_are_bounded_whatever_the_header_says(tmp_path):
+def test_picture_size_is_bounded_in_the_stream_too(tmp_path):
     film = film_of_pictures(tmp_path / "film.mov", [(64, 48)] * 3 + [(8208, 8208)] + [(64, 48)] * 40)
     sizes = [frame.shown_size for frame in Movie(film).frames()]
     assert set(sizes) == {(64, 48)}
@@ -219,7 +219,7 @@ def test_gaps_of_a_small_file_are_bounded(tmp_path):
 
 
 @pytest.mark.parametrize(("rate", "fine"), [(1, False), (2_000_000_000, False), (8000, True), (768_000, True)])
-def test_rates_of_sound_are_bounded(tmp_path, rate, fine):
+def test_sample_rates_are_bounded(tmp_path, rate, fine):
     samples = 4000
     head = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", 36 + 2 * samples, b"WAVE", b"fmt ", 16, 1, 1, rate, rate, 2, 16)
     sound = tmp_path / "sound.wav"

@@ -1,4 +1,4 @@
-"""A display matrix turns and mirrors the picture for whoever sees it: the network, thumbnails, the summary."""
+"""Pictures are rotated and mirrored by the display matrix."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -47,7 +47,7 @@ def film(path: Path, matrix: tuple[int, int, int, int], times: int = 1) -> Path:
 
 @pytest.mark.parametrize("matrix", ORIENTATIONS)
 @pytest.mark.parametrize("times", [1, 2])
-def test_the_picture_is_shown_as_its_matrix_says(tmp_path, matrix, times):
+def test_the_display_matrix_is_applied(tmp_path, matrix, times):
     frame = next(iter(Movie(film(tmp_path / "film.mp4", matrix, times)).frames()))
     wanted = ORIENTATIONS[matrix](stored()).astype(int)
     assert frame.shown_size == wanted.shape[1::-1]
@@ -56,6 +56,6 @@ def test_the_picture_is_shown_as_its_matrix_says(tmp_path, matrix, times):
         assert np.abs(seen - wanted).mean() < 8
 
 
-def test_a_matrix_of_zeros_changes_nothing(tmp_path):
+def test_a_display_matrix_of_zeros_is_ignored(tmp_path):
     frame = next(iter(Movie(film(tmp_path / "film.mp4", (1, 0, 0, 1), 0)).frames()))
     assert np.abs(frame.rgb().astype(int) - stored()).mean() < 8

@@ -1,4 +1,4 @@
-"""Recordings joined end to end: every beep is heard when its flash is seen, whatever their clocks say."""
+"""Recordings joined end to end: sound and picture stay in sync, whatever their clocks are."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def recording(
 
 
 def rises(loud: np.ndarray, step_s: float) -> list[float]:
-    """When something begins that lasts: seconds."""
+    """The times at which a lasting signal begins, seconds."""
     times = np.flatnonzero(loud) * step_s
     return [float(time) for before, time in zip([-1.0, *times], times, strict=False) if time - before > 0.3]
 
@@ -84,14 +84,14 @@ def test_recordings_with_frames_out_of_order_lose_none(tmp_path):
     assert len(list(Movie(film).frames(constant_rate=True))) == 300
 
 
-def test_the_same_stream_written_twice_into_one_flv(tmp_path):
+def test_one_stream_written_twice_into_an_flv_is_read_twice(tmp_path):
     part = recording(tmp_path / "part.flv", start_s=0, codec="libx264")
     (tmp_path / "film.flv").write_bytes(part + part[13:])  # without the second header
     assert_in_sync(tmp_path / "film.flv", 4, 4)
 
 
 def in_other_container(source: Path, target: Path, later_s: float) -> Path:
-    """Copies the packets; those of the second half of both tracks later by so much."""
+    """Copies the packets, the second half of both tracks `later_s` later."""
     with av.open(str(source)) as film, av.open(str(target), "w") as out:
         streams = {stream.index: out.add_stream_from_template(stream) for stream in film.streams}
         for packet in film.demux():
@@ -106,7 +106,7 @@ def in_other_container(source: Path, target: Path, later_s: float) -> Path:
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-def test_a_gap_is_part_of_a_film_that_is_not_a_stream(tmp_path, suffix):
+def test_a_gap_is_kept_in_formats_that_are_not_for_streaming(tmp_path, suffix):
     recording(tmp_path / "part.mkv", 2, 2, 0)
     film = in_other_container(tmp_path / "part.mkv", tmp_path / f"film.{suffix}", 30)
     assert Movie(film).measured().seconds == pytest.approx(32, abs=1)
@@ -116,7 +116,7 @@ def test_a_gap_is_part_of_a_film_that_is_not_a_stream(tmp_path, suffix):
     assert heard == pytest.approx([0.4, 31.4], abs=0.02)
 
 
-def test_a_picture_that_is_shown_while_the_sound_goes_on_is_no_gap_of_a_stream(tmp_path):
+def test_a_still_picture_over_continuing_sound_is_no_new_recording(tmp_path):
     film = tmp_path / "film.ts"
     picture = np.zeros((32, 48, 3), np.uint8)
     sound = np.zeros((1, 30 * RATE), np.float32)

@@ -1,4 +1,4 @@
-"""Timecode counts as OpenTimelineIO, and every editor, does."""
+"""Timecode counts as OpenTimelineIO does."""
 
 from fractions import Fraction
 
@@ -18,7 +18,7 @@ NTSC, DOUBLE = Fraction(30000, 1001), Fraction(60000, 1001)
     [(25, "01:00:00:00"), (Fraction(24000, 1001), "10:59:58:23"), (NTSC, "01:00:00;00"), (NTSC, "00:59:59;28"),
      (NTSC, "01:00:00:02"), (DOUBLE, "09:08:59;59"), (60, "23:59:58:00")],
 )  # fmt: skip
-def test_frames_are_counted_as_editors_do(rate, start):
+def test_timecode_counts_frames_as_editors_do(rate, start):
     time = pytest.importorskip("opentimelineio").opentime
     code = timecode.read(start, Fraction(rate))
     first = time.from_timecode(start, float(rate))
@@ -29,13 +29,13 @@ def test_frames_are_counted_as_editors_do(rate, start):
             assert code.text(frame) == time.to_timecode(wanted, float(rate), code.drop)
 
 
-def test_after_midnight_the_count_begins_again():
+def test_timecode_wraps_at_midnight():
     assert timecode.read("23:59:59:24", Fraction(25)).text(1) == "00:00:00:00"
     assert timecode.read("23:59:59;29", NTSC).text(1) == "00:00:00;00"
 
 
 @pytest.mark.parametrize("text", ["", "noon", "1:2:3", "25:00:00:00", "00:00:00:25", "00:61:00:00"])
-def test_what_is_no_timecode_counts_from_0(text):
+def test_text_that_is_no_timecode_counts_from_0(text):
     assert timecode.read(text, Fraction(25)).text(0) == "00:00:00:00"
 
 

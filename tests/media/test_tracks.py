@@ -67,17 +67,17 @@ FILM = ("mpeg4", list(range(1, 51)), 25, 0)
     ],
 )
 @pytest.mark.parametrize("first", [True, False])
-def test_a_cover_or_a_few_stills_are_not_the_picture(tmp_path, suffix, cover, first):
+def test_covers_and_slide_shows_are_not_the_picture(tmp_path, suffix, cover, first):
     tracks = [cover, FILM] if first else [FILM, cover]
     assert shown(write(tmp_path / f"film.{suffix}", tracks, [])) == FILM[1]
 
 
-def test_of_two_angles_the_default_one_is_shown(tmp_path):
+def test_the_default_video_track_is_used(tmp_path):
     other = ("mpeg4", list(range(101, 151)), 25, DEFAULT)
     assert shown(write(tmp_path / "film.mkv", [FILM, other], [])) == other[1]
 
 
-def test_a_picture_without_a_decoder_gives_way_to_another(tmp_path):
+def test_a_video_track_without_a_decoder_is_passed_over(tmp_path):
     film = write(tmp_path / "film.mkv", [("ffv1", list(range(101, 151)), 25, DEFAULT), FILM], [])
     film.write_bytes(film.read_bytes().replace(b"V_FFV1", b"V_WHAT"))
     assert shown(film) == FILM[1]
@@ -89,14 +89,14 @@ def test_a_song_with_a_cover_has_no_picture(tmp_path):
         Movie(song).info()
 
 
-def test_a_short_film_beside_a_cover(tmp_path):
+def test_a_short_film_is_preferred_to_a_cover(tmp_path):
     film = write(tmp_path / "film.mkv", [("mjpeg", [999], 25, DEFAULT), ("mpeg4", [1, 2, 3], 25, 0)], [])
     assert shown(film) == [1, 2, 3]
 
 
 @pytest.mark.parametrize(("suffix", "known", "unknown"), [("mkv", b"A_FLAC", b"A_WHAT"), ("mp4", b"fLaC", b"apac")])
 @pytest.mark.parametrize("first", [True, False])
-def test_sound_without_a_decoder_gives_way_to_another(tmp_path, suffix, known, unknown, first):
+def test_an_audio_track_without_a_decoder_is_passed_over(tmp_path, suffix, known, unknown, first):
     tracks = [("flac", 440, DEFAULT), ("aac", 880, DEFAULT)]
     film = write(tmp_path / f"film.{suffix}", [FILM], tracks if first else tracks[::-1])
     film.write_bytes(film.read_bytes().replace(known, unknown))
@@ -104,7 +104,7 @@ def test_sound_without_a_decoder_gives_way_to_another(tmp_path, suffix, known, u
 
 
 @pytest.mark.parametrize(("suffix", "known", "unknown"), [("mkv", b"A_FLAC", b"A_WHAT"), ("mp4", b"fLaC", b"apac")])
-def test_a_film_whose_only_sound_has_no_decoder_is_silent_and_says_so(tmp_path, capfd, suffix, known, unknown):
+def test_undecodable_sound_counts_as_silence_with_a_warning(tmp_path, capfd, suffix, known, unknown):
     film = write(tmp_path / f"film.{suffix}", [FILM], [("flac", 440, DEFAULT)])
     film.write_bytes(film.read_bytes().replace(known, unknown))
     assert Movie(film).whole_waveform() is None
@@ -167,7 +167,7 @@ def test_the_sound_is_that_of_the_picture_s_program(tmp_path, first, second, her
     assert pitch(film) == pytest.approx(hertz, abs=5)
 
 
-def test_a_program_without_sound_does_not_take_another_s(tmp_path):
+def test_a_program_without_sound_is_silent(tmp_path):
     pictures = [("mpeg2video", list(range(1, 51)), 25, 0), ("mpeg2video", list(range(101, 111)), 25, 0)]
     film = write(tmp_path / "film.ts", pictures, [("aac", 440, 0), ("aac", 880, 0)])
     two_programs(film, (0,), (1, 2, 3))

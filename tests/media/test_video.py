@@ -15,7 +15,7 @@ from tests.media.films import encode, number_of, numbered
 
 
 def shown(path: Path) -> list[int]:
-    """The numbers that the frames of a film carry, on its constant grid."""
+    """The numbers that a film's frames carry, at a constant frame rate."""
     frames = list(Movie(path).frames(constant_rate=True))
     assert [frame.number for frame in frames] == list(range(1, len(frames) + 1))
     fps = Movie(path).info().fps
@@ -38,7 +38,7 @@ def test_frames_come_in_order_with_their_times(tmp_path, fps):
 
 @pytest.mark.parametrize("suffix", ["mkv", "mp4", "webm"])  # mkv and webm round stamps to milliseconds
 @pytest.mark.parametrize("fps", [10, Fraction(24000, 1001), 25, Fraction(30000, 1001), Fraction(60000, 1001), 120])
-def test_a_film_of_constant_rate_is_on_its_grid_already(tmp_path, suffix, fps):
+def test_at_a_constant_frame_rate_both_ways_of_counting_agree(tmp_path, suffix, fps):
     codec = {"codec": "libvpx", "pix_fmt": "yuv420p"} if suffix == "webm" else {}
     if suffix == "mp4":
         codec = {"codec": "libx264", "pix_fmt": "yuv420p"}
@@ -46,7 +46,7 @@ def test_a_film_of_constant_rate_is_on_its_grid_already(tmp_path, suffix, fps):
     assert shown(film) == list(range(1, 61))
 
 
-def test_a_rate_that_is_not_quite_right_moves_nothing_by_more_than_a_frame(tmp_path):
+def test_a_slightly_wrong_rate_moves_frames_by_at_most_one(tmp_path):
     # The header says 25; the stamps say 25.5. In 8 seconds four frames are too many.
     times = [i / 25.5 for i in range(204)]
     film = encode(tmp_path / "film.mkv", [numbered(i) for i in range(204)], 25, times_s=times)
@@ -58,7 +58,7 @@ def test_a_rate_that_is_not_quite_right_moves_nothing_by_more_than_a_frame(tmp_p
     assert sum(b - a != 1 for a, b in itertools.pairwise(numbers)) <= 4
 
 
-def test_a_variable_frame_rate_is_put_on_a_constant_grid(tmp_path):
+def test_a_variable_frame_rate_is_resampled_to_a_constant_one(tmp_path):
     # 1 s at 25 frames a second, 2 s at 10, a still of 1 s, 1 s at 50: 25 + 20 + 1 + 50 frames in 5 s.
     times = [*np.arange(25) / 25, *(1 + np.arange(20) / 10), 3.0, *(4 + np.arange(50) / 50)]
     film = encode(tmp_path / "film.mp4", [numbered(i) for i in range(96)], 25, times_s=times, codec="libx264",
@@ -70,13 +70,13 @@ def test_a_variable_frame_rate_is_put_on_a_constant_grid(tmp_path):
     assert numbers == sorted(numbers)
     for slot, number in enumerate(numbers):
         follows = times[number + 1] if number + 1 < len(times) else 5.0
-        # What is on the screen at the slot's time, to within a frame of the grid.
+        # The frame that is shown at the slot's time, to within a frame.
         assert times[number] - 1 / fps < slot / fps < follows + 1 / fps
     assert [number_of(frame.rgb()) for frame in Movie(film).frames()] == list(range(96))  # as they are decoded
     assert Movie(film).measured().seconds == pytest.approx(5.0, abs=0.1)
 
 
-def test_a_missing_frame_is_the_one_before_and_of_two_the_later_is_shown(tmp_path):
+def test_gaps_repeat_a_frame_and_the_later_of_two_frames_wins(tmp_path):
     times = [i / 25 for i in range(20)]
     gap = encode(
         tmp_path / "gap.mkv", [numbered(i) for i in range(20)], times_s=times[:10] + [t + 0.2 for t in times[10:]]
@@ -102,21 +102,21 @@ def joined(path: Path, *parts: tuple[range, int, float]) -> Path:
 
 
 @pytest.mark.parametrize("jump", [-5.0, -3000.0, 5 * 3600.0], ids=["back", "far back", "far ahead"])
-def test_a_clock_that_jumps_is_not_followed(tmp_path, jump):
+def test_jumps_of_the_clock_are_ignored(tmp_path, jump):
     film = joined(tmp_path / "film.ts", (range(25), 48, 3600.0), (range(25, 50), 48, 3601.0 + jump))
     assert shown(film) == list(range(50))
     assert Movie(film).measured().seconds == pytest.approx(2.0, abs=0.1)
 
 
-def test_stamps_that_overlap_a_little_are_followed(tmp_path):
+def test_small_steps_back_of_the_clock_are_followed(tmp_path):
     film = joined(tmp_path / "film.ts", (range(25), 48, 10.0), (range(25, 50), 48, 10.6))
     numbers = shown(film)
     assert numbers[:24] == list(range(24))
-    assert numbers[-14:] == list(range(36, 50))  # 0.4 s of the second part are where the first one is
+    assert numbers[-14:] == list(range(36, 50))  # the second part overlaps the first one by 0.4 s
     assert len(numbers) == 40
 
 
-def test_a_bare_stream_without_a_clock_has_constant_steps(tmp_path):
+def test_a_raw_stream_without_time_stamps_has_a_constant_rate(tmp_path):
     film = encode(tmp_path / "film.h264", [numbered(i) for i in range(30)], codec="libx264", pix_fmt="yuv420p")
     assert shown(film) == list(range(30))
 
@@ -143,7 +143,7 @@ def test_any_pixel_format_becomes_rgb(tmp_path, pix_fmt):
 
 
 @pytest.mark.parametrize("turn", [90, 180, 270])
-def test_a_film_shot_on_its_side_is_turned_upright(tmp_path, turn):
+def test_a_rotated_film_is_turned_upright(tmp_path, turn):
     upright = np.zeros((48, 64, 3), np.uint8)
     upright[:24, :32] = 255  # white in the upper left
     stored = np.rot90(upright, -turn // 90)  # turning this counterclockwise by `turn` gives the picture back
@@ -189,7 +189,7 @@ def test_scaling_is_pillow_s_bicubic_to_within_half_a_level(tmp_path, pix_fmt):
 
 @pytest.mark.parametrize(("matrix", "number"), [("BT.601", 5), ("BT.709", 1), ("BT.2020", 9), ("untagged", 2)])
 @pytest.mark.parametrize("full_range", [False, True])
-def test_colours_are_those_of_the_film_s_own_matrix_and_range(tmp_path, matrix, number, full_range):
+def test_colors_follow_the_film_s_matrix_and_range(tmp_path, matrix, number, full_range):
     colour = np.array([200, 90, 30])
     kr, kb = {"BT.709": (0.2126, 0.0722), "BT.2020": (0.2627, 0.0593)}.get(matrix, (0.299, 0.114))
     luma = kr * colour[0] + (1 - kr - kb) * colour[1] + kb * colour[2]
@@ -216,7 +216,7 @@ def test_colours_are_those_of_the_film_s_own_matrix_and_range(tmp_path, matrix, 
     np.testing.assert_allclose(seen.scaled(32, 20).mean(axis=(0, 1)), colour, atol=1.5)
 
 
-def test_a_matrix_that_ffmpeg_does_not_know_still_gives_a_picture(tmp_path):
+def test_an_unknown_color_matrix_is_read_as_bt601(tmp_path):
     film = tmp_path / "film.mkv"
     with av.open(str(film), "w") as out:
         stream = out.add_stream("ffv1", rate=25)
@@ -233,7 +233,7 @@ def test_a_matrix_that_ffmpeg_does_not_know_still_gives_a_picture(tmp_path):
     ("aspect", "shape"),
     [(Fraction(16, 11), (48, 93)), (Fraction(1, 2), (96, 64)), (None, (48, 64)), (Fraction(20), (48, 64))],
 )
-def test_pixels_that_are_not_square_are_made_square(tmp_path, aspect, shape):
+def test_nonsquare_pixels_are_made_square(tmp_path, aspect, shape):
     film = encode(tmp_path / "film.mkv", [numbered(27)] * 2, codec="libx264", pix_fmt="yuv420p", pixel_aspect=aspect)
     frame = next(iter(Movie(film).frames()))
     assert frame.rgb().shape == (*shape, 3)
@@ -242,7 +242,7 @@ def test_pixels_that_are_not_square_are_made_square(tmp_path, aspect, shape):
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5), (33, 47), (2, 500), (501, 2)])
-def test_odd_sizes(tmp_path, height, width):
+def test_odd_sizes_are_read(tmp_path, height, width):
     picture = np.full((height, width, 3), (200, 90, 30), np.uint8)
     film = encode(tmp_path / "film.nut", [picture] * 2, codec="rawvideo", pix_fmt="yuv420p")
     frame = next(iter(Movie(film).frames()))
@@ -251,7 +251,7 @@ def test_odd_sizes(tmp_path, height, width):
         np.testing.assert_allclose(picture.astype(int) - (200, 90, 30), 0, atol=3)
 
 
-def test_interlaced_frames_are_shown_as_they_are(tmp_path):
+def test_interlaced_frames_are_not_deinterlaced(tmp_path):
     film = tmp_path / "film.mkv"
     combed = np.zeros((48, 64, 3), np.uint8)
     combed[::2] = 255
@@ -268,16 +268,16 @@ def test_interlaced_frames_are_shown_as_they_are(tmp_path):
     assert np.abs(frames[2].rgb().astype(int) - combed).max() <= 3
 
 
-def test_a_size_that_changes_midway_is_no_obstacle(tmp_path):
+def test_the_size_may_change_midway(tmp_path):
     film = joined(tmp_path / "film.ts", (range(10), 48, 1.0), (range(10, 20), 96, 1.4))
     frames = list(Movie(film).frames(constant_rate=True))
     assert {frame.rgb().shape for frame in frames} == {(48, 96, 3), (96, 192, 3)}
     numbers = [number_of(frame.scaled(320, 240)) for frame in frames]
-    # FFmpeg's decoder forgets the last frame of the old size: the one before stays.
+    # FFmpeg's decoder drops the last frame of the old size, so the one before is repeated.
     assert numbers == [*range(9), 8, *range(10, 20)]
 
 
-def test_palettes_and_other_rare_films(tmp_path):
+def test_gifs_are_read(tmp_path):
     pictures = [Image.fromarray(numbered(i)) for i in range(1, 9)]
     pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=40)
     assert [number_of(frame.scaled(64, 48)) for frame in Movie(tmp_path / "a.gif").frames()] == list(range(1, 9))
@@ -285,11 +285,11 @@ def test_palettes_and_other_rare_films(tmp_path):
 
 def test_times_count_from_the_first_frame(tmp_path):
     film = encode(tmp_path / "film.mkv", [numbered(i) for i in range(5)], picture_start_s=2.0)
-    assert Movie(film).info().start_s == pytest.approx(2.0)
+    assert Movie(film).info().stamp_s == pytest.approx(2)
     np.testing.assert_allclose([frame.time_s for frame in Movie(film).frames()], np.arange(5) / 25, atol=1e-3)
 
 
-def test_what_is_no_film_is_named(tmp_path):
+def test_files_that_are_no_film_are_refused_by_name(tmp_path):
     sound = encode(tmp_path / "sound.wav", sound=np.zeros((1, 1000), np.float32))
     text = tmp_path / "text.mp4"
     text.write_text("not a film")
@@ -300,7 +300,7 @@ def test_what_is_no_film_is_named(tmp_path):
             assert str(path) in str(caught.value)
 
 
-def test_the_running_time_of_a_cut_file_is_what_is_left(tmp_path):
+def test_the_length_of_a_truncated_file_is_what_is_left(tmp_path):
     whole = encode(tmp_path / "whole.mkv", [numbered(i) for i in range(100)])
     cut = tmp_path / "cut.mkv"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
@@ -310,7 +310,7 @@ def test_the_running_time_of_a_cut_file_is_what_is_left(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "avi", "ts", "flv"])
-def test_damage_costs_the_frames_that_it_hits(tmp_path, suffix):
+def test_only_the_damaged_frames_are_lost(tmp_path, suffix):
     codec = (
         {"codec": "libx264", "pix_fmt": "yuv420p"}
         if suffix in ("ts", "flv")
@@ -327,7 +327,7 @@ def test_damage_costs_the_frames_that_it_hits(tmp_path, suffix):
     assert frames[0].scaled(64, 48).shape == (48, 64, 3)
 
 
-def test_an_mp4_that_breaks_off_is_read_as_far_as_it_goes(tmp_path):
+def test_a_truncated_mp4_is_read_to_its_end(tmp_path):
     whole = encode(tmp_path / "whole.mp4", [numbered(i) for i in range(100)], codec="libx264", pix_fmt="yuv420p")
     tail = tmp_path / "tail.mp4"
     tail.write_bytes(whole.read_bytes()[:-200])  # its table is at the end
@@ -345,7 +345,7 @@ def test_an_mp4_that_breaks_off_is_read_as_far_as_it_goes(tmp_path):
     assert 20 < len(list(Movie(first).frames())) < 90
 
 
-def test_films_without_frames(tmp_path):
+def test_films_without_frames_are_refused(tmp_path):
     empty = tmp_path / "empty.mp4"
     empty.write_bytes(b"")
     headers = encode(tmp_path / "headers.mkv", [numbered(0)] * 50)
@@ -355,7 +355,7 @@ def test_films_without_frames(tmp_path):
             Movie(film).info()
 
 
-def test_a_cover_is_no_picture(tmp_path):
+def test_a_cover_does_not_count_as_picture(tmp_path):
     song = tmp_path / "song.m4a"
     Image.fromarray(numbered(1)).save(tmp_path / "cover.png")
     with av.open(str(song), "w", format="mp4") as out, av.open(str(tmp_path / "cover.png")) as cover:
@@ -372,7 +372,7 @@ def test_a_cover_is_no_picture(tmp_path):
         Movie(song).info()
 
 
-def test_names_do_not_decide_and_may_hold_anything(tmp_path):
+def test_any_file_name_is_read(tmp_path):
     film = encode(tmp_path / "film.mkv", [numbered(i) for i in range(5)])
     names = [
         b"film.avi",
@@ -390,7 +390,7 @@ def test_names_do_not_decide_and_may_hold_anything(tmp_path):
         Movie(tmp_path / os.fsdecode(b"missing-\xe9.mkv")).info()
 
 
-def test_a_codec_that_nobody_knows_is_named(tmp_path):
+def test_an_unknown_codec_is_refused_by_name(tmp_path):
     film = encode(tmp_path / "film.mkv", [numbered(i) for i in range(5)])
     film.write_bytes(film.read_bytes().replace(b"V_FFV1", b"V_WHAT"))
     with pytest.raises(UserError, match=r"film\.mkv"):
@@ -405,7 +405,7 @@ def test_a_frame_that_cannot_be_converted_names_the_film(tmp_path):
         frame.scaled(100_000, 100_000)
 
 
-def test_a_reader_who_stops_early_leaves_no_thread_behind(tmp_path):
+def test_stopping_early_ends_the_decoding_thread(tmp_path):
     film = encode(tmp_path / "film.mkv", [numbered(i) for i in range(60)])
     before = threading.active_count()
     frames = Movie(film).frames()

@@ -11,7 +11,7 @@ from tests.media.films import number_of, numbered
 
 
 @pytest.mark.parametrize("fps", [10, 23.976, Fraction(30000, 1001), 60.0])
-def test_what_is_written_is_read_back(tmp_path, fps):
+def test_a_movie_round_trips(tmp_path, fps):
     path = tmp_path / "film.mp4"
     rate = Fraction(fps).limit_denominator(1001)
     times = np.arange(int(30 / rate * 22050)) / 22050
@@ -28,7 +28,7 @@ def test_what_is_written_is_read_back(tmp_path, fps):
         assert (video.codec_context.name, video.pix_fmt, audio.codec_context.name) == ("h264", "yuv420p", "aac")
 
 
-def test_colours_and_odd_sides_survive(tmp_path):
+def test_colors_and_odd_sides_round_trip(tmp_path):
     picture = np.zeros((31, 45, 3), np.uint8)
     picture[:, :15], picture[:, 15:30], picture[:, 30:] = (220, 30, 40), (20, 200, 60), (30, 40, 230)
     write_movie(tmp_path / "film.mp4", [picture] * 5, 25, None)
@@ -57,7 +57,7 @@ def test_a_film_is_written_whole_or_not_at_all(tmp_path, error):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_an_unusable_target_and_no_frames_are_the_users_to_mend(tmp_path):
+def test_a_missing_folder_and_no_frames_are_user_errors(tmp_path):
     with pytest.raises(UserError, match="nowhere"):
         write_movie(tmp_path / "nowhere" / "film.mp4", [numbered(0)], 25, None)
     with pytest.raises(UserError, match="at least one frame"):

@@ -1,4 +1,4 @@
-"""A small film whose frames carry their number, with a summary of it that somebody chose: no network is needed."""
+"""A small film whose frames carry their number, with a summary made without a network."""
 
 import io
 from pathlib import Path

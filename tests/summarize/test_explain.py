@@ -1,4 +1,4 @@
-"""What the network saw and heard, drawn over films whose every frame is known."""
+"""The overlay, on films whose every frame is known."""
 
 import dataclasses
 from pathlib import Path
@@ -55,7 +55,7 @@ def test_frames_and_sound_are_those_of_the_summary(made):
     assert number_of(plain[45]) == 15 * FPS + 6
 
 
-def test_light_falls_where_the_network_looked(made, tmp_path):
+def test_the_overlay_is_bright_where_attention_is(made, tmp_path):
     silent = dataclasses.replace(made[0].scores, localization=np.zeros((23, 4, 4), np.float16))
     frames = grey(tmp_path, dataclasses.replace(made[0], scores=silent), 64, 48)
     left, right = frames[30, 24, 3], frames[30, 24, 50]
@@ -63,7 +63,7 @@ def test_light_falls_where_the_network_looked(made, tmp_path):
     assert abs(right - 0.4 * 120).max() < 6
 
 
-def test_rings_lie_where_the_sound_is_and_when(made, tmp_path):
+def test_rings_mark_the_sound_s_place_at_its_time(made, tmp_path):
     even = tuple(np.full((23, 4, 4), 1 / 16, np.float16) for _ in range(3))
     frames = grey(
         tmp_path, dataclasses.replace(made[0], scores=dataclasses.replace(made[0].scores, attention=even)), 64, 48
@@ -74,7 +74,7 @@ def test_rings_lie_where_the_sound_is_and_when(made, tmp_path):
     assert late.sum() > 2 * early.sum()
 
 
-def test_the_band_tells_time_score_and_place(made, tmp_path):
+def test_the_band_shows_time_score_and_position(made, tmp_path):
     frames = grey(tmp_path, made[0], 322, 200)
     assert frames.shape[1:3] == (220, 322)
     band = frames[:, 200:]
@@ -104,7 +104,7 @@ def test_the_band_counts_hours_and_shows_scores_that_differ(made, tmp_path, monk
     assert {text for text in written if ":" not in text} >= {"0.00003", "0.00078"}
 
 
-def test_a_large_film_is_shown_smaller_and_an_odd_one_even(made, tmp_path):
+def test_overlays_of_large_films_are_scaled_down_to_even_sides(made, tmp_path):
     frames = grey(tmp_path, made[0], 1601, 91)
     assert frames.shape[1:] == (72 + 20, 1280, 3)
 
@@ -121,7 +121,7 @@ def test_a_rotated_film_is_shown_upright(made, tmp_path):
     assert frames[5, 16].mean() > frames[5, 48].mean() + 40
 
 
-def test_levels_of_attention_are_multiples_of_an_even_spread(made):
+def test_attention_levels_are_relative_to_an_even_spread(made):
     scores = made[0].scores
     even = dataclasses.replace(scores, attention=tuple(np.full((23, n, n), n**-2, np.float16) for n in (56, 28, 14)))
     levels, top = explain.attention_levels(even)
@@ -137,12 +137,12 @@ def test_levels_of_attention_are_multiples_of_an_even_spread(made):
     assert np.median(levels) == 0
 
 
-def test_a_network_that_only_looks_hears_nowhere(made):
+def test_without_sound_no_place_is_marked(made):
     silent = dataclasses.replace(made[0].scores, localization=np.zeros((23, 7, 7), np.float16))
     assert not explain.sound_levels(silent).any()
 
 
-def test_without_a_summary_nothing_is_written(made, tmp_path):
+def test_without_a_summary_no_overlay_is_written(made, tmp_path):
     with pytest.raises(UserError, match=r"there is no film .*summary\.mp4"):
         explain.write_overlay(made[0], tmp_path / "overlay.mp4")
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Films of every kind: their summaries hold the very frames and the very sound that were chosen, and play."""
+"""Films of every kind: their summaries hold exactly the chosen frames and sound, and play in a browser."""
 
 import csv
 import dataclasses
@@ -57,7 +57,7 @@ def many_channels(path: Path) -> Path:
 
 
 def tagged(path: Path, *, trc: int = 0, matrix: int = 1, interlaced: bool = False, full: bool = False) -> Path:
-    """What PyAV needs more words for: colours in 10 bit, or fields."""
+    """Films that take more of PyAV: 10-bit colors, or fields."""
     with av.open(str(path), "w") as container:
         options = {"x264-params": "tff=1"} if interlaced else {}
         video = container.add_stream("libx264", rate=25, options=options | {"crf": "10"})
@@ -161,7 +161,7 @@ def results(random_weights, tmp_path_factory):
 
 
 def stretches(facts: dict) -> list[tuple[float, float]]:
-    """(start, end) of what is shown without a cut, seconds of the film."""
+    """(start, end) of each stretch without a cut, seconds of the film."""
     joined: list[tuple[float, float]] = []
     for shot in facts["shots"]:
         if joined and abs(joined[-1][1] - shot["start"]) < 1e-6:
@@ -213,7 +213,7 @@ def test_picture_and_sound_are_equally_long_and_within_the_budget(results, kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_sound_is_where_it_was_in_the_picture(results, kind):
+def test_sound_stays_in_sync_with_the_picture(results, kind):
     result = results(kind)
     film = Movie(result.film).whole_waveform()
     if film is None:
@@ -282,7 +282,7 @@ def test_the_summary_looks_like_the_film(results, kind):
     assert np.abs(summary.astype(float) - film).mean() < 3
 
 
-def test_an_odd_side_gains_a_row_or_column_like_its_neighbour(results):
+def test_odd_sides_gain_a_copy_of_the_last_row_or_column(results):
     result = results("odd sides")
     picture = next(iter(Movie(result.summary).frames())).rgb()
     assert picture.shape == (48, 66, 3)
@@ -290,13 +290,13 @@ def test_an_odd_side_gains_a_row_or_column_like_its_neighbour(results):
     assert np.abs(picture[:, 64].astype(int) - picture[:, 65]).max() <= 6
 
 
-def test_hdr_becomes_what_every_screen_shows(results):
+def test_hdr_becomes_bt709(results):
     for kind in ("HDR, PQ", "HDR, HLG"):
         *_, matrix, full = shown_stream(results(kind).summary)
         assert (matrix, full) == (1, 1)
 
 
-def test_a_varying_rate_stays_as_it_varies(results):
+def test_variable_frame_times_are_kept(results):
     result = results("varying rate")
     film = [frame.time_s for frame in Movie(result.film).frames()]
     shown = [frame.time_s for frame in Movie(result.summary).frames()]
@@ -308,7 +308,7 @@ def test_a_varying_rate_stays_as_it_varies(results):
 
 
 @pytest.mark.parametrize("kind", ["plain", "varying rate", "no sound"])
-def test_what_lies_beside_the_summary(results, kind):
+def test_the_files_beside_the_summary(results, kind):
     otio = pytest.importorskip("opentimelineio")
     result = results(kind)
     with open(result.folder / "scores.csv", newline="") as file:

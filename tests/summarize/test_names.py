@@ -1,4 +1,4 @@
-"""Films of awkward names."""
+"""Films with awkward names."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from avmsnet_jax.summarize.run import summarize
 from tests.media.films import encode, numbered
 
 
-def test_a_name_in_no_encoding_costs_no_other_film(random_weights, folder, tmp_path):
+def test_a_name_that_is_not_utf8_fails_alone(random_weights, folder, tmp_path):
     film = encode(folder / "b.mp4", [numbered(n) for n in range(30)], codec="libx264", pix_fmt="yuv420p")
     shutil.copy(film, os.fsdecode(os.fsencode(folder / "a") + b"\xe9.mp4"))
     latin, good = summarize([folder], random_weights, tmp_path / "out", Config())
@@ -37,7 +37,7 @@ NAMES = (
 
 
 @pytest.mark.parametrize("stem", NAMES)
-def test_what_is_written_of_a_film_is_safe_for_any_name(random_weights, tmp_path, monkeypatch, stem):
+def test_output_is_well_formed_for_any_film_name(random_weights, tmp_path, monkeypatch, stem):
     monkeypatch.chdir(tmp_path)  # so that the name is the whole path
     film = encode(Path("plain.mp4"), [numbered(n) for n in range(30)], codec="libx264", pix_fmt="yuv420p")
     film = film.rename(f"{stem}.mp4")
@@ -55,7 +55,7 @@ def test_what_is_written_of_a_film_is_safe_for_any_name(random_weights, tmp_path
 
 
 @pytest.mark.parametrize("name", ["..mp4", "...mp4", ". "])
-def test_a_name_that_no_folder_can_have_replaces_nothing(random_weights, folder, tmp_path, name):
+def test_an_odd_name_replaces_nothing(random_weights, folder, tmp_path, name):
     film = encode(folder / "a.mp4", [numbered(n) for n in range(30)], codec="libx264", pix_fmt="yuv420p")
     film = film.rename(folder / name)
     out = tmp_path / "out"
@@ -71,7 +71,7 @@ def test_a_name_that_no_folder_can_have_replaces_nothing(random_weights, folder,
     assert (out / "summary.json").read_text() == "{}"
 
 
-def test_what_is_no_film_costs_a_folder_nothing(random_weights, folder, tmp_path):
+def test_other_files_in_a_folder_of_films_are_ignored(random_weights, folder, tmp_path):
     encode(folder / "film.mp4", [numbered(n) for n in range(30)], codec="libx264", pix_fmt="yuv420p")
     for name in ("film.description", "film.idx", "film.sub", "film.LRV", "film.THM", "notes.doc", "live.m3u8"):
         (folder / name).write_text("#EXTM3U")

@@ -1,4 +1,4 @@
-"""A network whose scores are no numbers."""
+"""A scorer whose scores are NaN or infinite."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tests.scoring.stub import Stub
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_film_whose_scores_are_no_numbers_has_no_summary(folder: Path, value: float) -> None:
+def test_nan_scores_are_a_user_error(folder: Path, value: float) -> None:
     write_movie(folder / "film.mp4", [numbered(number) for number in range(1, 41)], 10, None)
     scorer = Stub(lambda clip: value if clip.frame > 20 else 0.5)
     with pytest.raises(UserError, match=r"film\.mp4: the network's scores are NaN"):

@@ -1,4 +1,4 @@
-"""Films in, summaries out: what is scored, what is chosen, and what stays when something goes wrong."""
+"""Summaries from films: scores, choice, cuts, and what is left after errors."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def facts_of(folder: Path) -> dict:
     return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
 
 
-def test_scores_are_those_of_the_film_as_records(random_weights, folder, tmp_path):
+def test_scores_equal_those_of_prepared_records(random_weights, folder, tmp_path):
     path = film(folder / "film.mkv", 150)
     prepare("movies", folder, tmp_path / "records", frames=8, frame_size=32, spacing=5)
     model, mesh = avmsnet_jax.load(random_weights), mesh_lib.make_mesh(MeshConfig())
@@ -55,7 +55,7 @@ def test_scores_are_those_of_the_film_as_records(random_weights, folder, tmp_pat
     assert np.ptp(rows["score"]) > 1e-5
 
 
-def test_flashes_are_heard_when_they_are_seen_in_every_shot(random_weights, folder, tmp_path):
+def test_flashes_and_beeps_stay_in_sync_in_every_shot(random_weights, folder, tmp_path):
     frames = [np.full((48, 64, 3), 230 if index % 15 == 7 else 40, np.uint8) for index in range(300)]
     sound = np.zeros((1, 300 * 22050 // 25), np.float32)
     for index in range(7, 300, 15):
@@ -75,7 +75,7 @@ def test_flashes_are_heard_when_they_are_seen_in_every_shot(random_weights, fold
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "ts", "avi"])
-def test_far_apart_shots_are_the_very_frames(random_weights, folder, tmp_path, suffix):
+def test_shots_reached_by_seeking_are_exact_to_the_frame(random_weights, folder, tmp_path, suffix):
     codec = {"codec": "libx264" if suffix != "avi" else "mpeg4", "pix_fmt": "yuv420p"}
     path = encode(folder / f"far.{suffix}", pictures(1000), 10, **codec)
     config = Config(summarize=SummarizeConfig(budget="4shots", shortest_shot_s=1, longest_shot_s=2, move_cuts_s=0))
@@ -88,7 +88,7 @@ def test_far_apart_shots_are_the_very_frames(random_weights, folder, tmp_path, s
     assert [number_of(frame.rgb()) for frame in Movie(tmp_path / "out" / "far" / "summary.mp4").frames()] == wanted
 
 
-def test_durations_are_budgets():
+def test_durations_are_parsed_as_budgets():
     for text, seconds in (("90s", 90), ("2min", 120), ("1:30", 90), ("0:01:05.5", 65.5), ("1h 30m", 5400)):
         assert choose.parse_budget(text) == choose.Budget(seconds=seconds)
 
@@ -111,7 +111,7 @@ def test_budgets(random_weights, folder, tmp_path):
     assert not (tmp_path / "wrong").exists()
 
 
-def test_cuts_stay_out_of_loud_sound_where_it_is_quiet_nearby(random_weights, folder, tmp_path):
+def test_cuts_move_to_quiet_places_nearby(random_weights, folder, tmp_path):
     loud = np.tile(np.repeat([0.3, 0.001], [round(0.36 * 22050), round(0.04 * 22050)]), 20)[: 8 * 22050]
     sound = (loud * np.random.default_rng(0).normal(size=len(loud)))[None].astype(np.float32)
     path = encode(folder / "film.mkv", [numbered(1)] * 200, 25, sound=sound)
@@ -129,7 +129,7 @@ def test_cuts_stay_out_of_loud_sound_where_it_is_quiet_nearby(random_weights, fo
     assert starts["moved"]
 
 
-def test_scenes_of_pyscenedetect(random_weights, folder, tmp_path):
+def test_shots_may_come_from_pyscenedetect(random_weights, folder, tmp_path):
     pytest.importorskip("scenedetect")
     rng = np.random.default_rng(0)
     scenes = rng.integers(0, 256, (4, 6, 8, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
@@ -170,7 +170,7 @@ def test_a_film_that_fails_does_not_stop_the_rest(random_weights, folder, tmp_pa
         summarize([folder / "a.mkv", folder / "a.mp4"], random_weights, tmp_path / "out", CONFIG)
 
 
-def test_beam_does_the_same(random_weights, folder, tmp_path):
+def test_beam_gives_the_same_summaries(random_weights, folder, tmp_path):
     pytest.importorskip("apache_beam")
     film(folder / "a.mkv", 50)
     (folder / "b.mkv").write_bytes(b"no film at all")
@@ -183,7 +183,7 @@ def test_beam_does_the_same(random_weights, folder, tmp_path):
         assert both[0] == both[1]
 
 
-def test_what_the_command_says(python, random_weights, folder, tmp_path):
+def test_the_command_s_output(python, random_weights, folder, tmp_path):
     path = film(folder / "film.mkv", 50)
     options = [f"--checkpoint={random_weights}", f"--output={tmp_path / 'out'}", "--budget=50%"]
     done = python("summarize.py", path, *options, "--config.summarize.spacing_s=0.2")
@@ -199,7 +199,7 @@ def test_what_the_command_says(python, random_weights, folder, tmp_path):
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_run_that_is_ended_leaves_nothing_that_looks_finished(environment, random_weights, folder, tmp_path, how):
+def test_an_ended_run_leaves_no_summary_folder(environment, random_weights, folder, tmp_path, how):
     path = encode(folder / "film.mp4", pictures(500) * 12, 25, codec="libx264", pix_fmt="yuv420p")
     out = tmp_path / "out"
     arguments = [sys.executable, "summarize.py", str(path), f"--checkpoint={random_weights}", f"--output={out}"]
@@ -221,7 +221,7 @@ def test_a_run_that_is_ended_leaves_nothing_that_looks_finished(environment, ran
 
 
 @pytest.mark.parametrize("error", [KeyError(8), MemoryError(), ZeroDivisionError("float division by zero")])
-def test_what_nobody_foresaw_costs_its_film_alone(random_weights, folder, tmp_path, monkeypatch, error):
+def test_an_unexpected_error_fails_its_film_alone(random_weights, folder, tmp_path, monkeypatch, error):
     for name in ("a", "b", "c"):
         film(folder / f"{name}.mkv", 50)
     real = run.choose.choose
@@ -253,7 +253,7 @@ def test_the_log_is_in_the_temporary_folder_where_the_output_cannot_be_written(f
 
 
 @pytest.mark.parametrize("kept", ["notes.txt", ".hidden", "pictures/one.png"])
-def test_overwrite_keeps_what_is_the_users(random_weights, folder, tmp_path, kept):
+def test_overwrite_keeps_the_user_s_files(random_weights, folder, tmp_path, kept):
     out = tmp_path / "out" / "a"
     arguments = [folder / "a.mkv"], random_weights, tmp_path / "out", CONFIG
     film(folder / "a.mkv", 50)
@@ -270,7 +270,7 @@ def test_overwrite_keeps_what_is_the_users(random_weights, folder, tmp_path, kep
     assert (out / kept).read_text() == "mine"
 
 
-def test_the_network_is_read_again_when_its_checkpoint_has_changed(random_weights, folder, tmp_path):
+def test_a_changed_checkpoint_is_loaded_again(random_weights, folder, tmp_path):
     path = film(folder / "film.mkv", 50)
     found = []
     for seed in (1, 2, 2):

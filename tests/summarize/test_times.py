@@ -1,4 +1,4 @@
-"""Films with few pictures, with a timecode, joined, turned: what is written beside their summaries is right."""
+"""Summaries, EDL and OTIO of films with few frames a second, a timecode, jumps of the clock, or a rotation."""
 
 import csv
 import json
@@ -51,7 +51,7 @@ FILMS = {
 
 
 @pytest.mark.parametrize("kind", FILMS)
-def test_few_pictures_a_second_have_a_summary_of_the_right_length(tmp_path, random_weights, kind):
+def test_slow_films_have_summaries_of_the_right_length(tmp_path, random_weights, kind):
     make, spacing_s, fps = FILMS[kind]
     film = make(tmp_path)
     options = SummarizeConfig(spacing_s=spacing_s, batch_size=4, budget="0.5")
@@ -121,7 +121,7 @@ def with_timecode(path: Path, fps: Fraction, text: str) -> Path:
         (Fraction(30000, 1001), "00:09:59;20", 17972),
     ],
 )
-def test_editors_count_from_the_film_s_own_timecode(tmp_path, fps, text, start):
+def test_edl_and_otio_use_the_film_s_timecode(tmp_path, fps, text, start):
     otio = pytest.importorskip("opentimelineio")
     film = watched(with_timecode(tmp_path / "film.mov", fps, text))
     takes = cut.takes(film, [(10, 30), (50, 75)])
@@ -146,7 +146,7 @@ def timeline_text(film: Watched, frame: int) -> str:
     return film.timecode.text(frame)
 
 
-def test_a_joined_film_s_summary_has_each_sound_with_its_picture(tmp_path):
+def test_the_summary_of_joined_recordings_stays_in_sync(tmp_path):
     path = tmp_path / "film.ts"
     path.write_bytes(recording(tmp_path / "part.ts", 3, 2.7) * 4)
     film = watched(path)
@@ -158,7 +158,7 @@ def test_a_joined_film_s_summary_has_each_sound_with_its_picture(tmp_path):
 
 
 @pytest.mark.parametrize("matrix", [(-1, 0, 0, 1), (0, 1, 1, 0), (0, -1, 1, 0)])
-def test_the_summary_is_turned_and_mirrored_as_the_film_is(tmp_path, matrix):
+def test_the_summary_keeps_the_display_matrix(tmp_path, matrix):
     from tests.media.test_orientation import film
 
     path = film(tmp_path / "film.mp4", matrix)
