@@ -53,7 +53,7 @@ def conv1d(x: jax.Array, kernel: jax.Array, bias: jax.Array, padding: int, *, pl
 
 
 class Conv1d(nnx.Conv):
-    """A 1-D convolution of stride 2 with bias, padded by `padding` at both ends (SAME would pad even kernels unequally)."""
+    """A 1-D convolution of stride 2 with bias, padded by `padding` at both ends; SAME would pad unequally."""
 
     def __init__(self, channels: int, out: int, size: int, padding: int, *, dtype: str, rngs: nnx.Rngs):
         super().__init__(
