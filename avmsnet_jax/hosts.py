@@ -1,4 +1,8 @@
-"""Several processes that train one network together, usually one a machine, and what they do when one is lost."""
+"""Training with several processes, usually one per machine: joining, and ending all when one is lost.
+
+JAX's own heartbeat notices a lost process as fast (8 s at a timeout of 10 s), but aborts the others with 20 to 30 lines
+and a C++ stack trace that do not say how to resume. The watch here ends them with one line that names the lost process.
+"""
 
 import contextlib
 import glob
@@ -25,30 +29,30 @@ _RESUME = "start all of them again with the same command to resume"
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes and speaks for all."""
+    """Whether this is the process that writes files and prints."""
     return jax.process_index() == 0
 
 
 def wait_for_all(what: str) -> None:
-    """Goes on when every process has come here."""
+    """Waits until all processes have called this."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(what)
 
 
 @contextlib.contextmanager
 def together(config: HostsConfig, workdir: Path) -> Iterator[None]:
-    """Joins the other processes of the run, if there are any; inside, `jax.devices()` are those of all.
+    """Joins the other processes of the run, if there are any. Within the block `jax.devices()` has the devices of all.
 
-    A process that dies, fails or falls silent for `hosts.patience` seconds ends the others, each with a line on
-    standard error that names it. They end at once (`os._exit`), as they are stuck in an exchange with the one that is
-    gone, and anything tidier would wait for it.
+    When a process dies, fails or is silent for `hosts.patience` seconds, the others end, each with a line on standard
+    error that names it. They end by `os._exit`, because they are blocked in a collective operation with the lost
+    process, and an orderly shutdown would wait for it.
 
     Args:
       config: how the processes find each other.
-      workdir: a folder that all of them see; signs of life go into a folder `.alive` in it.
+      workdir: a folder that all of them share. Signs of life are files in its folder `.alive`.
 
     Raises:
-      UserError: the processes cannot find each other, or another run holds `workdir`.
+      UserError: the processes cannot find each other, or another run uses `workdir`.
     """
     _join(config)
     if jax.process_count() == 1:
@@ -76,7 +80,7 @@ def together(config: HostsConfig, workdir: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked_by_the_first(workdir: Path) -> Iterator[None]:
-    """Holds `workdir` for this run: the first process locks it, and the others hear whether it could."""
+    """Locks `workdir` for this run: the first process does, and tells the others whether it could."""
     with contextlib.ExitStack() as stack:
         refused: UserError | None = None
         if is_first():
@@ -84,7 +88,7 @@ def _locked_by_the_first(workdir: Path) -> Iterator[None]:
                 stack.enter_context(locked(workdir))
             except UserError as error:
                 refused = error
-        # Before the signs of life: those of a second run would end the first one.
+        # Before any sign of life is written: those of a second run would end the first one.
         held = multihost_utils.broadcast_one_to_all(np.array(refused is None))
         if not held:
             raise refused or UserError(f"process 0 could not take {workdir} for this run, and says why")
@@ -92,7 +96,7 @@ def _locked_by_the_first(workdir: Path) -> Iterator[None]:
 
 
 def _join(config: HostsConfig) -> None:
-    """Starts `jax.distributed` where the configuration or the environment says that there are others."""
+    """Initializes `jax.distributed` if the configuration or the environment names other processes."""
     coordinator, count, index = config.coordinator, config.processes, config.index
     if not coordinator and config.auto and "JAX_COORDINATOR_ADDRESS" in os.environ:
         coordinator = os.environ["JAX_COORDINATOR_ADDRESS"]
@@ -110,26 +114,26 @@ def _join(config: HostsConfig) -> None:
             coordinator or None,
             count if coordinator else None,
             index if coordinator else None,
-            # Said here in full; of what is left open JAX would take from Slurm which one device to use.
+            # With an explicit coordinator, do not let JAX take one device per process from Slurm's variables.
             cluster_detection_method="deactivate" if coordinator else None,
             initialization_timeout=4 * config.patience,
-            # JAX's own ends a process with a stack trace: it is for when this module's watch has failed.
+            # JAX's own watch aborts with a stack trace, so it is only the fallback for the one here.
             heartbeat_timeout_seconds=3 * config.patience,
         )
     except (RuntimeError, ValueError) as error:
-        told = f"hosts.coordinator={coordinator}" if coordinator else "what Slurm, Open MPI or the TPU pod says"
+        told = f"hosts.coordinator={coordinator}" if coordinator else "the variables of Slurm, Open MPI or the TPU pod"
         raise UserError(
             f"cannot join the other processes by {told}: {' '.join(str(error).split())[:160]}; "
             "check that all were started and can reach process 0"
         ) from error
     if not coordinator and _alone_on_its_machine():
-        # JAX takes one device for each process that Slurm or Open MPI started, even where it is the only one there.
+        # JAX gives a process that Slurm or Open MPI started one device, even if it is the only process on its machine.
         for platform in ("cuda", "rocm"):
             jax.config.update(f"jax_{platform}_visible_devices", "all")
 
 
 def _started_by_a_system() -> bool:
-    """Whether Slurm (srun), Open MPI (mpirun) or a TPU machine says that there may be other processes."""
+    """Whether Slurm (srun), Open MPI (mpirun) or a TPU machine may have started several processes."""
     slurm = "SLURM_STEP_NODELIST" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1
     open_mpi = int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1")) > 1
     tpu = importlib.util.find_spec("libtpu") is not None and bool(glob.glob("/dev/accel*") or glob.glob("/dev/vfio/*"))
@@ -137,29 +141,29 @@ def _started_by_a_system() -> bool:
 
 
 def _alone_on_its_machine() -> bool:
-    """Whether Slurm or Open MPI started one process on each machine, which then has all of its devices."""
+    """Whether Slurm or Open MPI started one process per machine, which then has all its devices."""
     slurm = re.match(r"1(\(|,|$)", os.environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
     return bool(slurm) or os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1"
 
 
-# What XLA says, after the name of a status, when a peer of a collective has gone (Gloo, NCCL, coordination service).
+# XLA's errors when a peer of a collective operation is lost (Gloo, NCCL, coordination service): a status, then text.
 _LOST = re.compile(
     r"[A-Z_]{5,}: .*(?i:gloo|nccl|peer|connection|coordination|heartbeat|barrier|unavailable|deadline)", re.DOTALL
 )
 
 
 class _Watch:
-    """Shows that this process lives and looks whether others do: the first at all of them, they at the first.
+    """Shows that this process is alive and checks others: the first process checks all, the others the first.
 
-    Each writes a counting file once a second. Files, as all processes see the working directory anyway; nothing here
-    depends on the clocks of two machines.
+    Each process writes a growing number to its file once a second. All share the working directory anyway, and no two
+    machines' clocks are compared.
     """
 
     def __init__(self, folder: Path, patience: float):
         self._folder, self._patience = folder, patience
         self._index, self._count = jax.process_index(), jax.process_count()
         self._ended = threading.Event()
-        self._once = threading.Lock()  # the first to say why is the one that is heard
+        self._once = threading.Lock()  # only the first reason is printed
         self._showing = threading.Lock()
         try:
             if folder.is_symlink():
@@ -172,7 +176,7 @@ class _Watch:
         self._thread.start()
 
     def leave(self, reason: str, status: int) -> None:
-        """Says why this process ends, to the terminal and to the others, and ends it."""
+        """Ends this process, and says why on the terminal and to the others."""
         with self._once:
             self._ended.set()
             with contextlib.suppress(OSError):
@@ -181,28 +185,28 @@ class _Watch:
             print(f"{program}: process {self._index} of {self._count}: {reason}", file=sys.stderr)
             sys.stdout.flush()
             sys.stderr.flush()
-            if self._index == 0:  # JAX ends the others with a stack trace once its service, which is here, has gone
+            if self._index == 0:  # JAX's service is in this process: without it, JAX aborts the others with a trace
                 time.sleep(3 * _BEAT_S)
             os._exit(status)
 
     def close(self) -> None:
-        """Says that this process has done its work."""
+        """Says that this process is done."""
         self._ended.set()
         self._thread.join()
         self._show("done")
 
     def forget(self) -> None:
-        """Removes this process's file, once nobody looks any more."""
+        """Removes this process's file, when no process checks it any more."""
         (self._folder / str(self._index)).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self._folder.rmdir()
 
     def _show(self, sign: str) -> None:
-        # A new file, renamed: a link in its place is not followed, and nobody reads half a sign.
+        # Written to a new file and renamed: a link in its place is not followed, and no sign is read half-written.
         unfinished = self._folder / f".{self._index}"
         with self._showing:
             if self._ended.is_set() and sign.isdecimal():
-                return  # the last word stands
+                return  # do not overwrite the last message
             unfinished.unlink(missing_ok=True)
             with open(unfinished, "x", encoding="utf-8") as file:
                 file.write(sign)
@@ -216,7 +220,7 @@ class _Watch:
 
     def _run(self) -> None:
         watched = range(1, self._count) if self._index == 0 else [0]
-        # What stands there now may be the last words of an earlier run: only what comes after it counts.
+        # The files may hold the last messages of an earlier run: only changes count.
         seen = {peer: self._sign_of(peer) for peer in watched}
         heard: set[int] = set()
         changed = dict.fromkeys(watched, time.monotonic())

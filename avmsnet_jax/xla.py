@@ -1,4 +1,4 @@
-"""What XLA is told so that this network runs fast: on CPU once for the process, on GPU with each program."""
+"""Options of XLA that make this network fast: on CPU once per process, on GPU with each program."""
 
 import importlib.util
 import mmap
@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Any
 
 _NAME, _VALUE = "xla_cpu_experimental_ynn_fusion_type", "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
-_FIRST, _LATEST_SEEN = (0, 10), (0, 12)  # jaxlib versions: the first that has the flag, and the last that was tried
-# On NVIDIA's GPUs XLA takes channels last for 2-D convolutions, but not for 3-D ones, nor has it an option for those
-# alone. In float64, which this network is not run in there, cuDNN has none of the kind.
+_FIRST, _LATEST_SEEN = (0, 10), (0, 12)  # jaxlib versions: the first with the flag, and the last that was tried
+# On NVIDIA GPUs XLA chooses channels-last for 2-D convolutions but not for 3-D ones, and has no option for 3-D only. In
+# float64, which this network does not use there, cuDNN has no such convolutions.
 _OPTIONS: dict[str, dict[str, Any]] = {"gpu": {"xla_gpu_force_conv_nhwc": True}}
 
 
 def keep_convolutions_on_eigen() -> None:
-    """Adds to XLA_FLAGS that YNNPACK is to run matrix products only, unless the user has set that flag.
+    """Restricts YNNPACK to matrix products in XLA_FLAGS, unless the user has set that flag.
 
-    jaxlib hands 2-D convolutions on CPU to YNNPACK by default, where they take two to three times as long as in Eigen.
-    `jit` could tell XLA as well, but not for a user's own `jax.jit`.
-    Without effect once JAX has compiled something.
+    By default jaxlib runs 2-D convolutions on CPU in YNNPACK, which takes two to three times as long as Eigen. A flag
+    of the process also covers a user's own `jax.jit`. It has no effect once JAX has compiled something.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if _NAME not in flags and _is_known():
@@ -28,20 +27,20 @@ def keep_convolutions_on_eigen() -> None:
 
 
 def jit(function: Callable[..., Any], platform: str, **options: Any) -> Any:
-    """`jax.jit(function, **options)` for what runs the network; not to be called within another `jit`.
+    """`jax.jit(function, **options)` with the platform's compiler options. Do not call the result within a `jit`.
 
     Args:
-      function: what to compile.
-      platform: what it will run on: "cpu", "gpu" or "tpu" (`mesh.platform`).
+      function: the function to compile; it runs the network.
+      platform: the platform that it runs on: "cpu", "gpu" or "tpu" (`mesh.platform`).
       options: those of `jax.jit`.
     """
-    import jax  # this module is imported before JAX may start
+    import jax  # this module is imported before JAX
 
     return jax.jit(function, compiler_options=_OPTIONS.get(platform), **options)
 
 
 def _is_known() -> bool:
-    """Whether the installed jaxlib has the flag: XLA ends the process at one that it does not know."""
+    """Whether the installed jaxlib has the flag: XLA aborts the process on an unknown flag."""
     version = tuple(int(part) for part in metadata.version("jaxlib").split(".")[:2])
     if version <= _LATEST_SEEN:
         return version >= _FIRST
@@ -51,7 +50,7 @@ def _is_known() -> bool:
 
 
 def _holds_flag(library: Path) -> bool:
-    """Whether a shared library registers the flag and knows its value: tenths of a second for 350 MB."""
+    """Whether a shared library registers the flag and knows its value; takes tenths of a second for 350 MB."""
     with open(library, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        # Flags are registered under a C string; where the name is merely a field of a message, no NUL surrounds it.
+        # Flags are registered by a C string, between NULs; the name also occurs without them, as a message's field.
         return content.find(b"\0" + _NAME.encode() + b"\0") >= 0 and content.find(_VALUE.encode()) >= 0

@@ -1,4 +1,4 @@
-"""A/V-MSNet: what is seen and what is heard, to how much the moment matters."""
+"""A/V-MSNet: scores how important a clip is from its frames and sound."""
 
 import dataclasses
 import functools
@@ -25,15 +25,15 @@ ACTIVITYNET_MEAN = (114.7748, 107.7354, 99.4750)  # RGB, of 0-255
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """What a forward pass offers. Under `jit`, what is not used is not computed.
+    """The results of a forward pass. Under `jit`, those that are not used are not computed.
 
     Attributes:
       logits: (B,) float32.
-      attention: one (B, h, w) float32 map for each DAM applied; each sums to 1.
-      localization: (B, h, w, alm_channels) float32, the ALM tensor; its norm over channels is the
-        sound-localization map. Zeros in the visual-only network.
+      attention: a (B, h, w) float32 map for each attention module (DAM); each sums to 1.
+      localization: (B, h, w, alm_channels) float32, the output of the audio localization module (ALM). Its norm over
+        channels is the sound-localization map. Zeros in the visual-only network.
       features: (B, C) float32, layer3 averaged over time and space; C = 1024 at depth 50.
-      activations: every stage by name, in the compute dtype, for study and for comparing implementations.
+      activations: the output of each stage by name, in the compute dtype.
     """
 
     logits: jax.Array
@@ -44,12 +44,16 @@ class Output:
 
     @property
     def scores(self) -> jax.Array:
-        """(B,) float32 in 0-1: the importance of each clip."""
+        """(B,) float32 in 0-1, the importance of each clip."""
         return jax.nn.sigmoid(self.logits)
 
 
 class AVMSNet(nnx.Module):
-    """The whole network.
+    """The network.
+
+    Args:
+      config: depth, widths and the size of a clip.
+      rngs: for the initial weights.
 
     Example:
       model = AVMSNet(ModelConfig(depth=18), rngs=nnx.Rngs(0))
@@ -57,12 +61,12 @@ class AVMSNet(nnx.Module):
       out = model(video, audio)   # (B, 16, 112, 112, 3) uint8, (B, 35280) float32 in +-256
       out.scores                  # (B,)
 
-    The visual-only network (`audiovisual=False`) holds SoundNet and ALM too, without evaluating them, so
-    that every checkpoint fits every variant.
+    The visual-only network (`audiovisual=False`) also has SoundNet and ALM, without evaluating them, so that every
+    checkpoint fits every variant.
 
-    Some operations take another form on each platform. They find out which one they are compiled for, after tracing
-    every form. `model.set_attributes(platform="gpu")` ("cpu", "gpu" or "tpu") says it beforehand: only that form is
-    traced, and it is taken whatever the program is compiled for.
+    Some operations have a form for each platform. By default all forms are traced, and the compiler takes the one for
+    its platform. `model.set_attributes(platform="gpu")` ("cpu", "gpu" or "tpu") traces that form only, and uses it on
+    any platform.
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
@@ -89,7 +93,7 @@ class AVMSNet(nnx.Module):
             rngs=rngs,
         )
         self.fusion_bn = BatchNorm(config.adjust_width)
-        steps = -(-config.frames // 16)  # what eightfold pooling in the trunk and adjust's stride of 2 leave of time
+        steps = -(-config.frames // 16)  # the trunk divides time by 8, `adjust` by 2
         flat = config.adjust_width * steps * (config.frame_size // 16) ** 2
 
         linear = functools.partial(
@@ -109,18 +113,11 @@ class AVMSNet(nnx.Module):
           video: (B, frames, frame_size, frame_size, 3) RGB, uint8 or float in 0-255.
           audio: (B, samples) float32 in +-256, 35280 samples for 16 frames; the visual-only network needs none.
 
-        Returns:
-          An `Output`.
-
         Raises:
-          UserError: a shape that this network was not built for.
+          UserError: the network is configured for another shape, or needs audio.
         """
         config = self.config
-        expected = (config.frames, config.frame_size, config.frame_size, 3)
-        if video.ndim != 5 or video.shape[1:] != expected:
-            raise UserError(
-                f"video has shape {video.shape}; this network takes (clips, {', '.join(map(str, expected))})"
-            )
+        self._check(video, audio)
         seen: dict[str, jax.Array] = {}
         attention = []
 
@@ -129,7 +126,7 @@ class AVMSNet(nnx.Module):
             attention.append(a)
             return x
 
-        # Shapes are those of the published network at depth 50.
+        # The shapes are those of the published network at depth 50.
         x = (jnp.asarray(video, jnp.float32) - jnp.array(ACTIVITYNET_MEAN)).astype(config.dtype)
         seen["stem"] = x = self.trunk.stem(x)  # (B, 16, 56, 56, 64)
         x = pool.cubes(attend(0, x))  # (B, 8, 28, 28, 64)
@@ -139,11 +136,10 @@ class AVMSNet(nnx.Module):
         if config.dam4:
             x = attend(3, x)
 
-        middle = x.shape[1] // 2
+        middle = x.shape[1] // 2  # ALM sees the mean of the two middle time steps
         places = (x[:, max(middle - 1, 0)] + x[:, middle]) / 2  # (B, 7, 7, 1024)
         if config.audiovisual:
-            if audio is None:
-                raise UserError("this network listens: give it audio (clips, samples) beside the video")
+            assert audio is not None
             seen["soundnet"] = sound = self.soundnet(audio)  # (B, 1024)
             localization = self.alm(places, sound)  # (B, 7, 7, 64)
         else:
@@ -156,7 +152,7 @@ class AVMSNet(nnx.Module):
         fused = self.fusion(joined.reshape(batch * steps, height, width, -1))
         seen["fusion"] = fused = self.fusion_bn(fused.reshape(batch, steps, height, width, -1))  # (B, 1, 7, 7, 512)
 
-        flat = fused.transpose(0, 4, 1, 2, 3).reshape(batch, -1)  # C, (T,) H, W: the order of the published weights
+        flat = fused.transpose(0, 4, 1, 2, 3).reshape(batch, -1)  # (B, 25088), in the order of the published weights
         seen["fc1"] = flat = nnx.relu(self.fc1_bn(self.fc1(flat)))  # (B, 4096)
         seen["fc2"] = flat = nnx.relu(self.fc2_bn(self.fc2(flat)))  # (B, 4096)
         return Output(
@@ -166,3 +162,14 @@ class AVMSNet(nnx.Module):
             features=jnp.mean(x.astype(jnp.float32), axis=(1, 2, 3)),
             activations=seen,
         )
+
+    def _check(self, video: jax.Array, audio: jax.Array | None) -> None:
+        """Raises UserError for inputs that the network does not take."""
+        config = self.config
+        expected = (config.frames, config.frame_size, config.frame_size, 3)
+        if video.ndim != 5 or video.shape[1:] != expected:
+            raise UserError(
+                f"video has shape {video.shape}; this network takes (clips, {', '.join(map(str, expected))})"
+            )
+        if config.audiovisual and audio is None:
+            raise UserError("this is an audio-visual network: give it audio (clips, samples) with the video")

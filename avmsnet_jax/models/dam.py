@@ -1,4 +1,4 @@
-"""The attention module that A/V-MSNet puts on the stem, layer1 and layer2 (and, in its figure, on layer3)."""
+"""The attention module (DAM) after the stem, layer1 and layer2 (in the paper's figure also after layer3)."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ WIDTH = 16  # channels between its two convolutions
 
 
 class DAM(nnx.Module):
-    """Where to look: mean over time -> conv 3x3 to 16 channels -> conv 1x1 -> softmax over space."""
+    """Spatial attention: mean over time -> conv 3x3 to 16 channels -> conv 1x1 -> softmax over space."""
 
     def __init__(self, channels: int, *, dtype: str, rngs: nnx.Rngs):
         self.conv = nnx.Conv(channels, WIDTH, (3, 3), padding=1, dtype=dtype, kernel_init=init.conv2d, rngs=rngs)

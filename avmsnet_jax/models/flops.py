@@ -1,9 +1,9 @@
-"""The network's arithmetic, counted exactly from its configuration: no array, no tracing, no compiler.
+"""Model FLOPs, counted from the configuration without tracing or compiling anything.
 
-Model FLOPs are twice the multiply-adds of convolutions and matrix products. Normalisation, activations, pooling,
-softmax and sums are not among them: they are limited by memory, and data sheets rate products. The count is dense:
-every output of a convolution takes a product for each tap and channel, where the tap falls on padding, too, and where
-the channel is ALM's zeros in the visual-only network. What is computed twice to save memory counts once.
+Model FLOPs are twice the multiply-adds of convolutions and matrix products. Normalization, activations, pooling,
+softmax and sums do not count: they are limited by memory bandwidth, and data sheets rate products. The count is dense:
+it includes products with padding, and with ALM's zeros in the visual-only network. Recomputation to save memory does
+not count.
 """
 
 import dataclasses
@@ -21,11 +21,11 @@ class Operation:
     """A convolution or a matrix product on one clip.
 
     Attributes:
-      name: the path of its layer in the network's state. `alm/form` is ALM's kernel times the sound, `alm/maps` the
-        picture times what that gives.
-      output: shape of what it gives, channels last: (T, H, W, C), (H, W, C), (T, C) or (C,).
-      summed: what an output element sums products over: taps, if there are any, and channels of the input.
-      input_gradient: whether training asks for the gradient by its input, which nobody does of pixels and sound.
+      name: the path of its layer in the network. `alm/form` is ALM's kernel times the sound, `alm/maps` the visual
+        features times that.
+      output: shape of the output, channels last: (T, H, W, C), (H, W, C), (T, C) or (C,).
+      summed: the axes that an output element sums products over: kernel taps, if any, and input channels.
+      input_gradient: whether training needs the gradient by its input; not for pixels and sound.
     """
 
     name: str
@@ -35,17 +35,17 @@ class Operation:
 
     @property
     def multiply_adds(self) -> int:
-        """Of the forward pass."""
+        """Multiply-adds of the forward pass."""
         return math.prod(self.output) * math.prod(self.summed)
 
     @property
     def training_multiply_adds(self) -> int:
-        """Of a training step: the gradient by the kernel, or by ALM's form, takes as many, and so does the input's."""
+        """Multiply-adds of a training step: each gradient, by the kernel and by the input, takes as many as forward."""
         return (3 if self.input_gradient else 2) * self.multiply_adds
 
 
 def operations(config: ModelConfig) -> list[Operation]:
-    """Every convolution and matrix product of the configured network, in the order of the forward pass."""
+    """All convolutions and matrix products of the network, in the order of the forward pass."""
     width, channels = config.trunk_width, config.trunk_width
     size = _after((config.frames, config.frame_size, config.frame_size), 1, 2, 2)
     found = [Operation("trunk/conv", (*size, width), (7, 7, 7, 3), input_gradient=False)]
@@ -89,17 +89,17 @@ def operations(config: ModelConfig) -> list[Operation]:
 
 
 def forward_flops(config: ModelConfig) -> int:
-    """Model FLOPs of a forward pass, a clip."""
+    """Model FLOPs of a forward pass per clip."""
     return 2 * sum(operation.multiply_adds for operation in operations(config))
 
 
 def training_flops(config: ModelConfig) -> int:
-    """Model FLOPs of a training step, a clip: the forward pass and the gradients by weights and activations."""
+    """Model FLOPs of a training step per clip: forward pass and gradients."""
     return 2 * sum(operation.training_multiply_adds for operation in operations(config))
 
 
 def _after(size: tuple[int, ...], *stride: int) -> tuple[int, ...]:
-    """T, H, W after strides by a kernel of odd size that is padded by half of it."""
+    """T, H, W after a strided convolution with an odd kernel size and SAME padding."""
     return tuple((n - 1) // s + 1 for n, s in zip(size, stride, strict=True))
 
 

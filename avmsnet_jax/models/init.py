@@ -1,4 +1,4 @@
-"""The published initialisation, as JAX initialisers `(key, shape, dtype) -> array`.
+"""The published initialization, as JAX initializers `(key, shape, dtype) -> array`.
 
 Convolution kernels are (..., in, out), linear kernels (in, out), the bilinear form (out, in, in).
 """
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 
 def conv2d(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
-    """N(0, 0.001), which the published code gives 2-D convolutions, SoundNet's included."""
+    """N(0, 0.001), as the published code has it for 2-D convolutions, SoundNet's included."""
     return _normal(key, shape, dtype) * 0.001
 
 
@@ -27,5 +27,5 @@ def bilinear(key: jax.Array, shape: tuple[int, int, int], dtype: jnp.dtype = jnp
 
 
 def _normal(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
-    # The same values as of that shape outright, for which XLA on CPU compiles five times as long.
+    # Sampled flat, then reshaped: the same values, but XLA on CPU compiles it five times as fast.
     return jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape)

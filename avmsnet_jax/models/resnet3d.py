@@ -1,4 +1,4 @@
-"""The visual trunk: a 3D-ResNet without its last stage."""
+"""The visual trunk: a 3D ResNet without its last stage."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ BLOCKS = {
 
 
 def expansion(depth: int) -> int:
-    """Output channels of a block over its planes: 4 for bottlenecks (depth 50 and more), else 1."""
+    """The ratio of a block's output channels to its planes: 4 for bottlenecks (depth 50 and more), else 1."""
     return 4 if depth >= 50 else 1
 
 
@@ -32,7 +32,7 @@ def block_plan(channels: int, planes: int, stride: int, depth: int) -> list[tupl
 
 
 class Shortcut(nnx.Module):
-    """What joins a block's input to its output where the shape changes: type B, 1x1x1 convolution and BN."""
+    """Shortcut B, where the shape changes: 1x1x1 convolution and BN."""
 
     def __init__(self, channels: int, out: int, stride: int, *, dtype: str, rngs: nnx.Rngs):
         self.conv = Conv3d(channels, out, (1, 1, 1), (stride,) * 3, dtype=dtype, rngs=rngs)
@@ -43,7 +43,7 @@ class Shortcut(nnx.Module):
 
 
 def subsample_and_pad(x: jax.Array, stride: int, out: int) -> jax.Array:
-    """Shortcut A: every `stride`-th sample, with zeros for the channels that `x` (B, T, H, W, C) lacks."""
+    """Shortcut A, where the shape changes: every `stride`-th sample of `x` (B, T, H, W, C), channels zero-padded."""
     x = x[:, ::stride, ::stride, ::stride]
     return jnp.pad(x, ((0, 0),) * 4 + ((0, out - x.shape[-1]),))
 
@@ -79,10 +79,15 @@ class Block(nnx.Module):
 
 
 class ResNet3D(nnx.Module):
-    """The parts of the trunk. AVMSNet calls them in turn, as attention modules sit between.
+    """The stem and the stages of the trunk. AVMSNet calls them in turn, with attention modules between.
 
-    Shapes at the published sizes: `stem` 16x112x112x3 -> 16x56x56x64, `pool.cubes` -> 8x28x28x64,
-    `stages[0]` -> 8x28x28x256, `stages[1]` -> 4x14x14x512, `stages[2]` -> 2x7x7x1024 (depth 50).
+    Shapes at the published sizes, depth 50:
+
+      stem:        16 x 112 x 112 x 3 -> 16 x 56 x 56 x 64    7x7x7 convolution, stride 1x2x2
+      pool.cubes:  -> 8 x 28 x 28 x 64                        3x3x3 maximum, stride 2
+      stages[0]:   -> 8 x 28 x 28 x 256                       3 bottlenecks
+      stages[1]:   -> 4 x 14 x 14 x 512                       4 bottlenecks, the first with stride 2
+      stages[2]:   -> 2 x 7 x 7 x 1024                        6 bottlenecks, the first with stride 2
     """
 
     def __init__(self, depth: int, shortcut: str, width: int, *, dtype: str, rngs: nnx.Rngs):
@@ -98,11 +103,11 @@ class ResNet3D(nnx.Module):
                 channels = stage[-1].out
             stages.append(nnx.List(stage))
         self.stages = nnx.List(stages)
-        self.recompute = False  # what training sets by train.remat: blocks are computed again in the backward pass
+        self.recompute = False  # activation checkpointing of the blocks, which train.remat turns on
         self.platform: str | None = None  # see AVMSNet
 
     def stem(self, x: jax.Array) -> jax.Array:
-        """Convolution, BN, ReLU on mean-free frames (B, T, H, W, 3)."""
+        """Convolution, BN and ReLU of frames (B, T, H, W, 3) with the mean subtracted."""
         return nnx.relu(self.bn(self.conv(x)))
 
     def stage(self, index: int, x: jax.Array) -> jax.Array:

@@ -9,9 +9,9 @@ from avmsnet_jax.models.ops import pool
 from avmsnet_jax.models.ops.batch_norm import BatchNorm
 from avmsnet_jax.models.ops.conv1d import Conv1d
 
-# channels over the width, kernel, padding, pool (window = stride)
+# Of each convolution (stride 2): channels relative to the width, kernel, padding; and the pool after it.
 LAYERS = ((1, 64, 32, 8), (2, 32, 16, 8), (4, 16, 8, 1), (8, 8, 4, 1), (16, 4, 2, 4), (32, 4, 2, 1), (64, 4, 2, 2))
-FEATURES = 64  # channels of the last layer over the width
+FEATURES = 64  # channels of the last layer relative to the width
 
 
 def lengths(samples: int) -> list[int]:
@@ -39,18 +39,18 @@ class SoundNet(nnx.Module):
         self.bns = nnx.List(BatchNorm(width * factor) for factor, *_ in LAYERS)
 
     def __call__(self, audio: jax.Array) -> jax.Array:
-        """Features of `audio` (B, S) float32 in +-256; time steps left at the end (one at 35280 samples) are averaged.
+        """Features of `audio` (B, S) float32 in +-256, averaged over the remaining time (one step for 35280 samples).
 
         Raises:
-          UserError: `audio` is not (B, S), or so short that no feature is left.
+          UserError: `audio` is not (B, S), or too short.
         """
         if audio.ndim != 2:
             raise UserError(f"audio has shape {audio.shape}; SoundNet takes (clips, samples)")
         if lengths(audio.shape[1])[-1] < 1:
             raise UserError(f"audio has {audio.shape[1]} samples a clip, too few for SoundNet; pad clips to 35280")
         x = audio.astype(self.dtype)[..., None]  # (B, 35280, 1)
-        # At the published width: (B, 2205, 16), (B, 137, 32), (B, 68, 64), (B, 34, 128), (B, 4, 256), (B, 3, 512),
-        # (B, 1, 1024).
+        # After each layer, at the published width: (B, 2205, 16), (B, 137, 32), (B, 68, 64), (B, 34, 128), (B, 4, 256),
+        # (B, 3, 512), (B, 1, 1024).
         for conv, bn, (*_, size) in zip(self.convs, self.bns, LAYERS, strict=True):
             x = pool.runs(nnx.relu(bn(conv(x))), size)
         return jnp.mean(x, axis=1)

@@ -1,19 +1,19 @@
-"""A training run as a picture."""
+"""The curve of a training run."""
 
 from pathlib import Path
 from typing import Any
 
-_FEW = 120  # steps whose losses are drawn one by one; of more, the mean of each line
+_FEW = 120  # up to so many steps, the loss of each is drawn; of longer runs, the mean of each line
 
 
 def draw(lines: list[dict[str, Any]], path: Path) -> None:
-    """Draws the loss, its validation and the learning rate over the steps of a run to a PNG.
+    """Draws training and validation loss, average precision and learning rates over steps as a PNG.
 
     Args:
-      lines: of `metrics.jsonl`, as `log.read_metrics` gives them.
+      lines: of `metrics.jsonl`, from `metrics.read_metrics`.
       path: the file to write.
     """
-    from matplotlib.figure import Figure  # half a second, and no window system: pyplot is not needed
+    from matplotlib.figure import Figure  # takes half a second to import; pyplot would need a window system
     from matplotlib.ticker import MaxNLocator
 
     steps = [line for line in lines if "loss" in line]
@@ -47,7 +47,7 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
 
 
 def _each_step(steps: list[dict[str, Any]]) -> list[tuple[int, float]]:
-    """Every step that a line gives the loss of, in order; of lines that older versions wrote, the last."""
+    """Step and loss of every step. Lines of older versions have only a mean, which is drawn at their last step."""
     found = []
     for line in steps:
         losses = line.get("losses", [line["loss"]])
@@ -56,13 +56,13 @@ def _each_step(steps: list[dict[str, Any]]) -> list[tuple[int, float]]:
 
 
 def _draw_validations(loss: Any, validations: list[dict[str, Any]]) -> None:
-    """The loss on held-out films, and the average precision where it has a value."""
+    """Draws the loss on held-out films, and the average precision where there is one."""
     at = [line["step"] for line in validations]
     loss.plot(at, [line["validation"]["loss"] for line in validations], "o-", color="#d98e04", label="validation loss")
     found = [(line["step"], line["validation"]["average_precision"]) for line in validations]
     defined = [(step, value) for step, value in found if value is not None]
     precision = loss.twinx()
-    label = "validation average precision" if defined else "no average precision: no held-out clip is key"
+    label = "validation average precision" if defined else "no average precision: no held-out clip is a key moment"
     precision.plot(*zip(*defined, strict=True) if defined else ((), ()), "s--", color="#3f8f4f", ms=4, label=label)
     precision.set(ylabel="average precision", ylim=(0, 1.02))
     precision.spines["top"].set_visible(False)

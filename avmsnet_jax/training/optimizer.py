@@ -1,7 +1,7 @@
-"""The optimiser: which parameter learns how fast.
+"""The optimizer: parameter groups, learning-rate schedule, SGD and AdamW.
 
-The published recipe splits the parameters into groups with learning rates of their own. Here every parameter gets the
-name of its group, and Optax applies a chain of transformations to each group.
+The published recipe has parameter groups with their own learning rates and weight decay. `label` gives the group of a
+parameter, and Optax applies a chain of transformations to each group.
 """
 
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ from avmsnet_jax.config import Config
 
 
 class Group(NamedTuple):
-    """How a group of parameters is treated: learning rate over the base rate, and whether weights decay."""
+    """A parameter group: its learning rate relative to the base rate, and whether it has weight decay."""
 
     rate: float
     decays: bool
 
 
 class Treatment(NamedTuple):
-    """How a parameter is trained: its group, the learning rate before warm-up and falls, and its weight decay."""
+    """How a parameter is trained: its group, learning rate before warm-up and decay, and weight decay."""
 
     group: str
     rate: float
@@ -35,7 +35,7 @@ class _MomentumState(NamedTuple):
 
 
 def groups(audiovisual: bool) -> dict[str, Group]:
-    """The published groups. Parameters that a visual-only network never evaluates are frozen."""
+    """The published groups. A visual-only network has no groups for its audio parameters, which are frozen."""
     base = 1 / 100 if audiovisual else 1 / 10
     table = {
         "global": Group(base, True),
@@ -53,8 +53,8 @@ def label(path: str, audiovisual: bool) -> str:
     """The group of a parameter.
 
     Args:
-      path: its place in the network, names joined by slashes: `dams/0/conv/kernel`.
-      audiovisual: the network listens.
+      path: its names in the network joined by slashes, as in `dams/0/conv/kernel`.
+      audiovisual: whether the network is audio-visual.
 
     Returns:
       a key of `groups`, or "frozen".
@@ -69,7 +69,7 @@ def label(path: str, audiovisual: bool) -> str:
 
 
 def treatment(path: str, config: Config) -> Treatment:
-    """What the configured optimiser does to a parameter; `path` as for `label`."""
+    """How the configured optimizer trains a parameter; `path` as for `label`."""
     optimizer, group = config.optimizer, label(path, config.model.audiovisual)
     if group == "frozen":
         return Treatment(group, 0.0, 0.0)
@@ -82,18 +82,18 @@ def treatment(path: str, config: Config) -> Treatment:
 
 
 def labels(params: Any, audiovisual: bool) -> Any:
-    """`label` for every leaf of a parameter tree, as a tree of the same structure."""
+    """The group of each leaf of a parameter tree, as a tree of the same structure."""
     return jax.tree.map_with_path(lambda path, _: label(parameter_path(path), audiovisual), params)
 
 
 def parameter_path(path: tuple[Any, ...]) -> str:
-    """A JAX key path as names joined by slashes, without the wrapping of NNX variables."""
+    """A JAX key path as names joined by slashes, without the wrapper of NNX variables."""
     keys = (getattr(entry, "key", None) for entry in path)
     return "/".join(str(key) for key in keys if key is not None)
 
 
 def torch_momentum(momentum: float, dampening: float) -> optax.GradientTransformation:
-    """PyTorch's momentum: the first gradient fills the buffer, later ones are damped.
+    """PyTorch's momentum with dampening: the first gradient fills the buffer undamped.
 
     buffer_1 = g_1;  buffer_t = momentum * buffer_{t-1} + (1 - dampening) * g_t  (torch.optim.SGD, no Nesterov).
     """
@@ -111,10 +111,10 @@ def torch_momentum(momentum: float, dampening: float) -> optax.GradientTransform
 
 
 def schedule(config: Config, steps_per_epoch: int) -> optax.Schedule:
-    """The base learning rate by step, after a linear rise from 0 during `warmup_epochs`.
+    """The base learning rate by step, with linear warm-up over `warmup_epochs`.
 
-    steps: times `decay_factor` from 50% and again from 75% of the epochs.
-    cosine: half a cosine from the rise's end down to 0 at the last step (Loshchilov and Hutter 2017, without restarts).
+    steps: multiplied by `decay_factor` at 50% and at 75% of the epochs.
+    cosine: half a cosine from the end of warm-up to 0 at the last step (Loshchilov and Hutter 2017, without restarts).
     """
     optimizer, epochs = config.optimizer, config.train.epochs
     rise = round(optimizer.warmup_epochs * steps_per_epoch)
@@ -125,7 +125,7 @@ def schedule(config: Config, steps_per_epoch: int) -> optax.Schedule:
         return _after_rise(fall, rise, optimizer.learning_rate, shift=rise)
     boundaries: dict[int, float] = {}
     for epoch in (int(0.5 * epochs), int(0.75 * epochs)):
-        if epoch:  # a run of one epoch has no half to wait for
+        if epoch:  # a run of one epoch does not decay
             step = epoch * steps_per_epoch
             boundaries[step] = boundaries.get(step, 1.0) * optimizer.decay_factor
     steps = optax.piecewise_constant_schedule(optimizer.learning_rate, boundaries)
@@ -133,14 +133,14 @@ def schedule(config: Config, steps_per_epoch: int) -> optax.Schedule:
 
 
 def _after_rise(schedule: optax.Schedule, rise: int, peak: float, shift: int) -> optax.Schedule:
-    """`schedule`, `shift` steps later, with the first `rise` steps at peak * (step + 1) / (rise + 1) instead."""
+    """`schedule` delayed by `shift` steps, with `rise` steps of warm-up: peak * (step + 1) / (rise + 1)."""
     if not rise:
         return schedule
     return lambda step: jnp.where(step < rise, peak * (step + 1) / (rise + 1), schedule(jnp.maximum(step - shift, 0)))
 
 
 def learning_rates(config: Config, steps_per_epoch: int) -> Mapping[str, optax.Schedule]:
-    """The learning rate of every group by step."""
+    """The learning rate of each group by step."""
     base = schedule(config, steps_per_epoch)
     if config.optimizer.name == "adamw":
         return {"all": base}
@@ -152,10 +152,10 @@ def learning_rates(config: Config, steps_per_epoch: int) -> Mapping[str, optax.S
 
 
 def make_optimizer(config: Config, steps_per_epoch: int) -> optax.GradientTransformation:
-    """The configured optimiser as a partition of the parameters by group, after clipping where that is on.
+    """The configured optimizer: gradient clipping, then a transformation for each group.
 
-    sgd: the published recipe, weight decay added to the gradient before the momentum as PyTorch does.
-    adamw: one learning rate for all; kernels decay, biases and BN parameters do not.
+    sgd: the published recipe; weight decay is added to the gradient before the momentum, as in PyTorch.
+    adamw: one learning rate for all; weight decay for kernels only, not for biases and BN parameters.
     """
     optimizer, audiovisual = config.optimizer, config.model.audiovisual
     if optimizer.name == "adamw":
@@ -177,7 +177,7 @@ def make_optimizer(config: Config, steps_per_epoch: int) -> optax.GradientTransf
 
 
 def sgd(config: Config, steps_per_epoch: int) -> dict[str, optax.GradientTransformation]:
-    """What the published recipe does to the parameters of each group, by `label`."""
+    """The published recipe's transformation of each group, by name."""
     optimizer, audiovisual = config.optimizer, config.model.audiovisual
     rates = learning_rates(config, steps_per_epoch)
     chains: dict[str, optax.GradientTransformation] = {

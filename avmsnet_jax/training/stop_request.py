@@ -1,4 +1,4 @@
-"""How a run is asked to stop: by the machine's SIGTERM or by somebody's Ctrl-C."""
+"""Requests to stop a run: SIGTERM, or Ctrl-C (SIGINT)."""
 
 import contextlib
 import os
@@ -13,24 +13,24 @@ from jax.experimental import multihost_utils
 
 
 class Stop:
-    """Whether the run is to save and end. Ask after every step."""
+    """Whether the run should save and end. Ask after each step."""
 
     def __init__(self) -> None:
         self._signal: signal.Signals | None = None
 
     def asked(self, step: int) -> bool:
-        """Whether to stop now. Of several processes all hear it at the same step, whichever got the signal."""
+        """Whether to stop now. Several processes all stop at the same step, whichever of them got the signal."""
         if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
             self._signal = signal.SIGTERM
         return self._signal is not None
 
     @property
     def interrupted(self) -> bool:
-        """Whether it was Ctrl-C."""
+        """Whether the request was Ctrl-C."""
         return self._signal is signal.SIGINT
 
     def note(self, number: int, _: Any) -> None:
-        """The signal handler: the first signal is noted, and a second one acts at once."""
+        """The signal handler: notes the first signal; a second one acts at once."""
         self._signal = signal.Signals(number)
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else _interrupt)
         if self.interrupted and sys.stderr.isatty():
@@ -43,10 +43,10 @@ def _interrupt(*_: Any) -> None:
 
 @contextlib.contextmanager
 def listening() -> Iterator[Stop]:
-    """Notes SIGTERM and SIGINT instead of dying of them, until the block ends.
+    """Until the block ends, SIGTERM and SIGINT are requests to stop.
 
-    Python hears signals in its main thread only; elsewhere they act as ever. Of several processes JAX itself listens
-    to SIGTERM and passes it on; Ctrl-C is made one.
+    Python handles signals in its main thread only; in another thread this does nothing. With several processes JAX
+    itself handles SIGTERM and tells all of them, and SIGINT is turned into SIGTERM.
     """
     stop, before = Stop(), {}
     handlers: dict[signal.Signals, Any] = {signal.SIGTERM: stop.note, signal.SIGINT: stop.note}

@@ -1,4 +1,4 @@
-"""How well a network does, during its training, on films that it does not learn from."""
+"""Validation during training, on held-out films."""
 
 import contextlib
 from collections.abc import Callable
@@ -21,20 +21,20 @@ Validate = Callable[[TrainState], dict[str, float | None]]
 
 
 def make_validate(graphdef: Any, config: Config, held_out: pipeline.Records, mesh: Mesh) -> Validate:
-    """A function that scores the held-out clips with a training state, its averaged weights where it keeps some.
+    """A function that scores the held-out clips with the weights of a training state, or their EMA if it has one.
 
     It returns `loss` (mean over clips, unweighted), `average_precision`, `fscore` at `eval.threshold`, and
-    `best_threshold`, at which F would be highest; but for the loss None where no held-out clip is key.
+    `best_threshold`, the threshold with the highest F. All but the loss are None if no held-out clip is a key moment.
     """
     loss, replicated = LOSSES[config.train.loss], mesh_lib.replicated(mesh)
-    # Of this process, and rounded up so that the devices can share it; clips that only fill up do not count.
+    # For this process. Rounded up to a multiple of the devices; `mask` marks the clips that are not padding.
     batch_size = -(-config.eval.batch_size // mesh.size) * mesh.size // jax.process_count()
 
     @jax.jit
     def losses(logits: jax.Array, labels: jax.Array) -> jax.Array:
         return jax.vmap(lambda logit, label: loss(logit[None], label[None], 1.0))(logits, labels)
 
-    # All that a clip comes to goes to all processes: each then knows the same figures.
+    # The results are replicated, so that all processes compute the same metrics.
     def score(params: nnx.State, stats: nnx.State, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         model = nnx.merge(graphdef, params, stats, copy=True)
         logits = outputs(model, batch["clip"], batch["sound"])["logits"]

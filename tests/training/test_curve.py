@@ -60,6 +60,6 @@ def test_lines_of_an_older_version_are_drawn(drawn):
 def test_average_precision_without_a_value_is_a_word(drawn):
     axes = drawn([line(4, [1.0] * 4), validation(4, None), validation(8, None)])
     assert len(axes[2].get_lines()[0].get_xdata()) == 0
-    assert "no held-out clip is key" in axes[2].get_legend().get_texts()[-1].get_text()
+    assert "no held-out clip is a key moment" in axes[2].get_legend().get_texts()[-1].get_text()
     axes = drawn([line(4, [1.0] * 4), validation(4, 0.25), validation(8, None)])
     assert axes[2].get_lines()[0].get_xdata().tolist() == [4]

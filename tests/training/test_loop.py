@@ -1,4 +1,4 @@
-"""Training as users run it: processes on small films, what they leave, and how they go on."""
+"""Training as users run it: processes on small films, what they leave, and how they resume."""
 
 import contextlib
 import copy
@@ -102,7 +102,7 @@ def test_a_run_leaves_what_it_promises(small_run, small_config):
     assert config_lib.from_dict(config_lib.Config, resolved, "x") == small_config
 
 
-def test_a_line_of_metrics_for_each_step(small_run):
+def test_metrics_have_a_line_for_each_step(small_run):
     found = lines(small_run)
     assert [line["step"] for line in found] == list(range(1, 17))
     assert [line["epoch"] for line in found] == [1] * 4 + [2] * 4 + [3] * 4 + [4] * 4
@@ -118,7 +118,7 @@ def test_a_line_of_metrics_for_each_step(small_run):
 
 
 def test_clips_are_read_while_the_step_is_compiled(config, tmp_path, monkeypatch):
-    """So that nobody waits for the first of them."""
+    """The first batch is ready when the step is."""
     begun, found = threading.Event(), []
 
     def read(records, index):
@@ -161,7 +161,7 @@ def test_tensorboard_reads_what_a_run_wrote(small_run):
     assert losses(small_run) == on_tensorboard(small_run)
 
 
-def test_a_run_says_what_it_is_about_to_do(python, small_config_file, tmp_path):
+def test_a_run_prints_devices_parameters_peak_and_memory(python, small_config_file, tmp_path):
     arguments = ["--config", small_config_file, "--workdir", tmp_path / "run", "--config.train.epochs=1"]
     done = python("train.py", *arguments, "--config.train.profile_from=2", "--config.train.profile_steps=1")
     assert done.returncode == 0, done.stderr
@@ -179,7 +179,7 @@ def test_a_run_says_what_it_is_about_to_do(python, small_config_file, tmp_path):
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
 
 
-# How well it uses the devices
+# Utilization
 
 
 def test_utilisation_is_useful_arithmetic_over_the_peak(config, tmp_path, monkeypatch, capsys):
@@ -206,7 +206,7 @@ def test_a_device_without_a_data_sheet_is_measured(config, tmp_path, capsys):
         assert line["model_flops_per_second"] / line["mfu"] == pytest.approx(measured, rel=0.01)
 
 
-# On films that are held out
+# Validation
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +227,7 @@ def five_films(tmp_path_factory):
 def test_the_best_on_held_out_films_is_kept_and_loaded(five_films, config, tmp_path, monkeypatch, capsys):
     config.data.dir, config.data.validation_fraction, config.train.keep_checkpoints = str(five_films), 0.3, 1
     config.train.epochs = 3
-    # The network would take long to be better at one time and worse at another: the figure is given instead.
+    # It would take many epochs until the network gets better and worse again, so the metric is replaced.
     figures = iter([0.3, 0.9, 0.5])
     monkeypatch.setattr(validation, "average_precision", lambda scores, labels: next(figures))
     train(config, tmp_path / "run")
@@ -242,7 +242,7 @@ def test_the_best_on_held_out_films_is_kept_and_loaded(five_films, config, tmp_p
     assert checkpoint.find(tmp_path / "run").name == str(2 * steps)
     validated = [line for line in lines(tmp_path / "run") if "validation" in line]
     assert [line["validation"]["average_precision"] for line in validated] == [0.3, 0.9, 0.5]
-    # The loss on them is what the network of that checkpoint gives.
+    # The validation loss is that of the checkpoint's network.
     model = avmsnet_jax.load(tmp_path / "run" / "checkpoints" / str(3 * steps))
     clips = [held_out[number] for number in range(len(held_out))]
     logits = model(np.stack([c["clip"] for c in clips]), np.stack([c["sound"] for c in clips])).logits
@@ -259,7 +259,7 @@ def test_where_no_held_out_clip_is_key_no_checkpoint_is_better_than_the_latest(c
         path.with_name(f"{path.stem}.keyshots.csv").write_text("start_s,end_s\n")
     prepare("movies", tmp_path / "films", tmp_path / "records", frames=8, frame_size=32, spacing=5)
     config.data.dir, config.data.validation_fraction, config.train.epochs = str(tmp_path / "records"), 0.3, 2
-    config.train.batch_size = 2
+    config.train.batch_size, config.model.audiovisual = 2, False  # compiles faster
     train(config, tmp_path / "run")
     validated = [line["validation"] for line in lines(tmp_path / "run") if "validation" in line]
     for found in validated:
@@ -271,14 +271,14 @@ def test_where_no_held_out_clip_is_key_no_checkpoint_is_better_than_the_latest(c
     assert checkpoint.find(tmp_path / "run").name == str(steps_saved(tmp_path / "run")[-1])
 
 
-def test_of_too_few_films_none_is_held_out(config, tmp_path, capsys):
+def test_with_too_few_films_none_is_held_out(config, tmp_path, capsys):
     config.data.validation_fraction, config.train.epochs = 0.3, 1
     train(config, tmp_path / "run")
     assert "fewer than 4 films to train on, so none is held out" in capsys.readouterr().out
     assert not [line for line in lines(tmp_path / "run") if "validation" in line]
 
 
-# How it goes on
+# Resuming
 
 
 def test_the_same_command_after_the_end_does_nothing(copied, python, small_config_file):
@@ -292,7 +292,7 @@ def test_the_same_command_after_the_end_does_nothing(copied, python, small_confi
 
 
 def test_a_killed_run_resumes_exactly(small_run, small_config_file, environment, python, tmp_path):
-    """Killed in the middle, and resumed, it ends bit for bit where the run did that nobody disturbed."""
+    """Killed in the middle and resumed, it ends bit for bit like an uninterrupted run."""
     workdir = tmp_path / "killed"
     command = ["train.py", "--config", str(small_config_file), "--workdir", str(workdir)]
     process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
@@ -301,7 +301,7 @@ def test_a_killed_run_resumes_exactly(small_run, small_config_file, environment,
     assert process.wait() == -signal.SIGKILL
     saved = max(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
     assert 4 <= saved < 16
-    with open(workdir / "metrics.jsonl", "a") as file:  # as if it had got further, and died in a line
+    with open(workdir / "metrics.jsonl", "a") as file:  # as if it had been killed later, in the middle of a line
         file.write('{"step": 15, "loss": 0.5}\n{"step": 16, "lo')
     done = python(*command)
     assert done.returncode == 0, done.stderr
@@ -339,7 +339,7 @@ def test_a_signal_saves_and_the_run_goes_on(
     assert 1 <= int(step) < 16
     assert int(step) in steps_saved(workdir)
     train(config, workdir)
-    epoch = int(step) // 4 + 1  # in which it goes on: its mean loss is of all its steps
+    epoch = int(step) // 4 + 1  # the epoch in which it resumes; its mean loss is of all its steps
     mean = np.mean([loss for _, loss in losses(small_run)[4 * epoch - 4 : 4 * epoch]])
     assert f"epoch {epoch}/4  step {4 * epoch}/16  mean loss {mean:.4f}" in capsys.readouterr().out
     assert_same_weights(workdir, small_run)
@@ -347,11 +347,11 @@ def test_a_signal_saves_and_the_run_goes_on(
 
 
 def test_a_full_disk_keeps_the_checkpoints_before(small_run, config, tmp_path):
-    """And with room made, the run ends as if nothing had been."""
+    """With room made, the run ends like an uninterrupted one."""
     place = tmp_path / "disk"
     place.mkdir()
     saved = sum(path.stat().st_size for path in (small_run / "checkpoints" / "4").rglob("*") if path.is_file())
-    size = round(2.6 * saved + 200_000)  # two checkpoints, what stands beside them, and a part of the third
+    size = round(2.6 * saved + 200_000)  # two checkpoints, the other files, and a part of a third checkpoint
     if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", place], capture_output=True).returncode:
         pytest.skip("needs the right to mount a small disk")
     try:
@@ -389,9 +389,9 @@ def test_other_numbers_of_devices_go_on_with_a_run(small_run, copied, python, sm
 
 
 def test_four_devices_train_as_one(small_run, small_config_file, python, tmp_path):
-    """The same global batch, one clip a device: only with global BN statistics and gradients are the losses equal.
+    """The same global batch with one clip per device: losses agree only if BN statistics and gradients are global.
 
-    BN over four clips magnifies rounding; test_layouts.py holds batches of 16 to a tighter bound.
+    BN over four clips amplifies rounding errors; test_layouts.py has a tighter bound for batches of 16.
     """
     flags = "--xla_force_host_platform_device_count=4"
     arguments = ["--config", small_config_file, "--workdir", tmp_path / "run"]
@@ -416,7 +416,7 @@ def test_another_run_in_the_same_place_is_refused(small_run, config, name, value
 
 
 def test_a_run_that_left_no_checkpoint_does_not_bind(small_run, config, tmp_path):
-    """The place is refused for what is wrong with it, and not for what never began there."""
+    """The error is about the missing checkpoint, not about a run that never began there."""
     shutil.copy(small_run / "config.json", tmp_path / "config.json")
     config.train.seed = 1
     config.init.checkpoint = str(tmp_path / "none")
@@ -451,8 +451,8 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_of_a_damaged_checkpoint_the_one_before_is_used(copied, small_run, config, capsys, damage):
-    """And the run ends, bit for bit, as if nothing had been."""
+def test_the_checkpoint_before_a_damaged_one_is_used(copied, small_run, config, capsys, damage):
+    """The run ends bit for bit like an uninterrupted one."""
     DAMAGE[damage](copied / "checkpoints" / "16")
     train(config, copied)
     said = capsys.readouterr()
@@ -464,7 +464,7 @@ def test_of_a_damaged_checkpoint_the_one_before_is_used(copied, small_run, confi
 
 
 def test_other_records_are_not_taken_for_those_of_the_run(copied, config, small_records, tmp_path):
-    """The same films, of which one has gained a clip since."""
+    """The same films, but one has a clip more."""
     shutil.copytree(small_records, tmp_path / "records")
     manifest = json.loads((tmp_path / "records" / "manifest.json").read_text())
     config.data.dir, config.train.epochs = str(tmp_path / "records"), 5
@@ -475,7 +475,7 @@ def test_other_records_are_not_taken_for_those_of_the_run(copied, config, small_
     assert steps_saved(copied) == [4, 8, 12, 16]
 
 
-def test_a_run_of_which_nothing_can_be_read_is_left_alone(copied, config):
+def test_a_run_without_a_readable_checkpoint_is_left_alone(copied, config):
     for step in (4, 8, 12, 16):
         shutil.rmtree(copied / "checkpoints" / str(step) / "position")
     before = contents(copied)
@@ -487,12 +487,12 @@ def test_a_run_of_which_nothing_can_be_read_is_left_alone(copied, config):
         train(config, copied)
 
 
-# Where it starts
+# Initial weights
 
 
 def test_a_visual_only_checkpoint_starts_an_audio_visual_run(config, tmp_path):
-    """That its weights are used shows in a loss that is not a number, and that stops the run."""
-    save_filled(tmp_path / "first", 1e30, audiovisual=False)  # finite, and sums of products are not
+    """Its weights overflow, which shows that they are used."""
+    save_filled(tmp_path / "first", 1e30, audiovisual=False)  # finite, but sums of products are not
     config.init.checkpoint = str(tmp_path / "first")
     blame = r"nan at step 1: the activations of \w+ are the first that are not finite; lower .* \(none was saved\)"
     with pytest.raises(UserError, match=blame):
@@ -501,19 +501,19 @@ def test_a_visual_only_checkpoint_starts_an_audio_visual_run(config, tmp_path):
     assert lines(tmp_path / "run") == []
 
 
-def test_first_weights_from_a_checkpoint_do_not_have_the_step_compiled_twice(small_run, config, tmp_path, caplog):
+def test_initial_weights_from_a_checkpoint_do_not_compile_the_step_twice(small_run, config, tmp_path, caplog):
     config.init.checkpoint, config.train.epochs = str(small_run), 1
     with jax.log_compiles():
         train(config, tmp_path / "run")
     assert sum(record.message.startswith("Compiling jit(step)") for record in caplog.records) == 1
 
 
-# What is not a number
+# Non-finite values
 
 
 @pytest.fixture
 def bad_records(small_records, tmp_path, monkeypatch):
-    """Makes record 5 of those that training reads come with a sample of sound that is infinite."""
+    """Makes a sound sample of record 5 infinite when it is read."""
     read = Records.__getitem__
 
     def spoilt(self, index):
@@ -530,7 +530,7 @@ def test_a_clip_that_is_not_finite_is_named_and_the_checkpoints_before_are_kept(
     for step in (12, 16):
         shutil.rmtree(copied / "checkpoints" / str(step))
     before = contents(copied / "checkpoints")
-    config.train.log_every_steps = 3  # several steps are taken before anybody looks
+    config.train.log_every_steps = 3  # several steps are taken before the losses are fetched
     blame = r"the (loss|gradient) is (nan|not finite) at step (9|10|11|12): the sound of the clip at frame \d+ of "
     kept = r"(one|two) .*; prepare the data again \(the checkpoint of step 8 is kept\)"
     with pytest.raises(UserError, match=blame + kept):
@@ -539,7 +539,7 @@ def test_a_clip_that_is_not_finite_is_named_and_the_checkpoints_before_are_kept(
     assert [line["step"] for line in lines(copied)] == list(range(1, lines(copied)[-1]["step"] + 1))
 
 
-def test_what_overflows_first_is_named(config, tmp_path):
+def test_the_first_layer_to_overflow_is_named(config, tmp_path):
     save_filled(tmp_path / "first", 1e25)
     config.init.checkpoint = str(tmp_path / "first")
     with pytest.raises(
@@ -548,7 +548,7 @@ def test_what_overflows_first_is_named(config, tmp_path):
         train(config, tmp_path / "run")
 
 
-# What is refused
+# Errors
 
 
 def mistakes(tmp_path, records):
@@ -572,7 +572,7 @@ def mistakes(tmp_path, records):
     ]
 
 
-def test_what_cannot_be_trained_is_refused_and_leaves_nothing(config, small_records, tmp_path):
+def test_an_impossible_configuration_is_refused_and_leaves_nothing(config, small_records, tmp_path):
     for settings, message in mistakes(tmp_path, small_records):
         wrong = copy.deepcopy(config)
         for name, value in settings.items():
@@ -593,7 +593,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(python, small_config_file, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-# What lies in the working directory
+# The working directory
 
 
 def test_the_second_run_in_a_place_is_refused_and_the_first_is_named(copied, config):
@@ -605,7 +605,7 @@ def test_the_second_run_in_a_place_is_refused_and_the_first_is_named(copied, con
     assert contents(copied) == before
 
 
-def test_a_lock_that_a_killed_run_left_is_no_matter(copied, config):
+def test_the_lock_of_a_killed_run_does_not_block(copied, config):
     program = "import os, pathlib, sys; from avmsnet_jax.staging import locked\n"
     program += "with locked(pathlib.Path(sys.argv[1])): os._exit(9)"
     subprocess.run([sys.executable, "-c", program, copied], cwd=ROOT, check=False)
@@ -619,7 +619,7 @@ def test_a_lock_that_a_killed_run_left_is_no_matter(copied, config):
 @pytest.mark.parametrize("link", ["checkpoints", "checkpoints/4", "checkpoints/20.orbax-checkpoint-tmp", "damaged"])
 def test_links_to_elsewhere_are_refused(copied, config, tmp_path, link):
     victim = tmp_path / "victim"
-    if link == "damaged":  # which is looked at when there is something to set aside
+    if link == "damaged":  # used only if a checkpoint is damaged
         victim.mkdir()
         (copied / "checkpoints" / "16" / "fingerprint" / "metadata").write_text("[]")
     elif (copied / link).exists():

@@ -1,7 +1,7 @@
-"""Ten steps of training beside PyTorch's: network, loss, optimiser and statistics together.
+"""Ten training steps equal PyTorch's: network, loss, optimizer and statistics together.
 
-In float64, as in tests/models/test_gradients.py and for the reason given there. In float32, and at the published sizes:
-`python -m tests.training.test_pytorch --depth=18`, in some minutes.
+In float64, for the reason given in tests/models/test_gradients.py. For float32 and the published sizes, run
+`python -m tests.training.test_pytorch --depth=18`, which takes some minutes.
 """
 
 import argparse
@@ -120,9 +120,13 @@ def train_jax(
     model.set_attributes(BatchNorm, norm_clips=config.train.norm_clips)
     graphdef, *parts = nnx.split(model, nnx.Param, nnx.BatchStat)
     training = jax.device_put(begin(config, optimizer, *parts), mesh_lib.replicated(mesh))
-    step, losses = make_step(graphdef, optimizer, config, described), []
+    step, losses = None, []
     for batch in pool:
-        training, measured = step(training, mesh_lib.place_batch(mesh, batch))
+        placed = mesh_lib.place_batch(mesh, batch)
+        if step is None:
+            lowered = make_step(graphdef, optimizer, config, described).lower(training, placed)
+            step = lowered.compile({"xla_backend_optimization_level": 0})  # compiles in half the time
+        training, measured = step(training, placed)
         losses.append(float(measured.loss))
     named = by_published_name(config.model, nnx.merge_state(training.params, training.stats))
     return losses, named

@@ -1,1 +1,1 @@
-"""The operations of the network, a file each: the plain statement, the forms that platforms want, and the choice."""
+"""The operations of the network, one per file: the plain form, faster forms for some platforms, and the choice."""

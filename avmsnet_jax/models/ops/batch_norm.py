@@ -1,4 +1,4 @@
-"""Batch normalisation with PyTorch's semantics."""
+"""Batch normalization with PyTorch's semantics."""
 
 import functools
 import math
@@ -19,17 +19,20 @@ Terms = tuple[jax.Array, ...]
 
 
 class BatchNorm(nnx.Module):
-    """Normalises over every axis but the last, in float32 whatever it is given.
+    """Normalizes over every axis but the last, in float32 for any input dtype.
 
-    `flax.nnx.BatchNorm` differs from PyTorch's in what it stores: the biased variance of the batch. PyTorch
-    normalises with the biased and stores the *unbiased* one, n / (n - 1) times larger: a third larger for a
-    linear layer at batch 4. Resumed and converted training follows PyTorch only with the latter.
+    `flax.nnx.BatchNorm` stores the biased variance of the batch. PyTorch normalizes by the biased variance but stores
+    the *unbiased* one, n / (n - 1) times larger: a third larger for a linear layer at batch 4. Training follows
+    PyTorch's only if we do the same.
 
     With `norm_clips`, each group of so many clips that follow each other in the batch is normalized by its own
     statistics, as `torch.nn.DataParallel` does with the clips of each GPU. The running estimates take the mean over the
     groups (DataParallel keeps those of the first GPU), with the unbiased variance of a group. Groups depend on the
     batch alone, not on how many devices share it; where a device holds whole groups, devices need not wait for each
     other. Without it, under `jit` over a mesh, the statistics are those of the whole batch on all devices.
+
+    Args:
+      channels: size of the last axis.
     """
 
     def __init__(self, channels: int):
@@ -37,7 +40,7 @@ class BatchNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
         self.mean = nnx.BatchStat(jnp.zeros((channels,), jnp.float32))
         self.var = nnx.BatchStat(jnp.ones((channels,), jnp.float32))
-        self.use_running_average = False  # what nnx.Module.eval() and .train() set
+        self.use_running_average = False  # set by nnx.Module.eval() and .train()
         self.platform: str | None = None  # see AVMSNet
         self.norm_clips = 0  # 0 = all clips of the batch
 
@@ -77,14 +80,14 @@ class BatchNorm(nnx.Module):
 def normalise(
     x: jax.Array, scale: jax.Array, bias: jax.Array, platform: str | None = None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Normalises `x` (B, ..., C) float32 by its own statistics.
+    """Normalizes `x` (B, ..., C) float32 by its own statistics.
 
-    The gradient is written out (Ioffe and Szegedy 2015, section 3), which takes half the passes over `x` that
-    differentiating the formula does.
+    The gradient is written out (Ioffe and Szegedy 2015, section 3), which takes half as many passes over `x` as
+    automatic differentiation.
 
     Returns:
-      the normalised x times `scale` plus `bias`; the mean (C,); the biased variance (C,). The statistics are for the
-      running averages: no gradient flows through them.
+      the normalized x times `scale` plus `bias`; the mean (C,); the biased variance (C,). No gradient flows through the
+      statistics, which are for the running averages.
     """
     mean, var = moments(x, platform)
     gain = scale * jax.lax.rsqrt(var + EPSILON)
@@ -112,7 +115,7 @@ normalise.defvjp(_forward, _backward)
 def moments(x: jax.Array, platform: str | None = None) -> tuple[jax.Array, jax.Array]:
     """Mean and biased variance, (C,) each, of `x` (B, ..., C) over all axes but the last.
 
-    Two passes, as E[x^2] - E[x]^2 loses all digits where the mean is large against the spread.
+    Two passes, because E[x^2] - E[x]^2 loses all digits if the mean is large relative to the spread.
     """
     (mean,) = _channel_means(platform, _values, (x,), ())
     (var,) = _channel_means(platform, _squares, (x,), (mean,))
@@ -136,12 +139,12 @@ def _means(terms: Callable[..., Terms], arrays: Terms, constants: Terms) -> Term
     return tuple(jnp.mean(term, axes) for term in terms(*arrays, *constants))
 
 
-@functools.partial(jax.jit, static_argnums=0)  # or each call outside of a `jit` would compile the loop
+@functools.partial(jax.jit, static_argnums=0)  # otherwise each call outside `jit` would compile the loop
 def _means_in_pieces(terms: Callable[..., Terms], arrays: Terms, constants: Terms) -> Terms:
-    """`_channel_means` for XLA on CPU, which writes the terms to memory, then reduces them slowly.
+    """The form for XLA on CPU, which would write the terms to memory, then reduce them slowly.
 
-    Added up a piece at a time they stay in the cache. A piece has some places of all clips, so that devices that share
-    the clips each add up theirs.
+    Added up in pieces, the terms stay in the CPU cache. A piece has some positions of all clips, so that devices that
+    share the clips each add up their own.
     """
     batch, *places, channels = arrays[0].shape
     count = math.prod(places)
@@ -155,14 +158,14 @@ def _means_in_pieces(terms: Callable[..., Terms], arrays: Terms, constants: Term
     number = len(jax.eval_shape(terms, *arrays, *constants))
     nothing = jnp.zeros((batch, piece, channels), arrays[0].dtype)
     totals = jax.lax.fori_loop(0, count // piece, add, (nothing,) * number)
-    # Rows are added up fast where they are long: several places side by side make one.
+    # Summing is faster over long rows, so concatenate several positions into one row.
     beside = max((n for n in range(1, _ROW // channels + 1) if piece % n == 0), default=1)
     rows = (jnp.sum(total.reshape(batch, -1, beside * channels), axis=1) for total in totals)
     return tuple(jnp.sum(row.reshape(-1, channels), axis=0) / (batch * count) for row in rows)
 
 
 def _channel_means(platform: str | None, terms: Callable[..., Terms], arrays: Terms, constants: Terms) -> Terms:
-    """The means for each channel, (C,), of what `terms` makes of `arrays` (B, ..., C) and `constants` (C,)."""
+    """The mean over all axes but the last, (C,), of each of `terms(*arrays (B, ..., C), *constants (C,))`."""
 
     def chosen(platform: str, arrays: Terms, constants: Terms) -> Terms:
         return (_means_in_pieces if platform == "cpu" else _means)(terms, arrays, constants)

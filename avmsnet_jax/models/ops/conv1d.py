@@ -1,4 +1,4 @@
-"""The 1-D convolution of stride 2 with an even kernel, as SoundNet has it."""
+"""The 1-D convolution of SoundNet: stride 2, even kernel."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from avmsnet_jax.models.ops.product import product
 
 
 def direct(x: jax.Array, kernel: jax.Array, bias: jax.Array, padding: int) -> jax.Array:
-    """The plain statement, which leaves the work to XLA; arguments and result as for `conv1d`."""
+    """The plain form: XLA's convolution. Arguments and result as for `conv1d`."""
     dimensions = ("NWC", "WIO", "NWC")
     return jax.lax.conv_general_dilated(x, kernel, (2,), [(padding, padding)], dimension_numbers=dimensions) + bias
 
@@ -20,8 +20,8 @@ def direct(x: jax.Array, kernel: jax.Array, bias: jax.Array, padding: int) -> ja
 def unfolded(x: jax.Array, kernel: jax.Array, bias: jax.Array, padding: int) -> jax.Array:
     """One matrix product.
 
-    XLA on CPU has no good way with few steps and many channels: SoundNet's last layer alone took 100 ms of a training
-    step of four clips on two cores, and takes 5 so.
+    XLA's convolution on CPU is slow for few steps and many channels: SoundNet's last layer took 100 ms of a training
+    step of four clips on two cores, and takes 5 ms in this form.
     """
     size, channels, out = kernel.shape
     steps = (x.shape[1] + 2 * padding - size) // 2 + 1
@@ -33,7 +33,7 @@ def unfolded(x: jax.Array, kernel: jax.Array, bias: jax.Array, padding: int) -> 
 
 
 def conv1d(x: jax.Array, kernel: jax.Array, bias: jax.Array, padding: int, *, platform: str | None = None) -> jax.Array:
-    """Cross-correlation of `x` (B, S, C) with every second place of `kernel` (K, C, O), K even, plus `bias` (O,).
+    """Cross-correlation of `x` (B, S, C) with `kernel` (K, C, O), K even, at stride 2, plus `bias` (O,).
 
     Args:
       x: input; the result has its dtype.
@@ -53,10 +53,7 @@ def conv1d(x: jax.Array, kernel: jax.Array, bias: jax.Array, padding: int, *, pl
 
 
 class Conv1d(nnx.Conv):
-    """A 1-D convolution of stride 2 with bias, padded by `padding` at both ends.
-
-    (SAME would pad even kernels by one more on one side.)
-    """
+    """A 1-D convolution of stride 2 with bias, padded by `padding` at both ends; SAME would pad unequally."""
 
     def __init__(self, channels: int, out: int, size: int, padding: int, *, dtype: str, rngs: nnx.Rngs):
         super().__init__(

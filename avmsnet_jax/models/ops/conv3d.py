@@ -1,4 +1,4 @@
-"""The 3-D convolution: one parameter layout, several forms that give the same numbers."""
+"""The 3-D convolution: one kernel layout, several forms with the same result."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -18,14 +18,14 @@ Form = Callable[[jax.Array, jax.Array, Triple, Triple], jax.Array]
 
 
 def direct(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple) -> jax.Array:
-    """The plain statement, which leaves the work to XLA; arguments and result as for `conv3d`."""
+    """The plain form: XLA's convolution. Arguments and result as for `conv3d`."""
     return lax.conv_general_dilated(
         x, kernel, stride, [(p, p) for p in padding], dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
     )
 
 
 def pointwise(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple) -> jax.Array:
-    """1x1x1: drop what the stride skips first, then one matrix product."""
+    """For 1x1x1 kernels: drop the positions that the stride skips, then one matrix product."""
     if kernel.shape[:3] != (1, 1, 1) or any(padding):
         raise ValueError("the pointwise form is for unpadded 1x1x1 kernels")
     x = x[:, :: stride[0], :: stride[1], :: stride[2]]
@@ -33,16 +33,16 @@ def pointwise(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple) 
 
 
 def paired_fold(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple) -> jax.Array:
-    """Every two frames of the result by one 2-D convolution of all frames that they see, folded into channels.
+    """Each pair of output frames by one 2-D convolution of all frames that they depend on, folded into channels.
 
-    For kernels with few input channels, such as the stem's three. A frame's kernel has zeros where only the other frame
-    of its pair sees, an eighth of it for seven taps.
+    For kernels with few input channels, such as the stem's three. The kernel of a frame is zero for input frames that
+    only the other frame of its pair depends on, an eighth of it for seven taps.
     """
     depth, height, width, channels, out = kernel.shape
     frames = (x.shape[1] + 2 * padding[0] - depth) // stride[0] + 1
     pairs = -(-frames // 2)
     seen = depth + stride[0]
-    # Zeros behind the last frame; less than none where the stride leaves frames over, which are cut off.
+    # Padding after the last frame. Negative if the stride skips the last frames, which are cut off then.
     lacking = (pairs - 1) * 2 * stride[0] + seen - x.shape[1] - padding[0]
     x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (padding[0], lacking, 0), *((0, 0, 0),) * 3))
     beside = x.transpose(0, 2, 3, 1, 4).reshape(x.shape[0], *x.shape[2:4], -1)
@@ -51,7 +51,7 @@ def paired_fold(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple
     later = stride[0] * channels
 
     def at(ends: tuple[int, int]) -> jax.Array:
-        """The kernel's temporal taps side by side in the channels that it takes, between zeros."""
+        """The kernel with its temporal taps folded into the input channels, zero-padded by `ends`."""
         folded = kernel.transpose(1, 2, 0, 3, 4).reshape(height, width, depth * channels, out)
         return jnp.pad(folded, ((0, 0), (0, 0), ends, (0, 0)))
 
@@ -62,7 +62,7 @@ def paired_fold(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple
 
 
 def taps(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple) -> jax.Array:
-    """One 2-D convolution for each temporal tap, summed."""
+    """The sum of one 2-D convolution per temporal tap."""
     inputs = _temporal_taps(x, kernel.shape[0], stride[0], padding[0])
     y = functools.reduce(
         jnp.add,
@@ -84,7 +84,7 @@ FORMS: tuple[Form, ...] = (direct, pointwise, paired_fold, taps, shift)
 
 
 class Forms(NamedTuple):
-    """Which form computes the result, the gradient of the input, and that of the kernel."""
+    """The forms that compute the result, the gradient by the input, and the gradient by the kernel."""
 
     forward: Form
     input: Form
@@ -92,11 +92,11 @@ class Forms(NamedTuple):
 
 
 def choose(platform: str, kernel_size: Sequence[int], stride: Sequence[int]) -> Forms:
-    """The fastest forms for a kernel of that size and stride (D, H, W).
+    """The fastest forms for a kernel of a size and stride (D, H, W).
 
-    `python -m benchmarks.operators` measures them; docs/performance.md has the tables. On CPU the direct form takes 20
-    to 30 times as long for the input's gradient of a strided 3x3x3 kernel, and 8 to 12 times for the stem. On GPU it is
-    the fastest but for the stem. TPU was not measured.
+    `python -m benchmarks.operators` measures them; docs/performance.md has the results. On CPU the direct form takes
+    20 to 30 times as long for the gradient by the input of a strided 3x3x3 kernel, and 8 to 12 times for the stem. On
+    GPU it is the fastest except for the stem. TPU was not measured.
     """
     if max(kernel_size) == 1:
         return Forms(pointwise, pointwise, pointwise)

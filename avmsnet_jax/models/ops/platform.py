@@ -1,4 +1,4 @@
-"""How an operation comes by the platform that it is compiled for."""
+"""The choice of an operation's form by platform."""
 
 import functools
 from collections.abc import Callable
@@ -11,8 +11,8 @@ def for_platform(platform: str | None, function: Callable[..., Any], *operands: 
     """`function(platform, *operands)`.
 
     Args:
-      platform: "cpu", "gpu" or "tpu". None = each program takes what it is compiled for, which takes longer to trace,
-        as all three are traced.
+      platform: "cpu", "gpu" or "tpu". None = the platform that the program is compiled for; all three forms are
+        traced then, which takes longer.
       function: chooses a form by its first argument.
       operands: arrays.
     """

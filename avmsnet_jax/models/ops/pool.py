@@ -1,7 +1,7 @@
-"""Maximum pooling, as in PyTorch: of equal values the first gets the gradient, and what is no number stays none.
+"""Maximum pooling as in PyTorch: ties send the gradient to the first maximum, and NaN propagates.
 
-It is chosen by comparing the values, not by looking which of them equals the maximum (`jnp.maximum`, `jnp.max`):
-computed a second time for the gradient, none might.
+The gradient follows from comparing the values. The gradients of `jnp.maximum` and `jnp.max` compare with the maximum
+instead, which may match no value when it is recomputed in the backward pass and rounds differently.
 """
 
 import jax
@@ -10,11 +10,11 @@ from jax import lax
 
 
 def cubes(x: jax.Array) -> jax.Array:
-    """3x3x3 maximum, stride 2, one cell of padding: (B, T, H, W, C), sizes even, to half of T, H and W.
+    """3x3x3 maximum, stride 2, padding 1: (B, T, H, W, C) with even T, H, W to half of each.
 
-    Axis by axis, and as maxima of slices: `reduce_window` takes twice as long on CPU and its gradient four times.
+    Computed axis by axis as maxima of slices: `reduce_window` takes twice as long on CPU, its gradient four times.
     """
-    for axis in (3, 2, 1):  # the first of equal values is the first in this order
+    for axis in (3, 2, 1):  # this order decides which of tied values is the first
         even, odd = (x[(slice(None),) * axis + (slice(start, None, 2),)] for start in (0, 1))
         before = [(0, 0)] * x.ndim
         before[axis] = (1, 0)
@@ -24,7 +24,7 @@ def cubes(x: jax.Array) -> jax.Array:
 
 
 def runs(x: jax.Array, size: int) -> jax.Array:
-    """The maximum of each `size` steps, a power of two: (B, S, C) to (B, S // size, C), without what is left over."""
+    """The maximum of each `size` steps, a power of two: (B, S, C) to (B, S // size, C); a remainder is dropped."""
     steps = x.shape[1] // size
     x = x[:, : steps * size].reshape(len(x), steps, size, -1)
     while x.shape[2] > 1:

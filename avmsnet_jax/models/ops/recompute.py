@@ -1,4 +1,4 @@
-"""Activations that the backward pass computes a second time, so that nobody has to keep them."""
+"""Activation checkpointing: the backward pass recomputes activations, so that they need not be stored."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,10 +12,10 @@ Pure = Callable[[nnx.State, nnx.State, jax.Array], tuple[jax.Array, nnx.State]]
 
 
 def recomputed(module: Any, x: jax.Array, *, platform: str | None = None) -> jax.Array:
-    """`module(x)`, of which only `x` (B, T, H, W, C) is kept for the backward pass.
+    """`module(x)`, storing only `x` (B, T, H, W, C) for the backward pass.
 
-    BN statistics of `module` change once, in the forward pass; the second computing takes those of before it and its
-    own are thrown away. `platform` as for `for_platform`.
+    The BN statistics of `module` are updated once, in the forward pass: recomputation starts from the statistics before
+    it and drops its update. `platform` as for `for_platform`.
     """
     graphdef, *states = nnx.split(module, nnx.Param, nnx.BatchStat)
     params, stats = states
@@ -30,10 +30,10 @@ def recomputed(module: Any, x: jax.Array, *, platform: str | None = None) -> jax
 
 
 def _forgetful(forward: Pure, platform: str | None) -> Pure:
-    """`forward` with a gradient that begins by computing it again.
+    """`forward` with a gradient that recomputes it first.
 
-    `jax.checkpoint` says the same, but where XLA compiles for the CPU it drops the barrier between the two computations
-    and joins them again: memory rises by a quarter where it should halve.
+    `jax.checkpoint` does the same, but XLA for CPU drops its barrier between the two computations and merges them:
+    memory rises by a quarter instead of halving.
     """
 
     def backward(kept: tuple, cotangents: tuple[jax.Array, nnx.State]) -> tuple:
