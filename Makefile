@@ -1,5 +1,6 @@
-# make demo: the whole way from films to scores and a summary, on movies rendered for the purpose. make test: the tests.
-# make soak: hours of kills, crashes and damaged files, each script of tests/soak with its defaults (--help explains them).
+# make demo: from films to scores and a summary, on movies rendered for the purpose. make test: the tests.
+# make soak: the long tests, then hours of kills, crashes and damaged files: each script of tests/soak with its defaults
+# (--help explains them).
 PYTHON ?= python3
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 # A Python that has no list of its own takes that of the newest.
@@ -26,12 +27,13 @@ demo: .venv/demo-installed
 	$(BIN)/python summarize.py demo/films/test/toy_18.mp4 --checkpoint=demo/run --output=demo/summaries
 
 test: .venv/test-installed
-	$(BIN)/python -m pytest -n logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n logical --maxprocesses=4 --dist=worksteal
 
 demo/run:
 	$(MAKE) demo
 
 soak: .venv/test-installed demo/run
+	$(BIN)/python -m pytest -m soak
 	$(BIN)/python -m tests.soak.mutated_files
 	$(BIN)/python -m tests.soak.crash_preparing
 	$(BIN)/python -m tests.soak.kill_preparing

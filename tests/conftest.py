@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 
+from avmsnet_jax import cores
 from avmsnet_jax.config import Config, DataConfig, EvalConfig, ModelConfig, OptimizerConfig, TrainConfig
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.media.writer import write_movie
@@ -27,12 +27,14 @@ collect_ignore = [] if importlib.util.find_spec("torch") else ["models"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What any process of this test run compiled, no other compiles again: pytest-xdist's workers, commands, these."""
+    """Compiles each program once: workers of pytest-xdist, commands and later test runs share JAX's compilation cache.
+
+    It lies in `.pytest_cache`, one folder per number of cores, which JAX's keys leave out; `--cache-clear` empties it.
+    """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        folder = tempfile.mkdtemp(prefix="avmsnet_compiled_")
-        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        folder = str(config.cache.mkdir(f"compiled_{os.environ.get('NPROC') or cores.count()}_cores"))  # type: ignore[union-attr]
         os.environ |= {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-        # JAX is imported already and has read its environment; only the first process comes here.
+        # This process has imported JAX, which read its environment then; the workers inherit what is set here.
         jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
@@ -58,7 +60,7 @@ Run = Callable[..., subprocess.CompletedProcess]
 
 
 def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """The folder `name` as `make` left it: for all workers of pytest-xdist, by the first of them that asks."""
+    """The folder `name` as `make` left it; the first worker of pytest-xdist that asks makes it for all of them."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent  # what a worker has for itself is a folder in it
@@ -66,6 +68,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callabl
     with open(shared / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not finished.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # what a failed attempt left
             folder.mkdir()
             make(folder)
             finished.touch()

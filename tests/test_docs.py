@@ -1,11 +1,9 @@
 """Every command and every Python example of the documentation runs, on small films and small weights."""
 
 import csv
-import os
 import re
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +15,12 @@ from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.toy import movies
 from avmsnet_jax.weights import names
 from avmsnet_jax.weights.export import write_pth
+from tests.conftest import ROOT, Run, made_once
 from tests.data.sources.downloads import write_summe, write_tvsum
 from tests.weights.conftest import TINY
 
 pytest.importorskip("torch", reason="the documentation converts .pth files")
 
-ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SCRIPTS = {"prepare_data.py", "train.py", "eval.py", "convert_weights.py", "summarize.py"}
 # What is added to a command to make it small enough for a test.
@@ -101,10 +99,19 @@ def write_published_layout(film: Path, root: Path) -> None:
         (lists / f"Movie50_list_{split}_fps.txt").write_text(f"{split} {count} 25\n", encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
+def examples() -> list[str]:
+    """The Python examples of all documents, in order."""
+    fence = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+    return [example for document in DOCUMENTS for example in fence.findall(document.read_text(encoding="utf-8"))]
+
+
+@pytest.fixture(scope="session")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as a reader has it who followed the documentation so far: films, weight files, data, our commands."""
-    desk = tmp_path_factory.mktemp("desk")
+    """A reader's folder before the first command: films, weight files, downloads of data sets and the scripts."""
+    return made_once(tmp_path_factory, "desk", _lay_out)
+
+
+def _lay_out(desk: Path) -> None:
     for name in (*SCRIPTS, "configs"):
         (desk / name).symlink_to(ROOT / name)
     movies.render(desk / "toys", films=2, seconds=10, seed=0)
@@ -118,38 +125,61 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_published_layout(next((desk / "toys" / "test").glob("*.mp4")), desk / "data")
     write_tvsum(desk / "ydata-tvsum50-v1_1", {"AwmHb44_ouw": 60, "98MoyGZKHXc": 60})
     write_summe(desk / "SumMe", {"Air_Force_One": 60, "Base jumping": 60})
-    return desk
 
 
-def run(desk: Path, arguments: list[str]) -> None:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=desk, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, f"{' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
+def written(command: list[str]) -> str | None:
+    """The path that a command writes to."""
+    paths = [word.split("=", 1)[1] for word in command if word.startswith(("--output=", "--workdir=", "--export="))]
+    return paths[0] if paths else None
 
 
-def test_the_documents_name_every_command():
+@pytest.fixture(scope="session")
+def follow(python: Run, desk: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[str]], None]:
+    """Runs a command of the documents, after the earlier commands whose results it reads; each runs once a session."""
+    listed = commands()
+
+    def run(command: list[str]) -> None:
+        number = listed.index(command)
+        read = {word.split("=", 1)[-1] for word in command} - {written(command)}
+        for earlier in listed[:number]:
+            if written(earlier) in read:
+                run(earlier)
+        made_once(tmp_path_factory, f"command_{number}", lambda _: start(python, desk, command))
+
+    return run
+
+
+def start(python: Run, desk: Path, command: list[str]) -> None:
+    """Runs a command in the reader's folder, with smaller sizes."""
+    _, script, *arguments = command
+    words = [script, *arguments, *SMALLER.get(arguments[0] if script == "-m" else script, [])]
+    done = python(*words, cwd=desk)
+    assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
+
+
+def test_documents_name_every_command() -> None:
     assert {words[1] for words in commands()} >= SCRIPTS
 
 
-def test_every_command_and_example_of_the_documents_runs(desk):
-    for _, script, *arguments in commands():
-        if script in SCRIPTS:
-            run(desk, [script, *arguments, *SMALLER.get(script, [])])
-        elif script == "-m" and arguments[0].startswith("avmsnet_jax"):
-            run(desk, [script, *arguments, *SMALLER.get(arguments[0], [])])
-    examples = [
-        example
-        for document in DOCUMENTS
-        for example in re.findall(
-            r"^```python\n(.*?)^```", document.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-        )
-    ]
-    assert len(examples) >= 2
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_command_of_the_documents(command: list[str], follow: Callable[[list[str]], None], desk: Path) -> None:
+    follow(command)
+    path = written(command)
+    assert path
+    assert (desk / path).exists()
+    if command[1] == "eval.py" and path == "results/films":
+        assert list((desk / path / "plots").glob("*.png"))
+
+
+def test_python_examples_of_the_documents(follow: Callable[[list[str]], None], desk: Path, python: Run) -> None:
+    code = examples()
+    assert len(code) >= 2
+    for command in commands():
+        path = written(command)
+        if path and any(f'"{path}' in example for example in code):
+            follow(command)
     given = (
         "import numpy as np\nvideo = np.zeros((1, 16, 32, 32, 3), np.uint8)\naudio = np.zeros((1, 35280), np.float32)\n"
     )
-    run(desk, ["-c", given + "\n".join(examples)])
-    assert (desk / "tuned.pth").exists()
-    assert list((desk / "results" / "films" / "plots").glob("*.png"))
+    done = python("-c", given + "\n".join(code), cwd=desk)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

@@ -1,4 +1,4 @@
-"""Files changed at random, through the commands; `tests.soak.mutated_files` says how, and takes more of them."""
+"""The commands on files that were changed at random; `tests.soak.mutated_files` explains the changes."""
 
 import json
 import os
@@ -9,11 +9,11 @@ from pathlib import Path
 
 from tests.conftest import ROOT, Run
 
-# Of films 50, of score, label and weight files 50, and a few of the rest.
-COUNTS = {"films": 50, "labels": 18, "scores": 16, "weights": 16, "records": 6, "checkpoints": 6, "runs": 0}
+# `make soak` takes twenty times as many.
+COUNTS = {"films": 25, "labels": 10, "scores": 8, "weights": 8, "records": 3, "checkpoints": 3, "runs": 0}
 
-# What a command might do, and the complaint about it. PORT and PIPE are the traps.
-DEEDS = {
+# Faults of a command, and the complaint that each must raise. PORT and PIPE are the traps.
+FAULTS = {
     "print('whole')": "",
     "raise SystemExit(2)": "",
     "raise RuntimeError": "Traceback",
@@ -38,16 +38,16 @@ watch.MOST_SECONDS, watch._IDLE_SECONDS, watch.MOST_MEGABYTES = 2, 0.06, 150
 folder, complaints = Path(sys.argv[1]), []
 (folder / "in").mkdir()
 with watch.traps(folder) as traps:
-    for deed in json.loads(sys.argv[2]):
+    for fault in json.loads(sys.argv[2]):
         script = folder / "script.py"
-        script.write_text(f"PORT, PIPE = {traps.port}, {str(traps.pipe)!r}\\n{deed}\\n")
+        script.write_text(f"PORT, PIPE = {traps.port}, {str(traps.pipe)!r}\\n{fault}\\n")
         complaints.append(watch.run([str(script)], folder, traps).complaints)
         shutil.rmtree(folder / "temporary")
 print(json.dumps(complaints))
 """
 
 
-def test_damaged_files_end_in_a_line_and_nothing_else(tmp_path: Path) -> None:
+def test_damaged_files_give_one_line_or_a_whole_result(tmp_path: Path) -> None:
     options = [f"--{kind}={count}" for kind, count in COUNTS.items()]
     done = subprocess.run(
         [sys.executable, "-m", "tests.soak.mutated_files", *options, f"--keep={tmp_path}"],
@@ -55,18 +55,18 @@ def test_damaged_files_end_in_a_line_and_nothing_else(tmp_path: Path) -> None:
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=1800,  # a failing film takes its 24 companions one by one
+        timeout=1800,  # after a failure in a batch, each of its 25 files runs alone
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    for kind in ("films", "labels", "scores", "weights"):  # else the changes would be too much, and test nothing
+    for kind in ("films", "labels", "scores", "weights"):  # else the changes are too heavy to test anything
         assert int(re.search(rf"^{kind}: .* (\d+) whole", done.stdout, re.MULTILINE)[1]) > COUNTS[kind] / 20, (
             done.stdout
         )
 
 
-def test_what_no_command_may_do_is_noticed(python: Run, tmp_path: Path) -> None:
-    done = python("-c", _WATCH, tmp_path, json.dumps(list(DEEDS)))
+def test_each_fault_of_a_command_is_noticed(python: Run, tmp_path: Path) -> None:
+    done = python("-c", _WATCH, tmp_path, json.dumps(list(FAULTS)))
     assert done.returncode == 0, done.stderr
-    for (deed, complaint), found in zip(DEEDS.items(), json.loads(done.stdout), strict=True):
-        assert (complaint in str(found)) if complaint else not found, (deed, found)
+    for (fault, complaint), found in zip(FAULTS.items(), json.loads(done.stdout), strict=True):
+        assert (complaint in str(found)) if complaint else not found, (fault, found)

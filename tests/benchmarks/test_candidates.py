@@ -1,4 +1,4 @@
-"""What is tried for the training step on a GPU gives the numbers of the step that is there."""
+"""The candidates for a faster training step on a GPU give the numbers of the product's step."""
 
 import jax
 import jax.numpy as jnp
@@ -21,21 +21,27 @@ CONFIG = Config(
 )
 
 
-def two_steps(names):
-    """The losses and norms of two steps and the parameters and statistics after them, on forms of a GPU."""
+def prepared(names):
+    """The training step with candidates, in the forms of a GPU; how its first state is made; the mesh."""
     mesh = mesh_lib.make_mesh(CONFIG.mesh)
     graphdef, described, create = describe(CONFIG, make_optimizer(CONFIG, 1000), mesh, "gpu")
-    prepared = candidates.prepare(CONFIG, graphdef, described, names, "gpu")
-    program = prepared.lowered.compile({"xla_backend_optimization_level": 0})  # run twice only
-    state, told = prepared.begin(create()), []
+    return candidates.prepare(CONFIG, graphdef, described, names, "gpu"), described, create, mesh
+
+
+def two_steps(names):
+    """The losses and gradient norms of two steps, and the parameters and statistics after them."""
+    step, _, create, mesh = prepared(names)
+    program = step.lowered.compile({"xla_backend_optimization_level": 0})  # run twice only
+    state, told = step.begin(create()), []
     for _ in range(2):
         state, measured = program(state, mesh_lib.place_batch(mesh, clips(CONFIG.model, 4)))
         assert bool(measured.finite)
         told += [float(measured.loss), float(measured.gradient_norm)]
-    named = prepared.named(state)
+    named = step.named(state)
     return told, jax.tree.map(np.asarray, (named.params, named.stats))
 
 
+@pytest.mark.soak
 def test_two_steps_with_all_candidates_are_those_of_the_product():
     (told, state), (product_told, product) = two_steps(candidates.NAMES), two_steps(())
     np.testing.assert_allclose(told, product_told, rtol=1e-3)
@@ -43,8 +49,20 @@ def test_two_steps_with_all_candidates_are_those_of_the_product():
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * max(np.abs(expected).max(), 1e-3))
 
 
+def test_all_candidates_trace_and_keep_every_parameter_and_statistic():
+    step, described, _, _ = prepared(candidates.NAMES)
+    leaves, structure = jax.tree.flatten(described)
+    numbers = iter(range(10**9))
+    state = structure.unflatten(
+        [np.fromiter(numbers, leaf.dtype, leaf.size).reshape(leaf.shape) for leaf in leaves]  # no two alike
+    )
+    named = step.named(step.begin(state))
+    for part in ("params", "stats"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(named, part), getattr(state, part))
+
+
 @pytest.mark.parametrize("kind", ["random", "ties", "NaN"])
-def test_the_indexed_pool_is_the_pool(kind):
+def test_indexed_pool_equals_the_pool(kind):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, 4, 6, 8, 3)).astype(np.float32)
     if kind == "ties":

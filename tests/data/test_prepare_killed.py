@@ -39,6 +39,20 @@ def finish(process: subprocess.Popen) -> tuple[int, str]:
     return process.returncode, errors
 
 
+@pytest.mark.parametrize("kill", [os.killpg, os.kill], ids=["with its workers", "alone"])
+def test_killed_between_films_it_ends_with_the_same_bytes(source, tmp_path, undisturbed, kill):
+    output = tmp_path / "records"
+    process = start(source, output, "--workers=2")
+    wait_until(lambda: finished_films(output) >= 1, process)
+    kill(process.pid, signal.SIGKILL)
+    assert finish(process)[0] == -signal.SIGKILL  # workers without a parent have ended, too: they hold its pipes
+    kept = finished_films(output)
+    status, errors = finish(start(source, output, "--workers=2"))
+    assert (status, errors.splitlines()[0]) == (0, f"{kept} of 4 films are finished already")
+    assert files_of(output) == undisturbed
+
+
+@pytest.mark.soak
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(source, tmp_path):
     told = soak(source, tmp_path, 6, random.Random(), ["--workers=2"], shard_bytes=1_500_000)
     assert len(told) == 6

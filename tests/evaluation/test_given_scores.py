@@ -13,7 +13,7 @@ from avmsnet_jax.evaluation import benchmark, f1_score, frame_scores, plots, spr
 from tests.data.sources.downloads import votes, write_tvsum_mat
 from tests.evaluation.conftest import field_video, write_hdf5
 
-COUNT = 6
+COUNT = 5  # a video for each split
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def _few_draws(monkeypatch):
 
 @pytest.fixture
 def field(tmp_path):
-    """TVSum's HDF5 file with six videos and its .mat, and scores for every pick."""
+    """TVSum's HDF5 file with videos of twenty users and its .mat, and scores for every pick."""
     rng = np.random.default_rng(0)
     videos = {f"video_{number}": field_video(rng, users=20) for number in range(1, COUNT + 1)}
     write_tvsum_mat(
@@ -60,7 +60,8 @@ def test_two_files_of_annotations_together(field, tmp_path):
     assert "give ydata-tvsum50.mat" in only["notes"][0]
 
 
-def test_every_form_gives_the_same_figures(field, tmp_path):
+def test_every_form_gives_the_same_figures(field, tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "judged_curve", lambda *_: None)  # drawn in the other tests
     paths, videos, scores = field
     listed = {key: values.tolist() for key, values in scores.items()}
     (tmp_path / "one.json").write_text(json.dumps(listed))
