@@ -8,9 +8,9 @@ chosen = evaluation.summary(evaluation.frame_scores(scores, picks, n_frames), sh
 evaluation.f1_score(chosen, user_summaries, reduce="max")
 """
 
-from avmsnet_jax.evaluation.change_points import kts
 from avmsnet_jax.evaluation.correlation import constant_pairs, kendall_tau, spearman_rho
-from avmsnet_jax.evaluation.metrics import (
+from avmsnet_jax.evaluation.kts import kts
+from avmsnet_jax.evaluation.precision_recall import (
     Agreement,
     Calibration,
     average_precision,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from avmsnet_jax.clock import clock
-from avmsnet_jax.evaluation.metrics import (
+from avmsnet_jax.evaluation.precision_recall import (
     average_precision,
     calibration,
     precision_recall_curve,
