@@ -13,14 +13,15 @@ from avmsnet_jax import unforeseen
 from avmsnet_jax.data.sources.judged import key_frames
 from avmsnet_jax.evaluation import baselines, bootstrap, plots, report
 from avmsnet_jax.evaluation.annotations import Judged
-from avmsnet_jax.evaluation.baselines import BUDGET, PROTOCOLS
+from avmsnet_jax.evaluation.baselines import PROTOCOLS
+from avmsnet_jax.evaluation.protocol import BUDGET, Values
 from avmsnet_jax.evaluation.score_files import Scored
 from avmsnet_jax.evaluation.selection import frame_scores, summary
 
 ALL = ""  # in place of a split's name, where scores are of every video
 
 # What a row of the tables says of each video, or of each video and split, by measure.
-Row = dict[tuple[str, str], baselines.Values]
+Row = dict[tuple[str, str], Values]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,24 +68,26 @@ def run(trial: Trial, stage: Path) -> dict[str, Any]:
       `bootstrap.over_splits`; what measures and rows mean; where scores, shots and threshold are from.
     """
     stage.mkdir()
+    protocol = PROTOCOLS[trial.protocol]
     trial = dataclasses.replace(trial, videos=[video.completed() for video in trial.videos])
     rows: dict[str, Row] = {"model": {}} if trial.scored else {}
     rows |= {"random": {}, "uniform": {}, "human": {}}
     failed: dict[str, str] = {}  # by video, what nobody foresaw
     for video in tqdm(trial.videos, unit="video", disable=not sys.stderr.isatty()):
         with unforeseen.noted(video.name, failed):
-            rows["random"][video.name, ALL] = baselines.of_random(trial.protocol, video)
-            rows["uniform"][video.name, ALL] = baselines.of_uniform(trial.protocol, video)
-            rows["human"][video.name, ALL] = baselines.of_humans(trial.protocol, video)
+            rows["random"][video.name, ALL] = baselines.of_random(protocol, video)
+            rows["uniform"][video.name, ALL] = baselines.of_uniform(protocol, video)
+            rows["human"][video.name, ALL] = protocol.humans(video)
     constant: list[tuple[int, int]] = []
     for video, split, scored in trial.pairs:
         with unforeseen.noted(video.name, failed):
-            rows["model"][video.name, split] = baselines.of_scores(trial.protocol, video, scored)
-            constant.append(baselines.constant(trial.protocol, video, scored))
+            rows["model"][video.name, split] = baselines.of_scores(protocol, video, scored)
+            frames = frame_scores(scored.scores, scored.picks, video.n_frames)
+            constant.append(protocol.constant(video, frames))
     metrics = _write_scores(trial, stage, failed) if trial.scored else {}
     if failed:
         metrics["failed"] = failed
-    measures = PROTOCOLS[trial.protocol].measures
+    measures = protocol.measures
     cells = {row: {name: _figures(trial, values, name) for name in measures} for row, values in rows.items()}
     metrics |= {
         "protocol": trial.protocol,
@@ -93,7 +96,7 @@ def run(trial: Trial, stage: Path) -> dict[str, Any]:
         "rows": cells,
         "notes": [
             *trial.facts.get("notes", ()),
-            *PROTOCOLS[trial.protocol].notes,
+            *protocol.notes,
             *_unknown(trial),
             *_undefined(trial, rows, constant),
             *_splitless(trial, cells),
