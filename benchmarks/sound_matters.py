@@ -18,7 +18,7 @@ from absl import flags
 from avmsnet_jax import command_line, config
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.evaluation import movie50
-from avmsnet_jax.evaluation.metrics import precision_recall_f
+from avmsnet_jax.evaluation.precision_recall import precision_recall_f
 from avmsnet_jax.toy import movies
 from avmsnet_jax.training.loop import train
 

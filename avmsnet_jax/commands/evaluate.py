@@ -73,13 +73,17 @@ def _test_checkpoints(config: Config) -> tuple[str, dict[str, str]]:
             "prepare_data.py --splits has divided; leave it out, and choose a part of them by --split"
         )
     command_line.require_checkpoint(*_CHECKPOINT.value)
-    from avmsnet_jax.evaluation import movie50, trial, users  # seconds to import: not for --help or a missing file
+    from avmsnet_jax.evaluation import (  # seconds to import: not for --help or a missing file
+        benchmark,
+        comparison,
+        movie50,
+    )
 
     output = Path(_OUTPUT.value)
-    protocol = _PROTOCOL.value or users.protocol_of(config)
+    protocol = _PROTOCOL.value or benchmark.protocol_of(config)
     if protocol != "movie50":
-        metrics = users.evaluate(config, _CHECKPOINT.value, protocol, _SPLIT.value, output)
-        return trial.text(metrics), metrics.get("failed", {})
+        metrics = benchmark.evaluate(config, _CHECKPOINT.value, protocol, _SPLIT.value, output)
+        return comparison.text(metrics), metrics.get("failed", {})
     if len(_CHECKPOINT.value) > 1:
         raise UserError("several checkpoints are for the folds of tvsum and summe; give one --checkpoint for movie50")
     metrics = movie50.evaluate(config, _CHECKPOINT.value[0], _SPLIT.value, output)
@@ -87,7 +91,7 @@ def _test_checkpoints(config: Config) -> tuple[str, dict[str, str]]:
 
 
 def _test_files(config: Config) -> tuple[str, dict[str, str]]:
-    from avmsnet_jax.evaluation import trial, users
+    from avmsnet_jax.evaluation import benchmark, comparison
 
     if _CHECKPOINT.value:
         raise UserError(
@@ -106,7 +110,7 @@ def _test_files(config: Config) -> tuple[str, dict[str, str]]:
         )
     if _PROTOCOL.value == "movie50":
         raise UserError("movie50 tests a checkpoint on prepared records; --annotations are judged by tvsum or summe")
-    metrics = users.evaluate_scores(
+    metrics = benchmark.evaluate_scores(
         [Path(path) for path in _ANNOTATIONS.value],
         Path(_SCORES.value) if _SCORES.value else None,
         _PROTOCOL.value,
@@ -114,7 +118,7 @@ def _test_files(config: Config) -> tuple[str, dict[str, str]]:
         config.eval.threshold,
         Path(_OUTPUT.value),
     )
-    return trial.text(metrics), metrics.get("failed", {})
+    return comparison.text(metrics), metrics.get("failed", {})
 
 
 def run() -> None:

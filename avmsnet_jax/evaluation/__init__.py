@@ -8,20 +8,20 @@ chosen = evaluation.summary(evaluation.frame_scores(scores, picks, n_frames), sh
 evaluation.f1_score(chosen, user_summaries, reduce="max")
 """
 
-from avmsnet_jax.evaluation.change_points import kts
+from avmsnet_jax.evaluation.calibration import Calibration, calibration
 from avmsnet_jax.evaluation.correlation import constant_pairs, kendall_tau, spearman_rho
-from avmsnet_jax.evaluation.metrics import (
+from avmsnet_jax.evaluation.f1 import f1_score
+from avmsnet_jax.evaluation.knapsack import knapsack
+from avmsnet_jax.evaluation.kts import kts
+from avmsnet_jax.evaluation.precision_recall import (
     Agreement,
-    Calibration,
     average_precision,
     best_threshold,
-    calibration,
-    f1_score,
     precision_recall_curve,
     precision_recall_f,
     precision_recall_f_per_film,
 )
-from avmsnet_jax.evaluation.selection import frame_scores, knapsack, select_shots, shot_scores, shots, summary
+from avmsnet_jax.evaluation.selection import frame_scores, select_shots, shot_scores, shots, summary
 
 __all__ = [
     "Agreement",

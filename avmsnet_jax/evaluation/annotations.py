@@ -15,7 +15,7 @@ from avmsnet_jax.data.sources import folds, summe, tvsum
 from avmsnet_jax.data.sources.judged import files_below
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation import checks
-from avmsnet_jax.evaluation.change_points import kts
+from avmsnet_jax.evaluation.kts import kts
 from avmsnet_jax.evaluation.selection import frame_scores, shots, summary
 
 STRIDE = 15  # frames from one pick to the next in the field's files, and from one frame that is correlated to the next

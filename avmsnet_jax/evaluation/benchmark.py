@@ -1,200 +1,190 @@
-"""TVSum's and SumMe's protocols: how well scores of a video, and the summary they make, agree with its users."""
+"""The test on TVSum and SumMe: scores, a checkpoint's or anyone's, against what users said."""
 
 import dataclasses
-import zlib
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from avmsnet_jax.evaluation.annotations import STRIDE, Judged
-from avmsnet_jax.evaluation.correlation import constant_pairs, kendall_tau, spearman_rho
-from avmsnet_jax.evaluation.metrics import f1_score
-from avmsnet_jax.evaluation.score_files import Scored
-from avmsnet_jax.evaluation.selection import frame_scores, summary
+from avmsnet_jax.config import Config
+from avmsnet_jax.data import pipeline
+from avmsnet_jax.data.sources.folds import Fold
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.evaluation import annotations, comparison, leakage, report
+from avmsnet_jax.evaluation.annotations import Judged
+from avmsnet_jax.evaluation.baselines import PROTOCOLS
+from avmsnet_jax.evaluation.comparison import ALL, Trial
+from avmsnet_jax.evaluation.kts import kts
+from avmsnet_jax.evaluation.score_files import Scored, read_scores
+from avmsnet_jax.evaluation.selection import shots
+from avmsnet_jax.scoring.network import Network
+from avmsnet_jax.scoring.records import choose_threshold, score_split
+from avmsnet_jax.staging import staged
+from avmsnet_jax.weights import checkpoint
 
-BUDGET = 0.15  # of a video's frames: the length of a summary in both benchmarks
-DRAWS = 100  # of random scores
-_CORRELATED_DRAWS = 10  # those of TVSum's that are correlated with 20 users each: on average that gives 0
-
-Values = dict[str, float]
+Clips = list[dict[str, Any]]
 
 
-class Measure(NamedTuple):
-    """A column of the tables: its heading, and what is measured."""
+def evaluate(config: Config, directories: Sequence[str], protocol: str, split: str, output: Path) -> dict[str, Any]:
+    """Tests a checkpoint, or one for each fold, on prepared records; `comparison.run` says what it leaves in `output`.
 
-    heading: str
-    meaning: str
+    Shots are those of the data set, or else KTS on the network's own features of the clips. Of films with labels
+    instead of users' judgements, the labels are the one user's summary.
 
+    Args:
+      config: of it the records (`data`), the devices (`mesh`) and `eval` are used; the network is the checkpoint's own.
+      directories: a checkpoint, tested on fold `data.fold`; or one for each fold in order, tested on its own fold.
+      protocol: tvsum or summe.
+      split: which part of the records; whole = every video, of a data set that is divided into folds.
+      output: a directory that does not exist yet or is empty.
 
-@dataclasses.dataclass(frozen=True)
-class Protocol:
-    """How a benchmark is scored.
+    Returns:
+      what `metrics.json` holds.
 
-    Attributes:
-      title: the benchmark's name.
-      measures: what it measures, by name.
-      notes: what a reader might mistake.
+    Raises:
+      UserError: checkpoints, records or the output directory do not serve, or a checkpoint was trained on what it is
+        to be tested on.
     """
-
-    title: str
-    measures: dict[str, Measure]
-    notes: tuple[str, ...] = ()
-
-
-_F1_MEAN = Measure("F1, mean", "F1 of the summary with each user's in frames, mean over users")
-_F1_MAX = Measure("F1, max", "F1 of the summary with each user's in frames, the greatest over users")
-
-PROTOCOLS = {
-    "tvsum": Protocol(
-        "TVSum",
-        {
-            "tau": Measure(
-                "tau", "Kendall's tau-b of the scores with each user's scores on every 15th frame, mean over users"
-            ),
-            "rho": Measure(
-                "rho", "Spearman's rho of the scores with each user's scores on every 15th frame, mean over users"
-            ),
-            "f1_mean": _F1_MEAN,
-            "f1_max": _F1_MAX,
-        },
-    ),
-    "summe": Protocol(
-        "SumMe",
-        {
-            "f1_max": _F1_MAX,
-            "f1_mean": _F1_MEAN,
-            "summary_tau": Measure(
-                "tau, summary",
-                "Kendall's tau-b of the binary summary with the mean of the users' summaries over all frames: what the "
-                "literature reports as SumMe's tau",
-            ),
-            "summary_rho": Measure(
-                "rho, summary",
-                "Spearman's rho of the binary summary with the mean of the users' summaries over all frames: what the "
-                "literature reports as SumMe's rho",
-            ),
-            "scores_tau": Measure(
-                "tau, scores",
-                "Kendall's tau-b of the scores, held from pick to pick, with the mean of the users' summaries over all "
-                "frames: not what the literature reports",
-            ),
-            "scores_rho": Measure(
-                "rho, scores",
-                "Spearman's rho of the scores, held from pick to pick, with the mean of the users' summaries over all "
-                "frames: not what the literature reports",
-            ),
-        },
-        (
-            "SumMe's users gave no scores. The literature's tau and rho are those of the summary, with the mean of the "
-            "users' summaries; those of the scores with that mean are another quantity.",
-        ),
-    ),
-}
-
-BASELINES = {
-    "random": f"scores drawn evenly from 0 to 1 for each pick, mean of {DRAWS} draws ({_CORRELATED_DRAWS} for TVSum's "
-    "tau and rho)",
-    "uniform": "all moments alike: equal scores, which have no tau and rho, and a summary of pieces as long as the "
-    "mean shot at even distances",
-    "human": "each user in turn against the others, mean over users",
-}
+    report.check_free(output)
+    manifest = pipeline.read_manifest(config.data.dir)
+    judged = annotations.of_records(Path(config.data.dir))[1] if manifest.get("annotations") else []
+    folds = annotations.folds_of_records(Path(config.data.dir))
+    if len(directories) > 1 and len(directories) != len(folds):
+        raise UserError(
+            f"{len(directories)} checkpoints are given, and {config.data.dir} has {len(folds)} folds; give one, or one "
+            "for each fold in order"
+        )
+    chosen = range(len(folds)) if len(directories) > 1 else [config.data.fold]
+    names = [f"fold {fold}" for fold in chosen] if len(directories) > 1 else [ALL]
+    clips: dict[str, Clips] = {}
+    thresholds: dict[str, float] = {}
+    found, notes = [], []
+    with staged(output.absolute()) as stage:  # before the scoring: a place that cannot be written is known at once
+        for name, fold, directory in zip(names, chosen, directories, strict=True):
+            found.append(checkpoint.find(directory))
+            notes.append(leakage.note(config, found[-1], fold, split))
+            scorer = Network.load(directory, config.mesh, config.eval.batch_size, fixed_groups=True)
+            records = pipeline.open_split(config.data.dir, split, scorer, fold)
+            clips[name] = score_split(config, scorer, records)
+            thresholds[name], origin = choose_threshold(config, scorer, fold, clips[name])
+        every = [clip for part in clips.values() for clip in part]
+        scored = {name: _by_video(part) for name, part in clips.items()}
+        videos = judged or annotations.of_labels(Path(config.data.dir), every)
+        tested = {name for part in scored.values() for name in part}
+        videos, origin_of_shots = _with_shots([video for video in videos if video.name in tested], scored)
+        facts = {
+            "checkpoint": [str(place) for place in found],
+            "records": config.data.dir,
+            "dataset": manifest["dataset"],
+            "split": split,
+            "seen_in_training": any(known for known, _ in notes),
+            "threshold_from": origin,
+            "shots": origin_of_shots,
+            "notes": list(dict.fromkeys(word for _, word in notes if word)),
+        }
+        return comparison.run(Trial(protocol, videos, _tests(folds, chosen, split), scored, thresholds, facts), stage)
 
 
-def of_scores(protocol: str, video: Judged, scored: Scored) -> Values:
-    """The measures of one video's scores, by name; without shots there is no summary, and no measure of it."""
-    frames = frame_scores(scored.scores, scored.picks, video.n_frames)
-    chosen = None if video.shots is None else summary(frames, video.shots, BUDGET)
-    return _measured(protocol, video, frames, chosen)
+def _tests(folds: Sequence[Fold], chosen: Sequence[int], split: str) -> dict[str, tuple[str, ...]]:
+    """By the name of each fold that is reported the videos that it tests."""
+    part = "test" if split == "whole" else split
+    reported = range(len(folds)) if split == "whole" else chosen
+    return {f"fold {fold}": folds[fold][part] for fold in reported if folds and part in folds[fold]}
 
 
-def constant(protocol: str, video: Judged, scored: Scored) -> tuple[int, int]:
-    """How many correlations of the scores have no value, as a side of them is constant, and how many there are."""
-    frames = frame_scores(scored.scores, scored.picks, video.n_frames)
-    if protocol == "tvsum" and video.user_scores is not None:
-        return constant_pairs(frames[::STRIDE], video.user_scores[:, ::STRIDE]), len(video.user_scores)
-    if protocol == "summe" and video.user_summaries is not None:
-        return constant_pairs(frames, video.user_summaries.mean(axis=0)), 1
-    return 0, 0
+def evaluate_scores(
+    paths: Sequence[Path], scores: Path | None, protocol: str, splits: Path | None, threshold: float, output: Path
+) -> dict[str, Any]:
+    """Tests anyone's scores, or none, against annotations; `comparison.run` says what it leaves in `output`.
+
+    Args:
+      paths: the annotations, see `annotations.read_annotations`.
+      scores: see `score_files.read_scores`; None = only what random, uniform and human summaries reach.
+      protocol: tvsum or summe; empty = what the annotations are of.
+      splits: a JSON file of the folds; None = see `annotations.read_annotations`.
+      threshold: from which score on a frame is called key.
+      output: a directory that does not exist yet or is empty.
+
+    Returns:
+      what `metrics.json` holds.
+
+    Raises:
+      UserError: a file is missing or broken, or has no scores of a video that is tested.
+    """
+    report.check_free(output)
+    benchmark = annotations.read_annotations(paths, protocol, splits)
+    tests = {f"fold {number}": fold["test"] for number, fold in enumerate(benchmark.folds)}
+    scored: dict[str, Mapping[str, Scored]] = {}
+    videos = list(benchmark.videos)
+    if scores is not None:
+        scored = _divided(read_scores(scores, videos), tests, [video.name for video in videos], scores)
+        named = {name for split, part in scored.items() for name in (part if split == ALL else tests[split])}
+        videos = [video for video in videos if video.name in named]
+        if not videos:
+            raise UserError(f"no split of {splits or scores} tests a video; list some as test_keys")
+    facts = {
+        "scores": None if scores is None else str(scores),
+        "annotations": [str(path) for path in paths],
+        "threshold_from": "eval.threshold",
+        "shots": "given" if all(video.shots is not None for video in videos) else "not known of every video",
+    }
+    with staged(output.absolute()) as stage:
+        thresholds = dict.fromkeys(scored, threshold)
+        return comparison.run(Trial(benchmark.protocol, videos, tests, scored, thresholds, facts), stage)
 
 
-def of_random(protocol: str, video: Judged) -> Values:
-    """The mean of `of_scores` over random scores; the same whatever other videos are scored."""
-    rng = np.random.default_rng(zlib.crc32(video.name.encode()))
-    found: dict[str, list[float]] = {}
-    for draw in range(DRAWS):
-        scored = Scored(video.picks, rng.random(len(video.picks)))
-        unscored = dataclasses.replace(video, user_scores=None) if draw >= _CORRELATED_DRAWS else video
-        for name, value in of_scores(protocol, unscored, scored).items():
-            found.setdefault(name, []).append(value)
-    return {name: float(np.mean(values)) for name, values in found.items()}
+def protocol_of(config: Config) -> str:
+    """The protocol that fits the records of `config`: that of TVSum or SumMe where users judged, else movie50."""
+    manifest = pipeline.read_manifest(config.data.dir)
+    return manifest["dataset"] if manifest.get("annotations") and manifest.get("dataset") in PROTOCOLS else "movie50"
 
 
-def of_uniform(protocol: str, video: Judged) -> Values:
-    """The measures of equal scores and of a summary that is spread evenly."""
-    return _measured(protocol, video, np.ones(video.n_frames), spread_evenly(video))
+def _divided(
+    tables: Sequence[Mapping[str, Scored]], tests: Mapping[str, Sequence[str]], videos: Sequence[str], source: Path
+) -> dict[str, Mapping[str, Scored]]:
+    """By split, or by `ALL`, the scores of `read_scores`; raises UserError where some are missing."""
+    if len(tables) not in (1, len(tests)):
+        raise UserError(
+            f"{source} has scores for {len(tables)} splits of {len(tests)}; give all of them, or one for all"
+        )
+    divided = {ALL: tables[0]} if len(tables) == 1 else dict(zip(tests, tables, strict=True))
+    for split, part in divided.items():
+        wanted = videos if split == ALL else tests[split]
+        if split == ALL and all(name in part for names in tests.values() for name in names):
+            continue  # those that no split tests may be left out
+        if missing := [name for name in wanted if name not in part]:
+            where = f", {split}," if split != ALL else ""
+            raise UserError(f"{source}{where} has no scores of {checkpoint.few(missing)}; add them")
+    return divided
 
 
-def spread_evenly(video: Judged) -> np.ndarray | None:
-    """(n_frames,) bool: 15% of the frames in pieces of a shot's mean length, each in the middle of its share."""
-    if video.shots is None:
-        return None
-    pieces = max(round(BUDGET * len(video.shots)), 1)
-    total = int(BUDGET * video.n_frames)
-    edges = np.arange(pieces + 1) * total // pieces  # of the pieces, one after the other
-    middles = (np.arange(pieces) + 0.5) * video.n_frames / pieces
-    chosen = np.zeros(video.n_frames, bool)
-    for middle, length in zip(middles, np.diff(edges), strict=True):
-        first = int(middle - length / 2)
-        chosen[first : first + length] = True
-    return chosen
+def _by_video(clips: Clips) -> dict[str, Scored]:
+    parts: dict[str, Clips] = {}
+    for clip in clips:
+        parts.setdefault(clip["video"], []).append(clip)
+    scored = {}
+    for name, part in parts.items():
+        part.sort(key=lambda clip: clip["frame"])
+        picks = np.array([clip["frame"] - 1 for clip in part])
+        seen = np.stack([clip["features"] for clip in part])
+        scored[name] = Scored(picks, np.array([clip["score"] for clip in part]), seen)
+    return scored
 
 
-def of_humans(protocol: str, video: Judged) -> Values:
-    """Each user's scores and summary against the other users', mean over users; empty where there is one user."""
-    values: Values = {}
-    scores, summaries = video.user_scores, video.user_summaries
-    if protocol == "tvsum" and scores is not None and len(scores) > 1:
-        picked = scores[:, ::STRIDE]
-        if np.ptp(picked, axis=1).astype(bool).sum() > 1:
-            values["tau"], values["rho"] = (_among(measure, picked) for measure in (kendall_tau, spearman_rho))
-    if summaries is not None and len(summaries) > 1 and summaries.any():
-        others = [np.delete(summaries, user, axis=0) for user in range(len(summaries))]
-        pairs = list(zip(summaries, others, strict=True))
-        values["f1_mean"] = float(np.mean([f1_score(user, rest, "mean") for user, rest in pairs]))
-        values["f1_max"] = float(np.mean([f1_score(user, rest, "max") for user, rest in pairs]))
-        if protocol == "summe":
-            found = [_correlated("summary_", user, rest.mean(axis=0)) for user, rest in pairs]
-            values |= {name: float(np.mean([each.get(name, 0.0) for each in found])) for name in max(found, key=len)}
-    return values
+def _with_shots(videos: Sequence[Judged], scored: Mapping[str, Mapping[str, Scored]]) -> tuple[list[Judged], str]:
+    """The videos, where they have no shots with those of KTS, and where shots are from.
 
-
-def _among(measure: Callable[..., float], users: np.ndarray) -> float:
-    """The mean of a symmetric measure over all pairs of users."""
-    later = len(users) - 1 - np.arange(len(users) - 1)
-    return float(np.average([measure(users[user], users[user + 1 :]) for user in range(len(users) - 1)], weights=later))
-
-
-def _measured(protocol: str, video: Judged, frames: np.ndarray, chosen: np.ndarray | None) -> Values:
-    """The measures that have a value, of a score for each frame and of a summary, None = there is none."""
-    values: Values = {}
-    if protocol == "tvsum" and video.user_scores is not None:
-        values |= _correlated("", frames[::STRIDE], video.user_scores[:, ::STRIDE])
-    if video.user_summaries is None or not video.user_summaries.any():
-        return values
-    if chosen is not None:
-        values["f1_mean"] = f1_score(chosen, video.user_summaries, "mean")
-        values["f1_max"] = f1_score(chosen, video.user_summaries, "max")
-    if protocol == "summe":
-        mean = video.user_summaries.mean(axis=0)
-        if chosen is not None:
-            values |= _correlated("summary_", chosen, mean)
-        values |= _correlated("scores_", frames, mean)
-    return values
-
-
-def _correlated(prefix: str, pred: np.ndarray, users: np.ndarray) -> Values:
-    """Tau and rho; neither where `pred` or every user is constant. A single user that is constant counts as 0."""
-    if constant_pairs(pred, users) == len(np.atleast_2d(users)):
-        return {}
-    return {f"{prefix}tau": kendall_tau(pred, users), f"{prefix}rho": spearman_rho(pred, users)}
+    Where several networks scored a video, the first one's features decide: every row has the same shots.
+    """
+    completed, made = [], 0
+    for video in videos:
+        if video.shots is None:
+            found = next(part[video.name] for part in scored.values() if video.name in part)
+            assert found.features is not None  # asked for where shots are missing
+            changes = kts(found.features, len(found.features) - 1)
+            video = dataclasses.replace(video, shots=shots(changes, found.picks, video.n_frames))
+            made += 1
+        completed.append(video)
+    origin = "given" if not made else f"KTS on the network's features of the clips, for {made} of {len(videos)} videos"
+    return completed, origin

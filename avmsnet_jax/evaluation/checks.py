@@ -68,3 +68,15 @@ def shots(bounds: ArrayLike, n_frames: int) -> np.ndarray:
     if (found[:, 0] > found[:, 1]).any() or (found[1:, 0] <= found[:-1, 1]).any():
         raise UserError("shots are empty or overlap; give them one after the other, first and last frame inclusive")
     return found
+
+
+def labelled(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of clips as (N,) float64, and their labels as (N,) bool.
+
+    Raises:
+      UserError: the lengths differ, a score is NaN or infinite, or a label is neither 0 nor 1.
+    """
+    values, key = finite(scores, "scores", "clips"), binary(labels, "labels", "clips")
+    if values.shape != key.shape:
+        raise UserError(f"{len(values)} scores stand against {len(key)} labels; give one label for each score")
+    return values, key

@@ -9,9 +9,9 @@ import numpy as np
 from avmsnet_jax import unforeseen
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
-from avmsnet_jax.evaluation import report, seen, spread
-from avmsnet_jax.evaluation.metrics import Agreement, average_precision, chance, precision_recall_f, reported
+from avmsnet_jax.evaluation import bootstrap, leakage, report
 from avmsnet_jax.evaluation.plots import score_curve
+from avmsnet_jax.evaluation.precision_recall import Agreement, average_precision, chance, precision_recall_f, reported
 from avmsnet_jax.evaluation.report import file_name
 from avmsnet_jax.scoring.network import Network
 from avmsnet_jax.scoring.records import choose_threshold, score_split
@@ -49,7 +49,7 @@ def evaluate(config: Config, directory: str, split: str, output: Path) -> dict[s
     """
     report.check_free(output)
     found = checkpoint.find(directory)
-    known, note = seen.note(config, found, config.data.fold, split)
+    known, note = leakage.note(config, found, config.data.fold, split)
     scorer = Network.load(directory, config.mesh, config.eval.batch_size, fixed_groups=True)
     records = pipeline.open_split(config.data.dir, split, scorer, config.data.fold)
     with staged(output.absolute()) as stage:  # before the scoring: a place that cannot be written is known at once
@@ -127,7 +127,7 @@ def _metrics(clips: Clips, films: dict[str, dict[str, Any]], threshold: float) -
         },
         "baselines": BASELINES,
         "films": {
-            field: spread.over_videos(np.array([film[field] for film in films.values()], np.float64))
+            field: bootstrap.over_videos(np.array([film[field] for film in films.values()], np.float64))
             for field in (*Agreement._fields, "average_precision")
         },
     }
@@ -147,7 +147,7 @@ def _intervals(counts: np.ndarray, pooled: dict[str, float | None]) -> dict[str,
             over, under = totals[:, above].sum(axis=1), totals[:, below].sum(axis=1)
             return np.divide(over, under, out=np.full(len(draws), np.nan), where=(under > 0) & (totals[:, 2] > 0))
 
-        return spread.resampled(len(counts), of)
+        return bootstrap.resampled(len(counts), of)
 
     # F is 2 right / (called + key).
     ratios = {"precision": ((0,), (1,)), "recall": ((0,), (2,)), "fscore": ((0, 0), (1, 2))}

@@ -8,13 +8,8 @@ from typing import Any
 import numpy as np
 
 from avmsnet_jax.clock import clock
-from avmsnet_jax.evaluation.metrics import (
-    average_precision,
-    calibration,
-    precision_recall_curve,
-    precision_recall_f,
-    wilson_interval,
-)
+from avmsnet_jax.evaluation.calibration import calibration, wilson_interval
+from avmsnet_jax.evaluation.precision_recall import average_precision, precision_recall_curve, precision_recall_f
 
 _BLUE, _AMBER, _GREY, _GREEN = "#1b5e8c", "#f2b134", "#777777", "#3c8d5a"
 _MOST_POINTS = 400  # of a curve drawn point by point: a picture is some 1,000 pixels wide

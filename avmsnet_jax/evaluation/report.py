@@ -11,10 +11,11 @@ import numpy as np
 
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation import plots
-from avmsnet_jax.evaluation.metrics import average_precision, calibration, precision_recall_f, reported
+from avmsnet_jax.evaluation.calibration import calibration
+from avmsnet_jax.evaluation.precision_recall import average_precision, precision_recall_f, reported
 from avmsnet_jax.staging import taken
 
-Figures = dict[str, Any]  # what `spread.over_videos` and `spread.over_splits` return
+Figures = dict[str, Any]  # what `bootstrap.over_videos` and `bootstrap.over_splits` return
 
 
 def file_name(video: str) -> str:

@@ -119,7 +119,7 @@ def _over_largest(values: np.ndarray) -> np.ndarray:
 
 
 def _groups(measured: Measured) -> list[np.ndarray]:
-    """Colors, edges and timbre, (N, C) float32 each, about the film's mean and scaled so that no group outweighs another.
+    """Colors, edges and timbre, (N, C) float32 each, less the film's mean and scaled to equal weight.
 
     The timbre of near silence is that of noise, so it counts by how loud the clip is.
     """

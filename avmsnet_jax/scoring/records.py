@@ -13,7 +13,7 @@ from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
 from avmsnet_jax.data.clips import Clip
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.evaluation.metrics import best_threshold
+from avmsnet_jax.evaluation.precision_recall import best_threshold
 from avmsnet_jax.scoring.scorer import Measured, Scorer, finish
 
 Row = dict[str, Any]

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.evaluation import benchmark, f1_score, frame_scores, plots, spread, summary, users
+from avmsnet_jax.evaluation import baselines, benchmark, bootstrap, f1_score, frame_scores, plots, summary
 from tests.data.sources.downloads import votes, write_tvsum_mat
 from tests.evaluation.conftest import field_video, write_hdf5
 
@@ -18,7 +18,7 @@ COUNT = 5  # a video for each split
 
 @pytest.fixture(autouse=True)
 def _few_draws(monkeypatch):
-    monkeypatch.setattr(benchmark, "DRAWS", 2)
+    monkeypatch.setattr(baselines, "DRAWS", 2)
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def field(tmp_path):
 
 
 def run(paths, scores, output, protocol="", splits=None):
-    return users.evaluate_scores(paths, scores, protocol, splits, 0.5, output)
+    return benchmark.evaluate_scores(paths, scores, protocol, splits, 0.5, output)
 
 
 def lines(output):
@@ -119,24 +119,24 @@ def test_one_of_several_epochs_is_never_picked(field, tmp_path):
 
 def test_means_over_splits_and_their_interval():
     values = np.array([[1.0, np.nan], [2.0, 4.0], [np.nan, 8.0]])
-    found = spread.over_splits(values)
+    found = bootstrap.over_splits(values)
     assert (found["each"], found["mean"]) == ([1.5, 6.0], 3.75)
     assert found["sd"] == pytest.approx(np.std([1.5, 6.0], ddof=1))
-    assert spread.over_splits(np.array([[1.0, np.nan]])) is None
-    assert spread.over_videos(np.array([np.nan])) is None
+    assert bootstrap.over_splits(np.array([[1.0, np.nan]])) is None
+    assert bootstrap.over_videos(np.array([np.nan])) is None
 
 
 def test_the_interval_is_scipys():
     values = np.random.default_rng(1).normal(size=40)
     theirs = stats.bootstrap((values,), np.mean, n_resamples=10_000, method="percentile", rng=2).confidence_interval
-    assert spread.over_videos(values)["interval"] == pytest.approx([theirs.low, theirs.high], abs=0.02)
+    assert bootstrap.over_videos(values)["interval"] == pytest.approx([theirs.low, theirs.high], abs=0.02)
 
 
-@pytest.mark.parametrize("broken", ["benchmark.of_random", "benchmark.of_scores", "plots.judged_curve"])
+@pytest.mark.parametrize("broken", ["baselines.of_random", "baselines.of_scores", "plots.judged_curve"])
 def test_what_nobody_foresaw_of_one_video_costs_no_other(field, tmp_path, monkeypatch, broken):
     paths, _, scores = field
     (tmp_path / "s.json").write_text(json.dumps({key: values.tolist() for key, values in scores.items()}))
-    owner, name = {"benchmark": benchmark, "plots": plots}[broken.split(".")[0]], broken.split(".")[1]
+    owner, name = {"baselines": baselines, "plots": plots}[broken.split(".")[0]], broken.split(".")[1]
     real = getattr(owner, name)
 
     def failing(*arguments):
@@ -152,4 +152,4 @@ def test_what_nobody_foresaw_of_one_video_costs_no_other(field, tmp_path, monkey
     assert metrics == json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert len(list((tmp_path / "out" / "plots").iterdir())) == COUNT - (owner is plots)
     figures = metrics["rows"]["random" if name == "of_random" else "model"]["f1_mean"]["videos"]
-    assert figures["count"] == COUNT - (owner is benchmark)
+    assert figures["count"] == COUNT - (owner is baselines)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from avmsnet_jax.evaluation import plots
-from avmsnet_jax.evaluation.metrics import wilson_interval
+from avmsnet_jax.evaluation.calibration import wilson_interval
 
 CONTEXT = "split test of movies; checkpoint films/checkpoints/40"
 

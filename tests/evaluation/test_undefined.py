@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.evaluation import benchmark, movie50, trial, users
+from avmsnet_jax.evaluation import baselines, benchmark, comparison, movie50
 from avmsnet_jax.evaluation.annotations import Judged
 from avmsnet_jax.scoring import records
 from tests.evaluation.conftest import field_video, write_hdf5
@@ -17,7 +17,7 @@ FIGURES = ("precision", "recall", "fscore")
 
 @pytest.fixture(autouse=True)
 def _few_draws(monkeypatch):
-    monkeypatch.setattr(benchmark, "DRAWS", 2)
+    monkeypatch.setattr(baselines, "DRAWS", 2)
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def judged(tmp_path, scores, **changes):
     rng = np.random.default_rng(3)
     path = write_hdf5(tmp_path / "field.h5", {"video_1": field_video(rng, **changes)})
     (tmp_path / "s.json").write_text(json.dumps({"video_1": list(scores)}))
-    metrics = users.evaluate_scores([path], tmp_path / "s.json", "summe", None, 0.5, tmp_path / "out")
+    metrics = benchmark.evaluate_scores([path], tmp_path / "s.json", "summe", None, 0.5, tmp_path / "out")
     return metrics, (tmp_path / "out" / "report.md").read_text()
 
 
@@ -130,7 +130,7 @@ def test_equal_scores_have_no_tau_and_rho(tmp_path):
     assert of(metrics, "random", "scores_tau") is not None
     assert "No tau and rho of the scores for 1 of the 1 prediction, as the scores are all equal" in report
     assert row(report, "uniform")[4:] == ["-", "-"]
-    assert "uniform: all moments alike: equal scores, which have no tau and rho" in trial.text(metrics)
+    assert "uniform: all moments alike: equal scores, which have no tau and rho" in comparison.text(metrics)
 
 
 def test_users_who_chose_nothing_leave_nothing_to_agree_with(tmp_path):
@@ -159,14 +159,14 @@ def test_a_split_without_videos_leaves_no_mean_over_splits(tmp_path):
     splits = [{"train_keys": ["video_2"], "test_keys": ["video_1"]}, {"train_keys": ["video_1"], "test_keys": []}]
     (tmp_path / "splits.json").write_text(json.dumps(splits))
     arguments = [path], tmp_path / "s.json", "summe", tmp_path / "splits.json", 0.5
-    metrics = users.evaluate_scores(*arguments, tmp_path / "out")
+    metrics = benchmark.evaluate_scores(*arguments, tmp_path / "out")
     assert metrics["rows"]["model"]["f1_max"]["splits"] is None
     assert of(metrics, "model", "f1_max")["count"] == 1
     assert "A mean over splits has no value where one of the splits tests no video that has one." in metrics["notes"]
     splits[0]["test_keys"] = []
     (tmp_path / "splits.json").write_text(json.dumps(splits))
     with pytest.raises(UserError, match=r"no split of .*splits\.json tests a video; list some as test_keys"):
-        users.evaluate_scores(*arguments, tmp_path / "none")
+        benchmark.evaluate_scores(*arguments, tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
@@ -176,9 +176,11 @@ def test_a_user_who_judges_all_frames_alike_counts_as_0_and_is_counted(tmp_path,
     scores = rng.integers(1, 6, (3, 300)).astype(np.uint8)
     scores[1] = 3
     video = Judged("v", "v", 300, np.arange(0, 300, 15), user_scores=scores, user_summaries=scores > 3)
-    scored = {trial.ALL: {"v": trial.Scored(video.picks, rng.random(20))}}
+    scored = {comparison.ALL: {"v": comparison.Scored(video.picks, rng.random(20))}}
     facts = {"scores": "s.json", "annotations": ["x"], "threshold_from": "eval.threshold", "shots": "none"}
-    metrics = trial.run(trial.Trial(protocol, [video], {}, scored, {trial.ALL: 0.5}, facts), tmp_path / "out")
+    metrics = comparison.run(
+        comparison.Trial(protocol, [video], {}, scored, {comparison.ALL: 0.5}, facts), tmp_path / "out"
+    )
     note = "1 of the 3 correlations with a user count as 0, as the user's scores are all equal."
     assert (note in metrics["notes"]) == (protocol == "tvsum")
     if protocol == "tvsum":

@@ -21,8 +21,8 @@ import matplotlib.pyplot  # noqa: F401
 import torch  # noqa: F401
 
 import avmsnet_jax.data.prepare
+import avmsnet_jax.evaluation.benchmark
 import avmsnet_jax.evaluation.movie50
-import avmsnet_jax.evaluation.users
 import avmsnet_jax.summarize.run
 import avmsnet_jax.training.loop
 import avmsnet_jax.weights.convert

@@ -13,7 +13,7 @@ from scipy import stats
 from avmsnet_jax import config as config_lib
 from avmsnet_jax.data.pipeline import open_split
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.evaluation import benchmark, best_threshold, users
+from avmsnet_jax.evaluation import baselines, benchmark, best_threshold
 from tests.conftest import one_line
 from tests.evaluation.conftest import TVSUM
 
@@ -22,7 +22,7 @@ FILES = {"metrics.json", "report.md", "videos.csv", "scores", "plots", "precisio
 
 @pytest.fixture(autouse=True)
 def _few_draws(monkeypatch):
-    monkeypatch.setattr(benchmark, "DRAWS", 4)
+    monkeypatch.setattr(baselines, "DRAWS", 4)
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -45,8 +45,8 @@ def f1(a, b) -> float:
 
 def test_one_fold_of_tvsum(judged_config, judged_records, networks, tmp_path):
     config = judged_config("tvsum", fold=3)
-    assert users.protocol_of(config) == "tvsum"
-    metrics = users.evaluate(config, networks[:1], "tvsum", "test", tmp_path / "out")
+    assert benchmark.protocol_of(config) == "tvsum"
+    metrics = benchmark.evaluate(config, networks[:1], "tvsum", "test", tmp_path / "out")
     out = tmp_path / "out"
     assert {path.name for path in out.iterdir()} == FILES
     assert metrics == json.loads((out / "metrics.json").read_text())
@@ -79,7 +79,7 @@ def test_a_checkpoint_for_each_fold_each_with_its_own_threshold(judged_config, n
     config = judged_config("tvsum")
     config.eval.threshold_split = "train"
     chosen = [networks[fold % 2] for fold in range(5)]
-    metrics = users.evaluate(config, chosen, "tvsum", "test", tmp_path / "out")
+    metrics = benchmark.evaluate(config, chosen, "tvsum", "test", tmp_path / "out")
     scored = {
         fold: [path.stem for path in (tmp_path / "out" / "scores" / f"fold_{fold}").iterdir()] for fold in range(5)
     }
@@ -93,7 +93,7 @@ def test_a_checkpoint_for_each_fold_each_with_its_own_threshold(judged_config, n
     assert splits["interval"][0] <= splits["mean"] <= splits["interval"][1]
     assert metrics["num_clips"] == 5 * 29
     # The threshold of a fold is the best of its training videos: score them, and choose it.
-    users.evaluate(judged_config("tvsum", fold=1), chosen[1:2], "tvsum", "train", tmp_path / "train")
+    benchmark.evaluate(judged_config("tvsum", fold=1), chosen[1:2], "tvsum", "train", tmp_path / "train")
     rows = [row for path in (tmp_path / "train" / "scores").iterdir() for row in table(path)]
     best, _ = best_threshold([float(row["score"]) for row in rows], [int(row["label"]) for row in rows])
     assert metrics["threshold"]["fold 1"] == pytest.approx(best, rel=1e-8)
@@ -102,7 +102,7 @@ def test_a_checkpoint_for_each_fold_each_with_its_own_threshold(judged_config, n
 
 def test_summe_with_its_own_shots(judged_config, networks, tmp_path, downloads):
     config = judged_config("summe")
-    metrics = users.evaluate(config, networks[:1], users.protocol_of(config), "whole", tmp_path / "out")
+    metrics = benchmark.evaluate(config, networks[:1], benchmark.protocol_of(config), "whole", tmp_path / "out")
     assert (metrics["protocol"], metrics["shots"], metrics["num_videos"]) == ("summe", "given", 2)
     assert "what the literature reports" in metrics["measures"]["summary_tau"]
     assert "not what the literature reports" in metrics["measures"]["scores_tau"]
@@ -126,7 +126,7 @@ def test_summe_with_its_own_shots(judged_config, networks, tmp_path, downloads):
 
 
 def test_the_labels_of_films_are_one_user(small_config, networks, tmp_path):
-    metrics = users.evaluate(small_config, networks[:1], "summe", "test", tmp_path / "out")
+    metrics = benchmark.evaluate(small_config, networks[:1], "summe", "test", tmp_path / "out")
     assert metrics["rows"]["human"]["f1_max"] == {"videos": None, "splits": None}
     rows = {path.stem: table(path) for path in (tmp_path / "out" / "scores").iterdir()}
     assert len(rows) == 2
@@ -148,9 +148,9 @@ def test_what_a_run_was_trained_on_is_no_test(judged_config, networks, tmp_path)
     (run / "config.json").write_text(config_lib.dumps(judged_config("tvsum", fold=0)))
     for split, fold in (("test", 1), ("whole", 0)):
         with pytest.raises(UserError, match=r"was trained on fold 0, with .* which would be tested; set"):
-            users.evaluate(judged_config("tvsum", fold=fold), [str(run)], "tvsum", split, tmp_path / "out")
+            benchmark.evaluate(judged_config("tvsum", fold=fold), [str(run)], "tvsum", split, tmp_path / "out")
         assert not (tmp_path / "out").exists()
-    metrics = users.evaluate(judged_config("tvsum", fold=0), [str(run)], "tvsum", "test", tmp_path / "out")
+    metrics = benchmark.evaluate(judged_config("tvsum", fold=0), [str(run)], "tvsum", "test", tmp_path / "out")
     assert metrics["checkpoint"] == [str(run / "checkpoints" / "7")]
 
 
@@ -159,7 +159,7 @@ def test_a_threshold_is_never_chosen_on_what_it_judges(judged_config, networks, 
     for split in ("test", "whole"):
         config.eval.threshold_split = split
         with pytest.raises(UserError, match="that are to be judged by the threshold"):
-            users.evaluate(config, networks[:1], "tvsum", "test", tmp_path / "out")
+            benchmark.evaluate(config, networks[:1], "tvsum", "test", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -172,7 +172,7 @@ def test_a_threshold_is_never_chosen_on_what_it_judges(judged_config, networks, 
 )
 def test_what_cannot_be_tested(judged_config, networks, tmp_path, checkpoints, split, word):
     with pytest.raises(UserError, match=word):
-        users.evaluate(judged_config("tvsum"), networks[:checkpoints], "tvsum", split, tmp_path / "out")
+        benchmark.evaluate(judged_config("tvsum"), networks[:checkpoints], "tvsum", split, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -182,15 +182,15 @@ def test_any_batch_size_and_any_number_of_devices_give_the_same_figures(python, 
     program = (
         "import sys, pathlib\n"
         "from avmsnet_jax.config import Config, DataConfig, EvalConfig\n"
-        "from avmsnet_jax.evaluation import benchmark, movie50, users\n"
-        "benchmark.DRAWS = 2\n"
+        "from avmsnet_jax.evaluation import baselines, movie50, benchmark\n"
+        "baselines.DRAWS = 2\n"
         "network, films, tvsum, output = sys.argv[1:]\n"
         "for size in (1, 7, 64):\n"
         "    settings = EvalConfig(batch_size=size)\n"
         "    config = Config(data=DataConfig(dir=films, threads=1), eval=settings)\n"
         "    movie50.evaluate(config, network, 'test', pathlib.Path(output, f'films_{size}'))\n"
         "    config = Config(data=DataConfig(dir=tvsum, threads=1), eval=settings)\n"
-        "    users.evaluate(config, [network], 'tvsum', 'test', pathlib.Path(output, f'tvsum_{size}'))\n"
+        "    benchmark.evaluate(config, [network], 'tvsum', 'test', pathlib.Path(output, f'tvsum_{size}'))\n"
     )
     for devices in (1, 8):
         arguments = [networks[0], small_records, judged_records["tvsum"], tmp_path / str(devices)]

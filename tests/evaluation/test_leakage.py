@@ -9,7 +9,7 @@ import pytest
 from avmsnet_jax import config as config_lib
 from avmsnet_jax.data.pipeline import hold_out, open_split
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.evaluation import movie50, seen
+from avmsnet_jax.evaluation import leakage, movie50
 from tests.conftest import one_line
 
 
@@ -35,14 +35,14 @@ def run(tmp_path, small_config):
 
 def test_a_split_that_the_run_trained_on_is_seen(run, small_config):
     found = run()
-    assert seen.note(small_config, found, 0, "train") == (True, seen.SEEN)
-    assert seen.note(small_config, found, 0, "test") == (False, "")
+    assert leakage.note(small_config, found, 0, "train") == (True, leakage.SEEN)
+    assert leakage.note(small_config, found, 0, "test") == (False, "")
 
 
 def test_a_run_on_the_test_split_has_seen_that(run, small_config):
     found = run(train_split="test")
-    assert seen.note(small_config, found, 0, "test") == (True, seen.SEEN)
-    assert seen.note(small_config, found, 0, "train") == (False, "")
+    assert leakage.note(small_config, found, 0, "test") == (True, leakage.SEEN)
+    assert leakage.note(small_config, found, 0, "train") == (False, "")
 
 
 def test_records_that_were_moved_or_named_by_another_way_are_known(run, small_config, tmp_path):
@@ -51,11 +51,11 @@ def test_records_that_were_moved_or_named_by_another_way_are_known(run, small_co
     found = run(directory="demo/records", position=identity)  # relative to a folder that is not the current one
     small_config = copy.deepcopy(small_config)
     small_config.data.dir = str(tmp_path / "moved")
-    assert seen.note(small_config, found, 0, "train") == (True, seen.SEEN)
+    assert leakage.note(small_config, found, 0, "train") == (True, leakage.SEEN)
     (found / "position" / "metadata").write_text('{"records": "18 clips 00000000"}')
-    assert seen.note(small_config, found, 0, "train") == (False, "")  # records of other films
+    assert leakage.note(small_config, found, 0, "train") == (False, "")  # records of other films
     (found / "position" / "metadata").write_text("[[[")
-    assert seen.note(small_config, found, 0, "train") == (False, "")
+    assert leakage.note(small_config, found, 0, "train") == (False, "")
 
 
 def test_films_held_out_to_validate_do_not_hide_it(run, judged_config, judged_records, monkeypatch):
@@ -63,17 +63,17 @@ def test_films_held_out_to_validate_do_not_hide_it(run, judged_config, judged_re
     rest, held = hold_out(open_split(judged_records["tvsum"], "train", fold=0), 0.4, config.train.seed)
     assert held
     found = run(directory="elsewhere", position=rest.identity, validation_fraction=0.4)
-    assert seen.note(config, found, 0, "train") == (True, seen.SEEN)
-    assert seen.note(config, found, 0, "test") == (False, "")
+    assert leakage.note(config, found, 0, "train") == (True, leakage.SEEN)
+    assert leakage.note(config, found, 0, "test") == (False, "")
     with pytest.raises(UserError, match=r"was trained on fold 0, with .* which would be tested"):
         movie50.evaluate(judged_config("tvsum", fold=1), str(found), "test", found / "out")
 
 
 def test_a_converted_checkpoint_may_have_seen_a_training_split(small_config, networks, tmp_path):
-    known, word = seen.note(small_config, tmp_path / "converted", 0, "train")
+    known, word = leakage.note(small_config, tmp_path / "converted", 0, "train")
     assert not known
     assert "does not say what it was trained on" in word
-    assert seen.note(small_config, tmp_path / "converted", 0, "test") == (False, "")
+    assert leakage.note(small_config, tmp_path / "converted", 0, "test") == (False, "")
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -91,7 +91,7 @@ def test_a_report_names_data_set_split_and_checkpoint(run, small_config, monkeyp
     assert "Movie50" not in report
     assert metrics["seen_in_training"] == (split == "train")
     for text in (report, movie50.summary(metrics)):
-        assert (seen.SEEN in text) == (split == "train")
+        assert (leakage.SEEN in text) == (split == "train")
 
 
 def test_an_option_that_would_be_ignored_is_refused(python, tmp_path):

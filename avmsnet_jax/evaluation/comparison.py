@@ -11,16 +11,17 @@ from tqdm import tqdm
 
 from avmsnet_jax import unforeseen
 from avmsnet_jax.data.sources.judged import key_frames
-from avmsnet_jax.evaluation import benchmark, plots, report, spread
+from avmsnet_jax.evaluation import baselines, bootstrap, plots, report
 from avmsnet_jax.evaluation.annotations import Judged
-from avmsnet_jax.evaluation.benchmark import BUDGET, PROTOCOLS
+from avmsnet_jax.evaluation.baselines import PROTOCOLS
+from avmsnet_jax.evaluation.protocol import BUDGET, Values
 from avmsnet_jax.evaluation.score_files import Scored
 from avmsnet_jax.evaluation.selection import frame_scores, summary
 
 ALL = ""  # in place of a split's name, where scores are of every video
 
 # What a row of the tables says of each video, or of each video and split, by measure.
-Row = dict[tuple[str, str], benchmark.Values]
+Row = dict[tuple[str, str], Values]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,28 +64,30 @@ def run(trial: Trial, stage: Path) -> dict[str, Any]:
 
     Returns:
       what `metrics.json` holds: of scores the figures of `report.pooled` over all of them; `rows`, by row (model,
-      random, uniform, human) and measure, `videos` as `spread.over_videos` and `splits` as `spread.over_splits` gives
-      it; what measures and rows mean; where scores, shots and threshold are from.
+      random, uniform, human) and measure, `videos` as `bootstrap.over_videos` gives it and `splits` as
+      `bootstrap.over_splits`; what measures and rows mean; where scores, shots and threshold are from.
     """
     stage.mkdir()
+    protocol = PROTOCOLS[trial.protocol]
     trial = dataclasses.replace(trial, videos=[video.completed() for video in trial.videos])
     rows: dict[str, Row] = {"model": {}} if trial.scored else {}
     rows |= {"random": {}, "uniform": {}, "human": {}}
     failed: dict[str, str] = {}  # by video, what nobody foresaw
     for video in tqdm(trial.videos, unit="video", disable=not sys.stderr.isatty()):
         with unforeseen.noted(video.name, failed):
-            rows["random"][video.name, ALL] = benchmark.of_random(trial.protocol, video)
-            rows["uniform"][video.name, ALL] = benchmark.of_uniform(trial.protocol, video)
-            rows["human"][video.name, ALL] = benchmark.of_humans(trial.protocol, video)
+            rows["random"][video.name, ALL] = baselines.of_random(protocol, video)
+            rows["uniform"][video.name, ALL] = baselines.of_uniform(protocol, video)
+            rows["human"][video.name, ALL] = protocol.humans(video)
     constant: list[tuple[int, int]] = []
     for video, split, scored in trial.pairs:
         with unforeseen.noted(video.name, failed):
-            rows["model"][video.name, split] = benchmark.of_scores(trial.protocol, video, scored)
-            constant.append(benchmark.constant(trial.protocol, video, scored))
+            rows["model"][video.name, split] = baselines.of_scores(protocol, video, scored)
+            frames = frame_scores(scored.scores, scored.picks, video.n_frames)
+            constant.append(protocol.constant(video, frames))
     metrics = _write_scores(trial, stage, failed) if trial.scored else {}
     if failed:
         metrics["failed"] = failed
-    measures = PROTOCOLS[trial.protocol].measures
+    measures = protocol.measures
     cells = {row: {name: _figures(trial, values, name) for name in measures} for row, values in rows.items()}
     metrics |= {
         "protocol": trial.protocol,
@@ -93,14 +96,14 @@ def run(trial: Trial, stage: Path) -> dict[str, Any]:
         "rows": cells,
         "notes": [
             *trial.facts.get("notes", ()),
-            *PROTOCOLS[trial.protocol].notes,
+            *protocol.notes,
             *_unknown(trial),
             *_undefined(trial, rows, constant),
             *_splitless(trial, cells),
             *(report.pooled_notes(metrics) if trial.scored else ()),
         ],
         "measures": {name: measure.meaning for name, measure in measures.items()},
-        "baselines": benchmark.BASELINES,
+        "baselines": baselines.BASELINES,
         "folds": {name: list(tested) for name, tested in trial.tests.items()},
     }
     if trial.scored:
@@ -177,7 +180,7 @@ def _figures(trial: Trial, row: Row, measure: str) -> dict[str, Any]:
         own = [values[measure] for (name, _), values in row.items() if name == video.name and measure in values]
         if own:
             whole[number] = np.mean(own)
-    return {"videos": spread.over_videos(whole), "splits": spread.over_splits(held) if trial.tests else None}
+    return {"videos": bootstrap.over_videos(whole), "splits": bootstrap.over_splits(held) if trial.tests else None}
 
 
 def _write_scores(trial: Trial, stage: Path, failed: dict[str, str]) -> dict[str, Any]:

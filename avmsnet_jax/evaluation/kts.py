@@ -59,7 +59,7 @@ def kts(features: ArrayLike, max_change_points: int) -> np.ndarray:
     if most < 1:
         return np.zeros(0, np.int64)
 
-    from avmsnet_jax.evaluation import change_points_loops as loops  # a second, and only kts needs it
+    from avmsnet_jax.evaluation import kts_loops as loops  # a second, and only kts needs it
 
     cost = _least_scatter(rows, energy, most)
     objective = cost[:, -1] / samples + penalties[: most + 1]
@@ -89,7 +89,7 @@ def _penalty(changes: np.ndarray, samples: int) -> np.ndarray:
 
 def _least_scatter(rows: np.ndarray, energy: np.ndarray, most: int) -> np.ndarray:
     """(most + 1, N + 1) float64: J_m of the first j samples at [m, j], infinite where they are too few."""
-    from avmsnet_jax.evaluation import change_points_loops as loops
+    from avmsnet_jax.evaluation import kts_loops as loops
 
     samples, block = len(rows), loops.BLOCK
     cost = np.full((most + 1, samples + 1), np.inf)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.evaluation import change_points_loops, kts
+from avmsnet_jax.evaluation import kts, kts_loops
 from tests.conftest import ROOT, small_disk
 from tests.reference.kts import normalised, penalty, segment
 
@@ -164,7 +164,7 @@ def test_without_a_place_to_write_it_works_all_the_same(environment, tmp_path):
         resize("ro")
         variables = {"PYTHONPATH": str(tmp_path / "disk"), "HOME": "/proc/none", "XDG_CACHE_HOME": "/proc/none"}
         done = subprocess.run(
-            [sys.executable, "-c", "from avmsnet_jax.evaluation import change_points_loops as l; print(l.__file__)"],
+            [sys.executable, "-c", "from avmsnet_jax.evaluation import kts_loops as l; print(l.__file__)"],
             env=environment | variables,
             cwd=tmp_path,
             capture_output=True,
@@ -183,7 +183,7 @@ def test_code_is_not_kept_where_others_can_write(tmp_path, monkeypatch, mode, ke
     def twice(number):
         return 2 * number
 
-    assert change_points_loops._compiled(twice)(4) == 8
+    assert kts_loops._compiled(twice)(4) == 8
     assert bool(list((tmp_path / "cache").rglob("*.nbc"))) == kept
 
 
@@ -195,4 +195,4 @@ def test_a_full_disk_does_not_end_it(tmp_path, monkeypatch):
         def thrice(number):
             return 3 * number
 
-        assert change_points_loops._compiled(thrice)(4) == 12
+        assert kts_loops._compiled(thrice)(4) == 12

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.evaluation.metrics import calibration, chance, precision_recall_curve, precision_recall_f
+from avmsnet_jax.evaluation.calibration import calibration
+from avmsnet_jax.evaluation.precision_recall import chance, precision_recall_curve, precision_recall_f
 
 
 def by_counting(predicted, labels):

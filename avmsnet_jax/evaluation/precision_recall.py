@@ -1,7 +1,7 @@
-"""Agreement of scores with labels."""
+"""Precision, recall and F of clips, at one threshold and at all."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -77,38 +77,6 @@ def chance(labels: np.ndarray, rate: float) -> Agreement:
     return _agreement(rate * float(np.sum(labels)), rate * len(labels), float(np.sum(labels)))
 
 
-def f1_score(summary: ArrayLike, user_summaries: ArrayLike, reduce: Literal["mean", "max"] = "mean") -> float:
-    """F1 between a summary and each user's, 2 |A and B| / (|A| + |B|) in frames, then their mean or greatest.
-
-    The mean over users is TVSum's protocol, the maximum SumMe's (Zhang et al., Video Summarization with Long Short-Term
-    Memory, ECCV 2016). An empty summary scores 0, against an empty one too. Public code cuts or pads summaries of
-    different lengths silently; here they are an error.
-
-    Args:
-      summary: (N,) 0/1 or bool, one for each frame.
-      user_summaries: (U, N) 0/1 or bool, or (N,) for one user.
-      reduce: "mean" or "max" over users.
-
-    Returns:
-      0-1.
-
-    Raises:
-      UserError: the lengths differ, no user is there, a value is neither 0 nor 1, or `reduce` is something else.
-    """
-    chosen = checks.binary(summary, "summary", "frames")
-    users = checks.binary(np.atleast_2d(user_summaries), "user_summaries", "users", "frames")
-    if users.shape[1] != len(chosen) or not len(users):
-        raise UserError(
-            f"summary has {len(chosen)} frames and user_summaries has shape {users.shape}; give (users, {len(chosen)})"
-        )
-    if reduce not in ("mean", "max"):
-        raise UserError(f'reduce is {reduce!r}; give "mean" or "max"')
-    both = 2 * np.sum(users & chosen, axis=1)
-    either = np.sum(users, axis=1) + np.sum(chosen)
-    scores = both / np.maximum(either, 1)
-    return float(scores.mean() if reduce == "mean" else scores.max())
-
-
 def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
     """The sum of (R_n - R_(n-1)) P_n over the distinct scores, falling: the step-wise area under precision and recall.
 
@@ -150,65 +118,6 @@ def precision_recall_curve(scores: ArrayLike, labels: ArrayLike) -> tuple[np.nda
     return levels, true / np.maximum(predicted, 1), true / positive
 
 
-class Calibration(NamedTuple):
-    """How far scores are probabilities, in bins of equal width.
-
-    Attributes:
-      counts: (bins,) int64, clips in each.
-      scores: (bins,) float64, their mean score; 0 where there are none.
-      shares: (bins,) float64, the share of them that is key; 0 where there are none.
-      error: the mean over clips of how far their bin's score lies from its share, 0-1: the expected calibration error
-        (Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning, AAAI 2015).
-    """
-
-    counts: np.ndarray
-    scores: np.ndarray
-    shares: np.ndarray
-    error: float
-
-
-def calibration(scores: ArrayLike, labels: ArrayLike, bins: int = 10) -> Calibration:
-    """What share of the clips with a score is key, for scores in bins [0, 1/bins), ..., [1 - 1/bins, 1].
-
-    Args:
-      scores: (N,) numbers in 0-1.
-      labels: (N,) 0/1 or bool.
-      bins: how many.
-
-    Raises:
-      UserError: the lengths differ, a score is not within 0-1, or a label neither 0 nor 1.
-    """
-    values, key = _clips(scores, labels)
-    if len(values) and not 0 <= values.min() <= values.max() <= 1:
-        raise UserError(f"scores lie within {values.min():g} to {values.max():g}; calibration is of scores in 0 to 1")
-    place = np.minimum((values * bins).astype(np.int64), bins - 1)
-    counts, total, true = (
-        np.bincount(place, weights, bins) for weights in (np.ones(len(values)), values, key.astype(np.float64))
-    )
-    most = np.maximum(counts, 1)
-    error = float(np.abs(total - true).sum() / max(len(values), 1))
-    return Calibration(counts.astype(np.int64), total / most, true / most, error)
-
-
-def wilson_interval(hits: ArrayLike, counts: ArrayLike) -> np.ndarray:
-    """The 95% interval of a share of which `hits` of `counts` were seen (Wilson 1927).
-
-    Unlike the normal approximation it stays within 0-1 and is not empty where all or none were hits.
-
-    Args:
-      hits: (N,) numbers.
-      counts: (N,) numbers, at least 1.
-
-    Returns:
-      (N, 2) float64: low, high.
-    """
-    hits, counts = np.asarray(hits, np.float64), np.asarray(counts, np.float64)
-    z = 1.959964  # of the normal distribution, 2.5% lie above it
-    middle = (hits + z**2 / 2) / (counts + z**2)
-    half = z / (counts + z**2) * np.sqrt(hits * (counts - hits) / counts + z**2 / 4)
-    return np.clip(np.stack([middle - half, middle + half], axis=-1), 0, 1)
-
-
 def best_threshold(scores: ArrayLike, labels: ArrayLike) -> tuple[float, Agreement]:
     """The threshold with the greatest F on these clips: take those of the validation part, never those reported on.
 
@@ -232,17 +141,10 @@ def best_threshold(scores: ArrayLike, labels: ArrayLike) -> tuple[float, Agreeme
 
 def _sweep(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The distinct scores, falling, and how many clips are at or above each: key ones, and all."""
-    values, key = _clips(scores, labels)
+    values, key = checks.labelled(scores, labels)
     levels, level_of = np.unique(-values, return_inverse=True)
     true, predicted = (np.cumsum(np.bincount(level_of[part], minlength=len(levels))) for part in (key, key | True))
     return -levels, true, predicted
-
-
-def _clips(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    values, key = checks.finite(scores, "scores", "clips"), checks.binary(labels, "labels", "clips")
-    if values.shape != key.shape:
-        raise UserError(f"{len(values)} scores stand against {len(key)} labels; give one label for each score")
-    return values, key
 
 
 def _agreement(true: float, predicted: float, positive: float) -> Agreement:
