@@ -10,6 +10,8 @@ report.html   the scores over the film, what was chosen, where the network looke
 overlay.mp4   the summary with the network's attention drawn over it
 scores.csv    the score of every moment: frame,time_s,score
 summary.json  the chosen shots: start and end in seconds, score
+cut.json      all shots and which are in; --cut cuts the film by it again (report.html edits it)
+segments.csv  start,end,name of each stretch shown, seconds
 summary.edl   the cut for editing programs; with pip install 'avmsnet_jax[editors]' also as summary.otio
 
 A film that fails does not stop the others; the exit status is then 2. A film that has a summary in
@@ -18,6 +20,7 @@ A film that fails does not stop the others; the exit status is then 2. A film th
 
 import shlex
 import sys
+from pathlib import Path
 
 from absl import flags
 
@@ -34,6 +37,12 @@ BUDGET = flags.DEFINE_string(
     "length of a summary: a share of the film (0.15 or 15%), a duration (90s, 2min or 1:30) or a number of shots "
     "(12shots); short for --config.summarize.budget",
 )
+CUT = flags.DEFINE_string(
+    "cut",
+    "",
+    "cut.json of the film: cut exactly its shots, without a checkpoint; with --budget, choose shots anew except those "
+    "that a person kept or dropped",
+)
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace earlier summaries of the same films")
 BEAM = flags.DEFINE_string(
     "beam",
@@ -47,12 +56,14 @@ def main(config: Config, movies: list[str]) -> None:
     """Summarizes, and says in a line for each film what there is now."""
     if not movies:
         raise UserError("no film given; python summarize.py FILM --checkpoint=RUN --output=FOLDER")
-    command.require(CHECKPOINT, OUTPUT)
+    command.require(*([] if CUT.value else [CHECKPOINT]), OUTPUT)
     if BUDGET.value is not None:
         config.summarize.budget = BUDGET.value
     films.check_any(films.listed(movies))
-    command.require_checkpoint(CHECKPOINT.value)
-    from avmsnet_jax.summarize.run import Outcome, summarize  # seconds to import: not for --help or a wrong flag
+    if not CUT.value:
+        command.require_checkpoint(CHECKPOINT.value)
+    # Imported here because it takes seconds, which --help and a wrong flag need not wait for.
+    from avmsnet_jax.summarize.run import Outcome, summarize, summarize_cut
 
     def tell(number: int, count: int, outcome: Outcome) -> None:
         place = f"[{number}/{count}] " * (count > 1)
@@ -61,15 +72,27 @@ def main(config: Config, movies: list[str]) -> None:
         elif outcome.error and count > 1:
             print(printable(f"{place}{outcome.film}: {outcome.error}"), file=sys.stderr, flush=True)
 
-    outcomes = summarize(
-        movies,
-        CHECKPOINT.value,
-        OUTPUT.value,
-        config,
-        overwrite=OVERWRITE.value,
-        beam_options=None if BEAM.value is None else shlex.split(BEAM.value),
-        on_film=tell,
-    )
+    if CUT.value:
+        listed = films.listed(movies)
+        if len(listed) != 1 or CHECKPOINT.value or BEAM.value is not None:
+            raise UserError("--cut takes one film, and neither --checkpoint nor --beam; leave the others out")
+        cut_film, cut_file = listed[0], Path(CUT.value)
+        outcomes = [
+            summarize_cut(
+                cut_film, cut_file, OUTPUT.value, config, budget=BUDGET.value or "", overwrite=OVERWRITE.value
+            )
+        ]
+        tell(1, 1, outcomes[0])
+    else:
+        outcomes = summarize(
+            movies,
+            CHECKPOINT.value,
+            OUTPUT.value,
+            config,
+            overwrite=OVERWRITE.value,
+            beam_options=None if BEAM.value is None else shlex.split(BEAM.value),
+            on_film=tell,
+        )
     if skipped := sum(outcome.skipped for outcome in outcomes):
         print(f"{skipped} film{'s' * (skipped > 1)} skipped: a summary exists (--overwrite replaces)", flush=True)
     failed = [outcome for outcome in outcomes if outcome.error]

@@ -26,6 +26,7 @@ class Scores:
       attention: one (M, h, w) float16 for each attention module; each map sums to 1.
       localization: (M, h, w) float16, the norm over channels of the ALM tensor; zeros where the network only looks.
       thumbnails: M JPEG files, the frame at each clip's centre, upright, the longer side 192 pixels.
+      signals: by name the (M,) float32 in 0-1 that a score is made of; empty for a network.
     """
 
     film: Path
@@ -42,6 +43,7 @@ class Scores:
     attention: tuple[np.ndarray, ...]
     localization: np.ndarray
     thumbnails: list[bytes]
+    signals: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,13 +26,14 @@ from avmsnet_jax.data.sources import is_file_name
 from avmsnet_jax.errors import UserError, printable
 from avmsnet_jax.media import films, video
 from avmsnet_jax.staging import empty, staged, taken, working_place
-from avmsnet_jax.summarize import choose, cut, explain, report, score, timeline
+from avmsnet_jax.summarize import choose, cut, cutlist, explain, report, score, timeline
+from avmsnet_jax.summarize.cutlist import CutList
 from avmsnet_jax.summarize.result import Summary
 from avmsnet_jax.weights import checkpoint
 
 SUMMARY, SCORES, FACTS = "summary.mp4", "scores.csv", "summary.json"
 OVERLAY = "overlay.mp4"
-_FILES = {SUMMARY, SCORES, FACTS, OVERLAY, timeline.EDL, timeline.OTIO, "report.html"}
+_FILES = {SUMMARY, SCORES, FACTS, OVERLAY, timeline.EDL, timeline.OTIO, cutlist.CUT, cutlist.SEGMENTS, "report.html"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +99,42 @@ def summarize(
     return outcomes
 
 
+def summarize_cut(
+    film: Path,
+    cut_file: Path,
+    output: str | os.PathLike[str],
+    config: Config,
+    *,
+    budget: str = "",
+    overwrite: bool = False,
+) -> Outcome:
+    """Summarizes a film by its `cut.json`, without any scorer.
+
+    Args:
+      film: the film.
+      cut_file: says which shots the summary has.
+      output: the folder for all summaries.
+      config: as for `summarize`.
+      budget: chooses the shots anew, but for those that a person kept or dropped; empty = exactly those of the file.
+      overwrite: replace an earlier summary.
+
+    Raises:
+      UserError: `cut_file` is damaged, of another film or of a newer version.
+    """
+    found = cutlist.read(cut_file, film)
+    if budget:
+        found = cutlist.choose_again(found, choose.parse_budget(budget))
+    return _attempt(config, found, overwrite, (film, Path(os.path.abspath(output)) / film.stem))
+
+
 def summarize_film(
-    film: Path, network: score.Network, config: Config, folder: Path, facts: dict[str, str], shown_in: Path
+    film: Path,
+    network: score.Network | cutlist.Replay,
+    config: Config,
+    folder: Path,
+    facts: dict[str, str],
+    shown_in: Path,
+    follow: CutList | None = None,
 ) -> Summary:
     """Writes one film's summary, with all that goes with it, to a folder that does not exist yet.
 
@@ -110,22 +145,24 @@ def summarize_film(
       folder: to create; the caller sees to it that nobody takes it for finished before it is.
       facts: of the run, for the report.
       shown_in: what `folder` will be called when it is finished.
+      follow: shots that are chosen already.
 
     Raises:
       UserError: the film cannot be read, or has no place for what is asked.
     """
     options = config.summarize
-    with _bar(f"watching {printable(film.name)}", score.expected_clips(film, options.spacing_s), "clip") as bar:
+    spacing_s = options.spacing_s if follow is None else follow.scorer["spacing_s"]
+    with _bar(f"watching {printable(film.name)}", score.expected_clips(film, spacing_s), "clip") as bar:
         watched = score.watch(
             film,
             network,
             frames=network.frames,
             frame_size=network.frame_size,
             batch_size=network.batch_size,
-            spacing_s=options.spacing_s,
+            spacing_s=spacing_s,
             on_clips=bar.update,
         )
-    choice = choose.choose(watched, options)
+    choice = choose.choose(watched, options) if follow is None else cutlist.follow(follow, watched)
     kept = [span for span, shot in zip(choice.ranges, choice.shots, strict=True) if shot.chosen]
     folder.mkdir()
     with _bar(f"cutting {printable(film.name)}", sum(stop - first for first, stop in kept), "frame") as bar:
@@ -136,9 +173,14 @@ def summarize_film(
     takes = cut.takes(watched, kept)
     timeline.write_edl(watched, takes, folder / timeline.EDL)
     timeline.write_otio(watched, takes, folder / timeline.OTIO)
-    with _bar(f"drawing over {printable(film.name)}", sum(stop - first for first, stop in kept), "frame") as bar:
-        explain.write_overlay(summary, folder / OVERLAY, bar.update)
-    report.write_report(summary, folder, shown_in=shown_in)
+    if follow is None:
+        scorer = {"name": "network", "learned_from_people": True}
+        scorer |= {"spacing_s": spacing_s, "clip_frames": network.frames}
+        follow = cutlist.of_summary(summary, watched, choose.parse_budget(options.budget), scorer)
+        with _bar(f"drawing over {printable(film.name)}", sum(stop - first for first, stop in kept), "frame") as bar:
+            explain.write_overlay(summary, folder / OVERLAY, bar.update)
+    cutlist.write(follow, folder)
+    report.write_report(summary, folder, shown_in=shown_in, editing=report.Editing.of(follow, watched))
     return summary
 
 
@@ -156,7 +198,7 @@ class _Weights(NamedTuple):
         return cls(str(found), tuple((state.st_ino, state.st_mtime_ns) for state in states))
 
 
-def _attempt(config: Config, weights: _Weights, overwrite: bool, task: tuple[Path, Path]) -> Outcome:
+def _attempt(config: Config, weights: _Weights | CutList, overwrite: bool, task: tuple[Path, Path]) -> Outcome:
     """Summarizes one film. Whatever goes wrong with it, others can still be summarized."""
     film, folder = task
     try:
@@ -167,7 +209,7 @@ def _attempt(config: Config, weights: _Weights, overwrite: bool, task: tuple[Pat
         return Outcome(Path(_shown(film)), folder, error=unforeseen.report(error, folder.parent, film.stem))
 
 
-def _summarized(config: Config, weights: _Weights, overwrite: bool, film: Path, folder: Path) -> Outcome:
+def _summarized(config: Config, weights: _Weights | CutList, overwrite: bool, film: Path, folder: Path) -> Outcome:
     if not is_file_name(film.stem):
         raise UserError(f"{film} has no name before its suffix, which its summary's folder needs; rename it")
     if taken(folder):
@@ -178,8 +220,12 @@ def _summarized(config: Config, weights: _Weights, overwrite: bool, film: Path, 
         raise UserError(f"the name of {_shown(film)} is not UTF-8, which the summary's files need; rename it")
     video.read_info(film)  # before the network is read, which takes seconds
     with staged(folder) as stage:
-        network = _network(weights, config.mesh.data, config.mesh.fsdp, config.summarize.batch_size)
-        summary = summarize_film(film, network, config, stage, _facts(config, weights.directory), folder)
+        if isinstance(weights, CutList):
+            facts = {"shots": "as in cut.json"}
+            summary = summarize_film(film, cutlist.Replay(weights), config, stage, facts, folder, weights)
+        else:
+            network = _network(weights, config.mesh.data, config.mesh.fsdp, config.summarize.batch_size)
+            summary = summarize_film(film, network, config, stage, _facts(config, weights.directory), folder)
         if taken(folder):  # by now: watching takes long
             if not overwrite:
                 raise UserError(f"{folder} appeared while {film.name} was watched; move it away, and start again")
