@@ -133,6 +133,7 @@ def _data(summary: Summary, folder: Path, embedded: bool, editing: Editing | Non
             "href": _way(scores.film, folder),
             "duration": scores.duration_s,
             "fps": scores.fps,
+            "frames": scores.n_frames,
             "width": scores.width,
             "height": scores.height,
             "sound": scores.has_sound,
@@ -204,7 +205,7 @@ def _maps(summary: Summary, shown: list[int]) -> dict[str, Any]:
     for name, levels in (("look", looked), ("hear", explain.sound_levels(scores))):
         bytes_ = np.round(255 * levels[kept]).astype(np.uint8)
         _, rows, columns = bytes_.shape
-        known = name == "look" or bool(levels.any())  # a network that only looks has heard nothing
+        known = bool(levels.any())  # a network that only looks has heard nothing; a cut by hand has no maps
         maps[name] = {"rows": rows, "columns": columns, "levels": _base64(bytes_.tobytes())} if known else None
     return maps
 

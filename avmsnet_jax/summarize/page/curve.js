@@ -96,7 +96,9 @@ const moveCursor = (time) => {
   $("card-time").textContent = clock(cursor, brief);
   $("card-score").textContent = score;
   $("card-what").textContent = inSummary ? "in the summary at " + clock(shot.at + cursor - shot.start) : filmPlays ? "left out: plays the film" : "left out";
-  const half = 96, x = Math.min(Math.max(across(cursor), half), Math.max(width - half, half));
+  $("card-frame").textContent = "frame " + Math.min(Math.floor(cursor * film.fps + 1e-6) + 1, film.frames);
+  $("card-shares").replaceChildren(...signalBars(clips.t[clip], clips.t[clip]));
+  const half = 140, x = Math.min(Math.max(across(cursor), half), Math.max(width - half, half));
   $("card").style.transform = "translateX(" + (x - half) + "px)";
   plot.setAttribute("aria-valuenow", cursor.toFixed(2));
   plot.setAttribute("aria-valuetext", spoken(cursor) + ", score " + score + (inSummary ? ", in the summary" : ", left out"));
@@ -133,12 +135,11 @@ plot.addEventListener("keydown", (event) => {
   const moves = {
     ArrowRight: () => clipTime(clip + jump), ArrowLeft: () => clipTime(clip - jump),
     ArrowUp: () => clipTime(clip + 10), ArrowDown: () => clipTime(clip - 10),
-    PageUp: () => (after ? after.start : from), PageDown: () => (before ? before.start : from),
+    PageUp: () => (before ? before.start : from), PageDown: () => (after ? after.start : from),
     Home: () => 0, End: () => film.duration,
   };
   if (moves[event.key]) moveCursor(moves[event.key]());
   else if (event.key === "Enter") { moveCursor(from); showMoment(from, true); }
-  else if (event.key === " ") { if (players[current].paused) players[current].play().catch(() => {}); else players[current].pause(); }
   else return;
   event.preventDefault();
 });

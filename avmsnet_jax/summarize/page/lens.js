@@ -56,7 +56,7 @@ const levelsAt = (kind, time, width, height) => {
   return out;
 };
 
-/** Draws over a picture: dark where the network did not look, rings around what it heard. */
+/** Draws over a picture: dark where the network did not look, rings around what it heard; `dimmed`: dark elsewhere. */
 const drawLens = (context, time, kinds) => {
   const { width, height } = context.canvas;
   const image = context.createImageData(width, height), pixels = image.data;
@@ -66,7 +66,8 @@ const drawLens = (context, time, kinds) => {
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < width; x++) {
       const place = y * width + x;
-      const dark = look ? 0.66 * (1 - Math.sqrt(look[place])) : 0;
+      const seen = look || (kinds.dimmed && hear);
+      const dark = seen ? 0.66 * (1 - Math.sqrt(seen[place])) : 0;
       let light = 0;
       if (hear) {
         const level = hear[place];

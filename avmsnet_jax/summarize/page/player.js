@@ -5,6 +5,10 @@ let wanted = "summary"; // what was asked for by hand
 let filmPlays = film.href !== null;
 const pending = {};
 
+const togglePlay = () => {
+  const video = players[current];
+  if (video.paused) video.play().catch(() => {}); else video.pause();
+};
 const say = (text) => { $("status").textContent = text; };
 
 const onScreen = (name) => {

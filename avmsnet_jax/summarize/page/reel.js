@@ -1,5 +1,15 @@
 // The list of the chosen shots.
 
+/** A bar for each signal that the scores are made of: its mean over the clips of a stretch. */
+const signalBars = (start, end) => Object.entries(data.signals).map(([name, levels]) => {
+  const first = clipAt(start), last = Math.max(clipAt(end - 1e-6), first), bar = make("span", name), line = make("i");
+  const level = levels.slice(first, last + 1).reduce((sum, each) => sum + each, 0) / (last - first + 1);
+  line.style.setProperty("--share", (100 * level).toFixed(1) + "%");
+  bar.title = name + " " + level.toFixed(2);
+  bar.append(line);
+  return bar;
+});
+
 const rows = [];
 const buildReel = () => {
   const kinds = ["look", "hear"].filter((kind) => maps[kind]);
@@ -31,12 +41,14 @@ const buildReel = () => {
         const over = document.createElement("canvas");
         over.width = canvas.width;
         over.height = canvas.height;
-        drawLens(over.getContext("2d"), clips.t[shot.best], { [kind]: true });
+        drawLens(over.getContext("2d"), clips.t[shot.best], { [kind]: true, dimmed: kind === "hear" });
         canvas.getContext("2d").drawImage(image, 0, 0);
         canvas.getContext("2d").drawImage(over, 0, 0);
       }
     });
-    button.append(line, frames);
+    const shares = make("span", undefined, "shares");
+    shares.append(...signalBars(shot.start, shot.end));
+    button.append(line, frames, shares);
     button.addEventListener("click", () => {
       wanted = "summary";
       showMoment(shot.start, true);

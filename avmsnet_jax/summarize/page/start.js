@@ -50,6 +50,10 @@ const tell = () => {
     : low ? "The summary holds the best of what there is. " : "";
   $("caution").textContent = low + alike;
   $("caution").hidden = !(low + alike);
+  const looked = maps.look
+    ? "Under “looked at” the picture is dark where the network gave it no more than average attention; where it is brightest, "
+      + "it gave " + maps.times_even + " times as much."
+    : "";
   const heard = maps.hear
     ? " Where it placed the sound there are rings, brighter where the sound meant more to it, and drawn on one scale for the whole film."
     : "";
@@ -57,8 +61,7 @@ const tell = () => {
     + "the network learned from. Scores order the moments of a film; how far they can be taken for probabilities only a test on "
     + "films with known key moments tells. A shot’s mean is that of its moments, and its rank is by mean among all shots of "
     + "the film. The summary takes the shots with the greatest total, score times length, that fits its length. "
-    + "Under “looked at” the picture is dark where the network gave it no more than average attention; where it is brightest, "
-    + "it gave " + maps.times_even + " times as much." + heard;
+    + looked + heard;
 };
 
 const source = () => {
@@ -115,5 +118,7 @@ for (const kind of ["look", "hear"]) {
   });
 }
 players.summary.src = source();
+$("edit").hidden = !cut;
+listenToKeys();
 new ResizeObserver(draw).observe(plot);
 draw();
