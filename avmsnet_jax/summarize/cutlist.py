@@ -97,10 +97,12 @@ class CutList:
         return {"version": VERSION, **parts, "shots": shots}
 
 
-def of_summary(summary: Summary, watched: Watched, budget: Budget, scorer: dict[str, Any]) -> CutList:
-    """The cut list of a new summary."""
+def of_summary(
+    summary: Summary, rate: Fraction, budget: Budget, scorer: dict[str, Any], *, start_timecode: str = "00:00:00:00"
+) -> CutList:
+    """The cut list of a new summary; for its arguments see `CutList`."""
     scores = summary.scores
-    edges = [round(shot.start_s * watched.rate) for shot in summary.shots] + [scores.n_frames]
+    edges = [round(shot.start_s * rate) for shot in summary.shots] + [scores.n_frames]
     shots = tuple(
         CutShot(first + 1, stop, shot.score, "chosen" if shot.chosen else "left")
         for (first, stop), shot in zip(itertools.pairwise(edges), summary.shots, strict=True)
@@ -117,11 +119,11 @@ def of_summary(summary: Summary, watched: Watched, budget: Budget, scorer: dict[
         "path": str(scores.film.absolute()),
         "size": scores.film.stat().st_size,
         "duration_s": scores.duration_s,
-        "rate": f"{watched.rate.numerator}/{watched.rate.denominator}",
+        "rate": f"{rate.numerator}/{rate.denominator}",
         "n_frames": scores.n_frames,
         "width": scores.width,
         "height": scores.height,
-        "start_timecode": watched.timecode.text(0),
+        "start_timecode": start_timecode,
     }
     return CutList(film, scorer, budget, tuple(clips), shots)
 

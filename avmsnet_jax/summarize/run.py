@@ -176,7 +176,8 @@ def summarize_film(
     if follow is None:
         scorer = {"name": "network", "learned_from_people": True}
         scorer |= {"spacing_s": spacing_s, "clip_frames": network.frames}
-        follow = cutlist.of_summary(summary, watched, choose.parse_budget(options.budget), scorer)
+        budget, timecode = choose.parse_budget(options.budget), watched.timecode.text(0)
+        follow = cutlist.of_summary(summary, watched.rate, budget, scorer, start_timecode=timecode)
         with _bar(f"drawing over {printable(film.name)}", sum(stop - first for first, stop in kept), "frame") as bar:
             explain.write_overlay(summary, folder / OVERLAY, bar.update)
     cutlist.write(follow, folder)

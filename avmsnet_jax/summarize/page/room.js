@@ -58,6 +58,7 @@ const editor = cut && (() => {
   // ---------------------------------------------------------------- what is shown of it
   const tellBudget = (seconds, list) => {
     const length = lengthOf(list), count = list.filter(shown).length;
+    slider.style.setProperty("--filled", 100 * (seconds - slider.min) / (slider.max - slider.min) + "%");
     slider.setAttribute("aria-valuetext", spoken(seconds) + " allowed, " + spoken(length) + " used");
     $("allowed").textContent = clock(seconds, brief) + " (" + percent(seconds, cut.duration) + ")";
     $("used").replaceChildren(make("b", clock(length, brief)), " in ", make("b", String(count)), " of " + plural(list.length, "shot"));
@@ -199,6 +200,7 @@ const editor = cut && (() => {
     for (const element of document.querySelectorAll(".shows")) element.hidden = on;
     for (const element of document.querySelectorAll(".edits")) element.hidden = !on;
     $("edit").setAttribute("aria-pressed", String(on));
+    $("edit").textContent = on ? "Done" : "Edit the cut";
     if (!on) return draw();
     players.summary.pause();
     seek(time);
