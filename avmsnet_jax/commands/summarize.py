@@ -1,15 +1,21 @@
 """Watches films and cuts their summaries.
 
+    {program} film.mp4 --output=summaries
     {program} film.mp4 --checkpoint=RUN --output=summaries
+
+Without --checkpoint the moments are scored by what draws attention: movement, sound, what stands out, what is new, and
+whether things move as they sound. These scores were not learned from people; a checkpoint's were.
 
 MOVIE is a film in any format that FFmpeg reads, or a folder of films. For film.mp4 it leaves, in the
 folder film in --output:
 
 summary.mp4   the summary, for any player and browser, with a chapter for each stretch of the film
-report.html   the scores over the film, what was chosen, where the network looked; needs no network
-overlay.mp4   the summary with the network's attention drawn over it
-scores.csv    the score of every moment: frame,time_s,score
+report.html   the scores over the film, what was chosen and why; change the cut in it
+overlay.mp4   the summary with the attention drawn over it
+scores.csv    the score of every moment: frame,time_s,score, and without --checkpoint what it is made of
 summary.json  the chosen shots: start and end in seconds, score
+cut.json      all shots and which are in; --cut cuts the film by it again (report.html edits it)
+segments.csv  start,end,name of each stretch shown, seconds
 summary.edl   the cut for editing programs; with pip install 'avmsnet_jax[editors]' also as summary.otio
 
 A film that fails does not stop the others; the exit status is then 2. A film that has a summary in
@@ -18,6 +24,7 @@ A film that fails does not stop the others; the exit status is then 2. A film th
 
 import shlex
 import sys
+from pathlib import Path
 
 from absl import flags
 
@@ -26,13 +33,21 @@ from avmsnet_jax.config import Config
 from avmsnet_jax.errors import UserError, printable
 from avmsnet_jax.media import films
 
-CHECKPOINT = flags.DEFINE_string("checkpoint", "", "a training run, one of its steps, or a converted checkpoint")
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", "", "a training run, one of its steps, or a converted checkpoint; empty = score by attention"
+)
 OUTPUT = flags.DEFINE_string("output", "", "folder for the summaries, a folder for each film")
 BUDGET = flags.DEFINE_string(
     "budget",
     None,
     "length of a summary: a share of the film (0.15 or 15%), a duration (90s, 2min or 1:30) or a number of shots "
     "(12shots); short for --config.summarize.budget",
+)
+CUT = flags.DEFINE_string(
+    "cut",
+    "",
+    "cut.json of the film: cut exactly its shots, without scoring; with --budget, choose shots anew, except those that "
+    "a person kept or dropped",
 )
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace earlier summaries of the same films")
 BEAM = flags.DEFINE_string(
@@ -46,13 +61,15 @@ BEAM = flags.DEFINE_string(
 def main(config: Config, movies: list[str]) -> None:
     """Summarizes, and says in a line for each film what there is now."""
     if not movies:
-        raise UserError(f"no film given; {command_line.program()} FILM --checkpoint=RUN --output=FOLDER")
-    command_line.require(CHECKPOINT, OUTPUT)
+        raise UserError(f"no film given; {command_line.program()} FILM --output=FOLDER")
+    command_line.require(OUTPUT)
     if BUDGET.value is not None:
         config.summarize.budget = BUDGET.value
     films.check_any(films.listed(movies))
-    command_line.require_checkpoint(CHECKPOINT.value)
-    from avmsnet_jax.summarize.run import Outcome, summarize  # seconds to import: not for --help or a wrong flag
+    if CHECKPOINT.value:
+        command_line.require_checkpoint(CHECKPOINT.value)
+    # Imported here because it takes seconds, which --help and a wrong flag need not wait for.
+    from avmsnet_jax.summarize.run import Outcome, summarize, summarize_cut
 
     def tell(number: int, count: int, outcome: Outcome) -> None:
         place = f"[{number}/{count}] " * (count > 1)
@@ -61,21 +78,34 @@ def main(config: Config, movies: list[str]) -> None:
         elif outcome.error and count > 1:
             print(printable(f"{place}{outcome.film}: {outcome.error}"), file=sys.stderr, flush=True)
 
-    outcomes = summarize(
-        movies,
-        CHECKPOINT.value,
-        OUTPUT.value,
-        config,
-        overwrite=OVERWRITE.value,
-        beam_options=None if BEAM.value is None else shlex.split(BEAM.value),
-        on_film=tell,
-    )
+    if CUT.value:
+        listed = films.listed(movies)
+        if len(listed) != 1 or CHECKPOINT.value or BEAM.value is not None:
+            raise UserError("--cut takes one film, and neither --checkpoint nor --beam; leave the others out")
+        budget, cut_file = BUDGET.value or "", Path(CUT.value)
+        outcome = summarize_cut(listed[0], cut_file, OUTPUT.value, config, budget=budget, overwrite=OVERWRITE.value)
+        tell(1, 1, outcome)
+        outcomes = [outcome]
+    else:
+        outcomes = summarize(
+            movies,
+            CHECKPOINT.value,
+            OUTPUT.value,
+            config,
+            overwrite=OVERWRITE.value,
+            beam_options=None if BEAM.value is None else shlex.split(BEAM.value),
+            on_film=tell,
+        )
     done = [outcome for outcome in outcomes if not outcome.error and not outcome.skipped]
     if skipped := sum(outcome.skipped for outcome in outcomes):
         print(f"{skipped} film{'s' * (skipped > 1)} skipped: a summary exists (--overwrite replaces)", flush=True)
     if done:
         which = done[0].folder if len(done) == 1 else f"{OUTPUT.value}/FILM"
         print(printable(f"{which}/report.html shows why; open it in a browser"), flush=True)
+        if not CHECKPOINT.value and not CUT.value:
+            print(
+                "scored by attention, not learned from people; --checkpoint=RUN scores by a trained network", flush=True
+            )
     failed = [outcome for outcome in outcomes if outcome.error]
     if len(outcomes) == 1 and failed:
         raise UserError(failed[0].error)

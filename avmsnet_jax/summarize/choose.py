@@ -210,8 +210,8 @@ def _moved(edges: Sequence[int], watched: Watched, shortest: float, window_s: fl
     """
     fps, n_frames = float(watched.rate), len(watched.change)
     window = round(window_s * fps)
-    own = _own_cuts(watched.change, fps)
-    loudness = _loudness_db(watched.loudness, np.arange(n_frames + 1) / fps)
+    own = own_cuts(watched.change, fps)
+    loudness = loudness_db(watched.loudness, np.arange(n_frames + 1) / fps)
     moved = [edges[0]]
     for edge, following in itertools.pairwise(edges[1:]):
         lowest = max(edge - window, math.ceil(moved[-1] + shortest))
@@ -226,7 +226,7 @@ def _moved(edges: Sequence[int], watched: Watched, shortest: float, window_s: fl
     return [*moved, edges[-1]]
 
 
-def _own_cuts(change: np.ndarray, fps: float) -> np.ndarray:
+def own_cuts(change: np.ndarray, fps: float) -> np.ndarray:
     """The frames (from 0) at which the film itself cuts."""
     around = 2 * max(round(0.3 * fps), 2) + 1
     usual = ndimage.median_filter(change, around, mode="nearest")
@@ -234,7 +234,7 @@ def _own_cuts(change: np.ndarray, fps: float) -> np.ndarray:
     return np.flatnonzero(peak & (change >= _OWN_CUT) & (change >= _STANDS_OUT * usual))
 
 
-def _loudness_db(loudness: np.ndarray, times_s: np.ndarray) -> np.ndarray:
+def loudness_db(loudness: np.ndarray, times_s: np.ndarray) -> np.ndarray:
     """Loudness around each time, decibels of full scale, at least `_SILENCE_DB`."""
     if not len(loudness):
         return np.full(len(times_s), float(_SILENCE_DB))
@@ -249,10 +249,15 @@ def _loudness_db(loudness: np.ndarray, times_s: np.ndarray) -> np.ndarray:
 
 def _decoded(edges: Sequence[int], watched: Watched) -> list[int]:
     """The edges as numbers of decoded frames; in a gap of the film, several edges may become one."""
-    half = 0.5 / float(watched.rate)
-    inner = np.searchsorted(watched.times_s, np.array(edges[1:-1]) / float(watched.rate) - half)
+    inner = _decoded_first(np.array(edges[1:-1]), watched)
     last = len(watched.times_s)
     return sorted({0, *(int(index) for index in inner if index < last), last})
+
+
+def _decoded_first(edges: np.ndarray, watched: Watched) -> np.ndarray:
+    """The first decoded frame at or after each frame of the grid."""
+    half = 0.5 / float(watched.rate)
+    return np.searchsorted(watched.times_s, edges / float(watched.rate) - half)
 
 
 def _values(bounds: Sequence[int], by_frame: np.ndarray, watched: Watched) -> np.ndarray:
@@ -268,10 +273,8 @@ def _chosen(
 ) -> list[int]:
     """The numbers of the chosen shots."""
     forced = [0] if opening_s else []
-    others = [number for number in range(len(values)) if number not in forced]
     if budget.shots is not None:
-        ranked = sorted(others, key=lambda number: -values[number])
-        return [*forced, *ranked[: budget.shots - len(forced)]]
+        return choose_shots(values, np.diff(bounds), 0, kept=forced, count=budget.shots)
     weights, capacity = _weights(bounds, watched, limit_s)
     room = capacity - sum(int(weights[number]) for number in forced)
     if room < 0:
@@ -279,8 +282,59 @@ def _chosen(
             f"the opening of {opening_s:g} s alone is longer than the summary of {watched.scores.film.name} may be, "
             f"{limit_s:.1f} s; lower summarize.keep_opening_s or raise the budget"
         )
-    held = (values[others] + 1e-6) * weights[others]  # a film whose scores are all 0 has a summary, too
-    return [*forced, *(others[item] for item in evaluation.knapsack(held, weights[others], room))]
+    return choose_shots(values, weights, capacity, kept=forced)
+
+
+def choose_shots(
+    values: np.ndarray,
+    lengths: np.ndarray,
+    capacity: int,
+    *,
+    kept: Sequence[int] = (),
+    dropped: Sequence[int] = (),
+    count: int | None = None,
+) -> list[int]:
+    """Chooses the shots of the greatest total score; the report's page chooses alike (`page/choose.js`).
+
+    Args:
+      values: (S,) mean score of each shot.
+      lengths: (S,) whole numbers, in any unit.
+      capacity: the longest summary, in the same unit.
+      kept: shots to take in any case, even if they exceed the budget.
+      dropped: shots never to take.
+      count: take this many shots of the highest scores instead, whatever their length.
+
+    Returns:
+      the shots, ascending.
+    """
+    free = np.setdiff1d(np.arange(len(values)), [*kept, *dropped])
+    if count is not None:
+        best = free[np.argsort(-values[free], kind="stable")][: max(count - len(kept), 0)]
+    else:
+        room = max(capacity - sum(int(lengths[number]) for number in kept), 0)
+        held = (values[free] + 1e-6) * lengths[free]  # a film of zeros has a summary, too
+        best = free[evaluation.knapsack(held, lengths[free], room)]
+    return sorted({*kept, *best.tolist()})
+
+
+def follow(
+    edges: Sequence[int], values: Sequence[float], shown: Sequence[bool], watched: Watched, limit_s: float
+) -> Choice:
+    """Shots that are chosen already.
+
+    Args:
+      edges: the first frame of each shot on the grid, from 0.
+      values: mean score of each.
+      shown: whether the summary has it.
+      watched: the film.
+      limit_s: the longest summary that was allowed, seconds.
+    """
+    bounds = _decoded([*edges, len(watched.change)], watched)
+    # Where a film has gaps, a shot may have no decoded frame.
+    starts = _decoded_first(np.array(edges), watched)
+    shots = [int(np.flatnonzero(starts <= bound)[-1]) for bound in bounds[:-1]]
+    chosen = {number for number, shot in enumerate(shots) if shown[shot]}
+    return _choice(bounds, np.array(values)[shots], chosen, watched, limit_s)
 
 
 def _weights(bounds: Sequence[int], watched: Watched, limit_s: float) -> tuple[np.ndarray, int]:

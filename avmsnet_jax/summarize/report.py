@@ -1,6 +1,7 @@
 """One page, in one file, that shows what the network made of a film."""
 
 import base64
+import dataclasses
 import hashlib
 import html
 import io
@@ -8,6 +9,7 @@ import json
 import os
 import string
 import urllib.parse
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,16 +18,62 @@ import numpy as np
 from PIL import Image
 
 from avmsnet_jax.staging import staged
-from avmsnet_jax.summarize import explain
+from avmsnet_jax.summarize import choose, explain
+from avmsnet_jax.summarize.cutlist import CutList
 from avmsnet_jax.summarize.result import Scores, Summary
+from avmsnet_jax.summarize.score import Watched
 
 EMBEDDED_BYTES = 24_000_000  # largest summary that becomes a part of the page; browsers are slow with more
 HIGH = 0.5  # the published test calls clips of at least this score key moments
 _THUMBNAILS = 160  # spread over the film, beside one for each chosen shot: some 7 KB each
 _STRIP_COLUMNS, _STRIP_ROWS = 1200, 32
+_LOUDNESS_PARTS = 36_000  # 50 KB; 0.2 s each of a two-hour film
+# The page's script is one function, whose body is these files one after the other.
+SCRIPTS = (
+    "base.js",
+    "lens.js",
+    "player.js",
+    "curve.js",
+    "reel.js",
+    "choose.js",
+    "cut.js",
+    "timeline.js",
+    "room.js",
+    "keys.js",
+    "save.js",
+    "start.js",
+)
 
 
-def write_report(summary: Summary, folder: Path, *, shown_in: Path | None = None) -> None:
+@dataclasses.dataclass(frozen=True)
+class Editing:
+    """What the page needs to change the cut.
+
+    Attributes:
+      cut: the cut list.
+      own_cuts: the frames, from 0, at which the film itself cuts.
+      loudness_db: (L,) loudness of the film in L equal parts, decibels of full scale; empty without sound.
+    """
+
+    cut: CutList
+    own_cuts: Sequence[int] = ()
+    loudness_db: Sequence[float] = ()
+
+    @classmethod
+    def of(cls, cut: CutList, watched: Watched) -> "Editing":
+        """Of a film that was watched."""
+        own = choose.own_cuts(watched.change, float(watched.rate))
+        if not len(watched.loudness):
+            return cls(cut, own.tolist())
+        duration_s = watched.scores.duration_s
+        parts = max(min(round(duration_s * 20), _LOUDNESS_PARTS), 1)
+        middles = (np.arange(parts) + 0.5) * duration_s / parts
+        return cls(cut, own.tolist(), choose.loudness_db(watched.loudness, middles).tolist())
+
+
+def write_report(
+    summary: Summary, folder: Path, *, shown_in: Path | None = None, editing: Editing | None = None
+) -> None:
     """Writes `report.html`: the score curve, the summary to watch, the chosen shots, where the network looked.
 
     The page needs no network and no other file, but for a summary of more than `EMBEDDED_BYTES`, which it plays
@@ -36,21 +84,23 @@ def write_report(summary: Summary, folder: Path, *, shown_in: Path | None = None
       summary: of at least one clip and one shot.
       folder: where to write it; it holds `summary.mp4`.
       shown_in: the folder that `folder` will be, if it is yet to be renamed: the way to the film begins there.
+      editing: what the page needs to change the cut; None = it only shows.
 
     Raises:
       UserError: the place cannot be written.
     """
     embedded = (folder / "summary.mp4").stat().st_size <= EMBEDDED_BYTES
-    parts = {
-        name: (resources.files(__package__) / f"report.{name}").read_text("utf-8") for name in ("html", "css", "js")
-    }
-    page = string.Template(parts["html"]).substitute(
-        policy=_policy(parts["css"], parts["js"]),
+    parts = resources.files(__package__) / "page"
+    style = (parts / "page.css").read_text("utf-8")
+    body = "".join((parts / name).read_text("utf-8") for name in SCRIPTS)
+    script = f'"use strict";\n(() => {{\n{body}}})();\n'
+    page = string.Template((parts / "page.html").read_text("utf-8")).substitute(
+        policy=_policy(style, script),
         title=html.escape(_text(summary.scores.film.stem)),
-        style=parts["css"],
-        script=parts["js"],
+        style=style,
+        script=script,
         # Within a script's tags only < can end them.
-        data=json.dumps(_data(summary, shown_in or folder, embedded)).replace("<", "\\u003c"),
+        data=json.dumps(_data(summary, shown_in or folder, embedded, editing)).replace("<", "\\u003c"),
         embedded=_base64((folder / "summary.mp4").read_bytes()) if embedded else "",
     )
     with staged(folder / "report.html") as stage:
@@ -69,7 +119,7 @@ def _policy(style: str, script: str) -> str:
     )
 
 
-def _data(summary: Summary, folder: Path, embedded: bool) -> dict[str, Any]:
+def _data(summary: Summary, folder: Path, embedded: bool, editing: Editing | None) -> dict[str, Any]:
     """What the page's script draws; times in seconds, clips by their place in the list."""
     scores = summary.scores
     best = {
@@ -83,6 +133,7 @@ def _data(summary: Summary, folder: Path, embedded: bool) -> dict[str, Any]:
             "href": _way(scores.film, folder),
             "duration": scores.duration_s,
             "fps": scores.fps,
+            "frames": scores.n_frames,
             "width": scores.width,
             "height": scores.height,
             "sound": scores.has_sound,
@@ -112,7 +163,22 @@ def _data(summary: Summary, folder: Path, embedded: bool) -> dict[str, Any]:
         "thumbs": {"clips": shown, "jpeg": [_base64(scores.thumbnails[clip]) for clip in shown]},
         "maps": _maps(summary, shown),
         "strip": _base64(_strip(scores)),
+        "signals": {name: np.round(levels.astype(float), 3).tolist() for name, levels in scores.signals.items()},
+        "editing": None if editing is None else _editing(editing),
         "facts": [[_text(name), _text(value)] for name, value in summary.facts.items()],
+    }
+
+
+def _editing(editing: Editing) -> dict[str, Any]:
+    cut = editing.cut.as_json()
+    cut["film"]["path"] = _text(cut["film"]["path"])
+    levels = np.clip(np.round((np.array(editing.loudness_db) + 60) * 4), 0, 255).astype(np.uint8)
+    return {
+        "cut": cut,
+        # Tells the edits of this cut, which the browser keeps, from those of others.
+        "key": hashlib.sha256(json.dumps(cut).encode()).hexdigest()[:16],
+        "cuts": list(editing.own_cuts),
+        "loudness": _base64(levels.tobytes()),
     }
 
 
@@ -139,7 +205,7 @@ def _maps(summary: Summary, shown: list[int]) -> dict[str, Any]:
     for name, levels in (("look", looked), ("hear", explain.sound_levels(scores))):
         bytes_ = np.round(255 * levels[kept]).astype(np.uint8)
         _, rows, columns = bytes_.shape
-        known = name == "look" or bool(levels.any())  # a network that only looks has heard nothing
+        known = bool(levels.any())  # a network that only looks has heard nothing; a cut by hand has no maps
         maps[name] = {"rows": rows, "columns": columns, "levels": _base64(bytes_.tobytes())} if known else None
     return maps
 

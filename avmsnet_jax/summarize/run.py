@@ -23,17 +23,19 @@ from avmsnet_jax.data.sources import is_file_name
 from avmsnet_jax.errors import UserError, printable
 from avmsnet_jax.media import films
 from avmsnet_jax.media.movie import FFMPEG_VERSION, Movie
+from avmsnet_jax.scoring.attention import Attention
 from avmsnet_jax.scoring.film import expected_clips, watch
 from avmsnet_jax.scoring.network import Network
 from avmsnet_jax.scoring.scorer import Scorer
 from avmsnet_jax.staging import empty, staged, taken, working_place
-from avmsnet_jax.summarize import choose, cut, explain, report, timeline
+from avmsnet_jax.summarize import choose, cut, cutlist, explain, report, timeline
+from avmsnet_jax.summarize.cutlist import CutList
 from avmsnet_jax.summarize.result import Summary
 from avmsnet_jax.weights import checkpoint
 
 SUMMARY, SCORES, FACTS = "summary.mp4", "scores.csv", "summary.json"
 OVERLAY = "overlay.mp4"
-_FILES = {SUMMARY, SCORES, FACTS, OVERLAY, timeline.EDL, timeline.OTIO, "report.html"}
+_FILES = {SUMMARY, SCORES, FACTS, OVERLAY, timeline.EDL, timeline.OTIO, cutlist.CUT, cutlist.SEGMENTS, "report.html"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +71,7 @@ def summarize(
 
     Args:
       movies: films, and folders of films.
-      directory: a checkpoint, as `avmsnet_jax.load` takes it.
+      directory: a checkpoint, as `avmsnet_jax.load` takes it; empty = score by attention, without weights.
       output: the folder for all summaries.
       config: its sections `summarize` and `mesh` are used; the network is the checkpoint's.
       overwrite: replace earlier summaries.
@@ -86,7 +88,8 @@ def summarize(
     listed = films.listed(movies)
     output = Path(os.path.abspath(output))
     tasks = [(film, output / film.stem) for film in listed]
-    one = functools.partial(_attempt, config, _Weights.of(directory), overwrite)
+    weights = Weights.of(directory) if directory else None
+    one = functools.partial(_attempt, config, weights, overwrite)
     if beam_options is not None:
         outcomes = _on_beam(tasks, one, output, beam_options)
         for number, outcome in enumerate(outcomes, start=1):
@@ -99,8 +102,42 @@ def summarize(
     return outcomes
 
 
+def summarize_cut(
+    film: Path,
+    cut_file: Path,
+    output: str | os.PathLike[str],
+    config: Config,
+    *,
+    budget: str = "",
+    overwrite: bool = False,
+) -> Outcome:
+    """Summarizes a film by its `cut.json`, without any scorer.
+
+    Args:
+      film: the film.
+      cut_file: says which shots the summary has.
+      output: the folder for all summaries.
+      config: as for `summarize`.
+      budget: chooses the shots anew, but for those that a person kept or dropped; empty = exactly those of the file.
+      overwrite: replace an earlier summary.
+
+    Raises:
+      UserError: `cut_file` is damaged, of another film or of a newer version.
+    """
+    found = cutlist.read(cut_file, film)
+    if budget:
+        found = cutlist.choose_again(found, choose.parse_budget(budget))
+    return _attempt(config, found, overwrite, (film, Path(os.path.abspath(output)) / film.stem))
+
+
 def summarize_film(
-    film: Path, scorer: Scorer, config: Config, folder: Path, facts: dict[str, str], shown_in: Path
+    film: Path,
+    scorer: Scorer,
+    config: Config,
+    folder: Path,
+    facts: dict[str, str],
+    shown_in: Path,
+    follow: CutList | None = None,
 ) -> Summary:
     """Writes one film's summary and the files that go with it to a new folder.
 
@@ -111,45 +148,57 @@ def summarize_film(
       folder: to create; the caller moves it to its place when it is complete.
       facts: about the run, for the report.
       shown_in: the place it will be moved to.
+      follow: shots that are chosen already.
 
     Raises:
       UserError: the film cannot be read, or the options do not fit it.
     """
     options = config.summarize
-    with _bar(f"watching {printable(film.name)}", expected_clips(film, options.spacing_s), "clip") as bar:
-        watched = watch(film, scorer, spacing_s=options.spacing_s, on_clips=bar.update)
-    choice = choose.choose(watched, options)
+    spacing_s = options.spacing_s if follow is None else follow.scorer["spacing_s"]
+    with _bar(f"watching {printable(film.name)}", expected_clips(film, spacing_s), "clip") as bar:
+        watched = watch(film, scorer, spacing_s=spacing_s, on_clips=bar.update)
+    choice = choose.choose(watched, options) if follow is None else cutlist.follow(follow, watched)
     kept = [span for span, shot in zip(choice.ranges, choice.shots, strict=True) if shot.chosen]
     folder.mkdir()
     with _bar(f"cutting {printable(film.name)}", sum(stop - first for first, stop in kept), "frame") as bar:
         cut.cut(watched, kept, folder / SUMMARY, bar.update)
     summary = Summary(watched.scores, choice.shots, choice.budget_s, choice.length_s, facts)
     _write_scores(summary, folder / SCORES)
-    _write_facts(summary, folder / FACTS)
+    _write_facts(summary, scorer, folder / FACTS)
     takes = cut.takes(watched, kept)
     timeline.write_edl(watched, takes, folder / timeline.EDL)
     timeline.write_otio(watched, takes, folder / timeline.OTIO)
-    with _bar(f"drawing over {printable(film.name)}", sum(stop - first for first, stop in kept), "frame") as bar:
-        explain.write_overlay(summary, folder / OVERLAY, bar.update)
-    report.write_report(summary, folder, shown_in=shown_in)
+    if follow is None:
+        told = {
+            "name": scorer.name,
+            "learned_from_people": scorer.learned_from_people,
+            "spacing_s": spacing_s,
+            "clip_frames": scorer.frames,
+        }
+        budget, timecode = choose.parse_budget(options.budget), watched.timecode.text(0)
+        follow = cutlist.of_summary(summary, watched.rate, budget, told, start_timecode=timecode)
+        with _bar(f"drawing over {printable(film.name)}", sum(stop - first for first, stop in kept), "frame") as bar:
+            explain.write_overlay(summary, folder / OVERLAY, bar.update)
+    cutlist.write(follow, folder)
+    report.write_report(summary, folder, shown_in=shown_in, editing=report.Editing.of(follow, watched))
     return summary
 
 
-class _Weights(NamedTuple):
+class Weights(NamedTuple):
     """A checkpoint and the state of its files, which tells a later checkpoint in the same place apart."""
 
     directory: str
     state: tuple[Any, ...]
 
     @classmethod
-    def of(cls, directory: str) -> "_Weights":
+    def of(cls, directory: str) -> "Weights":
         """The checkpoint in a directory as of now: a running training may write others there."""
         found = checkpoint.find(directory)
         states = [path.lstat() for path in sorted(found.rglob("*"))]
         return cls(str(found), tuple((state.st_ino, state.st_mtime_ns) for state in states))
 
 
-def _attempt(config: Config, weights: _Weights, overwrite: bool, task: tuple[Path, Path]) -> Outcome:
+def _attempt(config: Config, weights: Weights | CutList | None, overwrite: bool, task: tuple[Path, Path]) -> Outcome:
     """Summarizes one film and returns errors as a result, so that the others are still summarized."""
     film, folder = task
     try:
@@ -160,7 +209,9 @@ def _attempt(config: Config, weights: _Weights, overwrite: bool, task: tuple[Pat
         return Outcome(Path(_shown(film)), folder, error=unforeseen.report(error, folder.parent, film.stem))
 
 
-def _summarized(config: Config, weights: _Weights, overwrite: bool, film: Path, folder: Path) -> Outcome:
+def _summarized(
+    config: Config, weights: Weights | CutList | None, overwrite: bool, film: Path, folder: Path
+) -> Outcome:
     if not is_file_name(film.stem):
         raise UserError(f"{film} has no name before its suffix, which its summary's folder needs; rename it")
     if taken(folder):
@@ -171,8 +222,9 @@ def _summarized(config: Config, weights: _Weights, overwrite: bool, film: Path, 
         raise UserError(f"the name of {_shown(film)} is not UTF-8, which the summary's files need; rename it")
     Movie(film).info()  # fails before the network is loaded, which takes seconds
     with staged(folder) as stage:
-        network = _network(weights, config.mesh.data, config.mesh.fsdp, config.summarize.batch_size)
-        summary = summarize_film(film, network, config, stage, _facts(config, weights.directory), folder)
+        scorer, follow = _scorer(config, weights), weights if isinstance(weights, CutList) else None
+        facts = _facts(config, weights, scorer)
+        summary = summarize_film(film, scorer, config, stage, facts, folder, follow)
         if taken(folder):  # checked again, because summarizing takes long
             if not overwrite:
                 raise UserError(f"{folder} appeared while {film.name} was watched; move it away, and start again")
@@ -212,24 +264,36 @@ def _shown(path: Path) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def _network(weights: _Weights, data: int, fsdp: int, batch_size: int) -> Network:
+def _network(weights: Weights, data: int, fsdp: int, batch_size: int) -> Network:
     return Network.load(weights.directory, MeshConfig(data=data, fsdp=fsdp), batch_size)
 
 
-def _facts(config: Config, directory: str) -> dict[str, str]:
-    options, devices = config.summarize, jax.devices()
-    shots = {"kts": "KTS on the network's features", "scenes": "PySceneDetect"}[options.shots]
+def _scorer(config: Config, weights: Weights | CutList | None) -> Scorer:
+    """A network, where there are weights; the scores of a cut list; or attention."""
+    if weights is None:
+        return Attention()
+    if isinstance(weights, CutList):
+        return cutlist.Replay(weights)
+    return _network(weights, config.mesh.data, config.mesh.fsdp, config.summarize.batch_size)
+
+
+def _facts(config: Config, weights: Weights | CutList | None, scorer: Scorer) -> dict[str, str]:
+    if isinstance(weights, CutList):
+        return {"shots": "as in cut.json"}
+    options = config.summarize
+    shots = {"kts": f"KTS on the {scorer.name}'s features", "scenes": "PySceneDetect"}[options.shots]
+    packages = ["avmsnet_jax", "av", *(("jax", "flax") if weights else ("numpy", "librosa"))]
+    used = {"scores": "attention, not learned from people"}
+    if weights:
+        devices = jax.devices()
+        used = {"checkpoint": weights.directory, "devices": f"{len(devices)} x {devices[0].device_kind}"}
     return {
-        "checkpoint": directory,
+        **used,
         "budget": options.budget,
         "shots": f"{shots}, {options.shortest_shot_s:g} s to {options.longest_shot_s:g} s",
         "clips": f"one every {options.spacing_s:g} s",
-        "devices": f"{len(devices)} x {devices[0].device_kind}",
         "versions": ", ".join(
-            [
-                *(f"{name} {importlib.metadata.version(name)}" for name in ("avmsnet_jax", "jax", "flax", "av")),
-                f"FFmpeg {FFMPEG_VERSION}",
-            ]
+            [*(f"{name} {importlib.metadata.version(name)}" for name in packages), f"FFmpeg {FFMPEG_VERSION}"]
         ),
     }
 
@@ -238,15 +302,18 @@ def _write_scores(summary: Summary, path: Path) -> None:
     scores = summary.scores
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["frame", "time_s", "score"])
-        for frame, time_s, value in zip(scores.frames, scores.times_s, scores.scores, strict=True):
-            writer.writerow([frame, f"{time_s:.6f}", f"{value:.9g}"])  # nine digits hold a float32
+        writer.writerow(["frame", "time_s", "score", *scores.signals])
+        rows = zip(scores.frames, scores.times_s, scores.scores, *scores.signals.values(), strict=True)
+        for frame, time_s, *values in rows:
+            writer.writerow([frame, f"{time_s:.6f}", *(f"{value:.9g}" for value in values)])  # 9 digits hold a float32
 
 
-def _write_facts(summary: Summary, path: Path) -> None:
+def _write_facts(summary: Summary, scorer: Scorer, path: Path) -> None:
     scores = summary.scores
     facts = {
         "film": str(scores.film),
+        "scorer": scorer.name,
+        "learned_from_people": scorer.learned_from_people,
         "duration_s": scores.duration_s,
         "fps": scores.fps,
         "budget_s": summary.budget_s,

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,3 +44,36 @@ def browser() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=path, args=options)
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def open_report(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Opens a report as a file; when the test ends, the page has asked for nothing and complained of nothing."""
+    contexts, asked, said = [], [], []
+
+    def opened(folder: Path, *, width: int = 1200, height: int = 900, forgiven: str = "", **context: object) -> Any:
+        contexts.append(browser.new_context(viewport={"width": width, "height": height}, **context))
+        page = contexts[-1].new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: (forgiven and forgiven in message.text) or said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: said.append(dialog.message) or dialog.dismiss())
+        page.goto((folder / "report.html").as_uri())
+        until(page, "document.getElementById('summary').readyState >= 1")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not said
+    strangers = [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
+    assert not strangers
+
+
+def until(page: Any, condition: str) -> None:
+    """Waits for a JavaScript expression to be true. The page's policy forbids playwright's own way, which is eval."""
+    for _ in range(500):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(20)
+    pytest.fail(f"10 seconds have gone by, and still not {condition}")

@@ -1,6 +1,7 @@
 """A small film whose frames carry their number, with a summary made without a network."""
 
 import io
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ from PIL import Image
 
 from avmsnet_jax.media.writer import write_movie
 from avmsnet_jax.scoring.film import Scores
+from avmsnet_jax.summarize import cutlist, report
+from avmsnet_jax.summarize.choose import Budget
 from avmsnet_jax.summarize.result import Shot, Summary
 from tests.media.films import numbered
 
@@ -31,6 +34,15 @@ def make_summary(folder: Path, film: Path, *, sound: bool = True, facts: dict[st
     heard = None if tone is None else np.concatenate([tone[s.start * 2205 : s.stop * 2205] for s in kept])
     write_movie(folder / "summary.mp4", [frame for part in kept for frame in frames[part]], FPS, heard)
     return Summary(scores_of(film, sound), tuple(shots), 6.5, at, facts or {"Checkpoint": "runs/small"})
+
+
+def editing_of(summary: Summary) -> report.Editing:
+    """What the report edits: the film cuts at 9.5 s, and is quiet at 17.2 s."""
+    scorer = {"name": "network", "learned_from_people": True, "spacing_s": 1.0, "clip_frames": 2}
+    cut = cutlist.of_summary(summary, Fraction(FPS), Budget(seconds=6.5), scorer)
+    loudness = np.full(SECONDS * 20, -12.0)
+    loudness[172 * 2 - 1 : 172 * 2 + 1] = -50
+    return report.Editing(cut, (95,), loudness.tolist())
 
 
 def scores_of(film: Path, sound: bool) -> Scores:

@@ -5,7 +5,7 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from PIL import Image
 from avmsnet_jax.summarize import report
 from avmsnet_jax.summarize.result import Summary
 from tests.media.films import number_of
+from tests.summarize.conftest import until
 from tests.summarize.made import FPS, SECONDS, make_summary
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the report is tested in a browser that playwright drives")
@@ -35,38 +36,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Summary, Path]:
 
 
 @pytest.fixture
-def opened(browser: sync_api.Browser, made: tuple[Summary, Path]) -> Iterator[Open]:
-    """Opens a report as a file; when the test ends, the page has asked for nothing and complained of nothing."""
-    contexts, asked, said = [], [], []
-
-    def opened(
-        folder: Path = made[1], *, width: int = 1200, height: int = 900, forgiven: str = "", **context: object
-    ) -> sync_api.Page:
-        contexts.append(browser.new_context(viewport={"width": width, "height": height}, **context))
-        page = contexts[-1].new_page()
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: (forgiven and forgiven in message.text) or said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("dialog", lambda dialog: said.append(dialog.message) or dialog.dismiss())
-        page.goto((folder / "report.html").as_uri())
-        until(page, "document.getElementById('summary').readyState >= 1")
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert not said
-    strangers = [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
-    assert not strangers
-
-
-def until(page: sync_api.Page, condition: str) -> None:
-    """Waits for a JavaScript expression to be true. The page's policy forbids playwright's own way, which is eval."""
-    for _ in range(500):
-        if page.evaluate(condition):
-            return
-        page.wait_for_timeout(20)
-    pytest.fail(f"10 seconds have gone by, and still not {condition}")
+def opened(open_report: Open, made: tuple[Summary, Path]) -> Open:
+    """Opens a report as a file: that of `made`, unless another is given."""
+    return lambda folder=made[1], **options: open_report(folder, **options)
 
 
 def place(page: sync_api.Page, time_s: float) -> tuple[float, float]:
@@ -205,6 +177,7 @@ def test_hovering_tells_time_score_and_picture(opened, made):
     page = opened()
     page.mouse.move(*place(page, 15.8))
     assert page.locator("#card-time").text_content() == "0:15.8"
+    assert page.locator("#card-frame").text_content() == "frame 159"
     assert page.locator("#card-score").text_content() == "0.80"
     assert page.locator("#card-what").text_content() == "in the summary at 0:04"
     until(page, "document.getElementById('card-image').complete")
@@ -212,8 +185,9 @@ def test_hovering_tells_time_score_and_picture(opened, made):
     assert abs(shown.getpixel((32, 24)) - 8 * 15) < 4  # the 16th clip's thumbnail
     page.mouse.move(*place(page, 2))
     assert page.locator("#card-what").text_content().startswith("left out")
-    card = page.locator("#card").bounding_box()
+    card, chart = (page.locator(part).bounding_box() for part in ("#card", "#chart"))
     assert card["x"] >= 0
+    assert card["y"] >= chart["y"] + chart["height"]  # it hides neither the curve nor the player
     page.mouse.move(5, 5)
     assert not page.locator("#card").is_visible()
 
@@ -233,7 +207,7 @@ def test_the_keyboard_reaches_and_plays_every_moment(opened):
 
     page.keyboard.press("Home")
     assert now() == 0
-    page.keyboard.press("PageUp")
+    page.keyboard.press("PageDown")
     assert now() == 5
     page.keyboard.press("ArrowRight")
     assert now() == 6
@@ -244,12 +218,12 @@ def test_the_keyboard_reaches_and_plays_every_moment(opened):
     until(page, "!document.getElementById('summary').paused")
     page.keyboard.press("Space")
     until(page, "document.getElementById('summary').paused")
-    page.keyboard.press("PageUp")
+    page.keyboard.press("PageDown")
     assert now() == 15
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowLeft")
     assert now() == 13
-    page.keyboard.press("PageDown")
+    page.keyboard.press("PageUp")
     assert now() == 5
     page.keyboard.press("End")
     assert now() == SECONDS

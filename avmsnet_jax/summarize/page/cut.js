@@ -1,0 +1,134 @@
+// The cut that is edited: its shots, its history, and what of it survives a reload.
+
+const editing = data.editing;
+const shown = (shot) => shot.state === "chosen" || shot.state === "kept";
+const STATES = ["chosen", "left", "kept", "dropped"];
+
+const cut = editing && (() => {
+  const [numerator, denominator] = editing.cut.film.rate.split("/").map(Number);
+  const rate = numerator / denominator;
+  const nFrames = editing.cut.film.n_frames;
+  const original = editing.cut.shots.map((shot) => ({ first: shot.first_frame - 1, stop: shot.last_frame, score: shot.score, state: shot.state }));
+  const store = "cut:" + editing.key;
+  const listeners = [];
+  let shotsNow = original, budget = editing.cut.budget;
+  let past = [], future = []; // changes: {at, removed, added, from, to}, the last two of them budgets
+
+  // A clip's score holds from halfway after the clip before, as in Python.
+  const picks = editing.cut.clips.map((clip) => clip.frame - 1);
+  const starts = picks.map((pick, index) => (index ? Math.floor((picks[index - 1] + pick + 1) / 2) : 0));
+  const sums = [0];
+  starts.forEach((start, index) => sums.push(sums[index] + editing.cut.clips[index].score * ((starts[index + 1] ?? nFrames) - start)));
+  const total = (frame) => {
+    const clip = lastAtMost(starts, frame);
+    return sums[clip] + editing.cut.clips[clip].score * (frame - starts[clip]);
+  };
+  const made = (first, stop, state) => ({ first, stop, state, score: Math.max((total(stop) - total(first)) / (stop - first), 0) });
+
+  /** The least change that makes one list of shots of another. */
+  const difference = (before, after) => {
+    let at = 0, tail = 0;
+    while (at < before.length && before[at] === after[at]) at++;
+    while (tail < Math.min(before.length, after.length) - at && before[before.length - 1 - tail] === after[after.length - 1 - tail]) tail++;
+    return { at, removed: before.slice(at, before.length - tail), added: after.slice(at, after.length - tail) };
+  };
+  const spliced = (list, at, count, added) => [...list.slice(0, at), ...added, ...list.slice(at + count)];
+  const redone = (change) => { shotsNow = spliced(shotsNow, change.at, change.removed.length, change.added); budget = change.to; };
+  const undone = (change) => { shotsNow = spliced(shotsNow, change.at, change.added.length, change.removed); budget = change.from; };
+
+  const packed = (change) => ({ ...change, removed: change.removed.map(pack), added: change.added.map(pack) });
+  const pack = (shot) => [shot.first, shot.stop, STATES.indexOf(shot.state), shot.score];
+  const unpack = ([first, stop, state, score]) => ({ first, stop, state: STATES[state], score });
+  const unpacked = (change) => ({ ...change, removed: change.removed.map(unpack), added: change.added.map(unpack) });
+  let stored = true;
+  const keep = () => {
+    try {
+      localStorage.setItem(store, JSON.stringify({ past: past.map(packed), future: future.map(packed) }));
+      stored = true;
+    } catch { stored = false; } // full, or not allowed for files
+  };
+  const tellAll = () => { for (const listener of listeners) listener(); };
+
+  /** Makes a change that can be undone. */
+  const change = (after, to = budget) => {
+    const made = { ...difference(shotsNow, after), from: budget, to };
+    if (!made.removed.length && !made.added.length && JSON.stringify(made.from) === JSON.stringify(to)) return;
+    redone(made);
+    past.push(made);
+    future = [];
+    keep();
+    tellAll();
+  };
+  const replaced = (index, count, ...added) => spliced(shotsNow, index, count, added);
+
+  try {
+    const found = JSON.parse(localStorage.getItem(store) || "null");
+    if (found) {
+      past = found.past.map(unpacked);
+      future = found.future.map(unpacked);
+      past.forEach(redone);
+      if (shotsNow[0].first !== 0 || shotsNow[shotsNow.length - 1].stop !== nFrames) throw new Error("damaged");
+    }
+  } catch {
+    past = [];
+    future = [];
+    shotsNow = original;
+    budget = editing.cut.budget;
+  }
+
+  return {
+    rate, nFrames,
+    duration: editing.cut.film.duration_s,
+    listen: (listener) => listeners.push(listener),
+    get shots() { return shotsNow; },
+    get budget() { return budget; },
+    get canUndo() { return past.length > 0; },
+    get canRedo() { return future.length > 0; },
+    get stored() { return stored; },
+    at: (frame) => lastAtMost(shotsNow, frame, (shot) => shot.first),
+    change,
+    setState: (index, state) => change(replaced(index, 1, { ...shotsNow[index], state })),
+    /** Shots as they would be with the beginning of one of them moved. */
+    moved: (index, frame) => {
+      const before = shotsNow[index - 1], after = shotsNow[index];
+      const edge = Math.min(Math.max(frame, before.first + 1), after.stop - 1);
+      if (edge === after.first) return shotsNow;
+      return replaced(index - 1, 2, made(before.first, edge, before.state), made(edge, after.stop, after.state));
+    },
+    split: (frame) => {
+      const index = lastAtMost(shotsNow, frame, (shot) => shot.first), shot = shotsNow[index];
+      if (frame <= shot.first || frame >= shot.stop) return false;
+      change(replaced(index, 1, made(shot.first, frame, shot.state), made(frame, shot.stop, shot.state)));
+      return true;
+    },
+    join: (index) => {
+      const shot = shotsNow[index], next = shotsNow[index + 1];
+      if (next) change(replaced(index, 2, made(shot.first, next.stop, shot.state)));
+    },
+    undo: () => {
+      if (!past.length) return;
+      undone(past[past.length - 1]);
+      future.push(past.pop());
+      keep();
+      tellAll();
+    },
+    redo: () => {
+      if (!future.length) return;
+      redone(future[future.length - 1]);
+      past.push(future.pop());
+      keep();
+      tellAll();
+    },
+    /** The stretches that are shown without a cut, `{first, stop}`. */
+    takes: (list = shotsNow) => {
+      const found = [];
+      for (const shot of list) {
+        const last = found[found.length - 1];
+        if (!shown(shot)) continue;
+        if (last && last.stop === shot.first) last.stop = shot.stop;
+        else found.push({ first: shot.first, stop: shot.stop });
+      }
+      return found;
+    },
+  };
+})();

@@ -1,0 +1,85 @@
+// Playing the summary, the film and moments of both.
+
+let current = "summary"; // what is on the screen
+let wanted = "summary"; // what was asked for by hand
+let filmPlays = film.href !== null;
+const pending = {};
+
+const togglePlay = () => {
+  const video = players[current];
+  if (video.paused) video.play().catch(() => {}); else video.pause();
+};
+const say = (text) => { $("status").textContent = text; };
+
+const onScreen = (name) => {
+  current = name;
+  for (const key of Object.keys(players)) {
+    players[key].hidden = key !== name;
+    $("to-" + key).setAttribute("aria-pressed", String(key === name));
+    if (key !== name) { players[key].pause(); delete pending[key]; }
+  }
+  if (name === "film" && !players.film.getAttribute("src")) {
+    players.film.src = film.href;
+    players.film.load();
+  }
+};
+
+const land = (name) => {
+  const wish = pending[name], video = players[name];
+  if (!wish || video.readyState < 1) return;
+  delete pending[name];
+  // The last instant of a file is past its last frame.
+  video.currentTime = Math.max(Math.min(wish.time, video.duration - frame / 2), 0);
+  if (wish.play) video.play().catch(() => { if (!video.error) say("The browser waits for a click on the player before it plays."); });
+};
+
+const seek = (name, time, play) => {
+  onScreen(name);
+  pending[name] = { time, play };
+  land(name);
+  update();
+};
+
+/** Shows a moment of the film: from the summary if it has it, else from the film beside the page. */
+const showMoment = (time, play) => {
+  const shot = shotAt(time);
+  if (shot.at !== null && !(wanted === "film" && filmPlays)) {
+    say("");
+    // Half a frame in, or rounding shows the last frame of the shot before.
+    seek("summary", shot.at + Math.min(Math.max(time - shot.start, frame / 2), shot.end - shot.start - frame / 2), play);
+  } else if (filmPlays) {
+    say(wanted === "film" ? "" : clock(time) + " is not in the summary: this is the film.");
+    seek("film", time, play);
+  } else {
+    say(clock(time) + " is not in the summary, and the film is not beside this page.");
+  }
+};
+
+/** When in the film what is on the screen happens, seconds. */
+const filmTime = () => {
+  const time = pending[current] ? pending[current].time : players[current].currentTime;
+  if (current === "film" || !chosen.length) return time;
+  const shot = chosen[lastAtMost(chosen, time + 1e-4, (entry) => entry.at)];
+  return Math.min(shot.start + time - shot.at, shot.end);
+};
+
+const ask = (name) => {
+  const time = filmTime();
+  wanted = name;
+  if (name === "film") return seek("film", time, !players.summary.paused);
+  const play = !players.film.paused;
+  const here = shotAt(time);
+  const shot = here.at !== null ? here : chosen.find((entry) => entry.start >= time) || chosen[0];
+  say("");
+  if (shot) seek("summary", shot.at + Math.max(here === shot ? time - shot.start : 0, frame / 2), play);
+};
+
+const noFilm = () => {
+  if (!players.film.getAttribute("src")) return;
+  filmPlays = false;
+  $("to-film").disabled = true;
+  $("to-film").title = "The film cannot be played here";
+  wanted = "summary";
+  onScreen("summary");
+  say(film.name + " cannot be played here: it has moved, or this browser does not know its format.");
+};

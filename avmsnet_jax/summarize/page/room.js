@@ -1,0 +1,226 @@
+// The editor: what is selected, the playhead, the budget, near misses, and playing the cut that is edited.
+
+const editor = cut && (() => {
+  const slider = $("budget");
+  const longest = Math.min(cut.duration, Math.max(cut.duration / 2, 1.5 * (cut.budget.seconds || (cut.budget.share || 0) * cut.duration), 10));
+  const step = cut.duration >= 300 ? 1 : 0.1;
+  let open = false, selected = 0, time = 0, chooser = null, pendingFill = 0;
+  let playing = 0; // speed; below 0 = backwards
+  let takes = []; // to play, while the cut is played; else empty
+
+  const secondsOf = (frame) => frame / cut.rate;
+  const lengthOf = (list) => secondsOf(list.reduce((sum, shot) => sum + (shown(shot) ? shot.stop - shot.first : 0), 0));
+  const withFrames = (seconds) => {
+    const frame = Math.round(seconds * cut.rate), second = Math.floor(frame / cut.rate + 1e-9);
+    return clock(second) + ":" + String(Math.max(frame - Math.ceil(second * cut.rate - 1e-9), 0)).padStart(2, "0");
+  };
+
+  // ---------------------------------------------------------------- choosing again
+  const choosing = () => (chooser = chooser || new Chooser(cut.shots, cut.rate, cut.duration, 1.2 * longest));
+  /** Fills the table of the knapsack while nothing else is to be done. */
+  const prepare = () => {
+    clearTimeout(pendingFill);
+    const work = () => {
+      if (!open) return;
+      if (choosing().knapsack.fill(12)) offer();
+      else pendingFill = setTimeout(work, 0);
+    };
+    pendingFill = setTimeout(work, 150);
+  };
+  const larger = (budget) => (budget.shots ? { shots: Math.ceil(1.2 * budget.shots) }
+    : budget.share ? { share: Math.min(1.2 * budget.share, 1) } : { seconds: 1.2 * budget.seconds });
+  /** Near misses: what a 20% larger budget would add. */
+  const offer = () => {
+    const now = cut.shots;
+    const added = choosing().choose(larger(cut.budget)).filter((shot, index) => shown(shot) && !shown(now[index]));
+    const best = [...added].sort((a, b) => b.score - a.score).slice(0, 6);
+    $("misses").replaceChildren(...best.map((shot) => {
+      const button = make("button", "+ " + clock(secondsOf(shot.first), brief) + " · " + (secondsOf(shot.stop - shot.first)).toFixed(1) + " s");
+      button.type = "button";
+      button.setAttribute("aria-label", "Add the shot from " + spoken(secondsOf(shot.first)));
+      button.addEventListener("click", () => setState(cut.at(shot.first), "kept"));
+      return button;
+    }));
+    $("misses-title").hidden = !best.length;
+    timeline.near(added);
+  };
+  slider.addEventListener("input", () => {
+    const wanted = choosing().choose({ seconds: Number(slider.value) });
+    timeline.preview(wanted);
+    tellBudget(Number(slider.value), wanted);
+  });
+  slider.addEventListener("change", () => {
+    const budget = { seconds: Number(slider.value) };
+    timeline.preview(null);
+    cut.change(choosing().choose(budget), budget);
+  });
+
+  // ---------------------------------------------------------------- what is shown of it
+  const tellBudget = (seconds, list) => {
+    const length = lengthOf(list), count = list.filter(shown).length;
+    slider.style.setProperty("--filled", 100 * (seconds - slider.min) / (slider.max - slider.min) + "%");
+    slider.setAttribute("aria-valuetext", spoken(seconds) + " allowed, " + spoken(length) + " used");
+    $("allowed").textContent = clock(seconds, brief) + " (" + percent(seconds, cut.duration) + ")";
+    $("used").replaceChildren(make("b", clock(length, brief)), " in ", make("b", String(count)), " of " + plural(list.length, "shot"));
+    $("used").classList.toggle("over", length > seconds + 0.5 / cut.rate);
+  };
+  const words = { chosen: "chosen", left: "left out", kept: "kept by you", dropped: "dropped by you" };
+  const tellShot = () => {
+    const shot = cut.shots[selected], from = secondsOf(shot.first), to = secondsOf(shot.stop);
+    $("which").replaceChildren(
+      make("b", withFrames(from) + " – " + withFrames(to)), " · " + (to - from).toFixed(1) + " s · score " + points(shot.score) + " · ",
+      make("span", words[shot.state], shown(shot) ? "is-in" : "is-out"),
+    );
+    $("which").title = "Frames " + (shot.first + 1) + " to " + shot.stop;
+    $("shares").replaceChildren(...signalBars(from, to));
+    $("toggle").textContent = shown(shot) ? "Take out" : "Put in";
+    $("keep").setAttribute("aria-pressed", String(shot.state === "kept"));
+    $("drop").setAttribute("aria-pressed", String(shot.state === "dropped"));
+    $("join").disabled = selected >= cut.shots.length - 1;
+    $("split").disabled = frameNow() <= shot.first || frameNow() >= shot.stop;
+  };
+  const tellTime = () => { $("playhead").textContent = withFrames(time) + " of " + clock(cut.duration); };
+  const refresh = () => {
+    selected = Math.min(selected, cut.shots.length - 1);
+    const { budget, shots } = cut;
+    const seconds = budget.shots ? lengthOf(shots) : Math.min(budget.share ? budget.share * cut.duration : budget.seconds, cut.duration);
+    slider.value = String(seconds);
+    tellBudget(seconds, shots);
+    tellShot();
+    $("undo").disabled = !cut.canUndo;
+    $("redo").disabled = !cut.canRedo;
+    $("unsaved").textContent = !cut.canUndo ? "No changes yet." : cut.stored
+      ? "Your changes stay in this browser until you undo them; save to use them elsewhere."
+      : "This browser cannot keep your changes: save before you close the page.";
+    timeline.redraw();
+  };
+  cut.listen(() => {
+    chooser = null;
+    if (takes.length) stop();
+    refresh();
+    prepare();
+  });
+
+  // ---------------------------------------------------------------- selecting and changing
+  const frameNow = () => Math.min(Math.round(time * cut.rate), cut.nFrames - 1);
+  const select = (index) => {
+    selected = Math.min(Math.max(index, 0), cut.shots.length - 1);
+    tellShot();
+    timeline.redraw();
+  };
+  const setState = (index, state) => {
+    selected = index;
+    cut.setState(index, state);
+    say("");
+  };
+  const toggle = (index) => setState(index, shown(cut.shots[index]) ? "dropped" : "kept");
+  const hold = (state, back) => setState(selected, cut.shots[selected].state === state ? back : state);
+  const split = () => {
+    if (cut.split(frameNow())) select(cut.at(frameNow()));
+  };
+  const setEdge = (end) => {
+    const index = end ? selected + 1 : selected;
+    if (index > 0 && index < cut.shots.length) cut.change(cut.moved(index, frameNow()));
+  };
+  const seek = (seconds, follow = true) => {
+    time = Math.min(Math.max(seconds, 0), cut.duration);
+    selected = cut.at(frameNow());
+    if (follow && filmPlays) seekFilm();
+    timeline.redraw();
+    tellTime();
+    tellShot();
+  };
+  const go = (index) => {
+    const to = Math.min(Math.max(index, 0), cut.shots.length - 1);
+    seek(secondsOf(cut.shots[to].first));
+    select(to);
+    timeline.reveal(time);
+  };
+
+  // ---------------------------------------------------------------- playing
+  const seekFilm = () => {
+    onScreen("film");
+    pending.film = { time: time + 0.5 / cut.rate, play: false };
+    land("film");
+  };
+  const stop = () => {
+    playing = 0;
+    takes = [];
+    players.film.playbackRate = 1;
+    players.film.pause();
+    $("play-cut").setAttribute("aria-pressed", "false");
+  };
+  const jump = (take) => { players.film.currentTime = secondsOf(take.first) + 0.5 / cut.rate; };
+  let last = 0;
+  const run = (now) => {
+    if (!playing) return;
+    const video = players.film;
+    if (playing < 0) {
+      time = Math.max(time + playing * Math.min((now - last) / 1000, 0.25), 0);
+      if (!video.seeking) video.currentTime = time;
+      if (!time) stop();
+    } else if (!video.seeking && !pending.film) {
+      time = Math.min(video.currentTime, cut.duration);
+      const here = takes.findIndex((take) => time < secondsOf(take.stop) - 0.25 / cut.rate);
+      if (takes.length && here < 0) stop();
+      else if (takes.length && time < secondsOf(takes[here].first)) jump(takes[here]);
+      if (video.ended) stop();
+    }
+    last = now;
+    selected = cut.at(frameNow());
+    timeline.reveal(time);
+    timeline.redraw();
+    tellTime();
+    tellShot();
+    requestAnimationFrame(run);
+  };
+  const play = (speed, list = []) => {
+    if (!filmPlays) return say("The film is not beside this page, so the cut cannot be played.");
+    onScreen("film");
+    playing = speed;
+    takes = list;
+    last = performance.now();
+    if (speed > 0) {
+      players.film.playbackRate = speed;
+      const start = takes.length ? takes.find((take) => time < secondsOf(take.stop) - 0.5 / cut.rate) || takes[0] : null;
+      if (start && (time < secondsOf(start.first) || time >= secondsOf(start.stop))) time = secondsOf(start.first);
+      pending.film = { time: time + 0.5 / cut.rate, play: true };
+      land("film");
+    } else players.film.pause();
+    $("play-cut").setAttribute("aria-pressed", String(takes.length > 0));
+    requestAnimationFrame(run);
+  };
+  const playCut = () => (takes.length ? stop() : play(1, cut.takes()));
+  const shuttle = (direction) => play(playing * direction > 0 ? Math.sign(direction) * Math.min(Math.abs(playing) * 2, 8) : direction, direction > 0 ? takes : []);
+
+  const show = (on) => {
+    open = on;
+    time = on ? filmTime() : time;
+    if (!on) stop();
+    for (const element of document.querySelectorAll(".shows")) element.hidden = on;
+    for (const element of document.querySelectorAll(".edits")) element.hidden = !on;
+    $("edit").setAttribute("aria-pressed", String(on));
+    $("edit").textContent = on ? "Done" : "Edit the cut";
+    if (!on) return draw();
+    players.summary.pause();
+    seek(time);
+    refresh();
+    timeline.fit();
+    prepare();
+  };
+
+  slider.min = String(step);
+  slider.max = String(Math.floor(longest / step) * step);
+  slider.step = String(step);
+  return {
+    show, select, toggle, seek, go, split, setEdge, hold, stop, play, playCut, shuttle,
+    join: () => cut.join(selected),
+    keep: () => hold("kept", "chosen"),
+    drop: () => hold("dropped", "left"),
+    step: (frames) => { if (playing) stop(); seek(secondsOf(frameNow() + frames)); timeline.reveal(time); },
+    get open() { return open; },
+    get selected() { return selected; },
+    get time() { return time; },
+    get playing() { return playing !== 0; },
+  };
+})();

@@ -1,0 +1,124 @@
+// What follows the player; everything is set up here.
+
+let activeRow = -1;
+const update = () => {
+  const time = filmTime();
+  $("head").style.transform = "translateX(" + across(time) + "px)";
+  const playedAt = current === "summary" ? (pending.summary ? pending.summary.time : players.summary.currentTime) : null;
+  const row = playedAt === null ? chosen.indexOf(shotAt(time)) : chosen.length ? lastAtMost(chosen, playedAt + 1e-4, (shot) => shot.at) : -1;
+  $("now").replaceChildren(
+    ...(playedAt === null ? [] : [make("b", clock(playedAt)), " of " + clock(data.summary.length) + " · "]),
+    "film ", make("b", clock(time)), " · moment scores ", make("b", points(clips.s[clipAt(time)])),
+  );
+  if (row !== activeRow) {
+    if (rows[activeRow]) rows[activeRow].removeAttribute("aria-current");
+    activeRow = row;
+    if (rows[row]) {
+      rows[row].setAttribute("aria-current", "true");
+      const list = $("reel"), item = rows[row].parentElement;
+      if (list.scrollHeight > list.clientHeight + 4 && !list.matches(":hover, :focus-within")) {
+        list.scrollTo({ top: item.offsetTop - list.offsetTop - list.clientHeight / 3, behavior: "smooth" });
+      }
+    }
+  }
+  showLens(time);
+};
+const follow = () => {
+  update();
+  if (!players[current].paused && !players[current].ended) requestAnimationFrame(follow);
+};
+
+const tell = () => {
+  const part = (text, strong) => (strong ? make("b", text) : text);
+  $("gist").replaceChildren(
+    part(clock(film.duration, brief), true), " of film in ", part(clock(data.summary.length, brief), true), " · ", part(String(chosen.length), true),
+    " of " + plural(shots.length, "shot") + " · " + percent(data.summary.length, film.duration) + " of the film, " + percent(data.summary.budget, film.duration) + " allowed",
+  );
+  const facts = [
+    ["Film", film.name], ["Length", clock(film.duration, true)],
+    ["Picture", film.width + " × " + film.height + ", " + +film.fps.toFixed(3) + " frames a second"], ["Sound", film.sound ? "yes" : "none"],
+    ["Moments scored", String(clips.t.length)], ["Chosen", chosen.length + " of " + plural(shots.length, "shot")], ...data.facts,
+  ];
+  for (const [name, value] of facts) {
+    const pair = make("div");
+    pair.append(make("dt", name), make("dd", value));
+    $("facts").append(pair);
+  }
+  const low = highest < data.high ? "No moment scores high: the highest score is " + points(highest) + " of 1. " : "";
+  const alike = highest === lowest ? "All moments score " + points(highest) + ": the choice between them is arbitrary. "
+    : highest - lowest < 0.02 ? "The scores hardly differ, from " + points(lowest) + " to " + points(highest) + ": the choice rests on little. "
+    : low ? "The summary holds the best of what there is. " : "";
+  $("caution").textContent = low + alike;
+  $("caution").hidden = !(low + alike);
+  const looked = maps.look
+    ? "Under “looked at” the picture is dark where the network gave it no more than average attention; where it is brightest, "
+      + "it gave " + maps.times_even + " times as much."
+    : "";
+  const heard = maps.hear
+    ? " Where it placed the sound there are rings, brighter where the sound meant more to it, and drawn on one scale for the whole film."
+    : "";
+  $("reading").textContent = "The score of a moment, 0 to 1, is higher where it is more like what people kept in the films that "
+    + "the network learned from. Scores order the moments of a film; how far they can be taken for probabilities only a test on "
+    + "films with known key moments tells. A shot’s mean is that of its moments, and its rank is by mean among all shots of "
+    + "the film. The summary takes the shots with the greatest total, score times length, that fits its length. "
+    + looked + heard;
+};
+
+const source = () => {
+  const text = $("embedded").textContent;
+  if (!text) return data.summary.href;
+  const url = URL.createObjectURL(new Blob([bytes(text)], { type: "video/mp4" }));
+  $("embedded").remove(); // the text of a film is larger than the film
+  return url;
+};
+
+const theme = () => {
+  const prefers = matchMedia("(prefers-color-scheme: dark)");
+  let own = null;
+  try { own = localStorage.getItem("summary-theme"); } catch { /* a page from a file may have none */ }
+  const apply = () => {
+    const dark = own ? own === "dark" : prefers.matches;
+    if (own) document.documentElement.dataset.theme = own;
+    $("theme").setAttribute("aria-pressed", String(dark));
+  };
+  $("theme").addEventListener("click", () => {
+    own = $("theme").getAttribute("aria-pressed") === "true" ? "light" : "dark";
+    try { localStorage.setItem("summary-theme", own); } catch { /* likewise */ }
+    apply();
+  });
+  prefers.addEventListener("change", apply);
+  apply();
+};
+
+document.documentElement.style.setProperty("--shape", String(film.width / film.height));
+plot.setAttribute("aria-valuemax", film.duration.toFixed(2));
+plot.setAttribute("aria-valuenow", "0");
+$("strip").setAttribute("href", "data:image/jpeg;base64," + data.strip);
+theme();
+tell();
+buildReel();
+for (const [name, video] of Object.entries(players)) {
+  video.addEventListener("loadedmetadata", () => land(name));
+  for (const kind of ["timeupdate", "seeked", "pause"]) video.addEventListener(kind, () => { if (name === current) update(); });
+  video.addEventListener("play", follow);
+  $("to-" + name).addEventListener("click", () => ask(name));
+}
+players.film.addEventListener("error", noFilm);
+players.summary.addEventListener("error", () => say("The summary cannot be played: " + (data.summary.href || "it") + " has moved, or this browser does not know its format."));
+if (!filmPlays) {
+  $("to-film").disabled = true;
+  $("to-film").title = "The film is not beside this page";
+}
+for (const kind of ["look", "hear"]) {
+  $(kind).hidden = !maps[kind];
+  $(kind).addEventListener("click", () => {
+    lens[kind] = !lens[kind];
+    $(kind).setAttribute("aria-pressed", String(lens[kind]));
+    update();
+  });
+}
+players.summary.src = source();
+$("edit").hidden = !cut;
+listenToKeys();
+new ResizeObserver(draw).observe(plot);
+draw();

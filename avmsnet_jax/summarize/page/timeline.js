@@ -1,0 +1,283 @@
+// The timeline of the editor: pictures, loudness and shots of the part of the film in view.
+
+const timeline = cut && (() => {
+  const canvas = $("timeline"), context = canvas.getContext("2d");
+  const RULER = 20, PICTURES = 46, SOUND = 44, SHOTS = 48, OVERVIEW = 16, GAP = 4;
+  const loudness = bytes(editing.loudness); // quarters of a decibel above -60
+  const soundHeight = loudness.length ? SOUND + GAP : 0;
+  const top = { pictures: RULER, sound: RULER + PICTURES + GAP, shots: RULER + PICTURES + GAP + soundHeight };
+  top.overview = top.shots + SHOTS + 10;
+  const height = top.overview + OVERVIEW;
+  const SNAP = 8; // pixels
+  let wide = 0, from = 0, to = cut.duration, waiting = false;
+  let preview = null; // shots while one is dragged
+  let near = new Set(); // first frames of near misses
+  let colors = {};
+  const pictures = new Map();
+
+  const x = (time) => (time - from) / (to - from) * wide;
+  const timeOf = (place) => from + place / wide * (to - from);
+  const secondsOf = (frame) => frame / cut.rate;
+
+  const readColors = () => {
+    const probe = canvas.parentElement;
+    for (const name of ["paper", "card", "ink", "soft", "line", "rest", "chosen", "chosen-ink", "sound", "focus"]) {
+      probe.style.color = "var(--" + name + ")";
+      colors[name] = getComputedStyle(probe).color;
+    }
+    probe.style.color = "";
+  };
+  const redraw = () => {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => { waiting = false; drawNow(); });
+  };
+
+  const picture = (position) => {
+    let image = pictures.get(position);
+    if (!image) {
+      image = new Image();
+      image.onload = redraw;
+      image.src = thumb(position);
+      pictures.set(position, image);
+    }
+    return image.complete && image.naturalWidth ? image : null;
+  };
+
+  const drawRuler = () => {
+    const steps = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600];
+    const step = steps.find((each) => each / (to - from) * wide > 76) || 7200;
+    context.fillStyle = colors.soft;
+    context.font = "12px system-ui, sans-serif";
+    for (let number = Math.ceil(from / step); number * step <= to; number++) {
+      const place = Math.round(x(number * step)) + 0.5;
+      context.fillRect(place, RULER - 6, 1, 6);
+      context.fillText(clock(number * step, step < 1), Math.min(place + 4, wide - 34), RULER - 6);
+    }
+  };
+  const drawPictures = () => {
+    const width = Math.max(PICTURES * film.width / film.height, 24);
+    for (let place = 0; place < wide; place += width) {
+      const image = picture(nearest(thumbTimes, timeOf(place + width / 2)));
+      context.fillStyle = colors.line;
+      context.fillRect(place, top.pictures, width - 1, PICTURES);
+      if (image) context.drawImage(image, place, top.pictures, width - 1, PICTURES);
+    }
+  };
+  const drawSound = () => {
+    if (!loudness.length) return;
+    context.fillStyle = colors.sound;
+    const parts = loudness.length / cut.duration;
+    for (let place = 0; place < wide; place++) {
+      const first = Math.floor(timeOf(place) * parts), last = Math.max(Math.ceil(timeOf(place + 1) * parts), first + 1);
+      let level = 0;
+      for (let part = Math.max(first, 0); part < Math.min(last, loudness.length); part++) level = Math.max(level, loudness[part]);
+      const tall = Math.max(level / 240 * SOUND, 1);
+      context.fillRect(place, top.sound + (SOUND - tall) / 2, 1, tall);
+    }
+  };
+  const drawShots = (list) => {
+    context.fillStyle = colors.focus;
+    context.globalAlpha = 0.55;
+    for (const frame of editing.cuts) {
+      const place = x(secondsOf(frame));
+      if (place >= 0 && place <= wide && editing.cuts.length / (to - from) * cut.duration < wide * 4) context.fillRect(Math.round(place), top.shots - 3, 1, 3);
+    }
+    context.globalAlpha = 1;
+    const first = Math.max(lastAtMost(list, from * cut.rate, (shot) => shot.first), 0);
+    for (let index = first; index < list.length && secondsOf(list[index].first) < to; index++) {
+      const shot = list[index], left = x(secondsOf(shot.first)), right = x(secondsOf(shot.stop));
+      const box = [left + 0.5, top.shots, Math.max(right - left - 1, 0.7), SHOTS];
+      const radius = Math.min(6, box[2] / 3);
+      context.beginPath();
+      context.roundRect(...box, radius);
+      context.fillStyle = shown(shot) ? colors.chosen : colors.rest;
+      context.globalAlpha = shown(shot) ? 1 : shot.state === "dropped" ? 0.35 : 0.75;
+      context.fill();
+      context.globalAlpha = 1;
+      if (near.has(shot.first) && !shown(shot)) {
+        context.setLineDash([4, 3]);
+        context.strokeStyle = colors["chosen-ink"];
+        context.lineWidth = 2;
+        context.stroke();
+        context.setLineDash([]);
+      }
+      if (index === editor.selected) {
+        context.strokeStyle = colors.ink;
+        context.lineWidth = 2.5;
+        context.stroke();
+      }
+      if (box[2] > 18 && (shot.state === "kept" || shot.state === "dropped")) drawMark(shot.state, left + box[2] / 2, top.shots + SHOTS / 2);
+    }
+  };
+  const drawMark = (state, across, down) => {
+    context.strokeStyle = state === "kept" ? "#201600" : colors.ink;
+    context.lineWidth = 2.2;
+    context.lineCap = "round";
+    context.beginPath();
+    const lines = state === "kept" ? [[-5, 0, -1, 4], [-1, 4, 6, -5]] : [[-4, -4, 4, 4], [-4, 4, 4, -4]];
+    for (const [a, b, c, d] of lines) { context.moveTo(across + a, down + b); context.lineTo(across + c, down + d); }
+    context.stroke();
+  };
+  const drawOverview = (list) => {
+    const whole = (frame) => frame / cut.nFrames * wide;
+    context.fillStyle = colors.line;
+    context.beginPath();
+    context.roundRect(0, top.overview, wide, OVERVIEW, 5);
+    context.fill();
+    context.fillStyle = colors.chosen;
+    for (const take of cut.takes(list)) context.fillRect(whole(take.first), top.overview + 4, Math.max(whole(take.stop - take.first), 0.8), OVERVIEW - 8);
+    context.strokeStyle = colors.ink;
+    context.lineWidth = 1.5;
+    context.beginPath();
+    const [left, right] = [from, to].map((time) => time / cut.duration * wide);
+    context.roundRect(left + 1, top.overview + 1, Math.max(right - left - 2, 6), OVERVIEW - 2, 5);
+    context.stroke();
+  };
+  const drawHead = () => {
+    const place = Math.round(x(editor.time));
+    if (place < -8 || place > wide + 8) return;
+    context.fillStyle = colors.ink;
+    context.fillRect(place - 1, RULER - 6, 2, top.shots + SHOTS - RULER + 8);
+    context.beginPath();
+    context.moveTo(place - 7, RULER - 9);
+    context.lineTo(place + 7, RULER - 9);
+    context.lineTo(place, RULER + 1);
+    context.fill();
+  };
+  const drawNow = () => {
+    if (!editor.open || !wide) return;
+    const scale = devicePixelRatio || 1;
+    if (canvas.width !== Math.round(wide * scale)) {
+      canvas.width = Math.round(wide * scale);
+      canvas.height = Math.round(height * scale);
+      canvas.style.height = height + "px";
+    }
+    context.setTransform(scale, 0, 0, scale, 0, 0);
+    context.clearRect(0, 0, wide, height);
+    const list = preview || cut.shots;
+    drawRuler();
+    drawPictures();
+    drawSound();
+    drawShots(list);
+    drawOverview(list);
+    drawHead();
+  };
+
+  /** Shows a part of the film, moved to lie within it. */
+  const show = (start, length) => {
+    const least = Math.min(20 / cut.rate, cut.duration);
+    length = Math.min(Math.max(length, least), cut.duration);
+    from = Math.min(Math.max(start, 0), cut.duration - length);
+    to = from + length;
+    redraw();
+  };
+  const zoom = (factor, at = editor.time >= from && editor.time <= to ? editor.time : (from + to) / 2) => {
+    const length = Math.min((to - from) / factor, cut.duration);
+    show(at - (at - from) / (to - from) * length, length);
+  };
+  /** Scrolls so that a moment is in view. */
+  const reveal = (time) => {
+    const length = to - from;
+    if (time < from || time > to) show(time - length / 4, length);
+  };
+
+  /** A frame nearby at which the film itself cuts, or else the quietest place where one stands out. */
+  const snapped = (time) => {
+    const window = SNAP / wide * (to - from), frame = Math.round(time * cut.rate);
+    if (editing.cuts.length) {
+      const own = editing.cuts[nearest(editing.cuts, frame)];
+      if (Math.abs(secondsOf(own) - time) <= window) return own;
+    }
+    const parts = loudness.length / cut.duration;
+    const first = Math.max(Math.floor((time - window) * parts), 0), last = Math.min(Math.ceil((time + window) * parts), loudness.length);
+    let quiet = first, sum = 0;
+    for (let part = first; part < last; part++) {
+      sum += loudness[part];
+      if (loudness[part] < loudness[quiet]) quiet = part;
+    }
+    const stands = last > first && sum / (last - first) - loudness[quiet] >= 24; // 6 dB below its surroundings
+    return stands ? Math.round((quiet + 0.5) / parts * cut.rate) : frame;
+  };
+
+  // ---------------------------------------------------------------- by pointer
+  let drag = null;
+  const placeOf = (event) => {
+    const box = canvas.getBoundingClientRect();
+    return [event.clientX - box.left, event.clientY - box.top];
+  };
+  /** Which shot's beginning is under the pointer; -1 = none. */
+  const edgeAt = (across, down, reach) => {
+    if (down < top.shots - 4 || down > top.shots + SHOTS + 4) return -1;
+    const list = cut.shots, near = lastAtMost(list, timeOf(across) * cut.rate, (shot) => shot.first);
+    let best = -1, least = reach;
+    for (const index of [near, near + 1]) {
+      const away = index > 0 && index < list.length ? Math.abs(x(secondsOf(list[index].first)) - across) : Infinity;
+      if (away <= least) { best = index; least = away; }
+    }
+    return best;
+  };
+  const press = (event) => {
+    if (event.button !== 0) return;
+    const [across, down] = placeOf(event), edge = edgeAt(across, down, event.pointerType === "touch" ? 14 : 6);
+    canvas.setPointerCapture(event.pointerId);
+    const index = cut.at(timeOf(across) * cut.rate);
+    if (down >= top.overview - 5) drag = { kind: "overview" };
+    else if (edge > 0) drag = { kind: "edge", index: edge };
+    else if (down >= top.shots - 4) drag = { kind: "shot", index, across };
+    else drag = { kind: "head" };
+    move(event);
+  };
+  const move = (event) => {
+    const [across, down] = placeOf(event);
+    if (!drag) {
+      canvas.style.cursor = edgeAt(across, down, 6) > 0 ? "ew-resize" : down >= top.shots - 4 ? "pointer" : "crosshair";
+      return;
+    }
+    if (drag.kind === "overview") show(across / wide * cut.duration - (to - from) / 2, to - from);
+    if (drag.kind === "head") editor.seek(timeOf(across));
+    if (drag.kind === "edge") {
+      const time = timeOf(across);
+      drag.frame = event.altKey ? Math.round(time * cut.rate) : snapped(time);
+      preview = cut.moved(drag.index, drag.frame);
+      editor.seek(secondsOf(preview[drag.index].first));
+    }
+    redraw();
+  };
+  const release = (event) => {
+    const done = drag;
+    drag = null;
+    if (done && done.kind === "shot" && Math.abs(placeOf(event)[0] - done.across) < 5) editor.toggle(done.index);
+    if (done && done.kind === "edge") {
+      preview = null;
+      cut.change(cut.moved(done.index, done.frame));
+      editor.select(done.index);
+    }
+    redraw();
+  };
+  canvas.addEventListener("pointerdown", press);
+  canvas.addEventListener("pointermove", move);
+  canvas.addEventListener("pointerup", release);
+  canvas.addEventListener("pointercancel", () => { drag = preview = null; redraw(); });
+  canvas.addEventListener("wheel", (event) => {
+    const [across] = placeOf(event);
+    if (event.ctrlKey || event.metaKey) zoom(Math.exp(-event.deltaY / 300), timeOf(across));
+    else if (event.shiftKey || Math.abs(event.deltaX) > Math.abs(event.deltaY)) show(from + (event.deltaX || event.deltaY) / wide * (to - from), to - from);
+    else return;
+    event.preventDefault();
+  }, { passive: false });
+
+  new ResizeObserver(() => { wide = canvas.parentElement.clientWidth; readColors(); redraw(); }).observe(canvas.parentElement);
+  new MutationObserver(() => { readColors(); redraw(); }).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readColors(); redraw(); });
+
+  return {
+    redraw, zoom, reveal, snapped,
+    fit: () => show(0, cut.duration),
+    preview: (list) => { preview = list; redraw(); },
+    near: (list) => { near = new Set(list.map((shot) => shot.first)); redraw(); },
+    /** Where a frame of the shots' row is on the page, for the tests and for those who script the page. */
+    place: (frame) => x(secondsOf(frame)),
+    rows: top,
+  };
+})();

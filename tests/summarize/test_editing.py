@@ -1,0 +1,268 @@
+"""Changing the cut in the report, in a real browser: with keys and pointer, undone, reloaded, saved and read back."""
+
+import csv
+import dataclasses
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from avmsnet_jax.summarize import cutlist, report
+from avmsnet_jax.summarize.choose import Budget
+from avmsnet_jax.summarize.result import Summary
+from tests.summarize.conftest import until
+from tests.summarize.made import FPS, SECONDS, editing_of, make_summary
+
+PAGE = Path(report.__file__).with_name("page")
+SHOTS_ROW, PICTURES_ROW, OVERVIEW_ROW = 142, 40, 184  # pixels from the top of the timeline
+START = [(1, 50, "left"), (51, 90, "chosen"), (91, 150, "left"), (151, 170, "chosen"), (171, 240, "left")]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Summary, Path]:
+    """A summary, and the folder with its report: the film lies beside it."""
+    folder = tmp_path_factory.mktemp("editing")
+    summary = make_summary(folder, folder / "film.mp4")
+    report.write_report(summary, folder, editing=editing_of(summary))
+    return summary, folder
+
+
+@pytest.fixture
+def edited(open_report: Callable[..., Any], made: tuple[Summary, Path]) -> Any:
+    """The page, being edited."""
+    page = open_report(made[1])
+    page.keyboard.press("e")
+    return page
+
+
+def saved(page: Any, film: Path) -> cutlist.CutList:
+    """The cut as the page saves it and Python reads it."""
+    with page.expect_download() as download:
+        page.keyboard.press("Control+s")
+    assert download.value.suggested_filename == "cut.json"
+    return cutlist.read(download.value.path(), film)
+
+
+def spans(cut: cutlist.CutList) -> list[tuple[int, int, str]]:
+    return [(shot.first_frame, shot.last_frame, shot.state) for shot in cut.shots]
+
+
+def place(page: Any, frame: float, row: int = SHOTS_ROW) -> tuple[float, float]:
+    box = page.locator("#timeline").bounding_box()
+    return box["x"] + box["width"] * frame / (SECONDS * FPS), box["y"] + row
+
+
+def drag(page: Any, start: float, end: float) -> None:
+    page.mouse.move(*place(page, start))
+    page.mouse.down()
+    page.mouse.move(*place(page, (start + end) / 2))
+    page.mouse.move(*place(page, end))
+    page.mouse.up()
+
+
+def test_page_and_python_choose_the_same_shots(browser):
+    rng = np.random.default_rng(7)
+    films, wanted = [], []
+    for number in range(1000):
+        count = int(rng.integers(1, 40))
+        edges = np.concatenate([[0], np.cumsum(rng.integers(1, 90, count))]).tolist()
+        scores = rng.random(count).round(int(rng.integers(0, 18))) * (number % 10 > 0)  # with ties, and of zeros alone
+        states = rng.choice(cutlist.STATES, count, p=[0.2, 0.5, 0.15, 0.15]).tolist()
+        rate = [Fraction(25), Fraction(24000, 1001), Fraction(60), Fraction(87169000, 2905633)][number % 4]
+        duration_s = float(edges[-1] / rate)
+        budget: dict[str, Any] = [
+            {"share": float(rng.random())},
+            {"seconds": float(rng.random() * duration_s * 1.2)},
+            {"shots": int(rng.integers(1, 12))},
+        ][number % 3]
+        shots = tuple(
+            cutlist.CutShot(first + 1, stop, float(score), state)
+            for first, stop, score, state in zip(edges, edges[1:], scores, states, strict=False)
+        )
+        film = {"duration_s": duration_s, "rate": f"{rate.numerator}/{rate.denominator}", "n_frames": edges[-1]}
+        again = cutlist.choose_again(cutlist.CutList(film, {}, Budget(share=1), (), shots), Budget(**budget))
+        wanted.append([shot.state for shot in again.shots])
+        films.append(
+            {
+                "shots": [
+                    {"first": shot.first_frame - 1, "stop": shot.last_frame, "score": shot.score, "state": shot.state}
+                    for shot in shots
+                ],
+                "rate": [rate.numerator, rate.denominator],
+                "duration": duration_s,
+                "budget": budget,
+            }
+        )
+    page = browser.new_page()
+    found = page.evaluate(
+        "films => {"
+        + (PAGE / "choose.js").read_text(encoding="utf-8")
+        + """return films.map(({ shots, rate, duration, budget }) =>
+            new Chooser(shots, rate[0] / rate[1], duration, duration).choose(budget).map((shot) => shot.state)); }""",
+        films,
+    )
+    page.close()
+    assert sum(states.count("chosen") for states in wanted) > 5000
+    assert [number for number, pair in enumerate(zip(found, wanted, strict=True)) if pair[0] != pair[1]] == []
+
+
+def test_every_edit_by_pointer_and_key_is_undone_redone_and_survives_a_reload(edited, made):
+    page, film = edited, made[0].scores.film
+    steps = [spans(saved(page, film))]
+    assert steps[0] == START
+
+    def expect(*changed: tuple[int, int, str]) -> None:
+        steps.append(spans(saved(page, film)))
+        assert set(steps[-1]) - set(steps[-2]) == set(changed)
+
+    page.mouse.click(*place(page, 20))
+    expect((1, 50, "kept"))
+    page.mouse.click(*place(page, 70))
+    expect((51, 90, "dropped"))
+    drag(page, 90, 94.8)  # to where the film cuts
+    expect((51, 95, "dropped"), (96, 150, "left"))
+    drag(page, 170, 171.8)  # to where it is quiet
+    expect((151, 172, "chosen"), (173, 240, "left"))
+    page.keyboard.down("Alt")
+    drag(page, 95, 94.02)
+    page.keyboard.up("Alt")
+    expect((51, 94, "dropped"), (95, 150, "left"))
+    page.mouse.click(*place(page, 200, PICTURES_ROW))
+    page.keyboard.press("s")
+    expect((173, 200, "left"), (201, 240, "left"))
+    page.keyboard.press("a")
+    expect((201, 240, "kept"))
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("x")
+    expect((173, 200, "dropped"))
+
+    page.reload()
+    page.keyboard.press("e")
+    assert spans(saved(page, film)) == steps[-1]
+    page.mouse.click(*place(page, 180, PICTURES_ROW))
+    page.keyboard.press("m")
+    expect((173, 240, "dropped"))
+    page.keyboard.press("Shift+ArrowLeft")  # to frame 170, in the shot before
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("]")
+    expect((151, 171, "chosen"), (172, 240, "dropped"))
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("[")
+    expect((95, 169, "left"), (170, 171, "chosen"))
+    page.keyboard.press("Enter")
+    expect((170, 171, "dropped"))
+    page.locator("#budget").focus()
+    page.keyboard.press("End")
+    expect((95, 169, "chosen"))
+
+    page.locator("#bench-title").click()
+    for before in reversed(steps[:-1]):
+        page.keyboard.press("Control+z")
+        assert spans(saved(page, film)) == before
+    assert page.locator("#undo").is_disabled()
+    for _ in steps[1:]:
+        page.keyboard.press("Control+Shift+z")
+    assert spans(saved(page, film)) == steps[-1]
+    assert page.locator("#redo").is_disabled()
+
+
+def test_the_slider_chooses_as_python_and_near_misses_are_offered(edited, made):
+    page, film = edited, made[0].scores.film
+    start = saved(page, film)
+    page.locator("#budget").focus()
+    for _ in range(3):
+        page.keyboard.press("PageUp")
+    cut = saved(page, film)
+    assert cut.budget.seconds > 7
+    assert spans(cut) == spans(cutlist.choose_again(start, cut.budget))
+    page.locator("#budget").fill("6.5")
+    page.locator("#bench-title").click()
+    until(page, "document.querySelectorAll('#misses button').length === 1")  # 7.8 s have room for 7 s at 17 s
+    page.locator("#misses button").click()
+    cut = saved(page, film)
+    assert [shot.first_frame for shot in cut.shots if shot.state == "kept"] == [171]
+
+
+def test_the_cut_plays_from_the_film_by_jumping(edited):
+    page = edited
+    page.mouse.click(*place(page, 84, PICTURES_ROW))
+    page.keyboard.press("Space")
+    until(page, "document.getElementById('film').currentTime > 15")
+    times = page.evaluate(
+        """async () => {
+            const film = document.getElementById("film"), times = [];
+            while (!film.paused) { times.push(film.currentTime); await new Promise(requestAnimationFrame); }
+            return times;
+        }"""
+    )
+    assert min(times) >= 15
+    assert max(times) <= 17.15  # then the cut ends
+    assert not page.evaluate("document.getElementById('film').muted")
+    page.mouse.click(*place(page, 120, PICTURES_ROW))
+    for key, goes in (("l", "> 12.3"), ("j", "< 12.2")):
+        page.keyboard.press(key)
+        until(page, f"document.getElementById('film').currentTime {goes}")
+    page.keyboard.press("k")
+    assert page.evaluate("document.getElementById('film').paused")
+
+
+def test_key_shots_and_segments_are_saved(edited):
+    for button, name, heading in (
+        ("#save-keyshots", "film.keyshots.csv", ["start_s", "end_s"]),
+        ("#save-segments", "segments.csv", ["start", "end", "name"]),
+    ):
+        with edited.expect_download() as download:
+            edited.locator(button).click()
+        assert download.value.suggested_filename == name
+        rows = list(csv.reader(download.value.path().read_text().splitlines()))
+        assert rows[0] == heading
+        assert [row[:2] for row in rows[1:]] == [["5.000000", "9.000000"], ["15.000000", "17.000000"]]
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark"), (1280, "light")])
+def test_the_editor_fits_and_is_accessible(open_report, made, width, scheme):
+    page = open_report(made[1], width=width, height=844, color_scheme=scheme)
+    for _ in range(2):
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.keyboard.press("e")
+
+
+def test_two_hours_of_1500_shots_are_answered_at_once(open_report, made, tmp_path):
+    summary = made[0]
+    editing = editing_of(summary)
+    rng = np.random.default_rng(0)
+    edges = np.unique(np.concatenate([[0, 180_000], rng.choice(np.arange(1, 180_000), 1499, replace=False)])).tolist()
+    shots = tuple(
+        cutlist.CutShot(first + 1, stop, float(score), "left")
+        for first, stop, score in zip(edges, edges[1:], rng.random(1500), strict=False)
+    )
+    film = editing.cut.film | {"rate": "25/1", "duration_s": 7200.0, "n_frames": 180_000}
+    clips = tuple({"frame": 25 * n + 1, "time_s": float(n), "score": float(rng.random())} for n in range(7200))
+    cut = dataclasses.replace(editing.cut, film=film, clips=clips, shots=shots, budget=Budget(share=0.15))
+    cut = cutlist.choose_again(cut, cut.budget)
+    (tmp_path / "summary.mp4").write_bytes((made[1] / "summary.mp4").read_bytes())
+    report.write_report(summary, tmp_path, editing=dataclasses.replace(editing, cut=cut))
+    page = open_report(tmp_path)
+    page.keyboard.press("e")
+    until(page, "document.querySelectorAll('#misses button').length > 0")
+    answers = page.evaluate(
+        """() => [900, 1200, 2000, 3000, 400].map((seconds) => {
+            const slider = document.getElementById("budget"), start = performance.now();
+            slider.value = seconds;
+            slider.dispatchEvent(new Event("input"));
+            return performance.now() - start;
+        })"""
+    )
+    assert sorted(answers)[2] < 50, answers
+    page.evaluate("document.getElementById('budget').dispatchEvent(new Event('change'))")
+    found = saved(page, summary.scores.film)
+    assert math.isclose(found.budget.seconds, 400)
+    assert spans(found) == spans(cutlist.choose_again(cut, found.budget))
