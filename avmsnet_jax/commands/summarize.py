@@ -100,12 +100,12 @@ def main(config: Config, movies: list[str]) -> None:
     if skipped := sum(outcome.skipped for outcome in outcomes):
         print(f"{skipped} film{'s' * (skipped > 1)} skipped: a summary exists (--overwrite replaces)", flush=True)
     if done:
-        which = done[0].folder if len(done) == 1 else f"{OUTPUT.value}/FILM"
-        print(printable(f"{which}/report.html shows why; open it in a browser"), flush=True)
         if not CHECKPOINT.value and not CUT.value:
             print(
                 "scored by attention, not learned from people; --checkpoint=RUN scores by a trained network", flush=True
             )
+        which = done[0].folder if len(done) == 1 else f"{OUTPUT.value}/FILM"
+        print(printable(f"{which}/report.html shows why; open it in a browser"), flush=True)
     failed = [outcome for outcome in outcomes if outcome.error]
     if len(outcomes) == 1 and failed:
         raise UserError(failed[0].error)

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from avmsnet_jax.scoring.film import Watched
 from avmsnet_jax.staging import staged
 from avmsnet_jax.summarize import choose, explain
 from avmsnet_jax.summarize.cutlist import CutList
 from avmsnet_jax.summarize.result import Scores, Summary
-from avmsnet_jax.summarize.score import Watched
 
 EMBEDDED_BYTES = 24_000_000  # largest summary that becomes a part of the page; browsers are slow with more
 HIGH = 0.5  # the published test calls clips of at least this score key moments

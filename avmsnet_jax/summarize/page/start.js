@@ -50,16 +50,23 @@ const tell = () => {
     : low ? "The summary holds the best of what there is. " : "";
   $("caution").textContent = low + alike;
   $("caution").hidden = !(low + alike);
+  const learned = !Object.keys(data.signals).length;
+  const scorer = learned ? "the network" : "the scorer";
   const looked = maps.look
-    ? "Under “looked at” the picture is dark where the network gave it no more than average attention; where it is brightest, "
+    ? "Under “looked at” the picture is dark where " + scorer + " gave it no more than average attention; where it is brightest, "
       + "it gave " + maps.times_even + " times as much."
     : "";
   const heard = maps.hear
     ? " Where it placed the sound there are rings, brighter where the sound meant more to it, and drawn on one scale for the whole film."
     : "";
-  $("reading").textContent = "The score of a moment, 0 to 1, is higher where it is more like what people kept in the films that "
-    + "the network learned from. Scores order the moments of a film; how far they can be taken for probabilities only a test on "
-    + "films with known key moments tells. A shot’s mean is that of its moments, and its rank is by mean among all shots of "
+  const meaning = learned
+    ? "The score of a moment, 0 to 1, is higher where it is more like what people kept in the films that the network learned "
+      + "from. Scores order the moments of a film; how far they can be taken for probabilities only a test on films with known "
+      + "key moments tells."
+    : "These scores were not learned from people. The score of a moment, 0 to 1, is the mean of its ranks in this film by what "
+      + "draws attention: movement, sound, what stands out in the picture, what is new, and whether things move as they sound. "
+      + "Black, blurred and uniform pictures count for less.";
+  $("reading").textContent = meaning + " A shot’s mean is that of its moments, and its rank is by mean among all shots of "
     + "the film. The summary takes the shots with the greatest total, score times length, that fits its length. "
     + looked + heard;
 };
