@@ -27,7 +27,7 @@ from avmsnet_jax import durations
         ("01:02:03,25", 3723.25),
     ],
 )
-def test_what_is_a_duration(text, seconds):
+def test_durations_are_read(text, seconds):
     assert durations.parse(text) == pytest.approx(seconds, abs=1e-12)
 
 
@@ -50,11 +50,11 @@ def test_what_is_a_duration(text, seconds):
         "1:30s",
     ],
 )
-def test_what_is_none(text):
+def test_other_texts_are_refused(text):
     with pytest.raises(ValueError):  # noqa: PT011
         durations.parse(text)
 
 
-def test_numbers_that_are_none_are_left_to_the_caller():
+def test_plain_numbers_are_left_to_the_caller():
     assert math.isnan(durations.parse("nan"))
     assert durations.parse("9" * 5000) == math.inf

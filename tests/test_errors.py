@@ -12,7 +12,7 @@ def test_control_characters_and_undecodable_bytes_are_escaped():
     assert printable("abc\u202egpj.mp4") == "abc\\u202egpj.mp4"
 
 
-def test_letters_of_all_scripts_stay():
+def test_letters_of_all_scripts_are_kept():
     for name in ("Amélie", "千と千尋", "👨\u200d👩\u200d👧", "\u0645\u06cc\u200c\u062e\u0648", "a'b\"c%d"):
         assert printable(name) == name
 
@@ -21,7 +21,7 @@ def test_a_message_is_one_line():
     assert str(UserError("cannot read a\nb.mp4;\n   \x1b[2Jtry again")) == "cannot read a b.mp4; \\x1b[2Jtry again"
 
 
-def test_the_lines_of_a_table_stay_lines():
+def test_line_breaks_of_a_table_are_kept():
     assert printable_lines("film  score\na\x1b[31m  0.5\n") == "film  score\na\\x1b[31m  0.5\n"
 
 

@@ -1,4 +1,4 @@
-"""JSON from strangers and from failing disks: a value, or one line that names the file."""
+"""JSON that may be hostile or damaged gives a value, or one line that names the file."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def test_reads_with_and_without_byte_order_mark(tmp_path):
         (b"\0\0\0", "not valid JSON"),
     ],
 )
-def test_what_is_no_json_is_one_line_with_file_and_remedy(tmp_path, content, reason):
+def test_invalid_json_gives_one_line_with_file_and_remedy(tmp_path, content, reason):
     path = tmp_path / "scores.json"
     path.write_bytes(content)
     with pytest.raises(UserError) as caught:
@@ -47,12 +47,12 @@ def test_a_file_beyond_the_size_is_refused_before_it_is_read(tmp_path):
         json_file.read(path, "x", most_bytes=50)
 
 
-def test_a_missing_file_is_the_callers_to_explain(tmp_path):
+def test_a_missing_file_raises_file_not_found(tmp_path):
     with pytest.raises(FileNotFoundError):
         json_file.read(tmp_path / "none.json", "x")
 
 
-def test_a_folder_is_no_file(tmp_path):
+def test_a_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="Is a directory; x"):
         json_file.read(tmp_path, "x")
 

@@ -1,4 +1,4 @@
-"""What is no file is refused without being opened."""
+"""Pipes, sockets and devices are refused without being opened."""
 
 import os
 import socket
@@ -10,7 +10,7 @@ from avmsnet_jax.data.sources.published import FrameFile, find_videos
 from avmsnet_jax.errors import UserError
 
 
-def test_only_files_are_files(tmp_path, monkeypatch):
+def test_pipes_sockets_and_devices_are_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the names of sockets are short
     os.mkfifo("pipe")
     with socket.socket(socket.AF_UNIX) as bound:
@@ -34,7 +34,7 @@ def test_only_files_are_files(tmp_path, monkeypatch):
         regular_file.check(name)
 
 
-def test_pipes_in_the_published_layout(tmp_path):
+def test_pipes_in_the_published_layout_are_refused(tmp_path):
     (tmp_path / "fold_lists").mkdir()
     os.mkfifo(tmp_path / "fold_lists" / "Movie50_list_train_fps.txt")
     with pytest.raises(UserError, match="is a pipe"):

@@ -40,13 +40,13 @@ def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["result", "old"]
 
 
-def test_parents_made_for_a_failure_go_again(tmp_path):
+def test_parent_folders_made_before_a_failure_are_removed(tmp_path):
     with pytest.raises(KeyError), staged(tmp_path / "a" / "b" / "result"):
         raise KeyError
     assert not list(tmp_path.iterdir())
 
 
-def test_only_an_empty_directory_is_no_obstacle(tmp_path):
+def test_only_an_empty_directory_may_exist_already(tmp_path):
     assert not taken(tmp_path / "result")
     (tmp_path / "result").mkdir()
     assert not taken(tmp_path / "result")
@@ -100,7 +100,7 @@ def a_lock_that_is_a_pipe(place, victim):
 
 
 def left_with(place, add):
-    """What a killed process of ours leaves in a place, and something that somebody adds."""
+    """Creates what a killed process leaves in a working folder, and a file that somebody adds."""
     killed_in(place)
     add()
 
@@ -132,7 +132,7 @@ PLANTED = [
 
 
 def contents(folder):
-    """What is in a folder, but for who last held a lock."""
+    """The contents of a folder, without the record of who last held a lock."""
     return {
         str(path): os.readlink(path) if path.is_symlink() else path.read_text()[:40] if path.is_file() else None
         for path in folder.rglob("*")
@@ -140,7 +140,7 @@ def contents(folder):
 
 
 def killed_in(place):
-    """Leaves what a process leaves that is killed while it works in a place `.<name>.<kind>`."""
+    """Creates what a process leaves that is killed while it works in `.<name>.<kind>`."""
     name, kind = place.name[1:].rsplit(".", 1)
     program = (
         "import os, pathlib, sys; from avmsnet_jax.staging import working_place\n"
@@ -177,7 +177,7 @@ def summarize_one(inputs, target):
 
 @pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
 @pytest.mark.parametrize(("work", "kind"), [(stage_one, "stage"), (prepare_one, "partial"), (summarize_one, "stage")])
-def test_what_others_put_in_our_place_is_left_alone(tmp_path, inputs, plant, work, kind):
+def test_foreign_files_in_the_working_folder_are_left_alone(tmp_path, inputs, plant, work, kind):
     place = tmp_path / f".result.{kind}"
     plant(place, victim_of(tmp_path))
     before = contents(tmp_path)
@@ -201,7 +201,7 @@ def test_a_link_in_the_place_of_the_result_is_refused(tmp_path):
 # After a kill, and two at once
 
 
-def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
+def test_leftovers_of_a_killed_process_are_removed_by_the_next(tmp_path):
     killed_in(tmp_path / ".result.stage")
     assert (tmp_path / ".result.stage" / "half").exists()
     with staged(tmp_path / "result") as stage:
@@ -218,7 +218,7 @@ def test_a_kill_between_the_old_result_and_the_new_one_loses_neither(tmp_path):
     assert contents(tmp_path) == {str(tmp_path / "result"): None, str(tmp_path / "result" / "old"): ""}
 
 
-def test_a_kill_at_the_very_beginning_does_not_bar_the_next(tmp_path):
+def test_a_kill_right_after_the_start_does_not_block_the_next_run(tmp_path):
     for name in ("nothing", "empty_lock"):
         (tmp_path / f".{name}.stage").mkdir()
     (tmp_path / ".empty_lock.stage" / "lock").touch()
@@ -229,7 +229,7 @@ def test_a_kill_at_the_very_beginning_does_not_bar_the_next(tmp_path):
 
 
 @pytest.mark.parametrize("flock", [True, False])
-def test_the_second_of_two_is_told_who_the_first_is(tmp_path, monkeypatch, flock):
+def test_a_second_process_is_told_which_one_holds_the_lock(tmp_path, monkeypatch, flock):
     if not flock:  # as on network file systems that have no locks
 
         def unsupported(*_):
@@ -284,7 +284,7 @@ def test_the_longest_names_are_written(tmp_path):
 # Folders of which what lies in them is run
 
 
-def test_only_a_folder_of_ours_that_is_closed_to_others_is_private(tmp_path):
+def test_a_private_folder_is_ours_and_closed_to_others(tmp_path):
     folder = tmp_path / "a" / "b"
     folder.mkdir(parents=True)
     assert is_private(folder)

@@ -1,4 +1,4 @@
-"""What is counted in compiled programs, against what the programs were written to do."""
+"""The collectives counted in compiled programs are those that the programs were written with."""
 
 import json
 
@@ -73,7 +73,7 @@ def program(line, computation="ENTRY %main"):
         ("mesh['a'=8] {'a':(2)2}", ((0, 2), (1, 3), (4, 6), (5, 7))),
     ],
 )
-def test_every_form_of_groups(written, meant):
+def test_replica_groups_are_parsed_in_every_notation(written, meant):
     line = f"%r = f32[8]{{0}} all-reduce(%x), replica_groups={written}, to_apply=%add"
     (found,) = collectives(program(line))
     assert (found.size, found.groups) == (32, meant)
@@ -91,12 +91,12 @@ def test_every_form_of_groups(written, meant):
         ("%s = f32[8]{0} all-reduce(%x), replica_groups={{0,1}}, to_apply=%add.clone_promoted", "all-reduce", 16),
     ],
 )  # fmt: skip
-def test_every_form_of_operation(line, kind, size):
+def test_collectives_are_parsed_in_every_notation(line, kind, size):
     (found,) = collectives(program(line))
     assert (found.kind, found.size) == (kind, size)
 
 
-def test_what_moves_nothing_is_left_out_and_what_cannot_be_counted_is_refused():
+def test_groups_of_one_are_ignored_and_uncountable_programs_refused():
     assert collectives(program("%r = f32[8]{0} all-reduce(%x), replica_groups={{0},{1}}, to_apply=%add")) == []
     line = "%r = f32[8]{0} all-reduce(%x), replica_groups={{0,1}}, to_apply=%add"
     loop = program(line, "%turn") + program("%w = f32[8]{0} while(%x), condition=%more, body=%turn")

@@ -1,4 +1,4 @@
-"""What is counted of a program that XLA compiled for a GPU."""
+"""The kernels counted in a program that XLA compiled for a GPU."""
 
 import pytest
 
@@ -34,7 +34,7 @@ ENTRY %main (a: f32[100], b: bf16[10], c: bf16[2,3,4,4,5], k: bf16[5,1,1,1,5]) -
 """
 
 
-def test_each_kernel_is_counted_with_what_it_moves():
+def test_bytes_moved_by_each_kernel():
     found = {kernel.name: kernel.bytes for kernel in kernels(PROGRAM)}
     clip = 2 * 3 * 4 * 4 * 5 * 2
     assert found == {
@@ -58,11 +58,11 @@ def test_each_kernel_is_counted_with_what_it_moves():
         ("something", "others"),
     ],
 )
-def test_kernels_are_told_apart_by_name(name, kind):
+def test_kind_of_a_kernel_from_its_name(name, kind):
     assert kind_of(name) == kind
 
 
-def test_a_kernel_takes_the_time_of_its_bytes_or_of_its_launch():
+def test_time_of_a_kernel_is_bounded_by_bandwidth_or_launch():
     convolution, copy, small = (
         next(k for k in kernels(PROGRAM) if part in k.name) for part in ("conv", "copy", "loop")
     )

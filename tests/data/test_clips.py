@@ -1,4 +1,4 @@
-"""The arithmetic of training.md, stated a second time: per frame, from 1, with plain loops."""
+"""The arithmetic of docs/data.md, "What a clip is", written a second time: frame by frame, from 1, in plain loops."""
 
 import dataclasses
 import math

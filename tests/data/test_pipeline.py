@@ -130,7 +130,7 @@ def test_a_split_smaller_than_a_batch(train):
         train_batches(train, batch_size=20, seed=0, process_count=2)
 
 
-def test_what_cannot_be_opened(directory, tmp_path):
+def test_unopenable_records_are_refused(directory, tmp_path):
     for path, reason in (
         ("", "no records given; set --config.data.dir"),
         (tmp_path / "nowhere", r"there is no folder of records .*nowhere; prepare one with prepare_data\.py --output"),
@@ -229,7 +229,7 @@ def test_two_processes_see_every_clip_once_an_epoch(train, directory):
 # Before they are asked for
 
 
-def test_what_is_placed_ahead_has_the_position_after_it(train):
+def test_the_position_moves_only_with_batches_handed_out(train):
     expected = list(train_batches(train, batch_size=5, seed=0, epochs=1))
     placed = []
     source = train_batches(train, batch_size=5, seed=0, epochs=1)
@@ -243,7 +243,7 @@ def test_what_is_placed_ahead_has_the_position_after_it(train):
     assert len(placed) == 7
 
 
-def test_reading_begins_before_a_batch_is_asked_for_and_ends_if_none_is(train):
+def test_reading_ahead_starts_at_once_and_stops_when_closed(train):
     placed = threading.Event()
     source = train_batches(train, batch_size=5, seed=0)
     batches = Ahead(source, lambda batch: placed.set())
@@ -253,7 +253,7 @@ def test_reading_begins_before_a_batch_is_asked_for_and_ends_if_none_is(train):
     assert next(batches, None) is None
 
 
-def test_what_fails_ahead_is_told(train):
+def test_a_failure_while_reading_ahead_is_raised(train):
     def place(batch):
         raise MemoryError("no room")
 
@@ -261,7 +261,7 @@ def test_what_fails_ahead_is_told(train):
         next(Ahead(train_batches(train, batch_size=5, seed=0), place))
 
 
-def test_a_position_that_is_none(train):
+def test_an_invalid_position_is_refused(train):
     batches = train_batches(train, batch_size=5, seed=0)
     for state in ({}, {"next_index": -1}, {"next_index": "3"}, None, [3]):
         with pytest.raises(ValueError, match="is no position in the data"):
@@ -297,7 +297,7 @@ def test_scores_are_in_the_batches(scored):
     assert np.isnan(batch["scores"][:, 2]).all()
 
 
-def test_what_nobody_has_judged_has_no_label(scored):
+def test_unlabelled_clips_have_no_label(scored):
     records = open_split(scored, "unlabelled")
     assert len(records) == 38
     assert all(np.isnan(record["label"]) for record in records)
@@ -306,7 +306,7 @@ def test_what_nobody_has_judged_has_no_label(scored):
         train_batches(records, batch_size=2, seed=0)
 
 
-def test_folds_that_are_not_there(scored, directory, tmp_path):
+def test_missing_folds_are_refused(scored, directory, tmp_path):
     with pytest.raises(UserError, match=r"has folds 0 to 1, so no fold 2; set --config\.data\.fold"):
         open_split(scored, "train", fold=2)
     with pytest.raises(UserError, match=r"has no folds, so no fold 1; set --config\.data\.fold"):

@@ -1,4 +1,4 @@
-"""What real processes leave when they are killed, stopped, or run out of room."""
+"""prepare_data.py in real processes that are killed, stopped, or run out of disk space."""
 
 import dataclasses
 import os
@@ -27,14 +27,14 @@ def source(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(source, tmp_path_factory) -> dict[str, bytes]:
-    """The files of a run that nobody disturbed, in this process."""
+    """The files of an uninterrupted run in this process."""
     output = tmp_path_factory.mktemp("undisturbed") / "records"
     prepare("movies", source, output)
     return files_of(output)
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str]:
-    """Exit status, and what it said on standard error."""
+    """Exit status and standard error."""
     _, errors = process.communicate(timeout=120)
     return process.returncode, errors
 
@@ -60,7 +60,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(source, tmp_path):
     assert len(list((tmp_path / "undisturbed").rglob("*.array_record*"))) == 3
 
 
-def test_it_may_crash_between_any_two_changes_of_the_file_system():
+def test_a_crash_before_any_file_system_operation_is_recovered():
     first = random.randint(1, 12)
     done = subprocess.run(
         [sys.executable, "-m", "tests.soak.crash_preparing", f"--first={first}", "--every=12"],
@@ -75,7 +75,7 @@ def test_it_may_crash_between_any_two_changes_of_the_file_system():
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_a_polite_end_says_what_is_kept(source, tmp_path, undisturbed, how):
+def test_interrupted_by_a_signal_it_says_what_is_kept(source, tmp_path, undisturbed, how):
     output = tmp_path / "records"
     process = start(source, output, "--workers=2")
     wait_until(lambda: finished_films(output) >= 1, process)
@@ -115,7 +115,7 @@ def test_a_second_run_at_once_is_refused(source, tmp_path, undisturbed):
 
 @dataclasses.dataclass(frozen=True)
 class Deadly(movies.Film):
-    """A film that crashes its reader midway, so many times."""
+    """A film that kills its reader at frame 80, `deaths` times."""
 
     deaths: int = 0
     diary: Path = Path()
@@ -151,7 +151,7 @@ def test_a_reader_that_dies_costs_no_more_than_its_film(source, tmp_path, undist
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def test_the_only_film_may_crash_its_reader_too(source, tmp_path, monkeypatch):
+def test_a_reader_that_dies_on_the_only_film_gives_one_line(source, tmp_path, monkeypatch):
     def find(self, source):
         found = movies.find_films(source, 0.3)
         kept = {field.name: getattr(found.videos[0], field.name) for field in dataclasses.fields(movies.Film)}
@@ -163,7 +163,7 @@ def test_the_only_film_may_crash_its_reader_too(source, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["diary"]
 
 
-def test_a_script_without_a_guard_is_told_so(source, tmp_path):
+def test_a_script_without_a_main_guard_is_told_so(source, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "from avmsnet_jax.data.prepare import prepare\n"
@@ -195,21 +195,21 @@ def test_a_full_disk(source, tmp_path, undisturbed, workers, size):
         assert files_of(output) == undisturbed
 
 
-def test_a_disk_without_room_for_one_film(source, tmp_path):
+def test_a_disk_without_room_for_one_film_is_refused(source, tmp_path):
     with small_disk(tmp_path / "disk", "100k"):
         with pytest.raises(UserError, match=r"No space left on device; choose a folder that is writable and has room"):
             prepare("movies", source, tmp_path / "disk" / "new" / "records")
         assert not list((tmp_path / "disk").iterdir())
 
 
-def test_a_disk_that_is_read_only(source, tmp_path):
+def test_a_read_only_disk_is_refused(source, tmp_path):
     with small_disk(tmp_path / "disk", "20m") as resize:
         resize("ro")
         with pytest.raises(UserError, match=r"cannot write .*records: Read-only file system; choose a folder"):
             prepare("movies", source, tmp_path / "disk" / "new" / "records")
 
 
-def test_a_place_that_is_a_file(source, tmp_path):
+def test_an_output_below_a_file_is_refused(source, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write .*records: Not a directory; choose a folder"):
         prepare("movies", source, tmp_path / "file" / "records")

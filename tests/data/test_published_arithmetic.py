@@ -1,4 +1,4 @@
-"""training.md's clips from a published layout on disk to records, against a second statement of the rules."""
+"""Clips of a published layout on disk become records, by a second statement of the rules in docs/data.md."""
 
 import dataclasses
 import io

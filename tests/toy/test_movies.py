@@ -1,4 +1,4 @@
-"""What the films hold, read back from the files that prepare_data.py and a person's player get."""
+"""The rendered films contain what their scripts say; they are read back from the MP4 files."""
 
 import csv
 import hashlib
@@ -75,7 +75,7 @@ def test_every_film_is_whole(films):
 
 
 def test_the_files_show_what_the_script_says(films):
-    """Through the whole of each clip but its first frame, in which an event may still be growing."""
+    """Checks each clip except its first frame, where an event may not have its full size yet."""
     for path, script, frames, _ in films:
         for k, slot in enumerate(script.slots(), start=1):
             expected = {slot.sight} - {None}
@@ -128,7 +128,7 @@ def test_films_differ_within_and_between_collections():
     assert len({next(iter(picture.frames(script))).tobytes() for script in scripts}) == 8
 
 
-def test_a_script_by_hand_renders():
+def test_a_handwritten_script_renders():
     """For tests elsewhere that need events at known times."""
     script = Script(4, (Event(2.0, "ball", "boing"),), (), 1)
     frames = list(picture.frames(script))
@@ -143,7 +143,7 @@ def test_a_script_by_hand_renders():
     assert heard(waveform, 3.0) == set()
 
 
-def test_the_background_is_a_film_and_no_constant():
+def test_background_changes_over_time():
     frames = np.stack(list(picture.frames(Script(18, (), (4.5,), 3)))).astype(float)
     assert frames[::25].std(axis=0).mean() > 3  # things move
     assert np.abs(np.diff(frames[:20], axis=0)).mean() > 1  # the camera is never quite still
@@ -154,13 +154,13 @@ def test_the_background_is_a_film_and_no_constant():
 @pytest.mark.parametrize(
     ("films", "seconds", "seed", "word"), [(1, 40, 0, "films"), (4, 9, 0, "seconds"), (4, 40, -1, "seed")]
 )
-def test_what_cannot_be_a_collection_is_refused(tmp_path, films, seconds, seed, word):
+def test_impossible_collections_are_refused(tmp_path, films, seconds, seed, word):
     with pytest.raises(UserError, match=f"--{word}"):
         movies.render(tmp_path, films=films, seconds=seconds, seed=seed)
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_there_is_left_alone(tmp_path):
+def test_existing_files_are_left_alone(tmp_path):
     (tmp_path / "holiday.mp4").touch()
     for output in (tmp_path, tmp_path / "holiday.mp4", tmp_path / "holiday.mp4" / "toys"):
         with pytest.raises(UserError, match=r"choose another"):
@@ -168,6 +168,6 @@ def test_what_is_there_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.mp4"]
 
 
-def test_scripts_of_odd_lengths_are_scripts():
+def test_scripts_of_odd_lengths_are_valid():
     for seconds in (10, 11, 25):
         assert len(write_script(seconds, 0).slots()) == seconds - 1

@@ -59,7 +59,7 @@ def test_no_clip_holds_a_cut(scripts):
             assert cut % 1 == 0.5
 
 
-def test_neither_eyes_nor_ears_are_enough(scripts):
+def test_neither_picture_nor_sound_alone_predicts_key_events(scripts):
     assert 0.55 < ceiling(scripts, lambda event: event.sight) < 0.6
     assert 0.55 < ceiling(scripts, lambda event: event.sound) < 0.6
     assert 0.32 < ceiling(scripts, lambda event: None) < 0.35  # calling everything key
@@ -68,7 +68,7 @@ def test_neither_eyes_nor_ears_are_enough(scripts):
     assert ceiling(scripts, lambda event: (event.sight is None, event.sound is None)) < 0.85
 
 
-def test_the_ceiling_of_a_script_counted_by_hand():
+def test_best_possible_score_of_a_script_counted_by_hand():
     events = (
         Event(1, "ball", "boing"),
         Event(2, "ball", None),

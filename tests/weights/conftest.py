@@ -1,4 +1,4 @@
-"""What the tests of weights share: small networks, and files of each kind made without PyTorch."""
+"""Shared by the tests of weights: small networks, and files of each kind made without PyTorch."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -39,17 +39,17 @@ def state(config: ModelConfig = TINY, seed: int = 0, finite: bool = True) -> dic
 
 
 def only(tensors: Mapping[str, np.ndarray], *prefixes: str) -> dict[str, np.ndarray]:
-    """The tensors whose names begin so."""
+    """The tensors whose names start with one of `prefixes`."""
     return {name: array for name, array in tensors.items() if name.startswith(prefixes)}
 
 
 def without(tensors: Mapping[str, np.ndarray], *prefixes: str) -> dict[str, np.ndarray]:
-    """The tensors whose names do not begin so."""
+    """The tensors whose names start with none of `prefixes`."""
     return {name: array for name, array in tensors.items() if not name.startswith(prefixes)}
 
 
 def assert_same_bits(actual: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> None:
-    """The same names in the same order, dtypes, shapes and bytes."""
+    """Asserts equal names in equal order, and equal dtypes, shapes and bytes."""
     assert list(actual) == list(expected)
     for name, array in expected.items():
         assert (actual[name].dtype, actual[name].shape) == (array.dtype, array.shape), name

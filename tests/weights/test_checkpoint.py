@@ -1,4 +1,4 @@
-"""Saved models: what load() reads, what save() replaces, and what neither touches."""
+"""Saved models: what `load` reads, what `save` replaces, and what both leave alone."""
 
 import dataclasses
 import json
@@ -102,7 +102,7 @@ def test_a_place_that_cannot_be_written_gives_one_line(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_run_stands_for_its_latest_step(tmp_path: Path) -> None:
+def test_loading_a_run_loads_its_latest_step(tmp_path: Path) -> None:
     for step in (9, 10):
         checkpoint.write(tmp_path / "checkpoints" / str(step), TINY, tree_of(state(seed=step)))
     (tmp_path / "checkpoints" / "11.orbax-checkpoint-tmp").mkdir()  # what a killed run leaves
@@ -128,7 +128,7 @@ for step, kind in ((1, ocp.args.PyTreeSave), (2, ocp.args.StandardSave)):
 """
 
 
-def test_what_a_manager_saved_on_four_devices_loads_on_one(tmp_path: Path) -> None:
+def test_a_checkpoint_saved_on_four_devices_loads_on_one(tmp_path: Path) -> None:
     environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu", "PATH": ""}
     subprocess.run(
         [sys.executable, "-c", TRAINED_ON_FOUR_DEVICES, str(tmp_path)],
@@ -185,7 +185,7 @@ def _break(how: str, place: Path) -> None:
         "config wrong": r"model: not the weights of this network .*fc1/kernel is .*; .* and \d+ more",
     }.items(),
 )
-def test_what_cannot_be_loaded_gives_one_line(tmp_path: Path, how: str, complaint: str) -> None:
+def test_an_unloadable_checkpoint_gives_one_line(tmp_path: Path, how: str, complaint: str) -> None:
     checkpoint.write(tmp_path / "model", TINY, tree_of(state()))
     _break(how, tmp_path / "model")
     with pytest.raises(UserError, match=complaint) as caught:
@@ -219,7 +219,7 @@ def test_training_starts_from_a_checkpoint_of_another_variant(tmp_path: Path, sa
     assert model.config.audiovisual
 
 
-def test_importing_the_package_waits_for_neither_orbax_nor_torch() -> None:
+def test_importing_the_package_imports_neither_orbax_nor_torch() -> None:
     program = "import sys, avmsnet_jax; print([name for name in ('orbax', 'torch') if name in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""From weight files to a checkpoint: kinds, overlays, inference, and the account of every key."""
+"""From weight files to a checkpoint: kinds of file, overlays, inferred configuration, and the report on every key."""
 
 import dataclasses
 import json
@@ -106,14 +106,14 @@ def test_a_visual_file_gives_the_visual_only_network(tmp_path: Path, write: Writ
     assert avmsnet_jax.load(tmp_path / "out").config.audiovisual is False
 
 
-def test_visual_only_turns_off_a_branch_that_nobody_trained(tmp_path: Path, write: Write) -> None:
+def test_visual_only_drops_an_untrained_audio_branch(tmp_path: Path, write: Write) -> None:
     tensors = state()
     report = convert([write("whole", tensors)], str(tmp_path / "out"), visual_only=True)
     assert report["config"]["audiovisual"] is False
     assert_from(tmp_path / "out", tensors, "")
 
 
-def test_a_visual_file_under_soundnet_listens_with_alm_at_its_initialisation(tmp_path: Path, write: Write) -> None:
+def test_a_visual_file_with_soundnet_gets_an_initialized_alm(tmp_path: Path, write: Write) -> None:
     one, two = state(seed=1), state(seed=2)
     sources = [write("visual", without(one, *AUDIO)), write("sound", only(two, "soundnet8."))]
     report = convert(sources, str(tmp_path / "out"))
@@ -149,7 +149,7 @@ def test_later_files_replace_what_earlier_ones_brought(tmp_path: Path, write: Wr
     assert {entry["from"] for entry in swapped["network"].values()} == {sources[0]}
 
 
-def test_of_stavis_only_trunk_attention_and_soundnet_carry_over(tmp_path: Path, write: Write) -> None:
+def test_stavis_weights_give_trunk_attention_and_soundnet_only(tmp_path: Path, write: Write) -> None:
     one, two = state(seed=1), state(seed=2)
     stavis = only(two, *TRUNK, "score_dsn.", "soundnet8.") | {
         "fusion3.affine_rgb.weight": np.ones((7, 2), np.float32),
@@ -185,7 +185,7 @@ def test_counters_may_be_absent_as_before_pytorch_0_4_1(tmp_path: Path, write: W
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
-def test_other_floats_become_float32_and_the_account_says_so(tmp_path: Path, write: Write, dtype: type) -> None:
+def test_other_floats_become_float32_and_the_report_says_so(tmp_path: Path, write: Write, dtype: type) -> None:
     tensors = state()
     values = np.linspace(-2, 2, tensors["fc3.weight"].size).reshape(tensors["fc3.weight"].shape).astype(dtype)
     tensors["fc3.weight"] = values
@@ -247,7 +247,7 @@ def test_files_of_different_networks_are_not_mixed(tmp_path: Path, write: Write)
         convert(sources, str(tmp_path / "out"))
 
 
-def test_an_output_that_is_taken_is_left_alone(tmp_path: Path, write: Write) -> None:
+def test_an_existing_output_is_left_alone(tmp_path: Path, write: Write) -> None:
     source = write("whole", state())
     taken = tmp_path / "taken"
     taken.mkdir()
@@ -287,7 +287,7 @@ def _with(tensors: dict[str, np.ndarray], name: str, places: int, value: float, 
     ],
 )
 @pytest.mark.filterwarnings("ignore:overflow")
-def test_values_that_are_not_finite_are_refused_unless_allowed(
+def test_nonfinite_values_are_refused_unless_allowed(
     tmp_path: Path, write: Write, name: str, places: int, value: float, dtype: type, told: str
 ) -> None:
     tensors = _with(state(), name, places, value, dtype)
@@ -301,7 +301,7 @@ def test_values_that_are_not_finite_are_refused_unless_allowed(
     assert np.count_nonzero(~np.isfinite(parameters(tmp_path / "out")[name])) == places
 
 
-def test_tensors_that_are_not_finite_are_named_by_the_files_own_names_and_counted(tmp_path: Path, write: Write) -> None:
+def test_nonfinite_tensors_are_counted_and_named_as_in_the_file(tmp_path: Path, write: Write) -> None:
     tensors = state()
     for name in ("fc1.0.bias", "fc2.0.bias", "fc2.1.weight", "fc3.bias"):
         tensors = _with(tensors, name, 1, np.nan, np.float32)
@@ -310,7 +310,7 @@ def test_tensors_that_are_not_finite_are_named_by_the_files_own_names_and_counte
         convert([source], str(tmp_path / "out"))
 
 
-def test_only_weights_that_are_taken_need_be_finite(tmp_path: Path, write: Write) -> None:
+def test_only_weights_that_are_used_must_be_finite(tmp_path: Path, write: Write) -> None:
     """A tensor that a later file replaces, and one that the network never uses, are as they are."""
     tensors = _with(state(), "fuse.weight", 3, np.nan, np.float32)
     first = write("first", _with(tensors, "soundnet8.0.bias", 2, np.nan, np.float32))
@@ -366,7 +366,7 @@ def test_a_compiled_block_and_an_average_are_understood(tmp_path: Path, write: W
     assert report["sources"][0]["keys"]["n_averaged"]["status"] == "unused"
 
 
-def test_what_lies_beside_the_network_is_left_out_with_a_reason(tmp_path: Path, write: Write) -> None:
+def test_entries_outside_the_network_are_left_out_with_a_reason(tmp_path: Path, write: Write) -> None:
     beside = {"criterion.weight": np.ones(1, np.float32), "metric.total": np.asarray(3)}
     source = write("lightning", {f"model.{name}": array for name, array in state().items()} | beside)
     account = convert([source], str(tmp_path / "out"))["sources"][0]["keys"]
@@ -374,9 +374,7 @@ def test_what_lies_beside_the_network_is_left_out_with_a_reason(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("prefixes", [("model.", "model_ema."), ("student.", "teacher."), ("critic.", "generator.")])
-def test_two_networks_in_one_file_are_not_chosen_between(
-    tmp_path: Path, write: Write, prefixes: tuple[str, str]
-) -> None:
+def test_two_networks_in_one_file_are_refused(tmp_path: Path, write: Write, prefixes: tuple[str, str]) -> None:
     source = write("two", {prefix + name: array for prefix in prefixes for name, array in state().items()})
     complaint = rf"{source} holds the weights of several networks, whose names begin with {prefixes[0]}; {prefixes[1]}"
     with pytest.raises(UserError, match=complaint):

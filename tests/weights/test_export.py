@@ -1,4 +1,4 @@
-"""Export under the published names, and the way there and back."""
+"""Export under the published names, and the round trip through import and export."""
 
 import zipfile
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.weights.test_checkpoint import tree_of
 from tests.weights.test_convert import Write, kinetics
 
 
-def test_what_was_converted_comes_back_bit_for_bit(tmp_path: Path, write: Write) -> None:
+def test_converting_and_exporting_is_bit_exact(tmp_path: Path, write: Write) -> None:
     tensors = state(finite=False)
     source = write("whole", {f"module.{name}": array for name, array in tensors.items()})
     convert([source], str(tmp_path / "out"), allow_nonfinite=True)
@@ -60,7 +60,7 @@ def test_a_model_from_scratch_exports_a_file_that_loads_strictly(tmp_path: Path)
     assert "zeros, to load strictly" in lines
 
 
-def test_what_the_published_network_lacks_is_written_only_when_asked(tmp_path: Path, write: Write) -> None:
+def test_parameters_beyond_the_published_ones_are_written_on_request(tmp_path: Path, write: Write) -> None:
     tensors = state()
     convert([write("a", tensors), write("b", kinetics(tensors))], str(tmp_path / "out"))
     lines = export(str(tmp_path / "out"), str(tmp_path / "strict.safetensors"))
@@ -72,7 +72,7 @@ def test_what_the_published_network_lacks_is_written_only_when_asked(tmp_path: P
     assert (beyond["fc.weight"] == 1).all()
 
 
-def test_every_dtype_that_rides_along_is_written(tmp_path: Path) -> None:
+def test_extra_tensors_of_every_dtype_are_written(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     import ml_dtypes
 
@@ -88,7 +88,7 @@ def test_every_dtype_that_rides_along_is_written(tmp_path: Path) -> None:
         assert back[name].double().tolist() == array.astype(np.float64).tolist()
 
 
-def test_pytorch_may_share_the_archive_with_any_zip_reader(tmp_path: Path) -> None:
+def test_the_archive_is_a_plain_zip_file(tmp_path: Path) -> None:
     write_pth(tmp_path / "file.pth", only(state(), "fc3."))
     with zipfile.ZipFile(tmp_path / "file.pth") as archive:
         assert archive.testzip() is None
@@ -104,7 +104,7 @@ def test_pytorch_may_share_the_archive_with_any_zip_reader(tmp_path: Path) -> No
         ("taken.pth/model.pth", "cannot write"),
     ],
 )
-def test_an_unfit_target_gives_one_line_and_is_left_alone(tmp_path: Path, target: str, complaint: str) -> None:
+def test_an_unsuitable_target_gives_one_line_and_is_left_alone(tmp_path: Path, target: str, complaint: str) -> None:
     checkpoint.write(tmp_path / "model.dir", TINY, tree_of(state()))
     (tmp_path / "taken.pth").write_text("precious")
     with pytest.raises(UserError, match=complaint):

@@ -1,4 +1,4 @@
-"""The published sizes: the commands, the real SoundNet weights, and a whole checkpoint there and back."""
+"""At the published sizes: the commands, the real SoundNet weights, and the round trip of a whole checkpoint."""
 
 import os
 import subprocess
@@ -91,9 +91,10 @@ def test_the_real_soundnet_gives_the_features_that_pytorch_gives(soundnet: Any) 
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.soak
 @needs_sound8
 @pytest.mark.skipif(not BUNNY.exists(), reason=f"the film is not at {BUNNY}")
-def test_the_features_of_a_real_film_differ_from_clip_to_clip_at_soundnets_range_only(soundnet: Any) -> None:
+def test_features_of_a_real_film_vary_only_with_sound_in_soundnets_range(soundnet: Any) -> None:
     """The figures of the description, 0.981 at +-256 and 0.99998 at +-1: between 51 clips of one film."""
     waveform = Movie(BUNNY).whole_waveform()
     assert waveform is not None
@@ -110,13 +111,14 @@ def test_the_features_of_a_real_film_differ_from_clip_to_clip_at_soundnets_range
 
 
 @needs_sound8
-def test_what_the_real_soundnet_does_not_bring_is_at_its_initialisation(sound8: Path) -> None:
+def test_parameters_outside_the_real_soundnet_are_initialized(sound8: Path) -> None:
     assert avmsnet_jax.load(sound8).config == avmsnet_jax.ModelConfig()
     assert_initial(
         sound8, "conv1.", "bn1.", "layer", "score_dsn.", "fusion4.", "downsample", "bn2d", "bn3d", "fuse", "fc"
     )
 
 
+@pytest.mark.soak
 def test_a_published_checkpoint_comes_back_bit_for_bit(tmp_path: Path) -> None:
     """All 371 tensors at depth 50, of random bits, through `module.`, Orbax and back."""
     torch = pytest.importorskip("torch")

@@ -1,4 +1,4 @@
-"""Checkpoints from strangers: whatever their files claim, one line, little memory, and nothing outside them is read."""
+"""Untrusted checkpoints: bad ones give one line, take little memory, and make the reader open nothing outside them."""
 
 import contextlib
 import json
@@ -162,7 +162,7 @@ CLAIMS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("case", CLAIMS)
-def test_what_a_checkpoint_claims_is_checked_before_room_is_made(planted: Path, case: str) -> None:
+def test_claimed_sizes_are_checked_before_memory_is_allocated(planted: Path, case: str) -> None:
     plant, complaint = CLAIMS[case]
     plant(planted)
     refused(lambda: checkpoint.restore(planted), complaint)
@@ -188,7 +188,7 @@ def test_what_a_checkpoint_claims_is_checked_before_room_is_made(planted: Path, 
         ("a" * 10**4, 1),
     ],
 )
-def test_a_number_of_the_configuration_that_makes_no_sense(planted: Path, name: str, values: object) -> None:
+def test_senseless_numbers_in_the_configuration_are_refused(planted: Path, name: str, values: object) -> None:
     path = planted / "config" / "metadata"
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: values}, ensure_ascii=False), encoding="utf-8")
     refused(
@@ -197,12 +197,12 @@ def test_a_number_of_the_configuration_that_makes_no_sense(planted: Path, name: 
 
 
 @pytest.mark.parametrize("text", ["[" * 10**5, "{" * 10, "[]", "\xff", '{"depth": 1%s}' % ("0" * 5000), " " * 10**6])
-def test_a_configuration_that_is_no_configuration(planted: Path, text: str) -> None:
+def test_a_file_that_is_no_configuration_is_refused(planted: Path, text: str) -> None:
     (planted / "config" / "metadata").write_bytes(text.encode("latin1"))
     refused(lambda: checkpoint.restore(planted), "config/metadata")
 
 
-def test_arrays_of_any_size_may_not_come_of_nothing(planted: Path) -> None:
+def test_huge_arrays_in_tiny_files_are_refused(planted: Path) -> None:
     """All that a converted file held besides the network rides along, and has no shape to be compared with."""
     item = planted / "passengers"
     describe(item, "layer4.0.conv1.weight", shape=[2**17, 2**17], chunks=[2**17, 2**17])
@@ -230,7 +230,7 @@ def test_pipes_in_a_checkpoint_are_not_opened(planted: Path, where: str) -> None
     refused(lambda: checkpoint.restore(planted), "damaged .*neither a file nor a folder")
 
 
-def test_a_step_elsewhere_is_not_taken_for_the_runs_own(honest: Path, tmp_path: Path) -> None:
+def test_a_step_linked_from_elsewhere_is_not_loaded(honest: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoints").symlink_to(honest.parent)
     shutil.copytree(honest, tmp_path / "7")
@@ -270,7 +270,7 @@ def crc32c(data: bytes) -> int:
 
 
 @pytest.mark.parametrize("name", ["٣", "007", "1" * 200, "-1", "1.0"])
-def test_folders_whose_names_are_nearly_numbers_are_no_steps(honest: Path, tmp_path: Path, name: str) -> None:
+def test_folders_with_nearly_numeric_names_are_no_steps(honest: Path, tmp_path: Path, name: str) -> None:
     shutil.copytree(honest, tmp_path / "5")
     (tmp_path / name).mkdir()
     assert checkpoint.find(tmp_path).name == "5"
@@ -279,7 +279,7 @@ def test_folders_whose_names_are_nearly_numbers_are_no_steps(honest: Path, tmp_p
 @pytest.mark.parametrize(
     "text", ["[" * 10**5, "", "[]", "{}", '{"average_precision": NaN}', '{"average_precision": "1"}', "\xff", None]
 )
-def test_a_damaged_validation_makes_no_step_the_best(honest: Path, tmp_path: Path, text: str | None) -> None:
+def test_a_damaged_validation_file_makes_no_step_the_best(honest: Path, tmp_path: Path, text: str | None) -> None:
     for step, content in (("5", '{"average_precision": 0.5}'), ("6", text)):
         shutil.copytree(honest, tmp_path / step)
         (tmp_path / step / "validation").mkdir()
@@ -294,7 +294,7 @@ def test_a_damaged_validation_makes_no_step_the_best(honest: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_no_command_takes_weights_that_are_not_finite(tmp_path: Path, value: float) -> None:
+def test_every_command_refuses_nonfinite_weights(tmp_path: Path, value: float) -> None:
     tree = tree_of(state())
     tree["fc2"]["kernel"][1, 2:4] = value
     tree["alm"]["bias"][0] = value
@@ -309,7 +309,7 @@ def test_no_command_takes_weights_that_are_not_finite(tmp_path: Path, value: flo
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_a_mutated_checkpoint_is_the_honest_one_or_one_line(planted: Path, seed: int) -> None:
+def test_a_mutated_checkpoint_loads_unchanged_or_gives_one_line(planted: Path, seed: int) -> None:
     """Bytes changed, files cut, dropped or swapped, JSON edited."""
     chance = random.Random(seed)
     files = sorted(path for path in planted.rglob("*") if path.is_file())

@@ -1,4 +1,4 @@
-"""What saving, converting and exporting leave when the disk is full, or when somebody ends them."""
+"""Saving, converting and exporting leave nothing behind when the disk is full or when they are killed."""
 
 import os
 import re
@@ -52,7 +52,7 @@ def saved(tmp_path_factory) -> Path:
     return place
 
 
-def test_a_full_disk_is_one_line_and_nothing_is_left(python, saving, tmp_path):
+def test_a_full_disk_gives_one_line_and_leaves_nothing(python, saving, tmp_path):
     with small_disk(tmp_path / "disk", "3m"):
         for target in ("new", "deep/er/new"):
             done = python(saving, tmp_path / "disk" / target, 200)
@@ -86,7 +86,7 @@ def test_a_save_that_is_ended_leaves_nothing_for_long(environment, saving, tmp_p
         assert [path.name for path in out.iterdir()] == ["new"]
 
 
-def test_exports_may_be_read_by_whom_the_umask_lets(saved, tmp_path):
+def test_exports_follow_the_umask(saved, tmp_path):
     for mask, mode in ((0o022, 0o644), (0o077, 0o600), (0o002, 0o664)):
         before = os.umask(mask)
         try:
