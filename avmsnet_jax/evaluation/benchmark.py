@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from avmsnet_jax import unforeseen
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
 from avmsnet_jax.data.sources.folds import Fold
@@ -72,7 +73,8 @@ def evaluate(config: Config, directories: Sequence[str], protocol: str, split: s
         scored = {name: _by_video(part) for name, part in clips.items()}
         videos = judged or annotations.of_labels(Path(config.data.dir), every)
         tested = {name for part in scored.values() for name in part}
-        videos, origin_of_shots = _with_shots([video for video in videos if video.name in tested], scored)
+        failed: dict[str, str] = {}
+        videos, origin_of_shots = _with_shots([video for video in videos if video.name in tested], scored, failed)
         facts = {
             "checkpoint": [str(place) for place in found],
             "records": config.data.dir,
@@ -83,7 +85,8 @@ def evaluate(config: Config, directories: Sequence[str], protocol: str, split: s
             "shots": origin_of_shots,
             "notes": list(dict.fromkeys(word for _, word in notes if word)),
         }
-        return comparison.run(Trial(protocol, videos, _tests(folds, chosen, split), scored, thresholds, facts), stage)
+        trial = Trial(protocol, videos, _tests(folds, chosen, split), scored, thresholds, facts, failed)
+        return comparison.run(trial, stage)
 
 
 def _tests(folds: Sequence[Fold], chosen: Sequence[int], split: str) -> dict[str, tuple[str, ...]]:
@@ -172,19 +175,30 @@ def _by_video(clips: Clips) -> dict[str, Scored]:
     return scored
 
 
-def _with_shots(videos: Sequence[Judged], scored: Mapping[str, Mapping[str, Scored]]) -> tuple[list[Judged], str]:
-    """The videos, where they have no shots with those of KTS, and where shots are from.
+def _with_shots(
+    videos: Sequence[Judged], scored: Mapping[str, Mapping[str, Scored]], failed: dict[str, str]
+) -> tuple[list[Judged], str]:
+    """Finds shots by KTS where the data set gives none, and says where the shots are from.
 
-    Where several networks scored a video, the first one's features decide: every row has the same shots.
+    If several networks scored a video, the features of the first one decide, so that all rows have the same shots. A
+    video on whose features KTS fails is noted in `failed` and goes on without shots.
     """
-    completed, made = [], 0
+    if all(video.shots is not None for video in videos):
+        return list(videos), "given"
+    completed, found = [], 0
     for video in videos:
         if video.shots is None:
-            found = next(part[video.name] for part in scored.values() if video.name in part)
-            assert found.features is not None  # asked for where shots are missing
-            changes = kts(found.features, len(found.features) - 1)
-            video = dataclasses.replace(video, shots=shots(changes, found.picks, video.n_frames))
-            made += 1
+            with unforeseen.noted(video.name, failed):
+                try:
+                    video = dataclasses.replace(video, shots=_kts_shots(video, scored))
+                    found += 1
+                except UserError as error:
+                    failed[video.name] = str(error)
         completed.append(video)
-    origin = "given" if not made else f"KTS on the network's features of the clips, for {made} of {len(videos)} videos"
-    return completed, origin
+    return completed, f"KTS on the network's features of the clips, for {found} of {len(videos)} videos"
+
+
+def _kts_shots(video: Judged, scored: Mapping[str, Mapping[str, Scored]]) -> np.ndarray:
+    first = next(part[video.name] for part in scored.values() if video.name in part)
+    assert first.features is not None  # a network always gives them
+    return shots(kts(first.features, len(first.features) - 1), first.picks, video.n_frames)

@@ -35,6 +35,7 @@ class Trial:
       scored: by the same names each split's scores by video, or by `ALL` alone those of every video; empty = none.
       thresholds: by the names of `scored`, from which score on a frame is called key.
       facts: where all this came from, for `metrics.json`.
+      failed: by video, why it has no shots although they were looked for.
     """
 
     protocol: str
@@ -43,6 +44,7 @@ class Trial:
     scored: Mapping[str, Mapping[str, Scored]]
     thresholds: Mapping[str, float]
     facts: Mapping[str, Any]
+    failed: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def pairs(self) -> list[tuple[Judged, str, Scored]]:
@@ -72,7 +74,7 @@ def run(trial: Trial, stage: Path) -> dict[str, Any]:
     trial = dataclasses.replace(trial, videos=[video.completed() for video in trial.videos])
     rows: dict[str, Row] = {"model": {}} if trial.scored else {}
     rows |= {"random": {}, "uniform": {}, "human": {}}
-    failed: dict[str, str] = {}  # by video, what nobody foresaw
+    failed = dict(trial.failed)
     for video in tqdm(trial.videos, unit="video", disable=not sys.stderr.isatty()):
         with unforeseen.noted(video.name, failed):
             rows["random"][video.name, ALL] = baselines.of_random(protocol, video)
@@ -117,7 +119,7 @@ def run(trial: Trial, stage: Path) -> dict[str, Any]:
 def _unknown(trial: Trial) -> list[str]:
     """Which measures are missing in the tables, as the annotations lack what they are of."""
     notes = []
-    if shotless := [video.name for video in trial.videos if video.shots is None]:
+    if shotless := [video.name for video in trial.videos if video.shots is None and video.name not in trial.failed]:
         notes.append(
             f"No summary and no F1 of {report.counted(len(shotless), 'video')}, as the shots are not known: give the "
             "field's HDF5 file as another --annotations."

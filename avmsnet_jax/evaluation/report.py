@@ -59,7 +59,7 @@ def pooled_notes(metrics: Mapping[str, Any]) -> list[str]:
             "precision have no value, whoever predicts: test a split that has key moments, or prepare one that does."
         ]
     if not metrics["num_predicted"]:
-        return ["No score reaches the threshold, so precision has no value; nothing is found, so recall and F are 0."]
+        return ["No score reaches the threshold, so precision is undefined and F is 0."]
     return []
 
 

@@ -130,10 +130,14 @@ def _tables_of_file(path: Path) -> list[tuple[Path, Iterable[tuple[str, tuple[An
 
 
 def _listed(folder: Path) -> list[Path]:
+    """What a folder holds, in order. Links are refused: they may lead to any file of this machine."""
     try:
-        return sorted(folder.iterdir())
+        found = sorted(folder.iterdir())
     except OSError as error:
         raise UserError(f"cannot read {folder}: {error.strerror}; check the path") from None
+    if links := [path for path in found if path.is_symlink()]:
+        raise UserError(f"{links[0]} is a link, and links in a folder of scores are not followed; copy the file there")
+    return found
 
 
 def _read_folder(folder: Path) -> Iterator[tuple[str, tuple[Any, Any]]]:

@@ -100,6 +100,26 @@ def test_a_checkpoint_for_each_fold_each_with_its_own_threshold(judged_config, n
     assert metrics["threshold_from"] == "split train"
 
 
+@pytest.mark.parametrize("error", [KeyError(8), UserError("features holds NaN")])
+def test_a_video_on_which_kts_fails_costs_no_other(judged_config, networks, tmp_path, monkeypatch, error):
+    calls = []
+
+    def failing(features, most):
+        calls.append(most)
+        if len(calls) == 1:
+            raise error
+        return np.array([len(features) // 2])
+
+    monkeypatch.setattr(benchmark, "kts", failing)
+    metrics = benchmark.evaluate(judged_config("tvsum"), networks[:1], "tvsum", "whole", tmp_path / "out")
+    assert list(metrics["failed"]) == TVSUM[:1]
+    assert metrics == json.loads((tmp_path / "out" / "metrics.json").read_text())
+    model = metrics["rows"]["model"]
+    assert (model["tau"]["videos"]["count"], model["f1_mean"]["videos"]["count"]) == (5, 4)
+    assert metrics["shots"].endswith("for 4 of 5 videos")
+    assert not [note for note in metrics["notes"] if "shots are not known" in note]
+
+
 def test_summe_with_its_own_shots(judged_config, networks, tmp_path, downloads):
     config = judged_config("summe")
     metrics = benchmark.evaluate(config, networks[:1], benchmark.protocol_of(config), "whole", tmp_path / "out")

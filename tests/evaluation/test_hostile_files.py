@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -159,8 +160,21 @@ def test_what_is_no_file(tmp_path, name, kind):
     refused(tmp_path)
 
 
+def test_links_in_a_folder_of_scores_are_refused(tmp_path):
+    """A link may lead to any file of this machine, whoever made the folder."""
+    outside, inside = tmp_path / "outside.csv", tmp_path / "scores"
+    outside.write_text("frame,score\n1,0.5\n")
+    (inside / "split0").mkdir(parents=True)
+    (inside / "split0" / "video_1.csv").symlink_to(outside)
+    refused(inside, "video_1.csv is a link")
+    shutil.rmtree(inside / "split0")
+    (inside / "split0").symlink_to(tmp_path)
+    refused(inside, "split0 is a link")
+
+
 def test_splits_within_splits_and_twice(tmp_path):
-    (tmp_path / "split0").symlink_to(tmp_path)
+    (tmp_path / "split0").mkdir()
+    (tmp_path / "split0" / "split0").mkdir()
     refused(tmp_path / "split0")
     (tmp_path / "fold_0").mkdir()
     refused(tmp_path, "fold_0 and split0; keep one")

@@ -77,7 +77,7 @@ def test_where_nothing_is_predicted_precision_alone_has_no_value(evaluated):
     assert row(report, "model")[0] == "-"
     assert metrics["rows"]["random"]["precision"] == 0.5
     assert metrics["average_precision"] == pytest.approx(7 / 12)  # the key clips are the second and the third of four
-    assert "No score reaches the threshold, so precision has no value" in report
+    assert "No score reaches the threshold, so precision is undefined and F is 0" in report
     assert "Precision -, recall 0.000, F 0.000" in said
 
 
