@@ -11,10 +11,23 @@ from avmsnet_jax.config import Config, ModelConfig  # noqa: E402
 from avmsnet_jax.errors import UserError  # noqa: E402
 
 if TYPE_CHECKING:
+    from avmsnet_jax.api import score, summarize
     from avmsnet_jax.models.avmsnet import AVMSNet, Output
+    from avmsnet_jax.training.loop import train
     from avmsnet_jax.weights.checkpoint import load, save
 
-__all__ = ["AVMSNet", "Config", "ModelConfig", "Output", "UserError", "load", "save"]
+__all__ = [
+    "AVMSNet",
+    "Config",
+    "ModelConfig",
+    "Output",
+    "UserError",
+    "load",
+    "save",
+    "score",
+    "summarize",
+    "train",
+]
 
 # JAX, Flax and Orbax take seconds to import: --help and a mistyped flag need not wait for them.
 _LAZY = {
@@ -22,6 +35,9 @@ _LAZY = {
     "Output": "models.avmsnet",
     "load": "weights.checkpoint",
     "save": "weights.checkpoint",
+    "score": "api",
+    "summarize": "api",
+    "train": "training.loop",
 }
 
 

@@ -88,8 +88,8 @@ def summarize(
     listed = films.listed(movies)
     output = Path(os.path.abspath(output))
     tasks = [(film, output / film.stem) for film in listed]
-    weights = Weights.of(directory) if directory else None
-    one = functools.partial(_attempt, config, weights, overwrite)
+    source = Weights.of(directory) if directory else Attention()
+    one = functools.partial(_attempt, config, source, overwrite)
     if beam_options is not None:
         outcomes = _on_beam(tasks, one, output, beam_options)
         for number, outcome in enumerate(outcomes, start=1):
@@ -100,6 +100,14 @@ def summarize(
         outcomes.append(one(task))
         on_film(len(outcomes), len(tasks), outcomes[-1])
     return outcomes
+
+
+def summarize_by(
+    scorer: Scorer, film: Path, output: str | os.PathLike[str], config: Config, *, overwrite: bool = False
+) -> Outcome:
+    """Summarizes a film by a scorer at hand; for the other arguments see `summarize`."""
+    choose.parse_budget(config.summarize.budget)
+    return _attempt(config, scorer, overwrite, (film, Path(os.path.abspath(output)) / film.stem))
 
 
 def summarize_cut(
@@ -198,11 +206,14 @@ class Weights(NamedTuple):
         return cls(str(found), tuple((state.st_ino, state.st_mtime_ns) for state in states))
 
 
-def _attempt(config: Config, weights: Weights | CutList | None, overwrite: bool, task: tuple[Path, Path]) -> Outcome:
+Source = Weights | CutList | Scorer  # of a film's scores
+
+
+def _attempt(config: Config, source: Source, overwrite: bool, task: tuple[Path, Path]) -> Outcome:
     """Summarizes one film and returns errors as a result, so that the others are still summarized."""
     film, folder = task
     try:
-        return _summarized(config, weights, overwrite, film, folder)
+        return _summarized(config, source, overwrite, film, folder)
     except UserError as error:
         return Outcome(Path(_shown(film)), folder, error=str(error))
     except Exception as error:
@@ -210,7 +221,7 @@ def _attempt(config: Config, weights: Weights | CutList | None, overwrite: bool,
 
 
 def _summarized(
-    config: Config, weights: Weights | CutList | None, overwrite: bool, film: Path, folder: Path
+    config: Config, source: Source, overwrite: bool, film: Path, folder: Path
 ) -> Outcome:
     if not is_file_name(film.stem):
         raise UserError(f"{film} has no name before its suffix, which its summary's folder needs; rename it")
@@ -222,8 +233,8 @@ def _summarized(
         raise UserError(f"the name of {_shown(film)} is not UTF-8, which the summary's files need; rename it")
     Movie(film).info()  # fails before the network is loaded, which takes seconds
     with staged(folder) as stage:
-        scorer, follow = _scorer(config, weights), weights if isinstance(weights, CutList) else None
-        facts = _facts(config, weights, scorer)
+        scorer, follow = _scorer(config, source), source if isinstance(source, CutList) else None
+        facts = _facts(config, source, scorer)
         summary = summarize_film(film, scorer, config, stage, facts, folder, follow)
         if taken(folder):  # checked again, because summarizing takes long
             if not overwrite:
@@ -268,25 +279,25 @@ def _network(weights: Weights, data: int, fsdp: int, batch_size: int) -> Network
     return Network.load(weights.directory, MeshConfig(data=data, fsdp=fsdp), batch_size)
 
 
-def _scorer(config: Config, weights: Weights | CutList | None) -> Scorer:
-    """A network, where there are weights; the scores of a cut list; or attention."""
-    if weights is None:
-        return Attention()
-    if isinstance(weights, CutList):
-        return cutlist.Replay(weights)
-    return _network(weights, config.mesh.data, config.mesh.fsdp, config.summarize.batch_size)
+def _scorer(config: Config, source: Source) -> Scorer:
+    if isinstance(source, CutList):
+        return cutlist.Replay(source)
+    if isinstance(source, Weights):
+        return _network(source, config.mesh.data, config.mesh.fsdp, config.summarize.batch_size)
+    return source
 
 
-def _facts(config: Config, weights: Weights | CutList | None, scorer: Scorer) -> dict[str, str]:
-    if isinstance(weights, CutList):
+def _facts(config: Config, source: Source, scorer: Scorer) -> dict[str, str]:
+    if isinstance(source, CutList):
         return {"shots": "as in cut.json"}
     options = config.summarize
-    shots = {"kts": f"KTS on the {scorer.name}'s features", "scenes": "PySceneDetect"}[options.shots]
-    packages = ["avmsnet_jax", "av", *(("jax", "flax") if weights else ("numpy", "librosa"))]
+    shots = {"kts": "KTS on the scorer's features", "scenes": "PySceneDetect"}[options.shots]
+    packages = ["avmsnet_jax", "av", *(("jax", "flax") if scorer.name == "network" else ("numpy", "librosa"))]
     used = {"scores": "attention, not learned from people"}
-    if weights:
+    if scorer.name == "network":
         devices = jax.devices()
-        used = {"checkpoint": weights.directory, "devices": f"{len(devices)} x {devices[0].device_kind}"}
+        directory = source.directory if isinstance(source, Weights) else "a network in memory"
+        used = {"checkpoint": directory, "devices": f"{len(devices)} x {devices[0].device_kind}"}
     return {
         **used,
         "budget": options.budget,

@@ -1,0 +1,72 @@
+"""Scoring and summarizing a film from Python, in a line each."""
+
+import os
+from pathlib import Path
+
+from avmsnet_jax.config import Config, MeshConfig
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.mesh import make_mesh
+from avmsnet_jax.models.avmsnet import AVMSNet
+from avmsnet_jax.scoring.attention import Attention
+from avmsnet_jax.scoring.film import Scores, watch
+from avmsnet_jax.scoring.network import Network
+from avmsnet_jax.scoring.scorer import Scorer
+from avmsnet_jax.summarization import run
+
+_BATCH = 8  # clips at once
+
+
+def score(film: str | os.PathLike[str], model: AVMSNet | None = None, *, spacing_s: float = 1.0) -> Scores:
+    """Scores the moments of a film.
+
+    Args:
+      film: any film that FFmpeg reads.
+      model: a network, as `avmsnet_jax.load` gives it; None = by attention, which was not learned from people.
+      spacing_s: from one scored moment to the next, seconds.
+
+    Returns:
+      among others `times_s` (N,) float64 in seconds, `scores` (N,) float32 in 0-1, and `signals`, by name the (N,)
+      float32 in 0-1 that attention's scores are made of.
+
+    Raises:
+      UserError: the film is missing or broken, or the network's scores are NaN.
+    """
+    return watch(Path(film), _scorer(model), spacing_s=spacing_s).scores
+
+
+def summarize(
+    film: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    model: AVMSNet | None = None,
+    budget: str = "15%",
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Writes a film's summary and its report.
+
+    Args:
+      film: any film that FFmpeg reads.
+      output: gets a folder called like the film, with `summary.mp4`, `report.html` and the other files that
+        `avmsnet summarize` leaves.
+      model: as for `score`.
+      budget: a share of the film (15%), a duration (90s, 2min, 1:30) or a number of shots (12shots).
+      overwrite: replace an earlier summary of the film.
+
+    Returns:
+      the film's folder.
+
+    Raises:
+      UserError: the film cannot be summarized, or its folder is in the way.
+    """
+    config = Config()
+    config.summarize.budget = budget
+    outcome = run.summarize_by(_scorer(model), Path(film), output, config, overwrite=overwrite)
+    if outcome.error:
+        raise UserError(outcome.error)
+    if outcome.skipped:
+        raise UserError(f"{outcome.folder} has a summary already; give overwrite=True, or another place")
+    return outcome.folder
+
+
+def _scorer(model: AVMSNet | None) -> Scorer:
+    return Attention() if model is None else Network(model, make_mesh(MeshConfig()), _BATCH)
