@@ -59,7 +59,7 @@ def compare(film: Path, checkpoint: str, ffmpeg: str, workdir: Path, rounds: int
     from avmsnet_jax.scoring.film import Watched, watch
     from avmsnet_jax.scoring.network import Network
     from avmsnet_jax.scoring.scorer import ClipScores, Measured, Scorer
-    from avmsnet_jax.summarize import choose, cut
+    from avmsnet_jax.summarization import choose, cut
 
     options = SummarizeConfig()
     network = Network.load(checkpoint, MeshConfig(), options.batch_size)

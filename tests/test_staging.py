@@ -16,7 +16,7 @@ from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media.writer import write_movie
 from avmsnet_jax.staging import is_private, locked, staged, taken
-from avmsnet_jax.summarize.run import summarize
+from avmsnet_jax.summarization.run import summarize
 from tests.conftest import ROOT
 
 

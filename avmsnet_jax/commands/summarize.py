@@ -69,7 +69,7 @@ def main(config: Config, movies: list[str]) -> None:
     if CHECKPOINT.value:
         command_line.require_checkpoint(CHECKPOINT.value)
     # Imported here because it takes seconds, which --help and a wrong flag need not wait for.
-    from avmsnet_jax.summarize.run import Outcome, summarize, summarize_cut
+    from avmsnet_jax.summarization.run import Outcome, summarize, summarize_cut
 
     def tell(number: int, count: int, outcome: Outcome) -> None:
         place = f"[{number}/{count}] " * (count > 1)

@@ -15,7 +15,7 @@ from pathlib import Path
 from avmsnet_jax.config import MeshConfig, SummarizeConfig
 from avmsnet_jax.scoring.film import watch
 from avmsnet_jax.scoring.network import Network
-from avmsnet_jax.summarize import choose
+from avmsnet_jax.summarization import choose
 from avmsnet_jax.toy import movies, script
 
 SHARES = {"key": 0.05, "sight": 0.15, "sound": 0.15, "mismatch": 0.05, "nothing": 0.6}

@@ -23,7 +23,7 @@ import torch  # noqa: F401
 import avmsnet_jax.data.prepare
 import avmsnet_jax.evaluation.benchmark
 import avmsnet_jax.evaluation.movie50
-import avmsnet_jax.summarize.run
+import avmsnet_jax.summarization.run
 import avmsnet_jax.training.loop
 import avmsnet_jax.weights.convert
 import avmsnet_jax.weights.export  # noqa: F401

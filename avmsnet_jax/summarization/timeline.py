@@ -7,7 +7,7 @@ from pathlib import Path
 from avmsnet_jax.clock import clock
 from avmsnet_jax.errors import printable
 from avmsnet_jax.scoring.film import Watched
-from avmsnet_jax.summarize.cut import Take
+from avmsnet_jax.summarization.cut import Take
 
 EDL, OTIO = "summary.edl", "summary.otio"
 

@@ -28,9 +28,9 @@ from avmsnet_jax.scoring.film import expected_clips, watch
 from avmsnet_jax.scoring.network import Network
 from avmsnet_jax.scoring.scorer import Scorer
 from avmsnet_jax.staging import empty, staged, taken, working_place
-from avmsnet_jax.summarize import choose, cut, cutlist, explain, report, timeline
-from avmsnet_jax.summarize.cutlist import CutList
-from avmsnet_jax.summarize.result import Summary
+from avmsnet_jax.summarization import choose, cut, cutlist, explain, report, timeline
+from avmsnet_jax.summarization.cutlist import CutList
+from avmsnet_jax.summarization.result import Summary
 from avmsnet_jax.weights import checkpoint
 
 SUMMARY, SCORES, FACTS = "summary.mp4", "scores.csv", "summary.json"
@@ -220,9 +220,7 @@ def _attempt(config: Config, source: Source, overwrite: bool, task: tuple[Path, 
         return Outcome(Path(_shown(film)), folder, error=unforeseen.report(error, folder.parent, film.stem))
 
 
-def _summarized(
-    config: Config, source: Source, overwrite: bool, film: Path, folder: Path
-) -> Outcome:
+def _summarized(config: Config, source: Source, overwrite: bool, film: Path, folder: Path) -> Outcome:
     if not is_file_name(film.stem):
         raise UserError(f"{film} has no name before its suffix, which its summary's folder needs; rename it")
     if taken(folder):

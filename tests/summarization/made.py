@@ -9,9 +9,9 @@ from PIL import Image
 
 from avmsnet_jax.media.writer import write_movie
 from avmsnet_jax.scoring.film import Scores
-from avmsnet_jax.summarize import cutlist, report
-from avmsnet_jax.summarize.choose import Budget
-from avmsnet_jax.summarize.result import Shot, Summary
+from avmsnet_jax.summarization import cutlist, report
+from avmsnet_jax.summarization.choose import Budget
+from avmsnet_jax.summarization.result import Shot, Summary
 from tests.media.films import numbered
 
 FPS, SECONDS = 10, 24

@@ -21,11 +21,11 @@ from avmsnet_jax.errors import UserError
 from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.scoring.network import Network
 from avmsnet_jax.scoring.records import score_records
-from avmsnet_jax.summarize import choose, run
-from avmsnet_jax.summarize.run import summarize
+from avmsnet_jax.summarization import choose, run
+from avmsnet_jax.summarization.run import summarize
 from tests.conftest import ROOT, one_line, wait_until
 from tests.media.films import encode, number_of, numbered
-from tests.summarize.test_kinds import noise, pictures, stretches
+from tests.summarization.test_kinds import noise, pictures, stretches
 
 CONFIG = Config(
     summarize=SummarizeConfig(

@@ -16,7 +16,7 @@ from avmsnet_jax.errors import UserError
 from avmsnet_jax.media.audio import SAMPLE_RATE
 from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.scoring.film import HOP, Watched
-from avmsnet_jax.summarize.result import Shot
+from avmsnet_jax.summarization.result import Shot
 
 _STEP = 0.25  # a shot is divided where the mean score changes by this much
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from avmsnet_jax.summarize import report
-from avmsnet_jax.summarize.result import Summary
+from avmsnet_jax.summarization import report
+from avmsnet_jax.summarization.result import Summary
 from tests.media.films import number_of
-from tests.summarize.conftest import until
-from tests.summarize.made import FPS, SECONDS, make_summary
+from tests.summarization.conftest import until
+from tests.summarization.made import FPS, SECONDS, make_summary
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the report is tested in a browser that playwright drives")
 

@@ -12,9 +12,9 @@ import pytest
 from avmsnet_jax.config import Config, SummarizeConfig
 from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.scoring.film import Watched, watch
-from avmsnet_jax.summarize import cut, timeline
-from avmsnet_jax.summarize.choose import choose
-from avmsnet_jax.summarize.run import summarize
+from avmsnet_jax.summarization import cut, timeline
+from avmsnet_jax.summarization.choose import choose
+from avmsnet_jax.summarization.run import summarize
 from tests.media.films import encode, number_of, numbered
 from tests.media.test_splices import recording, rises
 from tests.scoring.stub import Stub

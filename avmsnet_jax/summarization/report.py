@@ -19,9 +19,9 @@ from PIL import Image
 
 from avmsnet_jax.scoring.film import Watched
 from avmsnet_jax.staging import staged
-from avmsnet_jax.summarize import choose, explain
-from avmsnet_jax.summarize.cutlist import CutList
-from avmsnet_jax.summarize.result import Scores, Summary
+from avmsnet_jax.summarization import choose, explain
+from avmsnet_jax.summarization.cutlist import CutList
+from avmsnet_jax.summarization.result import Scores, Summary
 
 EMBEDDED_BYTES = 24_000_000  # largest summary that becomes a part of the page; browsers are slow with more
 HIGH = 0.5  # the published test calls clips of at least this score key moments

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from avmsnet_jax.summarize import cutlist, report
-from avmsnet_jax.summarize.choose import Budget
-from avmsnet_jax.summarize.result import Summary
-from tests.summarize.conftest import until
-from tests.summarize.made import FPS, SECONDS, editing_of, make_summary
+from avmsnet_jax.summarization import cutlist, report
+from avmsnet_jax.summarization.choose import Budget
+from avmsnet_jax.summarization.result import Summary
+from tests.summarization.conftest import until
+from tests.summarization.made import FPS, SECONDS, editing_of, make_summary
 
 PAGE = Path(report.__file__).with_name("page")
 SHOTS_ROW, PICTURES_ROW, OVERVIEW_ROW = 142, 40, 184  # pixels from the top of the timeline

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from avmsnet_jax.config import Config
-from avmsnet_jax.summarize.run import summarize
+from avmsnet_jax.summarization.run import summarize
 from tests.media.films import encode, numbered
 
 

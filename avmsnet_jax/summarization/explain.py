@@ -13,7 +13,7 @@ from avmsnet_jax.clock import clock
 from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.media.writer import Mp4Writer
 from avmsnet_jax.scoring.film import Scores
-from avmsnet_jax.summarize.result import Summary
+from avmsnet_jax.summarization.result import Summary
 
 _FINEST = 28  # cells across the attention map: the stem's 56 x 56 show no more, in four times the bytes
 _LONGEST_SIDE = 1280  # pixels of the overlay: larger ones take minutes and show no more of maps this coarse

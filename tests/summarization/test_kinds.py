@@ -16,7 +16,7 @@ from avmsnet_jax.config import Config, SummarizeConfig
 from avmsnet_jax.media.frame import Frame
 from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.media.tracks import picture_stream
-from avmsnet_jax.summarize.run import Outcome, summarize
+from avmsnet_jax.summarization.run import Outcome, summarize
 from tests.media.films import encode, number_of, numbered
 
 RATE = 22050

@@ -19,9 +19,9 @@ from avmsnet_jax.data.clips import Clip
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.scoring.film import Watched
 from avmsnet_jax.scoring.scorer import ClipScores, Measured
-from avmsnet_jax.summarize import choose
-from avmsnet_jax.summarize.choose import Budget, Choice
-from avmsnet_jax.summarize.result import Summary
+from avmsnet_jax.summarization import choose
+from avmsnet_jax.summarization.choose import Budget, Choice
+from avmsnet_jax.summarization.result import Summary
 
 CUT, SEGMENTS = "cut.json", "segments.csv"
 VERSION = 1

@@ -9,10 +9,10 @@ import pytest
 
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media.writer import write_movie
-from avmsnet_jax.summarize import explain
-from avmsnet_jax.summarize.result import Summary
+from avmsnet_jax.summarization import explain
+from avmsnet_jax.summarization.result import Summary
 from tests.media.films import encode, number_of
-from tests.summarize.made import FPS, make_summary
+from tests.summarization.made import FPS, make_summary
 
 
 @pytest.fixture(scope="module")

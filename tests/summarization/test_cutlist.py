@@ -10,11 +10,11 @@ import pytest
 from avmsnet_jax.media.video import read_frames
 
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.summarize import cutlist
-from avmsnet_jax.summarize.choose import Budget
-from avmsnet_jax.summarize.run import summarize, summarize_cut
+from avmsnet_jax.summarization import cutlist
+from avmsnet_jax.summarization.choose import Budget
+from avmsnet_jax.summarization.run import summarize, summarize_cut
 from tests.media.films import number_of
-from tests.summarize.test_run import CONFIG, film
+from tests.summarization.test_run import CONFIG, film
 
 
 @pytest.fixture(scope="module")
