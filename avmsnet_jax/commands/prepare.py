@@ -10,6 +10,10 @@ order are for testing, or the last 30% of a single film.
 
 movie50: the published layout, a folder that holds video_frames, video_audio, annotations and fold_lists.
 
+gaze: a folder of films with a folder FILM.gaze beside each, of recordings of where viewers looked (plain
+CSV with observer,time_s,x,y; DIEM; BIDS; Tobii; EyeLink). Key frames are those at which gaze is most
+concentrated, by a rule of this project's own: see docs/gaze.md.
+
 tvsum, summe: the videos and .mat files as downloaded; tvsum also in the published layout.
 
 Run again after it was stopped, or the disk was full, it goes on: films that are finished are not read again.
@@ -17,13 +21,14 @@ Run again after it was stopped, or the disk was full, it goes on: films that are
 
 import os
 import shlex
+from typing import Any
 
 from absl import flags
 
 from avmsnet_jax import command_line, cores, interrupts, unforeseen
 from avmsnet_jax.errors import UserError
 
-DATASET = flags.DEFINE_string("dataset", "", "what --source holds: movies, movie50, summe or tvsum")
+DATASET = flags.DEFINE_string("dataset", "", "what --source holds: movies, movie50, summe, tvsum or gaze")
 SOURCE = flags.DEFINE_string("source", "", "folder of the collection")
 OUTPUT = flags.DEFINE_string("output", "", "folder to create, later --config.data.dir")
 FRAMES = flags.DEFINE_integer("frames", 16, "frames of a clip, a multiple of 8; --config.model.frames must agree")
@@ -31,7 +36,9 @@ FRAME_SIZE = flags.DEFINE_integer(
     "frame_size", 112, "height and width of a frame in pixels, a multiple of 16; --config.model.frame_size must agree"
 )
 SPACING = flags.DEFINE_integer("spacing", 25, "frames from one clip to the next")
-TEST_FRACTION = flags.DEFINE_float("test_fraction", 0.3, "movies: share of the test split, where no subfolders say")
+TEST_FRACTION = flags.DEFINE_float(
+    "test_fraction", 0.3, "movies, gaze: share of the test split, where no subfolders say"
+)
 SPLITS = flags.DEFINE_string("splits", None, "summe, tvsum: a JSON file of folds, in place of the source's own")
 WORKERS = flags.DEFINE_integer("workers", None, "films to read at a time (default: one for each core)")
 STRICT = flags.DEFINE_bool("strict", False, "stop at a film that would be skipped")
@@ -42,7 +49,23 @@ BEAM = flags.DEFINE_string(
     'on this machine, "--direct_num_workers=4 --direct_running_mode=multi_processing"',
 )
 
-_DATASETS = ("movies", "movie50", "summe", "tvsum")
+GAZE_FORMAT = flags.DEFINE_string(
+    "gaze_format", "", "gaze: the recordings' format, plain, diem, bids, tobii or eyelink; empty = each file says"
+)
+GAZE_SCREEN = flags.DEFINE_string("gaze_screen", "", "gaze: WIDTHxHEIGHT of the screen in the recordings' pixels")
+GAZE_FILM = flags.DEFINE_string(
+    "gaze_film", "", "gaze: LEFT,TOP,WIDTH,HEIGHT of the film on the screen; empty = as large as fits, in its middle"
+)
+GAZE_DEGREES = flags.DEFINE_float(
+    "gaze_degrees", None, "gaze: visual angle of the film's width, degrees", lower_bound=1
+)
+KEY_SHARE = flags.DEFINE_float("key_share", 0.15, "gaze: share of the frames that are key", 0, 1)
+LABELS_OUT = flags.DEFINE_string(
+    "labels_out", None, "gaze: a folder for FILM.labels.csv, FILM.concentration.csv and FILM.gaze.png of each film, too"
+)
+
+_DATASETS = ("movies", "movie50", "summe", "tvsum", "gaze")
+_OF_GAZE = (GAZE_FORMAT, GAZE_SCREEN, GAZE_FILM, GAZE_DEGREES, KEY_SHARE, LABELS_OUT)
 
 
 @interrupts.listening()
@@ -54,8 +77,14 @@ def main(_: list[str]) -> None:
         raise UserError(f"--dataset is {dataset!r}; choose {', '.join(_DATASETS[:-1])} or {_DATASETS[-1]}")
     if not os.path.isdir(source):  # before what takes seconds to import
         raise UserError(f"there is no folder {source}; --source must be the folder of the collection")
+    if dataset != "gaze" and (set_anyway := [flag.name for flag in _OF_GAZE if flag.present]):
+        raise UserError(f"--{set_anyway[0]} is for gaze; leave it out for {dataset}")
+    screen = _numbers(GAZE_SCREEN, "x", "WIDTHxHEIGHT")
+    film = _numbers(GAZE_FILM, ",", "LEFT,TOP,WIDTH,HEIGHT")
     from avmsnet_jax.data.prepare import prepare  # a second to import: not for --help or a wrong flag
+    from avmsnet_jax.data.sources.gaze import Setting
 
+    setting = Setting(GAZE_FORMAT.value, screen, film, GAZE_DEGREES.value, KEY_SHARE.value)
     manifest = prepare(
         dataset,
         source,
@@ -68,6 +97,8 @@ def main(_: list[str]) -> None:
         workers=cores.count() if WORKERS.value is None else WORKERS.value,
         strict=STRICT.value,
         beam_options=None if BEAM.value is None else shlex.split(BEAM.value),
+        gaze=setting if dataset == "gaze" else None,
+        labels_out=LABELS_OUT.value,
     )
     splits = ", ".join(_account(name, split) for name, split in manifest["splits"].items())
     skipped = f"; {len(manifest['skipped'])} skipped, see manifest.json" if manifest["skipped"] else ""
@@ -76,6 +107,19 @@ def main(_: list[str]) -> None:
         raise UserError(
             f"{count} film{'s' * (count > 1)} skipped for an unexpected error, named above; please report it"
         )
+
+
+def _numbers(flag: flags.FlagHolder[str], mark: str, form: str) -> Any:
+    """The numbers of an option such as 1280x720; None where it is empty."""
+    if not flag.value:
+        return None
+    try:
+        found = tuple(float(part) for part in flag.value.lower().split(mark))
+        if len(found) != len(form.lower().split(mark)) or min(found[-2:]) <= 0:
+            raise ValueError
+    except ValueError:
+        raise UserError(f"--{flag.name} is {flag.value!r}; give {form} in pixels") from None
+    return found
 
 
 def _account(name: str, split: dict[str, int]) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from avmsnet_jax import array_file
+from avmsnet_jax.data.manifest import inside
 from avmsnet_jax.data.pipeline import Record, Records, read_manifest
 from avmsnet_jax.media.audio import SAMPLE_RATE
 
@@ -30,8 +32,24 @@ def account(directory: Path, users: int) -> str:
     """
     manifest = read_manifest(directory)
     stored = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
-    lines = _told(manifest, users)
+    lines = [*_told(manifest, users), *_reliabilities(manifest, directory)]
     return "\n".join([f"{directory}: {lines[0]}", *lines[1:], f"  on disk:    {stored / 1e6:,.1f} MB"])
+
+
+def _reliabilities(manifest: dict[str, Any], directory: Path) -> list[str]:
+    """For films labelled by gaze, how well the curves of two halves of the observers agree."""
+    if manifest["dataset"] != "gaze":
+        return []
+    lines = []
+    for name, file in manifest["annotations"].items():
+        kept = array_file.read_npz(inside(directory, file), "prepare the data again")
+        reliability, observers = float(kept["reliability"]), len(kept["validity"])
+        word = "no agreement: its labels mean nothing" if not reliability > _AGREES else ""
+        lines.append(f"  {name + ':':12}{observers} observers, split-half {reliability:.2f} {word}".rstrip())
+    return lines
+
+
+_AGREES = 0.2  # split-half reliability, below which halves of the observers agree no more than by chance
 
 
 def _told(manifest: dict[str, Any], users: int) -> list[str]:

@@ -69,6 +69,8 @@ def read(path: Path, geometry: Geometry, form: str = "") -> list[Recording]:
     Raises:
       UserError: the file is missing, of no known format, damaged, in other units, or of a longer film.
     """
+    if form and form not in FORMATS:
+        raise UserError(f"--gaze_format is {form!r}; choose {', '.join(FORMATS)}")
     lines = _lines(path)
     form = form or _detected(path, lines)
     found = _READERS[form](path, lines, geometry)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -75,3 +76,32 @@ def test_films_without_gaze_or_with_too_little_cost_no_other(source, tmp_path):
 def test_settings_of_gaze_are_for_gaze_alone(source, tmp_path):
     with pytest.raises(UserError, match="are for gaze; leave them out for movies"):
         prepare("movies", source, tmp_path / "records", gaze=Setting())
+
+
+def test_the_command(source, tmp_path, python):
+    arguments = ["prepare_data.py", "--dataset=gaze", f"--source={source}", f"--output={tmp_path / 'records'}"]
+    arguments += ["--frame_size=32", "--gaze_screen=1280x960", "--key_share=0.5", f"--labels_out={tmp_path / 'out'}"]
+    done = python(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "train: 78 clips of 2 films, " in done.stdout
+    assert (tmp_path / "out" / "c.labels.csv").exists()
+    told = python("-m", "avmsnet_jax", "inspect", tmp_path / "records")
+    assert re.search(r"^  a: +6 observers, split-half 0\.[7-9]\d$", told.stdout, re.MULTILINE), (
+        told.stdout + told.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--dataset=gaze", "--gaze_screen=1280"], "--gaze_screen is '1280'; give WIDTHxHEIGHT in pixels"),
+        (["--dataset=gaze", "--gaze_film=0,0,wide,high"], "give LEFT,TOP,WIDTH,HEIGHT in pixels"),
+        (["--dataset=gaze", "--gaze_format=video"], "--gaze_format is 'video'; choose plain, diem, bids"),
+        (["--dataset=movies", "--key_share=0.2"], "--key_share is for gaze; leave it out for movies"),
+    ],
+)
+def test_mistakes_of_the_command(source, tmp_path, python, arguments, complaint):
+    done = python("prepare_data.py", *arguments, f"--source={source}", f"--output={tmp_path / 'records'}")
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert not (tmp_path / "records").exists()
