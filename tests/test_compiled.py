@@ -1,4 +1,4 @@
-"""What a command compiled is there at its next start, and nobody notices when it cannot be."""
+"""The compilation cache of the commands: a second start compiles nothing, and a broken cache only costs time."""
 
 import json
 import os
@@ -27,7 +27,7 @@ command_line.run(main, takes_config=True, config_optional=True)
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts a command as somebody does who has set nothing, or `variables`; returns what it printed, and no more."""
+    """Starts a command without any JAX variables but `variables`; returns what it printed."""
 
     def run(*arguments, warns=False, **variables):
         set_by_nobody = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "NPROC"))}
@@ -48,18 +48,18 @@ def start(tmp_path):
 
 @pytest.fixture
 def program(tmp_path):
-    """A small command that compiles a program named `program`; beside it, double.py compiles another of that name."""
+    """A small command that compiles a program; double.py beside it compiles another program of the same name."""
     for name in ("once.py", "double.py"):
         (tmp_path / name).write_text(PROGRAM)
     return tmp_path / "once.py"
 
 
-# Small programs are compiled faster than what is worth keeping.
+# Keeps small programs too, which compile faster than the threshold.
 ALL = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 
 
 def entries(cache):
-    """Each program that is kept: when it was written, and its bytes."""
+    """The programs in the cache, with the time they were written and their bytes."""
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in cache.glob("avmsnet_jax/*/*-cache")}
 
 
@@ -86,7 +86,7 @@ def test_a_second_start_compiles_nothing_and_trains_to_the_same_bit(start, small
     assert used.read_bytes() != before, "compiled again"
 
 
-def test_a_folder_that_cannot_be_made_is_no_matter(start, program, tmp_path):
+def test_without_a_cache_folder_the_command_works(start, program, tmp_path):
     (tmp_path / "file").touch()
     expected = start(program)
     assert start(program, XDG_CACHE_HOME=str(tmp_path / "file"), **ALL) == expected
@@ -100,7 +100,7 @@ def test_without_xdg_it_is_in_the_home(start, program, tmp_path):
     assert entries(tmp_path / ".cache")
 
 
-def test_the_folder_that_the_user_chose_is_the_one(start, program, tmp_path):
+def test_the_users_own_folder_is_used(start, program, tmp_path):
     start(program, JAX_COMPILATION_CACHE_DIR=str(tmp_path / "own"), **ALL)
     assert list(tmp_path.glob("own/jit_program-*"))
     start(program, JAX_COMPILATION_CACHE_DIR="", **ALL)
@@ -130,17 +130,27 @@ def test_a_damaged_entry_costs_a_compilation_only(start, program, tmp_path):
     assert start(program, warns=True, **ALL) == expected
 
 
+def test_an_entry_without_its_time_of_use_does_not_block_others(start, program, tmp_path):
+    """A process that is killed between writing the two files of an entry leaves one."""
+    start(program, **ALL)
+    first = one_of(entries(tmp_path / "cache"), "jit_program-")
+    first.with_name(first.name.replace("-cache", "-atime")).unlink()
+    for _ in range(2):
+        start(program.with_name("double.py"), **ALL)
+    assert one_of(entries(tmp_path / "cache").keys() - {first}, "jit_program-")
+
+
 def test_another_number_of_cores_has_programs_of_its_own(start, program, tmp_path):
     for cores in ("1", "3"):
         start(program, NPROC=cores, **ALL)
     names = [path.name for path in entries(tmp_path / "cache") if path.name.startswith("jit_program-")]
     assert len(names) == 2
-    assert len(set(names)) == 1, "JAX tells them apart by now"
+    assert len(set(names)) == 1, "JAX now distinguishes them itself"
 
 
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
-    """Whether this process would keep what it compiles, in the folder `cache` as it is now."""
+    """A function that says whether this process would use the cache folder as it is now."""
 
     def ask():
         os.environ["XDG_CACHE_HOME"] = str(tmp_path / "cache")
@@ -148,7 +158,7 @@ def kept(tmp_path, monkeypatch):
         compiled.keep()
         return "JAX_COMPILATION_CACHE_DIR" in os.environ
 
-    monkeypatch.setattr(os, "environ", dict(os.environ))  # what `keep` sets, no other test shall have
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # `keep` changes it
     monkeypatch.setattr(compiled, "_enabled", False)
     return ask
 

@@ -1,4 +1,4 @@
-"""curve.png: what is drawn, read from the figure before it becomes a picture."""
+"""curve.png, checked by the figure's contents before it is saved."""
 
 import pytest
 from matplotlib.figure import Figure
@@ -8,7 +8,7 @@ from avmsnet_jax.training import curve
 
 @pytest.fixture
 def drawn(monkeypatch, tmp_path):
-    """The axes of the curve of some lines: loss, learning rate and, of validations, average precision."""
+    """A function that draws lines and returns the axes: loss, learning rate, and average precision if validated."""
 
     def drawn(lines):
         kept = []
@@ -57,7 +57,7 @@ def test_lines_of_an_older_version_are_drawn(drawn):
     assert drawn(old)[0].get_lines()[0].get_xdata().tolist() == [10, 12]
 
 
-def test_average_precision_without_a_value_is_a_word(drawn):
+def test_a_missing_average_precision_is_said_in_the_legend(drawn):
     axes = drawn([line(4, [1.0] * 4), validation(4, None), validation(8, None)])
     assert len(axes[2].get_lines()[0].get_xdata()) == 0
     assert "no held-out clip is a key moment" in axes[2].get_legend().get_texts()[-1].get_text()

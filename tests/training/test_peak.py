@@ -1,4 +1,4 @@
-"""What devices can do at most: by data sheets, and where they have none, measured."""
+"""The peak FLOP/s of devices: from data sheets, or measured."""
 
 import types
 
@@ -9,7 +9,7 @@ from avmsnet_jax.training import peak
 
 
 def devices(*kinds):
-    """As much of a mesh as data sheets are looked up for."""
+    """A mesh with only the attributes that the data sheets are looked up by."""
     return types.SimpleNamespace(devices=np.array([types.SimpleNamespace(device_kind=kind) for kind in kinds]))
 
 
@@ -29,7 +29,7 @@ def devices(*kinds):
         ("TPU v6 lite", "bfloat16", 918e12),
     ],
 )
-def test_half_of_what_data_sheets_give_with_sparsity(kind, dtype, rate):
+def test_data_sheet_rates_are_dense(kind, dtype, rate):
     assert peak.of(devices(kind), dtype).rate == pytest.approx(rate, rel=2e-3)
 
 
@@ -47,7 +47,7 @@ def test_all_devices_together():
     assert str(mixed) == "data-sheet peak 534 TFLOP/s (MFU is reported relative to it)"
 
 
-# Waiting for a product takes as long as told here, and nothing else takes any time.
+# A clock on which a product takes the given time, and nothing else any time.
 CLOCK = """
 import types
 import jax
@@ -69,14 +69,14 @@ peak.time = types.SimpleNamespace(perf_counter=lambda: now)
 @pytest.mark.parametrize(
     ("seconds", "rate"),
     [
-        # Of the compute types the faster counts.
+        # The faster dtype counts.
         ("0.02 if product.dtype == 'bfloat16' else 0.01", 2 * 512**3 / 0.01),
         ("0.01 if product.dtype == 'bfloat16' else 0.02", 2 * 512**3 / 0.01),
-        # Of what is too small to tell larger ones are tried.
+        # Products that are too short to time are repeated with larger sizes.
         ("0.004 if product.shape[1] < 2048 else 0.02", 2 * 2048**3 / 0.02),
     ],
 )
-def test_what_has_no_data_sheet_is_measured_on_all_devices_at_once(python, seconds, rate):
+def test_devices_without_a_data_sheet_are_measured_together(python, seconds, rate):
     measure = "print(peak.of(mesh_lib.make_mesh(MeshConfig(data=2)), 'bfloat16').rate)"
     program = f"{CLOCK}\ndef seconds(product):\n    return {seconds}\n\n{measure}"
     done = python("-c", program, XLA_FLAGS="--xla_force_host_platform_device_count=4")

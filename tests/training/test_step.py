@@ -62,7 +62,7 @@ def begin(config, platform=""):
 
 
 @pytest.mark.parametrize(("shape", "fsdp"), [((1029, 4096), 1), ((2058, 2048), 3), ((4096, 2048), 8), ((5, 7), 1)])
-def test_squares_of_large_layers_are_added_up_whole(shape, fsdp):
+def test_the_sum_of_squares_of_large_layers_is_complete(shape, fsdp):
     x = np.random.default_rng(0).standard_normal(shape, np.float32)
     assert float(sum_of_squares(jnp.asarray(x), "cpu", fsdp)) == pytest.approx(
         np.sum(np.square(x, dtype=np.float64)), rel=1e-6
@@ -71,7 +71,7 @@ def test_squares_of_large_layers_are_added_up_whole(shape, fsdp):
 
 @pytest.fixture(scope="module")
 def steps(small_config, compiled_before):
-    """Eight steps on one batch: the losses, the state before as NumPy, after, the first state and the jitted step."""
+    """Eight steps on one batch: losses, initial values as NumPy, last state, first state and the jitted step."""
     step, first, mesh = begin(small_config)
     before = jax.tree.map(np.array, (first.params, first.stats))  # copies: the buffers are donated
     losses, state = [], first
@@ -81,9 +81,9 @@ def steps(small_config, compiled_before):
     return losses, before, state, first, step
 
 
-def test_a_fixed_batch_is_learnt(steps):
+def test_the_loss_of_a_fixed_batch_falls(steps):
     losses = steps[0]
-    # The first step is undamped, ten times the later ones, and goes too far.
+    # The first step has no dampening, is ten times as large as later ones, and overshoots.
     assert all(after < before for before, after in itertools.pairwise(losses[1:]))
     assert losses[-1] < 0.6 * losses[0]
 
@@ -91,7 +91,7 @@ def test_a_fixed_batch_is_learnt(steps):
 def test_steps_are_counted_and_compiled_once(steps):
     _, _, state, _, step = steps
     assert int(state.step) == 8
-    assert step._cache_size() == 1  # a state that came back placed otherwise would compile anew
+    assert step._cache_size() == 1  # a state returned with another sharding would compile again
 
 
 def test_the_state_is_donated(steps):
@@ -102,7 +102,7 @@ def test_the_state_is_donated(steps):
 
 @pytest.mark.parametrize("loudness", [np.nan, 1e38])
 def test_after_a_bad_step_nothing_changes(steps, small_config, loudness):
-    """Not a number, and sound so loud that only the spread in SoundNet overflows; good batches afterwards."""
+    """NaN, and sound so loud that only a variance in SoundNet overflows; then good batches."""
     _, _, state, _, step = steps
     nothing_changes(step, state, mesh_lib.make_mesh(small_config.mesh), random_batch(small_config, seed=1), loudness)
 
@@ -133,7 +133,7 @@ def test_the_forms_for_gpus_give_the_same(steps, small_config, compiled_before):
         losses.append(float(measured.loss))
     nothing_changes(step, state, mesh, random_batch(small_config, seed=1), np.nan)
     assert losses[0] == pytest.approx(steps[0][0], rel=1e-6)
-    np.testing.assert_allclose(losses[1:], steps[0][1:3], rtol=2e-3)  # 5e-4: steps magnify what was rounded otherwise
+    np.testing.assert_allclose(losses[1:], steps[0][1:3], rtol=2e-3)  # 5e-4 measured: steps amplify rounding errors
 
 
 def test_every_parameter_and_statistic_moves(steps):
@@ -141,7 +141,7 @@ def test_every_parameter_and_statistic_moves(steps):
     for before, after in ((params, state.params), (stats, state.stats)):
         pairs = zip(jax.tree.leaves_with_path(before), jax.tree.leaves(after), strict=True)
         still = [jax.tree_util.keystr(path) for (path, old), new in pairs if np.array_equal(old, new)]
-        # The last bias of an attention module shifts all places alike, which softmax forgets.
+        # The last bias of an attention module shifts all places equally, which softmax cancels.
         assert not [name for name in still if "['score']['bias']" not in name]
 
 
