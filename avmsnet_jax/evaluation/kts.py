@@ -32,8 +32,8 @@ def kts(features: ArrayLike, max_change_points: int) -> np.ndarray:
     earliest last change point, then to the earliest one before it, and so on.
 
     Dynamic programming over blocks of segment ends takes at most O(N^2 (d + m)) time, and 8 N (d + m + 600) bytes
-    beside the features: inner products exist for 512 ends at a time, scatters for 64. The penalty bounds m. All CPU cores
-    are used. The first call compiles for some seconds and caches the result.
+    beside the features: inner products exist for 512 ends at a time, scatters for 64. The penalty bounds m. It uses all
+    CPU cores. The first call compiles for some seconds and caches the result.
 
     Args:
       features: (N, d) of any real type, one row per sample, evenly spaced in time.
