@@ -62,7 +62,7 @@ MACHINES = (
     # NVIDIA's H200 data sheet (SXM): 4.8 TB/s; NVLink 900 GB/s in both directions together. One 400 Gb/s InfiniBand
     # adapter per GPU (DGX H200 data sheet).
     Machine("H200", DATA_SHEETS["NVIDIA H200"][DTYPE], 4.8e12, 8, 450e9, 50e9, 12e-6, 8e-6),
-    # Google's page on TPU v5e: 819 GB/s; 1,600 Gb/s to the four neighbors in a 2-D torus of up to 16 x 16: 50 GB/s each.
+    # Google's page on TPU v5e: 819 GB/s; 1,600 Gb/s to four neighbors in a 2-D torus of up to 16 x 16: 50 GB/s each.
     Machine("v5e", DATA_SHEETS["TPU v5e"][DTYPE], 819e9, 0, 50e9, 50e9, 1e-6, 0.0),
 )
 
