@@ -1,9 +1,8 @@
-"""The collective operations of a compiled XLA program: how many bytes each moves, and between which devices."""
+"""Collective operations in the text of a compiled XLA program: their bytes and their groups of devices."""
 
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -24,18 +23,16 @@ class Collective:
 
     Attributes:
       kind: one of `KINDS`.
-      dtype: of the elements as they travel, `bf16` also where the compiler for CPUs has widened them.
-      size: bytes of the whole: what an all-reduce adds up, what an all-gather leaves, what a reduce-scatter or an
-        all-to-all takes, what a permutation sends.
-      groups: the devices that talk to each other, (groups, devices in a group); of a permutation the (from, to) pairs.
-      source: the operation in the traced program that asked for it.
+      dtype: element type as sent; `bf16` even if XLA on CPU has widened it to float32.
+      size: bytes of the full array: the result of an all-reduce or all-gather, the operand of a reduce-scatter,
+        all-to-all or permutation.
+      groups: the communicating devices, (groups, devices in a group); for a permutation the (from, to) pairs.
     """
 
     kind: str
     dtype: str
     size: int
     groups: tuple[tuple[int, ...], ...]
-    source: str = ""
 
     @property
     def devices(self) -> int:
@@ -44,9 +41,9 @@ class Collective:
 
     @property
     def sent(self) -> float:
-        """Bytes that each device sends, and receives, when devices pass pieces around a ring.
+        """Bytes that each device sends in a ring algorithm.
 
-        An all-reduce is a reduce-scatter and an all-gather, each of which moves (n - 1)/n of the whole.
+        An all-reduce is a reduce-scatter and an all-gather, each of which sends (n - 1)/n of the array.
         """
         if self.kind == "collective-permute":
             return self.size
@@ -61,8 +58,7 @@ def collectives(program: str) -> list[Collective]:
       program: `compiled.as_text()`.
 
     Raises:
-      ValueError: an operation is written in a way that is not known here, or stands in a loop, whose turns are not
-        counted.
+      ValueError: the syntax of an operation is unknown, or it is in a loop, whose iterations are not counted.
     """
     computations = _computations(program)
     bodies = set(re.findall(r"\bbody=%([\w.\-]+)", program))
@@ -76,7 +72,7 @@ def collectives(program: str) -> list[Collective]:
             if kind not in KINDS or _is_alone(line):
                 continue
             if name in bodies:
-                raise ValueError(f"{parsed[1]} is in a loop, whose turns are not counted")
+                raise ValueError(f"{parsed[1]} is in a loop, whose iterations are not counted")
             found.append(_collective(kind, parsed, lines, computations))
     return found
 
@@ -95,9 +91,9 @@ def _computations(program: str) -> dict[str, list[str]]:
 def _collective(kind: str, parsed: re.Match[str], lines: list[str], computations: dict[str, list[str]]) -> Collective:
     _, shape, opcode, rest = parsed.groups()
     arrays = [(dtype, _elements(dims)) for dtype, dims in _ARRAY.findall(shape)]
-    if opcode == "all-gather-start":  # what it was given, then what it leaves
+    if opcode == "all-gather-start":  # operands, then results
         arrays = arrays[len(arrays) // 2 :]
-    elif opcode == "collective-permute-start":  # what it was given, what it leaves, and the compiler's own counters
+    elif opcode == "collective-permute-start":  # operand, result, and internal counters
         arrays = arrays[1:2]
     groups = _pairs(rest) if kind == "collective-permute" else _groups(rest)
     size = sum(_SIZES[dtype] * elements for dtype, elements in arrays)
@@ -106,8 +102,7 @@ def _collective(kind: str, parsed: re.Match[str], lines: list[str], computations
         dtype, size = "bf16", size // 2
     if kind == "reduce-scatter":
         size *= len(groups[0])
-    source = re.search(r'op_name="([^"]*)"', rest)
-    return Collective(kind, dtype, size, groups, source[1] if source else "")
+    return Collective(kind, dtype, size, groups)
 
 
 def _elements(dims: str) -> int:
@@ -115,7 +110,7 @@ def _elements(dims: str) -> int:
 
 
 def _is_widened(rest: str, lines: list[str], computations: dict[str, list[str]]) -> bool:
-    """True for float32 that is bfloat16 to every other compiler: XLA on CPU can neither add nor pass on the latter."""
+    """Whether float32 would be bfloat16 on an accelerator: XLA on CPU widens bfloat16 to add or send it."""
     if re.search(r"to_apply=%[\w.\-]*promoted", rest):
         return True
     (operand, *more) = re.findall(r"%([\w.\-]+)", rest.split(")", 1)[0])
@@ -125,7 +120,7 @@ def _is_widened(rest: str, lines: list[str], computations: dict[str, list[str]])
     if called := re.search(r" fusion\(.*calls=%([\w.\-]+)", defined):
         lines = computations[called[1]]
         defined = next(line for line in lines if line.lstrip().startswith("ROOT "))
-    # Whatever moved the elements since, they were widened last.
+    # Skip operations that only move elements after the conversion.
     while moved := re.search(r" (?:bitcast|copy|transpose|reshape)\(%([\w.\-]+)\)", defined):
         defined = next((line for line in lines if line.lstrip().startswith(f"%{moved[1]} = ")), "")
     converted = re.search(r" convert\(%([\w.\-]+)\)", defined)
@@ -133,7 +128,7 @@ def _is_widened(rest: str, lines: list[str], computations: dict[str, list[str]])
 
 
 def _is_alone(rest: str) -> bool:
-    """True where every group has one device, so that nothing moves."""
+    """Whether every group has one device, so that nothing is sent."""
     return "source_target_pairs" not in rest and len(_groups(rest)[0]) == 1
 
 
@@ -143,7 +138,7 @@ def _pairs(rest: str) -> tuple[tuple[int, ...], ...]:
 
 
 def _groups(rest: str) -> tuple[tuple[int, ...], ...]:
-    """The devices of each group: from a list of them, from a permuted range, or from axes of a mesh."""
+    """The devices of each group, written as a list, as a permuted range, or as axes of a mesh."""
     start = rest.index("replica_groups=") + len("replica_groups=")
     text = rest[start:]
     if listed := re.match(r"\{(\{[\d,{}]*\})\}", text):
@@ -156,7 +151,7 @@ def _groups(rest: str) -> tuple[tuple[int, ...], ...]:
 
 
 def _range(match: re.Match[str]) -> np.ndarray:
-    """[2,4]<=[4,2]T(1,0): the devices by number as an array (4, 2), transposed, as an array (2, 4)."""
+    """[2,4]<=[4,2]T(1,0): the device numbers reshaped to (4, 2), transposed, and reshaped to (2, 4)."""
     shape, start, order, order_alone = match.groups()
     devices = np.arange(_elements(start or shape)).reshape(_dims(start or shape))
     if order or order_alone:
@@ -169,9 +164,9 @@ def _dims(text: str) -> tuple[int, ...]:
 
 
 def _of_mesh(axes: str, device_ids: str | None, used: str) -> np.ndarray:
-    """The groups (groups, devices in a group) that differ only in the axes used.
+    """(groups, devices in a group): devices of a group differ only in the used axes of the mesh.
 
-    An axis of 8 that is used as `'a':(2)4` is one of 2 and one of 4, of which the latter is used.
+    `'a':(2)4` splits an axis of 8 into 2 x 4 and uses the latter.
     """
     sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", axes)}
     wanted = re.findall(r"'(\w+)'(?::\((\d+)\)(\d+))?", used)
@@ -200,11 +195,3 @@ def _of_mesh(axes: str, device_ids: str | None, used: str) -> np.ndarray:
 
 def _rows(devices: np.ndarray) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(int(device) for device in row) for row in devices)
-
-
-def by_kind(found: list[Collective]) -> Iterator[tuple[str, str, int, float]]:
-    """(kind, dtype, how many, bytes each device sends) of each sort."""
-    sorts = sorted({(each.kind, each.dtype) for each in found})
-    for kind, dtype in sorts:
-        these = [each for each in found if (each.kind, each.dtype) == (kind, dtype)]
-        yield kind, dtype, len(these), sum(each.sent for each in these)

@@ -1,11 +1,10 @@
-"""What a training step would take on many devices, predicted from the compiled program and from data sheets.
+"""Predicts a training step on many devices from the compiled program and from data sheets.
 
-    python -m benchmarks.scaling --output=scaling.json --plot=docs/scaling.png
+    python -m benchmarks.scaling --plot=docs/scaling.png
 
-For each number of devices a process of its own compiles the step of the published network for that many virtual CPU
-devices, from shapes alone: no parameter is ever made. Of the program it counts the bytes that each device sends in
-collective operations; `avmsnet_jax.models.flops` counts the floating-point operations, and the rest is arithmetic on
-the table below. Nothing here was measured on a GPU or a TPU: docs/scaling.md says what is assumed.
+prints the tables of docs/scaling.md. For each number of devices a separate process compiles the step of the published
+network for that many virtual CPU devices, from shapes alone, and counts the bytes that each device sends in collective
+operations. `avmsnet_jax.models.flops` counts the floating-point operations. Nothing is measured on a GPU or a TPU.
 """
 
 import dataclasses
@@ -24,32 +23,33 @@ from avmsnet_jax.training.peak import DATA_SHEETS
 from benchmarks.collectives import Collective, collectives
 
 _DEVICES = flags.DEFINE_list("devices", [str(2**power) for power in range(9)], "numbers of devices")
-_FSDP = flags.DEFINE_list("fsdp", ["1", "8"], "devices that share a copy of the first linear layer; see mesh.fsdp")
-_DTYPES = flags.DEFINE_list("dtypes", ["bfloat16", "float32"], "compute types")
-_BATCH = flags.DEFINE_integer("batch", 16, "weak scaling: clips on each device")
-_GLOBAL_BATCH = flags.DEFINE_integer("global_batch", 256, "strong scaling: clips on all devices together")
-_DEPTH = flags.DEFINE_integer("depth", 50, "3D-ResNet depth")
-_OUTPUT = flags.DEFINE_string("output", "", "JSON file for the figures")
-_PLOT = flags.DEFINE_string("plot", "", "PNG file for the predicted clips a second")
-_ONE = flags.DEFINE_string("one", "", "compile this one case, as a JSON object, and print its counts")
+_PLOT = flags.DEFINE_string("plot", "", "PNG file for the predicted clips per second")
+_ONE = flags.DEFINE_string("one", "", "compile this one case, a JSON object, and print its counts")
+
+DTYPE = "bfloat16"
+BATCH = {"weak": 16, "strong": 256}  # clips per device, clips of all devices
+FSDP = (1, 8)  # devices that share a copy of the first linear layer, see mesh.fsdp
+UTILIZATION = (0.15, 0.40)  # assumed range of MFU
+SMALL = 128 * 1024  # bytes; smaller collectives are those of batch normalization, which the next layer waits for
 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """What data sheets say of a device and its links. Rates are bytes or operations a second; times are seconds.
+    """Data sheet of a device and its links. Rates are bytes or operations per second; times are seconds.
 
     Attributes:
-      peak: dense operations by compute type, at the precision that XLA takes for it by default.
+      name: of the device.
+      peak: dense operations.
       memory: of the device's own memory.
       node: devices that `near` connects; 0 = all, in a torus.
-      near: bytes that a device can send to others of its node while it receives as many.
+      near: bytes that a device can send within its node while it receives as many.
       far: the same, to other nodes.
-      near_latency: assumed, of a small collective operation within a node or, in a torus, of one hop.
-      far_latency: assumed, what each doubling of nodes adds.
+      near_latency: assumed, of a small collective within a node or, in a torus, of one hop.
+      far_latency: assumed, added by each doubling of nodes.
     """
 
     name: str
-    peak: dict[str, float]
+    peak: float
     memory: float
     node: int
     near: float
@@ -60,16 +60,11 @@ class Machine:
 
 MACHINES = (
     # NVIDIA's H200 data sheet (SXM): 4.8 TB/s; NVLink 900 GB/s in both directions together. One 400 Gb/s InfiniBand
-    # adapter a GPU (DGX H200 data sheet).
-    Machine("H200", DATA_SHEETS["NVIDIA H200"], 4.8e12, 8, 450e9, 50e9, 12e-6, 8e-6),
-    # Google's page on TPU v5e: 819 GB/s, 1,600 Gb/s to the four neighbours of a 2-D torus of up to 16 x 16: 50 GB/s to
-    # each.
-    Machine("TPU v5e", DATA_SHEETS["TPU v5e"], 819e9, 0, 50e9, 50e9, 1e-6, 0.0),
+    # adapter per GPU (DGX H200 data sheet).
+    Machine("H200", DATA_SHEETS["NVIDIA H200"][DTYPE], 4.8e12, 8, 450e9, 50e9, 12e-6, 8e-6),
+    # Google's page on TPU v5e: 819 GB/s; 1,600 Gb/s to four neighbors in a 2-D torus of up to 16 x 16: 50 GB/s each.
+    Machine("v5e", DATA_SHEETS["TPU v5e"][DTYPE], 819e9, 0, 50e9, 50e9, 1e-6, 0.0),
 )
-# Assumed: the share of peak that convolutions and products reach, as low and as high as we would expect it.
-UTILISATION = (0.15, 0.40)
-# Smaller than this, a collective operation is one of batch normalisation's, which the next layer has to wait for.
-SMALL = 128 * 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,50 +73,47 @@ class Case:
 
     devices: int
     fsdp: int
-    dtype: str
     batch: int
-    depth: int
 
 
 def main(_: list[str]) -> None:
-    """Compiles all cases, prints the table, and writes the files asked for."""
+    """Compiles all cases, prints the tables and draws the plot."""
     if _ONE.value:
         print(json.dumps(compile_here(Case(**json.loads(_ONE.value)))))
         return
-    rows = []
-    for case, kinds in cases().items():
-        counted = compile_apart(case)
-        for machine in MACHINES:
-            predicted = predict(machine, case, counted)
-            rows.append({"scaling": kinds, "machine": machine.name, **dataclasses.asdict(case), **counted, **predicted})
-            print(line(rows[-1]), flush=True)
-    for row in rows:
-        del row["operations"]
-    if _OUTPUT.value:
-        settings = {"machines": [dataclasses.asdict(machine) for machine in MACHINES], "utilisation": UTILISATION}
-        Path(_OUTPUT.value).write_text(json.dumps({**settings, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    compiled: dict[Case, dict[str, Any]] = {}
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for kind in BATCH:
+        print(f"\n{kind} scaling\n")
+        print("| devices | fsdp | sends, MB | H200 overlapped | H200 not | v5e overlapped | v5e not |")
+        print("|---|---|---|---|---|---|---|")
+        for case in cases(kind):
+            if case not in compiled:
+                compiled[case] = compile_apart(case)
+            counted = compiled[case]
+            row = {"case": case} | {machine.name: predict(machine, case, counted) for machine in MACHINES}
+            tables.setdefault(kind, []).append(row)
+            times = [
+                f"{low:.1f}-{high:.1f}" for machine in MACHINES for high, low in zip(*row[machine.name], strict=True)
+            ]
+            sent = sum(operation.sent for operation in operations(counted))
+            print(f"| {case.devices} | {case.fsdp} | {sent / 1e6:.0f} | {' | '.join(times)} |", flush=True)
     if _PLOT.value:
-        plot(rows, Path(_PLOT.value))
+        plot(tables, Path(_PLOT.value))
 
 
-def cases() -> dict[Case, list[str]]:
-    """What is to be compiled, and whether it is a case of weak scaling, of strong scaling, or of both."""
-    found: dict[Case, list[str]] = {}
-    for dtype in _DTYPES.value:
-        for fsdp in map(int, _FSDP.value):
-            for devices in map(int, _DEVICES.value):
-                if devices % fsdp:
-                    continue
-                batches = {"weak": _BATCH.value}
-                if not _GLOBAL_BATCH.value % devices:
-                    batches["strong"] = _GLOBAL_BATCH.value // devices
-                for kind, batch in batches.items():
-                    found.setdefault(Case(devices, fsdp, dtype, batch, _DEPTH.value), []).append(kind)
-    return found
+def cases(kind: str) -> list[Case]:
+    """The rows of a table."""
+    return [
+        Case(devices, fsdp, BATCH[kind] if kind == "weak" else BATCH[kind] // devices)
+        for fsdp in FSDP
+        for devices in map(int, _DEVICES.value)
+        if devices % fsdp == 0
+    ]
 
 
 def compile_apart(case: Case) -> dict[str, Any]:
-    """`compile_here` in a process that has as many virtual devices as the case asks for."""
+    """`compile_here` in a process with as many virtual devices as the case has."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.scaling", f"--one={json.dumps(dataclasses.asdict(case))}"],
         env=os.environ
@@ -136,7 +128,7 @@ def compile_apart(case: Case) -> dict[str, Any]:
 
 
 def compile_here(case: Case) -> dict[str, Any]:
-    """Of the step on each device: XLA's `flops`, `exact_flops`, collective `operations`, `state_bytes`."""
+    """Per device: `flops` of the step, collective `operations`, and `state_bytes`."""
     import jax
 
     from avmsnet_jax import mesh as mesh_lib
@@ -145,41 +137,44 @@ def compile_here(case: Case) -> dict[str, Any]:
     from avmsnet_jax.training.optimizer import make_optimizer
     from avmsnet_jax.training.step import batch_shapes, describe, make_step
 
-    model = ModelConfig(depth=case.depth, dtype=case.dtype)
+    model = ModelConfig(depth=50, dtype=DTYPE)
     train = TrainConfig(batch_size=case.batch * case.devices)
     config = Config(model=model, mesh=MeshConfig(fsdp=case.fsdp), train=train)
     mesh = mesh_lib.make_mesh(config.mesh)
     optimizer = make_optimizer(config, steps_per_epoch=100)
-    # The forms of convolutions and normalisations that accelerators get, not those that are fastest on a CPU.
+    # The forms of convolution and normalization for accelerators, not those for a CPU.
     graphdef, described, _ = describe(config, optimizer, mesh, "gpu")
     step: Any = make_step(graphdef, optimizer, config, described, "gpu")
     lowered = step.lower(described, batch_shapes(config, mesh))
-    # It never runs: no need for LLVM to optimise what XLA has.
-    compiled = lowered.compile({"xla_backend_optimization_level": 0})
-    found = collectives(compiled.as_text())
+    compiled = lowered.compile({"xla_backend_optimization_level": 0})  # it never runs: skip LLVM's optimizations
     state = sum(
         leaf.sharding.shard_shape(leaf.shape)[0] * (leaf.size // leaf.shape[0]) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(described)
         if leaf.shape
     )
     return {
-        "flops": compiled.cost_analysis()["flops"],
-        "exact_flops": training_flops(model) * case.batch,
+        "flops": training_flops(model) * case.batch,
         "state_bytes": state,
-        "operations": [dataclasses.asdict(each) | {"sent": each.sent} for each in found],
-        "sent_bytes": sum(each.sent for each in found),
-        "small_operations": sum(each.size < SMALL for each in found),
+        "operations": [dataclasses.asdict(each) for each in collectives(compiled.as_text())],
     }
 
 
-def seconds(machine: Machine, operation: Collective, devices: int) -> float:
-    """How long a collective operation takes by itself: latency, and its bytes over the links of its devices.
+def operations(counted: dict[str, Any]) -> list[Collective]:
+    """The collectives of a compiled case."""
+    return [
+        Collective(each["kind"], each["dtype"], each["size"], tuple(map(tuple, each["groups"])))
+        for each in counted["operations"]
+    ]
 
-    A group that spans nodes adds up within each node first, then between nodes over one adapter a device, then hands
-    back within the node. In a torus a device has one or two neighbours along each side of 2 or more.
+
+def seconds(machine: Machine, operation: Collective, devices: int) -> float:
+    """Time of a collective by itself: latency, plus its bytes over the links of its devices.
+
+    A group that spans nodes reduces within each node, then between nodes over one adapter per device, then gathers
+    within the node. In a torus a device has one or two neighbors along each side of 2 or more.
     """
     share = operation.sent / operation.size if operation.size else 0.0
-    passes = share * operation.devices / (operation.devices - 1)  # 2 of an all-reduce, 1 of others
+    passes = share * operation.devices / (operation.devices - 1)  # 2 for an all-reduce, 1 for others
     if machine.node:
         nodes = len({device // machine.node for device in operation.groups[0]})
         near = operation.devices // nodes
@@ -187,105 +182,67 @@ def seconds(machine: Machine, operation: Collective, devices: int) -> float:
         time = machine.near_latency * (near > 1) + machine.far_latency * doublings
         time += passes * operation.size * (near - 1) / near / machine.near
         return time + passes * operation.size / near * (nodes - 1) / nodes / machine.far
-    whole = operation.devices == devices
-    sides = torus(devices) if whole else (operation.devices, 1)
-    # At an open end there is one way in; 16 devices close to a ring.
+    sides = torus(devices) if operation.devices == devices else (operation.devices, 1)
+    # A side of 16 closes to a ring, which has two ways to a device; a shorter side has open ends.
     links = sum(2 if side == 16 else 1 for side in sides if side > 1)
     hops = sum(side // 2 if side == 16 else side - 1 for side in sides)
     return machine.near_latency * passes * hops + operation.sent / (links * machine.near)
 
 
 def torus(devices: int) -> tuple[int, int]:
-    """The sides of the slice of that many TPU v5e: 8 are 2 x 4."""
+    """The sides of a slice of TPU v5e: 8 devices are 2 x 4."""
     short = 2 ** ((devices.bit_length() - 1) // 2)
     return short, devices // short
 
 
-def predict(machine: Machine, case: Case, counted: dict[str, Any]) -> dict[str, Any]:
-    """Milliseconds of a step, at the two ends of `UTILISATION`, and clips a second.
+def predict(machine: Machine, case: Case, counted: dict[str, Any]) -> list[tuple[float, float]]:
+    """Milliseconds of a step, (large collectives overlapped, not overlapped), at each end of `UTILIZATION`.
 
-    Batch normalisation's operations are waited for. The others, of gradients and of the first linear layer, either run
-    beside the backward pass, two thirds of the computing, or are waited for as well.
+    Batch normalization's collectives are always waited for. The others overlap with the backward pass, two thirds of
+    the computation, or are waited for as well.
     """
-    operations = [
-        Collective(each["kind"], each["dtype"], each["size"], tuple(map(tuple, each["groups"])))
-        for each in counted["operations"]
-    ]
-    waited = sum(seconds(machine, each, case.devices) for each in operations if each.size < SMALL)
-    large = sum(seconds(machine, each, case.devices) for each in operations if each.size >= SMALL)
-    # Of parameters, momentum and gradients: read all three, write the first two.
+    times = [(each.size, seconds(machine, each, case.devices)) for each in operations(counted)]
+    waited = sum(time for size, time in times if size < SMALL)
+    large = sum(time for size, time in times if size >= SMALL)
+    # Reads parameters, momentum and gradients; writes the first two.
     update = 2.5 * counted["state_bytes"] / machine.memory
-    predicted: dict[str, Any] = {"waited_ms": 1e3 * waited, "large_ms": 1e3 * large, "update_ms": 1e3 * update}
-    for name, utilisation in zip(("slow", "fast"), UTILISATION, strict=True):
-        compute = counted["exact_flops"] / (machine.peak[case.dtype] * utilisation)
-        beside = compute + update + waited + max(large - compute * 2 / 3, 0.0)
-        after = compute + update + waited + large
-        clips = case.batch * case.devices
-        predicted[f"{name}_compute_ms"] = 1e3 * compute
-        predicted[f"{name}_overlapped_ms"], predicted[f"{name}_serial_ms"] = 1e3 * beside, 1e3 * after
-        predicted[f"{name}_clips_per_second"] = clips / beside
-        predicted[f"{name}_clips_per_second_serial"] = clips / after
-    return predicted
+    found = []
+    for utilization in UTILIZATION:
+        compute = counted["flops"] / (machine.peak * utilization)
+        overlapped = compute + update + waited + max(large - compute * 2 / 3, 0.0)
+        found.append((1e3 * overlapped, 1e3 * (compute + update + waited + large)))
+    return found
 
 
-def line(row: dict[str, Any]) -> str:
-    """A row of the table."""
-    where = f"{row['machine']:8} {row['dtype']:8} {row['devices']:3d} devices, fsdp {row['fsdp']}, "
-    work = f"{row['batch']:3d} clips each ({'/'.join(row['scaling'])}): {row['exact_flops'] / 1e9:6.0f} GFLOP, "
-    sent = f"sends {row['sent_bytes'] / 1e6:5.0f} MB in {len(row['operations'])} operations; "
-    overlapped = f"step {row['fast_overlapped_ms']:.1f}-{row['slow_overlapped_ms']:.1f} ms "
-    return (
-        where + work + sent + overlapped + f"(not overlapped {row['fast_serial_ms']:.1f}-{row['slow_serial_ms']:.1f})"
-    )
+def plot(tables: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """Draws clips per second by devices, weak and strong scaling side by side."""
+    from matplotlib.figure import Figure
 
-
-def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Clips a second over devices: weak and strong scaling side by side, for each machine and layout in bf16."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, panels = pyplot.subplots(1, 2, figsize=(11, 4.5), sharey=True, layout="constrained")
-    for panel, kind in zip(panels, ("weak", "strong"), strict=True):
-        colours = iter(("tab:blue", "tab:cyan", "tab:red", "tab:orange"))
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for panel, (kind, rows) in zip(panels, tables.items(), strict=True):
+        colors = iter(("tab:blue", "tab:cyan", "tab:red", "tab:orange"))
         for machine in MACHINES:
-            for fsdp in sorted({row["fsdp"] for row in rows}):
-                those = [
-                    row
-                    for row in rows
-                    if (row["machine"], row["fsdp"], row["dtype"]) == (machine.name, fsdp, "bfloat16")
-                    and kind in row["scaling"]
-                ]
-                if not those:
-                    continue
-                devices = [row["devices"] for row in those]
-                ends = ([row[f"{end}_clips_per_second"] for row in those] for end in ("slow", "fast"))
-                colour = next(colours)
-                panel.fill_between(devices, *ends, color=colour, alpha=0.2)
-                panel.plot(
-                    devices,
-                    [row["fast_clips_per_second_serial"] for row in those],
-                    ":",
-                    color=colour,
-                )
-                panel.plot(
-                    devices,
-                    [row["fast_clips_per_second"] for row in those],
-                    "o-",
-                    markersize=3,
-                    color=colour,
-                    label=f"{machine.name}, fsdp {fsdp}",
-                )
+            for fsdp in FSDP:
+                held = [row for row in rows if row["case"].fsdp == fsdp]
+                devices = [row["case"].devices for row in held]
+                clips = [1e3 * row["case"].batch * row["case"].devices for row in held]
+                (slow, _), (fast, serial) = (
+                    [[total / row[machine.name][end][way] for total, row in zip(clips, held, strict=True)]
+                     for way in range(2)]
+                    for end in range(2)
+                )  # fmt: skip
+                color = next(colors)
+                panel.fill_between(devices, slow, fast, color=color, alpha=0.2)
+                panel.plot(devices, serial, ":", color=color)
+                panel.plot(devices, fast, "o-", markersize=3, color=color, label=f"{machine.name}, fsdp {fsdp}")
+        panel.set(xlabel="devices", title=f"{kind}: {BATCH[kind]} clips {'a device' if kind == 'weak' else 'in all'}")
         panel.set_xscale("log", base=2)
         panel.set_yscale("log")
-        panel.set_xlabel("devices")
         panel.grid(alpha=0.3)
-    panels[0].set_ylabel("clips a second, predicted")
-    panels[0].set_title(f"weak: {_BATCH.value} clips a device")
-    panels[1].set_title(f"strong: {_GLOBAL_BATCH.value} clips in all")
+    panels[0].set_ylabel("clips per second, predicted")
     panels[0].legend(fontsize=8)
-    figure.suptitle("bf16. Bands: 15-40% of peak, communication beside the backward pass; dotted: 40%, after it")
+    figure.suptitle("bf16. Bands: 15-40% MFU, communication overlapped; dotted: 40%, not overlapped")
     figure.savefig(path, dpi=110)
 
 

@@ -1,9 +1,9 @@
-"""Test scores of importance, a checkpoint's or anyone's, beside random, uniform and human ones.
+"""Evaluate a checkpoint or the scores of any model, beside random, uniform and human baselines.
 
-A checkpoint on prepared records, by the protocol that fits the data set:
+A checkpoint on prepared records; the data set chooses the protocol:
   {program} --config=films --config.data.dir=RECORDS --checkpoint=RUN --output=RESULTS
 
-Scores of any model, or none, against TVSum's or SumMe's annotations:
+Scores of any model against TVSum's or SumMe's annotations; without --scores, the baselines alone:
   {program} --annotations=ydata-tvsum50.mat --scores=SCORES.json --output=RESULTS
 """
 
@@ -17,45 +17,50 @@ from avmsnet_jax.config import Config
 from avmsnet_jax.errors import UserError, printable, printable_lines
 
 _CHECKPOINT = flags.DEFINE_multi_string(
-    "checkpoint", [], "a training run, one of its steps, or a converted checkpoint; one for each fold to test all folds"
+    "checkpoint",
+    [],
+    "a train.py --workdir, one of its steps, or a convert_weights.py --output; one for each fold tests all folds",
 )
 _SCORES = flags.DEFINE_string(
     "scores",
     "",
-    "instead of a checkpoint: FILE.json ({video: [score, ...]}, or a list of such, one for each split), FILE.h5 (a "
-    "dataset a video), or a folder of VIDEO.csv (frame,score) or VIDEO.npy, or of split*/ with these",
+    "scores to evaluate instead of a checkpoint: FILE.json ({video: [score, ...]}, or a list of these, one for each "
+    "split), FILE.h5 (a dataset for each video), a folder of VIDEO.csv (frame,score) or VIDEO.npy, or of split*/",
 )
 _ANNOTATIONS = flags.DEFINE_multi_string(
     "annotations",
     [],
-    "what users said, where no checkpoint is tested: ydata-tvsum50.mat, SumMe's folder, an HDF5 file with the field's "
-    "datasets, or prepared records; several are laid over one another",
+    "users' judgments to compare --scores with: ydata-tvsum50.mat, SumMe's folder, an HDF5 file in the usual format "
+    "(eccv16), or prepared records; several files of the same videos complete each other",
 )
 _PROTOCOL = flags.DEFINE_enum(
     "protocol",
     "",
     ["", "movie50", "tvsum", "summe"],
-    "movie50 (precision, recall, F of clips), tvsum (agreement with each user, mean) or summe (with the nearest user); "
-    "empty = the one that fits the data set",
+    "movie50 (precision, recall, F of clips), tvsum (agreement with users, mean) or summe (with the nearest user); "
+    "empty = that of the data set",
 )
 _SPLITS = flags.DEFINE_string(
     "splits",
     "",
-    "with --annotations: a JSON file, a list of {train_keys, test_keys}, that says which videos each split tests; "
-    "empty = the data set's usual splits. Prepared records have their own: see --split",
+    "with --annotations: a JSON file, a list of {train_keys, test_keys}, one for each split; empty = the usual five "
+    "splits of the data set. Prepared records have their own: see --split",
 )
 _SPLIT = flags.DEFINE_string(
     "split",
     "test",
-    "with --checkpoint: the part of the prepared records that is tested, by its name (train, test); whole = all videos "
-    "of all folds. Annotations are divided by a file: see --splits",
+    "with --checkpoint: the part of the prepared records to test (train, test); whole = all videos of all folds. For "
+    "annotations see --splits",
 )
-_OUTPUT = flags.DEFINE_string("output", "", "where the report goes; must not exist yet")
+_OUTPUT = flags.DEFINE_string("output", "", "folder for the results; must be new or empty")
 
 
 def main(config: Config) -> None:
     if not (_CHECKPOINT.value or _SCORES.value or _ANNOTATIONS.value):
-        raise UserError("--checkpoint is missing, or --annotations, to test other --scores (--help lists all options)")
+        raise UserError(
+            "--checkpoint is missing: give a training run or a converted checkpoint, or give --annotations to evaluate "
+            "other --scores or the baselines alone (--help lists all options)"
+        )
     command_line.require(_OUTPUT)
     table, failed = _test_files(config) if _SCORES.value or _ANNOTATIONS.value else _test_checkpoints(config)
     print(printable_lines(table))
@@ -69,21 +74,18 @@ def main(config: Config) -> None:
 def _test_checkpoints(config: Config) -> tuple[str, dict[str, str]]:
     if _SPLITS.value:
         raise UserError(
-            "--splits is a file that divides --annotations, and a checkpoint is tested on prepared records, which "
-            "prepare_data.py --splits has divided; leave it out, and choose a part of them by --split"
+            "--splits is a file that divides --annotations; a checkpoint is tested on prepared records, which have "
+            "their own parts: leave it out, and choose a part by --split"
         )
     command_line.require_checkpoint(*_CHECKPOINT.value)
-    from avmsnet_jax.evaluation import (  # seconds to import: not for --help or a missing file
-        benchmark,
-        comparison,
-        movie50,
-    )
+    # Imported here because it is slow and --help does not need it.
+    from avmsnet_jax.evaluation import benchmark, benchmark_report, movie50
 
     output = Path(_OUTPUT.value)
     protocol = _PROTOCOL.value or benchmark.protocol_of(config)
     if protocol != "movie50":
         metrics = benchmark.evaluate(config, _CHECKPOINT.value, protocol, _SPLIT.value, output)
-        return comparison.text(metrics), metrics.get("failed", {})
+        return benchmark_report.text(metrics), metrics.get("failed", {})
     if len(_CHECKPOINT.value) > 1:
         raise UserError("several checkpoints are for the folds of tvsum and summe; give one --checkpoint for movie50")
     metrics = movie50.evaluate(config, _CHECKPOINT.value[0], _SPLIT.value, output)
@@ -91,7 +93,7 @@ def _test_checkpoints(config: Config) -> tuple[str, dict[str, str]]:
 
 
 def _test_files(config: Config) -> tuple[str, dict[str, str]]:
-    from avmsnet_jax.evaluation import benchmark, comparison
+    from avmsnet_jax.evaluation import benchmark, benchmark_report
 
     if _CHECKPOINT.value:
         raise UserError(
@@ -100,16 +102,16 @@ def _test_files(config: Config) -> tuple[str, dict[str, str]]:
     command_line.require(_ANNOTATIONS)
     if _SPLIT.present:
         raise UserError(
-            "--split is the name of a part of prepared records, which a --checkpoint is tested on; leave it out: what "
-            "annotations test is every video, or what a file given by --splits says"
+            "--split is the name of a part of prepared records and goes with --checkpoint; leave it out: every video "
+            "is tested, or those of a file given by --splits"
         )
     if config.eval.threshold_split:
         raise UserError(
-            "eval.threshold_split is a part of prepared records, which a --checkpoint is tested on; leave it out, and "
-            "give the threshold by --config.eval.threshold"
+            "eval.threshold_split is a part of prepared records and goes with --checkpoint; leave it out, and give the "
+            "threshold by --config.eval.threshold"
         )
     if _PROTOCOL.value == "movie50":
-        raise UserError("movie50 tests a checkpoint on prepared records; --annotations are judged by tvsum or summe")
+        raise UserError("movie50 tests a checkpoint on prepared records; for --annotations give tvsum or summe")
     metrics = benchmark.evaluate_scores(
         [Path(path) for path in _ANNOTATIONS.value],
         Path(_SCORES.value) if _SCORES.value else None,
@@ -118,7 +120,7 @@ def _test_files(config: Config) -> tuple[str, dict[str, str]]:
         config.eval.threshold,
         Path(_OUTPUT.value),
     )
-    return comparison.text(metrics), metrics.get("failed", {})
+    return benchmark_report.text(metrics), metrics.get("failed", {})
 
 
 def run() -> None:

@@ -1,4 +1,4 @@
-"""What people said of the videos of TVSum, of SumMe, or of any files laid out like theirs."""
+"""Reads users' judgments of videos: TVSum's, SumMe's, or files of the same formats."""
 
 import dataclasses
 import math
@@ -18,26 +18,26 @@ from avmsnet_jax.evaluation import checks
 from avmsnet_jax.evaluation.kts import kts
 from avmsnet_jax.evaluation.selection import frame_scores, shots, summary
 
-STRIDE = 15  # frames from one pick to the next in the field's files, and from one frame that is correlated to the next
+STRIDE = 15  # frames between picks in the field's files, and between frames that TVSum's protocol correlates
 HDF5_SUFFIXES = (".h5", ".hdf5")
-_MOST_PICKS = 20_000  # with features: of three hours; the time that KTS takes grows with their square
+_MOST_PICKS = 20_000  # with features: three hours at two a second. The time of KTS grows with the square
 
-_SPLITS = Path(__file__).parent / "splits"  # the five of each benchmark that public code passes around
+_SPLITS = Path(__file__).parent / "splits"  # the five splits of each benchmark that public code uses
 
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-    """A video as its users judged it.
+    """A video with its users' judgments.
 
     Attributes:
-      name: what it is called.
-      key: `video_3` for the third of its data set, as the field's files number them; its name where none is known.
-      n_frames: how many frames were judged.
-      picks: (P,) int64, the frames (from 0) that scores are expected for.
-      shots: (S, 2) int64, first and last frame of each, both inclusive; None where nobody said.
-      user_scores: (users, n_frames) uint8, each user's score for each frame; None where users gave none.
-      user_summaries: (users, n_frames) bool, each user's summary; None where users made none.
-      fps: frames a second, None where nobody said; for plots.
+      name: its name.
+      key: `video_3` for the third of its data set, as the field's files number them; its name if the number is unknown.
+      n_frames: number of judged frames.
+      picks: (P,) int64, the frames (from 0) for which scores are expected.
+      shots: (S, 2) int64, first and last frame of each, both inclusive; None if unknown.
+      user_scores: (users, n_frames) uint8, each user's score for each frame; None if users gave none.
+      user_summaries: (users, n_frames) bool, each user's summary; None if users made none.
+      fps: frames per second for plots; None if unknown.
     """
 
     name: str
@@ -51,15 +51,15 @@ class Judged:
 
     @property
     def votes(self) -> np.ndarray:
-        """(users, n_frames): more for frames that a user values more."""
+        """(users, n_frames): higher for frames that a user values more."""
         votes = self.user_scores if self.user_scores is not None else self.user_summaries
         assert votes is not None  # every reader gives one or the other
         return votes.astype(np.int64)
 
     def completed(self) -> "Judged":
-        """With a summary for each user: where users gave scores only, the best one of each by these, given the shots.
+        """With a summary for each user: if users gave only scores, the best summary by each user's scores.
 
-        So were TVSum's user summaries made that the field's files hold (Zhang et al., ECCV 2016).
+        The TVSum user summaries in the field's files were made in this way (Zhang et al., ECCV 2016).
         """
         if self.user_summaries is not None or self.shots is None:
             return self
@@ -70,12 +70,12 @@ class Judged:
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """A data set that people judged.
+    """A data set with users' judgments.
 
     Attributes:
       protocol: tvsum or summe.
-      videos: what they said of each, in the data set's order.
-      folds: for each split of the data set the names of its videos, `{"train": (...), "test": (...)}`.
+      videos: in the data set's order.
+      folds: for each split the names of its videos, `{"train": (...), "test": (...)}`.
     """
 
     protocol: str
@@ -84,24 +84,24 @@ class Benchmark:
 
 
 def read_annotations(paths: Sequence[Path], protocol: str = "", splits: Path | None = None) -> Benchmark:
-    """Reads annotations as they are downloaded, and lays several files of the same videos over one another.
+    """Reads annotations as downloaded, and merges several files of the same videos.
 
     Args:
       paths: each `ydata-tvsum50.mat`, a SumMe `GT/*.mat`, a folder that holds either at any depth, an HDF5 file with
         the field's usual datasets ("eccv16"), or records of TVSum or SumMe that prepare_data.py wrote.
-      protocol: tvsum or summe; empty = what the files are of.
+      protocol: tvsum or summe; empty = that of the files.
       splits: a JSON file of the folds, as `folds.read_splits` takes it; None = those of the records; else the field's
-        own five, if these are its videos; else five in which every video is tested once.
+        usual five, if these are its videos; else five that test each video once.
 
     Raises:
-      UserError: nothing is there, a file is broken, two files disagree, or the splits name other videos.
+      UserError: a file is missing or broken, two files disagree, or the splits name other videos.
     """
     read = [_read(path) for path in paths]
     found = {name for name, _ in read if name}
     if not protocol:
         if len(found) != 1 or not found <= {"tvsum", "summe"}:
             listed = ", ".join(map(str, paths))
-            raise UserError(f"{listed}: TVSum or SumMe? They do not say as one; give --protocol=tvsum or summe")
+            raise UserError(f"{listed}: cannot tell whether this is TVSum or SumMe; give --protocol=tvsum or summe")
         protocol = found.pop()
     videos: dict[str, Judged] = {}
     for (_, part), path in zip(read, paths, strict=True):
@@ -114,7 +114,7 @@ def read_annotations(paths: Sequence[Path], protocol: str = "", splits: Path | N
 
 
 def _read(path: Path) -> tuple[str, list[Judged]]:
-    """The data set that a path is of, empty if it does not say, and its videos."""
+    """The data set of a path, empty if unknown, and its videos."""
     if not path.exists():
         raise UserError(f"there are no annotations {path}; check the path")
     if _is_records(path):
@@ -138,7 +138,7 @@ def _read(path: Path) -> tuple[str, list[Judged]]:
 
 def _read_summe(files: Sequence[Path], tables: Sequence[Path]) -> list[Judged]:
     by_name = {table.stem: table for table in tables}
-    # Where GT itself is given, the shots lie beside it.
+    # If GT itself is given, the file of shots lies beside it.
     beside = [table.parent.parent / summe.SEGMENTATIONS for table in tables[:1]]
     found = [file for file in [*files, *beside] if file.name == summe.SEGMENTATIONS and file.exists()]
     segmented = summe.read_segmentations(found[0]) if found else {}
@@ -154,7 +154,7 @@ def _read_summe(files: Sequence[Path], tables: Sequence[Path]) -> list[Judged]:
 
 
 def _read_hdf5(path: Path) -> tuple[str, list[Judged]]:
-    """The field's files: a group for each video with user_summary, n_frames, picks, change_points, perhaps features."""
+    """The field's HDF5 files: per video a group with user_summary, n_frames, picks, change_points, perhaps features."""
     videos, named = [], 0
     with hdf5_file.open_file(path, "download or write it again") as file:
         for key in sorted(file, key=lambda key: (len(key), key)):
@@ -200,7 +200,7 @@ def _judged_of_hdf5(group: h5py.Group, key: str, where: str) -> Judged:
 
 
 def of_records(directory: Path) -> tuple[str, list[Judged]]:
-    """What is kept beside prepared records: the data set's name, and every video that users judged."""
+    """From prepared records: the data set's name, and every video with users' judgments."""
     manifest = pipeline.read_manifest(directory)
     videos = []
     for name, file in manifest.get("annotations", {}).items():
@@ -216,7 +216,7 @@ def of_records(directory: Path) -> tuple[str, list[Judged]]:
 
 
 def _judged_of_arrays(name: str, held: dict[str, np.ndarray], place: Path) -> Judged:
-    """A video of records by what is kept of its users, as `Video.annotations` gives it."""
+    """A video of prepared records, from the arrays that `Video.annotations` returned."""
     summaries, scores, points = (held.get(field) for field in ("user_summary", "user_scores", "change_points"))
     votes = summaries if summaries is not None else scores
     count, fps = held.get("n_frames", np.zeros(0)), held.get("fps", np.zeros(0))
@@ -234,7 +234,7 @@ def _judged_of_arrays(name: str, held: dict[str, np.ndarray], place: Path) -> Ju
     n_frames = votes.shape[1]
     return Judged(
         name,
-        name,  # its number in the data set is not known: others may have been skipped
+        name,  # its number in the data set is unknown, because prepare may have skipped others
         n_frames,
         _every(n_frames),
         None if points is None else _shots(points, n_frames, f"{place}: change_points"),
@@ -245,16 +245,14 @@ def _judged_of_arrays(name: str, held: dict[str, np.ndarray], place: Path) -> Ju
 
 
 def of_labels(directory: Path, clips: Sequence[dict[str, Any]]) -> list[Judged]:
-    """Films that one person judged, from the labels of their clips: the frames that this user's summary holds.
-
-    Each label is held until the next clip, as scores are.
+    """Films with labels, which stand for the summary of a single user. A label holds until the next clip, like a score.
 
     Args:
       directory: the prepared records.
-      clips: every scored clip of the films, in order.
+      clips: all scored clips of the films, in order.
 
     Raises:
-      UserError: a film lies in two splits, so that its clips here are not all there are.
+      UserError: a film is divided between splits, so some of its clips are missing.
     """
     films = {film["video"]: film for film in pipeline.read_manifest(directory)["videos"]}
     videos = []
@@ -272,7 +270,7 @@ def of_labels(directory: Path, clips: Sequence[dict[str, Any]]) -> list[Judged]:
 
 
 def folds_of_records(directory: Path) -> list[folds.Fold]:
-    """The folds of prepared records, each the names of its videos by split; empty where there is one division."""
+    """The folds of prepared records, each the names of its videos by split; empty if there are no folds."""
     manifest = pipeline.read_manifest(directory)
     ends, names, end = [], [], 0
     for video in manifest["videos"]:
@@ -317,7 +315,7 @@ def _laid_over(before: Judged, video: Judged, path: Path) -> Judged:
     fields = {name: getattr(video, name) for name in ("shots", "user_scores", "user_summaries")}
     given = {name: value for name, value in fields.items() if value is not None and getattr(before, name) is None}
     if video.shots is not None and before.shots is None:
-        given["picks"] = video.picks  # of the file that also has shots: that with the features
+        given["picks"] = video.picks  # those of the file with shots, which scores refer to
     name = video.name if before.name == before.key else before.name
     return dataclasses.replace(before, name=name, **given)
 

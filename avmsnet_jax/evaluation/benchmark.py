@@ -1,4 +1,4 @@
-"""The test on TVSum and SumMe: scores, a checkpoint's or anyone's, against what users said."""
+"""Evaluates a checkpoint, or the scores of any model, on TVSum or SumMe."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -28,24 +28,24 @@ Clips = list[dict[str, Any]]
 
 
 def evaluate(config: Config, directories: Sequence[str], protocol: str, split: str, output: Path) -> dict[str, Any]:
-    """Tests a checkpoint, or one for each fold, on prepared records; `comparison.run` says what it leaves in `output`.
+    """Evaluates a checkpoint, or one for each fold, on prepared records; `comparison.run` lists the files it writes.
 
-    Shots are those of the data set, or else KTS on the network's own features of the clips. Of films with labels
-    instead of users' judgements, the labels are the one user's summary.
+    Shots are those of the data set, or else those that KTS finds in the network's features of the clips. For films with
+    labels instead of users' judgments, the labels are the summary of a single user.
 
     Args:
-      config: of it the records (`data`), the devices (`mesh`) and `eval` are used; the network is the checkpoint's own.
-      directories: a checkpoint, tested on fold `data.fold`; or one for each fold in order, tested on its own fold.
+      config: `data` (the records), `mesh` and `eval` are used; the network's configuration is the checkpoint's.
+      directories: a checkpoint, tested on fold `data.fold`; or one for each fold, in order.
       protocol: tvsum or summe.
-      split: which part of the records; whole = every video, of a data set that is divided into folds.
+      split: the part of the records; whole = every video of all folds.
       output: a directory that does not exist yet or is empty.
 
     Returns:
-      what `metrics.json` holds.
+      the contents of `metrics.json`.
 
     Raises:
-      UserError: checkpoints, records or the output directory do not serve, or a checkpoint was trained on what it is
-        to be tested on.
+      UserError: checkpoints, records or the output directory are unusable, or a checkpoint was trained on the videos
+        that it would be tested on.
     """
     report.check_free(output)
     manifest = pipeline.read_manifest(config.data.dir)
@@ -61,7 +61,7 @@ def evaluate(config: Config, directories: Sequence[str], protocol: str, split: s
     clips: dict[str, Clips] = {}
     thresholds: dict[str, float] = {}
     found, notes = [], []
-    with staged(output.absolute()) as stage:  # before the scoring: a place that cannot be written is known at once
+    with staged(output.absolute()) as stage:  # before scoring, to fail early if it is not writable
         for name, fold, directory in zip(names, chosen, directories, strict=True):
             found.append(checkpoint.find(directory))
             notes.append(leakage.note(config, found[-1], fold, split))
@@ -90,7 +90,7 @@ def evaluate(config: Config, directories: Sequence[str], protocol: str, split: s
 
 
 def _tests(folds: Sequence[Fold], chosen: Sequence[int], split: str) -> dict[str, tuple[str, ...]]:
-    """By the name of each fold that is reported the videos that it tests."""
+    """The tested videos of each reported fold."""
     part = "test" if split == "whole" else split
     reported = range(len(folds)) if split == "whole" else chosen
     return {f"fold {fold}": folds[fold][part] for fold in reported if folds and part in folds[fold]}
@@ -99,21 +99,21 @@ def _tests(folds: Sequence[Fold], chosen: Sequence[int], split: str) -> dict[str
 def evaluate_scores(
     paths: Sequence[Path], scores: Path | None, protocol: str, splits: Path | None, threshold: float, output: Path
 ) -> dict[str, Any]:
-    """Tests anyone's scores, or none, against annotations; `comparison.run` says what it leaves in `output`.
+    """Evaluates scores of any model, or the baselines alone; `comparison.run` lists the files it writes.
 
     Args:
       paths: the annotations, see `annotations.read_annotations`.
-      scores: see `score_files.read_scores`; None = only what random, uniform and human summaries reach.
-      protocol: tvsum or summe; empty = what the annotations are of.
+      scores: see `score_files.read_scores`; None = baselines only.
+      protocol: tvsum or summe; empty = that of the annotations.
       splits: a JSON file of the folds; None = see `annotations.read_annotations`.
-      threshold: from which score on a frame is called key.
+      threshold: the lowest score at which a frame is predicted key.
       output: a directory that does not exist yet or is empty.
 
     Returns:
-      what `metrics.json` holds.
+      the contents of `metrics.json`.
 
     Raises:
-      UserError: a file is missing or broken, or has no scores of a video that is tested.
+      UserError: a file is missing or broken, or lacks the scores of a tested video.
     """
     report.check_free(output)
     benchmark = annotations.read_annotations(paths, protocol, splits)
@@ -138,7 +138,7 @@ def evaluate_scores(
 
 
 def protocol_of(config: Config) -> str:
-    """The protocol that fits the records of `config`: that of TVSum or SumMe where users judged, else movie50."""
+    """The default protocol of the records: TVSum's or SumMe's if they hold users' judgments, else movie50."""
     manifest = pipeline.read_manifest(config.data.dir)
     return manifest["dataset"] if manifest.get("annotations") and manifest.get("dataset") in PROTOCOLS else "movie50"
 
@@ -146,7 +146,7 @@ def protocol_of(config: Config) -> str:
 def _divided(
     tables: Sequence[Mapping[str, Scored]], tests: Mapping[str, Sequence[str]], videos: Sequence[str], source: Path
 ) -> dict[str, Mapping[str, Scored]]:
-    """By split, or by `ALL`, the scores of `read_scores`; raises UserError where some are missing."""
+    """The scores of `read_scores` by split or `ALL`; raises UserError if some are missing."""
     if len(tables) not in (1, len(tests)):
         raise UserError(
             f"{source} has scores for {len(tables)} splits of {len(tests)}; give all of them, or one for all"
@@ -155,7 +155,7 @@ def _divided(
     for split, part in divided.items():
         wanted = videos if split == ALL else tests[split]
         if split == ALL and all(name in part for names in tests.values() for name in names):
-            continue  # those that no split tests may be left out
+            continue  # videos outside all splits need no scores
         if missing := [name for name in wanted if name not in part]:
             where = f", {split}," if split != ALL else ""
             raise UserError(f"{source}{where} has no scores of {checkpoint.few(missing)}; add them")

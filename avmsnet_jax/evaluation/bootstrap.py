@@ -1,4 +1,4 @@
-"""Means over videos and over splits, and how far to trust them."""
+"""Means over videos and over splits, with bootstrap confidence intervals."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,17 +10,15 @@ _BLOCK = 1_000  # resamples at once
 
 
 def resampled(count: int, statistic: Callable[[np.ndarray], np.ndarray]) -> list[float] | None:
-    """The 95% interval of a statistic of videos by the percentile bootstrap (Efron 1979): [low, high].
+    """The 95% confidence interval [low, high] of a statistic of videos by the percentile bootstrap (Efron 1979).
 
-    One video has none, nor has a statistic without a value: None.
-
-    Videos are drawn with replacement, as many as there are, 10,000 times from a fixed seed; the interval is that from
-    the 2.5th to the 97.5th percentile of the statistic.
+    Videos are resampled with replacement 10,000 times from a fixed seed. A single video and an undefined statistic have
+    no interval: None.
 
     Args:
-      count: how many videos there are.
-      statistic: takes (R, count) float64, how often each video was drawn in each of R resamples, and returns (R,); NaN
-        where it has no value.
+      count: number of videos.
+      statistic: maps (R, count) float64, how often each video was drawn in each of R resamples, to (R,); NaN where the
+        statistic is undefined.
     """
     if count < 2:
         return None
@@ -36,14 +34,14 @@ def resampled(count: int, statistic: Callable[[np.ndarray], np.ndarray]) -> list
 
 
 def over_videos(values: np.ndarray) -> dict[str, Any] | None:
-    """What is reported of one number a video.
+    """Statistics of one number per video.
 
     Args:
-      values: (V,) float64, NaN for videos that have none.
+      values: (V,) float64, NaN for videos without a value.
 
     Returns:
-      `count` of the videos that have one, their `mean`, `sd` (with n - 1, None of one video) and `interval` of the mean
-      (see `resampled`); None where no video has one.
+      `count` of the videos with a value, their `mean`, `sd` (with n - 1; None for one video) and the `interval` of the
+      mean (see `resampled`); None if no video has a value.
     """
     held = values[~np.isnan(values)]
     if not len(held):
@@ -57,16 +55,16 @@ def over_videos(values: np.ndarray) -> dict[str, Any] | None:
 
 
 def over_splits(values: np.ndarray) -> dict[str, Any] | None:
-    """What is reported of one number for each video and split that tests it: the field's mean of means.
+    """Statistics of one number per video and split: the mean over splits of the mean over videos.
 
-    The interval resamples videos, each with its places in all splits, as splits that share videos are not independent.
+    Splits that share videos are not independent, so the interval resamples videos, each in all its splits at once.
 
     Args:
       values: (V, F) float64, NaN where a split does not test the video.
 
     Returns:
-      `each` split's mean over its videos, their `mean`, `sd` over the splits (with n - 1, None of one split) and the
-      `interval` of the mean; None where a split has no value.
+      `each` split's mean over its videos, their `mean`, `sd` over splits (with n - 1; None for one split) and the
+      `interval` of the mean; None if a split has no value.
     """
     held = ~np.isnan(values)
     if not held.any(axis=0).all():
@@ -77,7 +75,7 @@ def over_splits(values: np.ndarray) -> dict[str, Any] | None:
     def mean_of_means(draws: np.ndarray) -> np.ndarray:
         counts = draws @ weight
         means = np.divide(draws @ filled, counts, out=np.full(counts.shape, np.nan), where=counts > 0)
-        drawn = ~np.isnan(means)  # a split none of whose videos was drawn has no part
+        drawn = ~np.isnan(means)  # splits without a drawn video do not count
         total = np.where(drawn, means, 0.0).sum(axis=1)
         return np.divide(total, drawn.sum(axis=1), out=np.full(len(draws), np.nan), where=drawn.any(axis=1))
 

@@ -1,18 +1,18 @@
-"""What the measures ask of their arrays, in one line where it is not so."""
+"""Checks of the arrays that measures are given; an error of one line where they are invalid."""
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from avmsnet_jax.errors import UserError
 
-_MOST_WHOLE = 2.0**53  # beyond it float64 has no odd numbers
+_MOST_WHOLE = 2.0**53  # beyond it float64 cannot represent every integer
 
 
 def finite(values: ArrayLike, name: str, *shape: str) -> np.ndarray:
-    """`values` as float64 with one axis for each word of `shape`.
+    """`values` as float64, with one axis for each name in `shape`.
 
     Raises:
-      UserError: it is not made of numbers, has other axes, or holds NaN or infinity.
+      UserError: they are not numbers, have another number of axes, or include NaN or infinity.
     """
     wanted = f"({', '.join(shape)}{',' if len(shape) == 1 else ''})"
     try:
@@ -30,7 +30,7 @@ def finite(values: ArrayLike, name: str, *shape: str) -> np.ndarray:
 
 
 def whole(values: ArrayLike, name: str, *shape: str) -> np.ndarray:
-    """`values` as int64 with one axis for each word of `shape`; an empty list has any type.
+    """`values` as int64, with one axis for each name in `shape`; an empty list may have any type.
 
     Raises:
       UserError: a value is not a whole number, or see `finite`.
@@ -42,7 +42,7 @@ def whole(values: ArrayLike, name: str, *shape: str) -> np.ndarray:
 
 
 def binary(values: ArrayLike, name: str, *shape: str) -> np.ndarray:
-    """`values` as bool with one axis for each word of `shape`.
+    """`values` as bool, with one axis for each name in `shape`.
 
     Raises:
       UserError: a value is neither 0 nor 1, or see `finite`.
@@ -54,7 +54,7 @@ def binary(values: ArrayLike, name: str, *shape: str) -> np.ndarray:
 
 
 def shots(bounds: ArrayLike, n_frames: int) -> np.ndarray:
-    """`bounds` as (S, 2) int64: first and last frame of each shot, both inclusive, one after the other.
+    """`bounds` as (S, 2) int64: first and last frame of each shot, both inclusive, in ascending order.
 
     Raises:
       UserError: a shot is empty, overlaps the one before it or goes beyond the `n_frames` frames, or see `whole`.

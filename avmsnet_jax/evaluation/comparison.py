@@ -1,4 +1,4 @@
-"""Scores beside random, uniform and human ones: over videos, over splits, and as a person reads it."""
+"""Evaluates scores, and the random, uniform and human baselines, over the videos and splits of TVSum or SumMe."""
 
 import dataclasses
 import sys
@@ -11,31 +11,32 @@ from tqdm import tqdm
 
 from avmsnet_jax import unforeseen
 from avmsnet_jax.data.sources.judged import key_frames
-from avmsnet_jax.evaluation import baselines, bootstrap, plots, report
+from avmsnet_jax.evaluation import baselines, benchmark_report, bootstrap, plots, report
 from avmsnet_jax.evaluation.annotations import Judged
 from avmsnet_jax.evaluation.baselines import PROTOCOLS
 from avmsnet_jax.evaluation.protocol import BUDGET, Values
 from avmsnet_jax.evaluation.score_files import Scored
 from avmsnet_jax.evaluation.selection import frame_scores, summary
 
-ALL = ""  # in place of a split's name, where scores are of every video
+ALL = ""  # stands for a split's name if one set of scores is for all videos
 
-# What a row of the tables says of each video, or of each video and split, by measure.
+# A row of the tables: the measures by (video, split).
 Row = dict[tuple[str, str], Values]
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """What is to be tested.
+    """What to evaluate.
 
     Attributes:
       protocol: tvsum or summe.
-      videos: those that are tested, in order, with what their users said.
-      tests: by the name of each split the videos that it tests.
-      scored: by the same names each split's scores by video, or by `ALL` alone those of every video; empty = none.
-      thresholds: by the names of `scored`, from which score on a frame is called key.
-      facts: where all this came from, for `metrics.json`.
-      failed: by video, why it has no shots although they were looked for.
+      videos: the tested videos with their users' judgments, in order.
+      tests: the names of the tested videos by split.
+      scored: the scores by split and video; the only split is `ALL` if one set of scores is for all videos. Empty =
+        baselines only.
+      thresholds: by the splits of `scored`, the lowest score at which a frame is predicted key.
+      facts: the origin of the data, for `metrics.json`.
+      failed: by video, why KTS found no shots.
     """
 
     protocol: str
@@ -48,7 +49,7 @@ class Trial:
 
     @property
     def pairs(self) -> list[tuple[Judged, str, Scored]]:
-        """Each video with the split that tests it, or `ALL`, and the scores that are tested."""
+        """(video, split or `ALL`, its scores) of every prediction."""
         return [
             (video, split, scores[video.name])
             for split, scores in self.scored.items()
@@ -58,16 +59,16 @@ class Trial:
 
 
 def run(trial: Trial, stage: Path) -> dict[str, Any]:
-    """Tests, and leaves in the folder `stage`, which is made, what a reader wants to see.
+    """Evaluates, and writes the results to the new folder `stage`.
 
-    `metrics.json`, `report.md` (the same as tables), `videos.csv` (a line for each video and row); of scores also
-    `scores/<video>.csv` (`frame,score,label`), `plots/<video>.png`, `precision_recall.png` and, if they lie in 0-1,
-    `calibration.png`. Where each split has scores of its own, theirs are in `scores/<split>/` and `plots/<split>/`.
+    Files: `metrics.json`, `report.md` (the same as tables), `videos.csv` (a line for each video and row); for scores
+    also `scores/<video>.csv` (`frame,score,label`), `plots/<video>.png`, `precision_recall.png` and, if they lie in
+    0-1, `calibration.png`. If each split has its own scores, they are in `scores/<split>/` and `plots/<split>/`.
 
     Returns:
-      what `metrics.json` holds: of scores the figures of `report.pooled` over all of them; `rows`, by row (model,
-      random, uniform, human) and measure, `videos` as `bootstrap.over_videos` gives it and `splits` as
-      `bootstrap.over_splits`; what measures and rows mean; where scores, shots and threshold are from.
+      the contents of `metrics.json`: for scores the figures of `report.pooled`; `rows`, by row (model, random, uniform,
+      human) and measure, with `videos` as `bootstrap.over_videos` returns it and `splits` as `bootstrap.over_splits`
+      does; the meaning of measures and rows; the origin of scores, shots and threshold.
     """
     stage.mkdir()
     protocol = PROTOCOLS[trial.protocol]
@@ -112,12 +113,12 @@ def run(trial: Trial, stage: Path) -> dict[str, Any]:
         metrics["constant_pairs"] = {"of": sum(total for _, total in constant), "count": sum(n for n, _ in constant)}
     _write_videos(trial, rows, stage / "videos.csv")
     report.write_json(stage / "metrics.json", metrics)
-    (stage / "report.md").write_text(markdown(metrics), encoding="utf-8")
+    (stage / "report.md").write_text(benchmark_report.markdown(metrics), encoding="utf-8")
     return metrics
 
 
 def _unknown(trial: Trial) -> list[str]:
-    """Which measures are missing in the tables, as the annotations lack what they are of."""
+    """Notes on measures that are missing because the annotations lack their input."""
     notes = []
     if shotless := [video.name for video in trial.videos if video.shots is None and video.name not in trial.failed]:
         notes.append(
@@ -132,12 +133,12 @@ def _unknown(trial: Trial) -> list[str]:
 
 
 def _undefined(trial: Trial, rows: Mapping[str, Row], constant: Sequence[tuple[int, int]]) -> list[str]:
-    """Which figures have no value, and which count as 0 as they have none, and why.
+    """Notes on undefined figures, and on correlations that count as 0.
 
     Args:
-      trial: what is tested.
+      trial: what is evaluated.
       rows: of the tables.
-      constant: of each of the trial's pairs how many correlations are of a constant side, and how many there are.
+      constant: by pair of the trial, how many correlations have a constant side, and how many there are.
     """
     notes, count = [], len(trial.videos)
     empty = sum(video.user_summaries is not None and not video.user_summaries.any() for video in trial.videos)
@@ -163,7 +164,7 @@ def _undefined(trial: Trial, rows: Mapping[str, Row], constant: Sequence[tuple[i
 
 
 def _splitless(trial: Trial, cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Why means over splits are missing, where those over videos are not."""
+    """A note if means over splits are missing although those over videos exist."""
     found = [cell for row in cells.values() for cell in row.values() if cell["videos"] and trial.tests]
     if all(cell["splits"] for cell in found):
         return []
@@ -171,7 +172,7 @@ def _splitless(trial: Trial, cells: Mapping[str, Mapping[str, Any]]) -> list[str
 
 
 def _figures(trial: Trial, row: Row, measure: str) -> dict[str, Any]:
-    """One cell of the tables: a measure of a row, over videos and over splits."""
+    """A cell of the tables: a measure of a row, over videos and over splits."""
     held = np.full((len(trial.videos), max(len(trial.tests), 1)), np.nan)
     whole = np.full(len(trial.videos), np.nan)
     for number, video in enumerate(trial.videos):
@@ -219,89 +220,5 @@ def _write_videos(trial: Trial, rows: Mapping[str, Row], path: Path) -> None:
         for row, held in rows.items()
         for (name, split), values in held.items()
     ]
-    lines.sort(key=lambda line: order[line[0]])  # stable: a video's rows stay in theirs
+    lines.sort(key=lambda line: order[line[0]])  # stable: rows of a video keep their order
     report.write_table(path, ("video", "row", "split", *measures), lines)
-
-
-def markdown(metrics: Mapping[str, Any]) -> str:
-    """`metrics.json` of a trial as tables."""
-    protocol = PROTOCOLS[metrics["protocol"]]
-    parts = [f"# {protocol.title}'s protocol", _sources(metrics), *metrics["notes"]]
-    for heading, kind, note in _tables(metrics):
-        header, rows = _table(metrics, kind, short=False)
-        parts += [f"## {heading}", report.markdown_table(header, rows), note]
-    if metrics["rows"].get("model") and len(metrics["folds"]) > 1:
-        parts += ["## Each split", report.markdown_table(*_each_split(metrics))]
-    if "num_clips" in metrics:
-        parts += ["## All scored frames pooled", report.pooled_sentence(metrics)]
-    meanings = [f"- **{measure.heading}**: {measure.meaning}." for measure in protocol.measures.values()]
-    meanings += [f"- **{row}**: {meaning}." for row, meaning in metrics["baselines"].items()]
-    return "\n\n".join([*parts, "## What is what", "\n".join(meanings)]) + "\n"
-
-
-def text(metrics: Mapping[str, Any]) -> str:
-    """The figures as small tables for the terminal."""
-    parts = []
-    for heading, kind, _ in _tables(metrics):
-        parts += [f"{PROTOCOLS[metrics['protocol']].title}'s protocol, {heading[0].lower()}{heading[1:]}"]
-        parts += [report.text_table(*_table(metrics, kind, short=True))]
-    dashed = [row for row, cells in metrics["rows"].items() if not all(cell["videos"] for cell in cells.values())]
-    meanings = [f"{row}: {meaning}." for row, meaning in metrics["baselines"].items() if row in dashed]
-    return "\n".join([*parts, *metrics["notes"], *meanings])
-
-
-def _tables(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Of each table the heading, the figures it takes, and how to read it."""
-    count, folds = metrics["num_videos"], len(metrics["folds"])
-    tables = [
-        (
-            f"Mean over {report.counted(count, 'video')}",
-            "videos",
-            "Mean ± standard deviation over videos [95% interval of the mean: bootstrap over videos]; a single "
-            "video has neither.",
-        )
-    ]
-    if folds > 1 and any(cell["splits"] for row in metrics["rows"].values() for cell in row.values()):
-        tables.append(
-            (
-                f"Mean over {folds} splits",
-                "splits",
-                "Mean of the splits' means over their test videos ± standard deviation over splits [95% interval of "
-                "the mean: bootstrap over videos, each with its places in all splits].",
-            )
-        )
-    return tables
-
-
-def _table(metrics: Mapping[str, Any], kind: str, short: bool) -> tuple[list[str], list[list[str]]]:
-    measures = PROTOCOLS[metrics["protocol"]].measures
-    rows = [
-        [row, *(report.cell(figures[name][kind], short=short) for name in measures)]
-        for row, figures in metrics["rows"].items()
-    ]
-    return ["", *(measure.heading for measure in measures.values())], rows
-
-
-def _each_split(metrics: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    measures = PROTOCOLS[metrics["protocol"]].measures
-    rows = []
-    for number, (name, tested) in enumerate(metrics["folds"].items()):
-        cells = [metrics["rows"]["model"][measure]["splits"] for measure in measures]
-        rows.append(
-            [f"{name}, {len(tested)} videos", *(f"{cell['each'][number]:.4f}" if cell else "-" for cell in cells)]
-        )
-    return ["model", *(measure.heading for measure in measures.values())], rows
-
-
-def _sources(metrics: Mapping[str, Any]) -> str:
-    """A sentence on where the figures are from."""
-    whose = "Random, uniform and human rows only"
-    if metrics.get("checkpoint"):
-        whose = (
-            f"Checkpoint {', '.join(metrics['checkpoint'])} on data set {metrics['dataset']} ({metrics['records']}), "
-            f"split {metrics['split']}"
-        )
-    elif metrics.get("scores"):
-        whose = f"Scores of {metrics['scores']}"
-    said = f"; annotations {', '.join(metrics['annotations'])}" if metrics.get("annotations") else ""
-    return f"{whose}{said}. Shots: {metrics['shots']}."

@@ -1,4 +1,4 @@
-"""Rank correlation of scores with what people said."""
+"""Rank correlation of scores with those of users."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,9 +10,10 @@ from avmsnet_jax.evaluation import checks
 def kendall_tau(pred: ArrayLike, users: ArrayLike) -> float:
     """Kendall's tau-b between `pred` and each user, averaged over users.
 
-    tau_b = (C - D) / sqrt((C + D + T_p) (C + D + T_u)), over pairs of frames: C in the same order, D in the other, T
-    tied in one of the two only (Kendall 1945; for summaries Otani et al., Rethinking the Evaluation of Video
-    Summaries, CVPR 2019). Where a side is constant, tau has no value: it is taken as 0, and `constant_pairs` counts it.
+    tau_b = (C - D) / sqrt((C + D + T_p) (C + D + T_u)), with C concordant and D discordant pairs of frames, and T_p or
+    T_u pairs tied in `pred` or in the user's scores only (Kendall 1945; for summaries Otani et al., Rethinking the
+    Evaluation of Video Summaries, CVPR 2019). If a side is constant, tau is undefined and counts as 0; `constant_pairs`
+    counts these cases.
 
     Args:
       pred: (N,) a score for each frame.
@@ -22,9 +23,9 @@ def kendall_tau(pred: ArrayLike, users: ArrayLike) -> float:
       -1 to 1.
 
     Raises:
-      UserError: the lengths differ, nothing is there, or a score is NaN.
+      UserError: the lengths differ, an input is empty, or a score is NaN.
     """
-    from scipy.stats import kendalltau  # takes a second
+    from scipy.stats import kendalltau  # slow to import
 
     pred, users = _sides(pred, users)
     taus = [
@@ -37,8 +38,8 @@ def kendall_tau(pred: ArrayLike, users: ArrayLike) -> float:
 def spearman_rho(pred: ArrayLike, users: ArrayLike) -> float:
     """Spearman's rho between `pred` and each user, averaged over users.
 
-    Pearson's correlation of the ranks, ties with the mean of their ranks (Spearman 1904; for summaries Otani et al.,
-    CVPR 2019). Where a side is constant it is taken as 0, and `constant_pairs` counts it.
+    Pearson's correlation of the ranks; ties share their mean rank (Spearman 1904; for summaries Otani et al., CVPR
+    2019). If a side is constant, rho is undefined and counts as 0; `constant_pairs` counts these cases.
 
     Args:
       pred: (N,) a score for each frame.
@@ -48,7 +49,7 @@ def spearman_rho(pred: ArrayLike, users: ArrayLike) -> float:
       -1 to 1.
 
     Raises:
-      UserError: the lengths differ, nothing is there, or a score is NaN.
+      UserError: the lengths differ, an input is empty, or a score is NaN.
     """
     from scipy.stats import rankdata
 
@@ -61,7 +62,7 @@ def spearman_rho(pred: ArrayLike, users: ArrayLike) -> float:
 
 
 def constant_pairs(pred: ArrayLike, users: ArrayLike) -> int:
-    """For how many of the users `kendall_tau` and `spearman_rho` count 0 because they, or `pred`, are constant."""
+    """The number of users for whom tau and rho are undefined because the user's scores or `pred` are constant."""
     return int(np.sum(~_both_vary(*_sides(pred, users))))
 
 

@@ -10,11 +10,11 @@ from avmsnet_jax.evaluation import checks
 
 
 def f1_score(summary: ArrayLike, user_summaries: ArrayLike, reduce: Literal["mean", "max"] = "mean") -> float:
-    """F1 between a summary and each user's, 2 |A and B| / (|A| + |B|) in frames, then their mean or greatest.
+    """F1 between a summary and each user's, 2 |A and B| / (|A| + |B|) in frames; then the mean or maximum over users.
 
     The mean over users is TVSum's protocol, the maximum SumMe's (Zhang et al., Video Summarization with Long Short-Term
-    Memory, ECCV 2016). An empty summary scores 0, against an empty one too. Public code cuts or pads summaries of
-    different lengths silently; here they are an error.
+    Memory, ECCV 2016). An empty summary scores 0, even against an empty one. Public code silently cuts or
+    pads summaries of different lengths; here they are an error.
 
     Args:
       summary: (N,) 0/1 or bool, one for each frame.
@@ -25,7 +25,7 @@ def f1_score(summary: ArrayLike, user_summaries: ArrayLike, reduce: Literal["mea
       0-1.
 
     Raises:
-      UserError: the lengths differ, no user is there, a value is neither 0 nor 1, or `reduce` is something else.
+      UserError: the lengths differ, there is no user, a value is neither 0 nor 1, or `reduce` is invalid.
     """
     chosen = checks.binary(summary, "summary", "frames")
     users = checks.binary(np.atleast_2d(user_summaries), "user_summaries", "users", "frames")

@@ -1,4 +1,4 @@
-"""Where shots begin: kernel temporal segmentation."""
+"""Kernel temporal segmentation: the change points at which shots begin."""
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
@@ -10,37 +10,37 @@ from avmsnet_jax import cores
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation import checks
 
-# Scatters closer than this are equal: float64 sums of a long film's unit vectors are not exact beyond it.
+# Scatters closer than this are equal: float64 sums of a long film's unit vectors are no more exact than that.
 _TIE = 1e-9
-# Segment ends whose inner products are taken at once: few calls, as each starts and stops the threads of the BLAS.
+# Segment ends per matrix product. Large, because each call starts and stops the threads of the BLAS.
 _ENDS = 512
-_WORTH_THREADS = 2**20  # additions for one end, below which a thread takes longer to wake than to work
+_WORTH_THREADS = 2**20  # additions per segment end below which starting threads takes longer than the work
 
 
 def kts(features: ArrayLike, max_change_points: int) -> np.ndarray:
     """Kernel temporal segmentation (Potapov et al., Category-Specific Video Summarization, ECCV 2014), exact.
 
-    With x the rows of `features` divided by their L2 norm and N their number, it finds the m <= `max_change_points` and
-    the m change points that minimise
+    With x the N rows of `features` divided by their L2 norm, it finds the m <= `max_change_points` change points that
+    minimize
 
         J_m / N + m / (2 N) (log(N / m) + 1),
 
     where J_m is the scatter within the m + 1 segments: the sum over segments of sum |x|^2 - |sum x|^2 / length. For
     m = 0 the penalty is 0, the limit of m log(N / m). Rows of zeros stay zeros.
 
-    Segmentations whose J differ by less than 1e-9 are equal; of equal ones it takes the one with the fewest change
-    points, and of these the one whose last change point is earliest, then the one before it, and so on.
+    Segmentations whose J differ by less than 1e-9 are ties. A tie goes to the fewest change points, then to the
+    earliest last change point, then to the earliest one before it, and so on.
 
-    Dynamic programming over blocks of segment ends, in O(N^2 (d + m)) time at most. Memory beside the features: 8 bytes
-    x N x (d + m + 600), with m no more than can pay off, which the penalty bounds: inner products exist for 512 ends at
-    a time, scatters for 64. All CPU cores are used. The first call compiles for some seconds and keeps what it made.
+    Dynamic programming over blocks of segment ends takes at most O(N^2 (d + m)) time, and 8 N (d + m + 600) bytes
+    beside the features: inner products exist for 512 ends at a time, scatters for 64. The penalty bounds m. It uses all
+    CPU cores. The first call compiles for some seconds and caches the result.
 
     Args:
-      features: (N, d) of any real type, one row a sample, at equal distances in time.
+      features: (N, d) of any real type, one row per sample, evenly spaced in time.
       max_change_points: at least 0; more than N - 1 means N - 1, the field's usual choice.
 
     Returns:
-      (m,) int64, ascending, each in 1..N - 1: the samples that begin a new segment. `shots` turns them into frames.
+      (m,) int64, ascending, in 1..N - 1: the samples that begin a new segment. `shots` converts them to frames.
 
     Raises:
       UserError: `features` is not such an array, or holds NaN or infinity; `max_change_points` is negative.
@@ -54,12 +54,12 @@ def kts(features: ArrayLike, max_change_points: int) -> np.ndarray:
     energy = np.concatenate([[0.0], np.cumsum(rows.any(axis=1), dtype=np.float64)])
     unsegmented = (energy[-1] - float(np.sum(np.sum(rows, axis=0) ** 2)) / samples) / samples
     penalties = _penalty(np.arange(min(max_change_points, samples - 1) + 1), samples)
-    # The penalty rises with m and J is never negative: from here on, m is worse than no change point.
+    # The penalty rises with m and J is never negative, so from this m on no change points at all are better.
     most = int(np.searchsorted(penalties, unsegmented)) - 1
     if most < 1:
         return np.zeros(0, np.int64)
 
-    from avmsnet_jax.evaluation import kts_loops as loops  # a second, and only kts needs it
+    from avmsnet_jax.evaluation import kts_loops as loops  # slow to import
 
     cost = _least_scatter(rows, energy, most)
     objective = cost[:, -1] / samples + penalties[: most + 1]
@@ -73,7 +73,7 @@ def kts(features: ArrayLike, max_change_points: int) -> np.ndarray:
 
 def _unit_rows(features: ArrayLike) -> np.ndarray:
     rows = checks.finite(features, "features", "samples", "dimensions")
-    # First by the largest element: the square of a very large or small one is no number.
+    # Divide by the largest element first: squares of very large or small elements overflow or underflow.
     rows /= _or_one(np.maximum(rows.max(axis=1, initial=0.0), -rows.min(axis=1, initial=0.0)))
     rows /= _or_one(np.linalg.norm(rows, axis=1))
     return rows
@@ -88,7 +88,7 @@ def _penalty(changes: np.ndarray, samples: int) -> np.ndarray:
 
 
 def _least_scatter(rows: np.ndarray, energy: np.ndarray, most: int) -> np.ndarray:
-    """(most + 1, N + 1) float64: J_m of the first j samples at [m, j], infinite where they are too few."""
+    """(most + 1, N + 1) float64: J_m of the first j samples at [m, j], infinite if j <= m."""
     from avmsnet_jax.evaluation import kts_loops as loops
 
     samples, block = len(rows), loops.BLOCK

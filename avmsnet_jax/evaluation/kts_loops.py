@@ -1,7 +1,7 @@
-"""The inner loops of `change_points`, compiled. Numba takes a second to import: only `kts` imports this module.
+"""The compiled inner loops of `kts`, in a module of their own because Numba takes a second to import.
 
-All of them release the GIL, and none starts threads: the caller does, as Numba's own default pool may not be entered by
-two threads at once. Loops run over the contiguous columns of a block so that LLVM makes them vector instructions.
+They release the GIL. The caller starts the threads, because two threads may not enter Numba's default pool at once. The
+innermost loops run over the contiguous columns of a block so that LLVM vectorizes them.
 """
 
 import contextlib
@@ -14,19 +14,19 @@ from numba import njit
 
 from avmsnet_jax.staging import is_private
 
-BLOCK = 64  # ends of a segment at once; a tile of TILE x BLOCK float64 stays in the first two caches
+BLOCK = 64  # segment ends at once; a tile of TILE x BLOCK float64 fits the L1 and L2 caches
 TILE = 32
 
 
 def _compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
-    """The loop, compiled at its first call, and kept for other processes where Numba finds a place that is safe.
+    """The loop, compiled at its first call, and cached for other processes if Numba finds a safe folder.
 
-    That is the package's own folder, which is as safe as this code, or one that no other user can write to: Numba runs
-    what it finds there. In a container there may be none.
+    Numba runs what it finds in its cache. Safe are the package's own folder, which is as safe as this code, and folders
+    that no other user can write to. A container may have neither.
     """
     try:
         kept: Any = njit(nogil=True, cache=True)(loop)
-    except RuntimeError:  # no folder can be written
+    except RuntimeError:  # no writable folder
         return njit(nogil=True)(loop)
     place = Path(kept.stats.cache_path)
     if not (place.is_relative_to(Path(__file__).parent) or is_private(place)):
@@ -34,7 +34,7 @@ def _compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
     save = kept._cache.save_overload
 
     def save_if_possible(*arguments: Any) -> None:
-        with contextlib.suppress(OSError):  # a full disk
+        with contextlib.suppress(OSError):  # disk full
             save(*arguments)
 
     kept._cache.save_overload = save_if_possible
@@ -43,18 +43,18 @@ def _compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
 
 @_compiled
 def scatters(kernel: np.ndarray, start: int, sums: np.ndarray, energy: np.ndarray) -> None:
-    """Turns inner products into the scatter of segments, in place.
+    """Replaces inner products by the scatter of segments, in place.
 
-    With W(a, q) the sum of K over the square a..q, the scatter of the samples a to q is their energy less
-    W(a, q) / (q - a + 1), and W(a, q) = W(a, q - 1) + 2 (K(a, q) + ... + K(q - 1, q)) + K(q, q): a segment's sum holds
-    its own elements only, so that short segments late in a long film are as exact as early ones.
+    With W(a, q) the sum of K over the square a..q, the scatter of the samples a to q is their energy minus
+    W(a, q) / (q - a + 1), and W(a, q) = W(a, q - 1) + 2 (K(a, q) + ... + K(q - 1, q)) + K(q, q). Only the segment's own
+    elements are summed, so short segments late in a long film are as exact as early ones.
 
     Args:
-      kernel: (start + width, BLOCK) float64, K(a, start + c). Becomes the scatter of a..start + c, infinite for
+      kernel: (start + width, BLOCK) float64, K(a, start + c); on return the scatter of a..start + c, infinite for
         a > start + c and beyond the width.
-      start: the first end of the block.
+      start: the first segment end of the block.
       sums: (N,) W(a, start - 1) on entry, W(a, start + width - 1) on return.
-      energy: (N + 1,) the sum of |x|^2 of the samples before each.
+      energy: (N + 1,) cumulative sum of |x|^2, from 0.
     """
     stop = kernel.shape[0]
     width = stop - start
@@ -84,15 +84,15 @@ def from_earlier_blocks(
 ) -> None:
     """best[m, c] = the least cost[m - 1, i] + scatter[i, c] over i <= start, for m in first..last - 1.
 
-    A tile of i is passed over where it cannot hold the least: cost[m - 1, i] does not fall with i, as a prefix costs no
-    more than what it is a prefix of, and scatter[i, c] does not rise, so that the tile's first cost and last scatter
-    bound all its sums from below. Nearer tiles come first, which makes the test bite.
+    A tile of i that cannot hold the minimum is skipped. cost[m - 1, i] does not fall with i and scatter[i, c] does not
+    rise, so the tile's first cost plus its last scatter is a lower bound of its sums. Nearer tiles come first, because
+    they usually hold the minimum.
 
     Args:
-      cost: (M + 1, N + 1), known up to column `start`.
+      cost: (M + 1, N + 1), filled up to column `start`.
       scatter: as `scatters` leaves it.
-      start: the first end of the block.
-      best: (M + 1, BLOCK), rows first..last - 1 are written.
+      start: the first segment end of the block.
+      best: (M + 1, BLOCK); rows first..last - 1 are written.
       first: at least 1.
       last: at most M + 1.
     """
@@ -109,7 +109,7 @@ def from_earlier_blocks(
             if not hopeful:
                 continue
             i = low
-            while i + 4 <= end:  # four at once: a quarter of the traffic with `row`
+            while i + 4 <= end:  # four at once, for a quarter of the reads and writes of `row`
                 f0, f1, f2, f3 = cost[m - 1, i], cost[m - 1, i + 1], cost[m - 1, i + 2], cost[m - 1, i + 3]
                 s0, s1, s2, s3 = scatter[i], scatter[i + 1], scatter[i + 2], scatter[i + 3]
                 for c in range(BLOCK):
@@ -131,7 +131,7 @@ def from_earlier_blocks(
 def from_this_block(cost: np.ndarray, scatter: np.ndarray, start: int, best: np.ndarray) -> None:
     """Adds the predecessors within the block to `best` and writes the block's columns of `cost`.
 
-    One m after the other: its predecessors have one change point fewer and lie in the same columns.
+    Sequential in m, because the predecessors have one change point fewer and lie in the same columns.
     """
     width = scatter.shape[0] - start
     cost[0, start + 1 : start + 1 + width] = scatter[0, :width]
@@ -147,9 +147,9 @@ def from_this_block(cost: np.ndarray, scatter: np.ndarray, start: int, best: np.
 
 @_compiled
 def last_change(rows: np.ndarray, energy: np.ndarray, cost: np.ndarray, end: int, first: int, tolerance: float) -> int:
-    """The earliest i in first..end - 1 whose cost[i] + scatter(i..end - 1) is within `tolerance` of the least.
+    """The earliest i in first..end - 1 whose cost[i] + scatter(i..end - 1) is within `tolerance` of the minimum.
 
-    The scatter is summed anew from the features, backwards from `end`, and only until it alone exceeds the least.
+    The scatter is computed from the features, backwards from `end`, until it alone exceeds the minimum.
     """
     total = np.zeros(rows.shape[1])
     least, found = np.inf, end - 1

@@ -1,4 +1,4 @@
-"""Whether a network was trained on what it is tested on, as far as its run tells."""
+"""Train-test leakage: whether the run that wrote a checkpoint was trained on the videos that are tested."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,19 +23,19 @@ _MAYBE_SEEN = (
 
 
 def note(config: Config, found: Path, fold: int, split: str) -> tuple[bool, str]:
-    """Whether the run that left a checkpoint was trained on clips of a split, and what a reader has to know of it.
+    """Whether the run that wrote a checkpoint was trained on clips of a split, and a note on it for the report.
 
     Args:
-      config: of it `data.dir`, the records that are tested.
+      config: `data.dir` names the tested records.
       found: the checkpoint, as `checkpoint.find` gives it.
       fold: which of the records' divisions is tested.
       split: the part that is tested.
 
     Returns:
-      whether it is known to have seen some, and a sentence; empty = nothing needs to be said.
+      whether it was certainly trained on some of them, and a note, which may be empty.
 
     Raises:
-      UserError: it was trained on some of the videos, and a part that it has not seen was asked for.
+      UserError: the tested part is not the run's training split, but shares videos with it.
     """
     run = _run(found)
     if run is None:
@@ -51,7 +51,7 @@ def note(config: Config, found: Path, fold: int, split: str) -> tuple[bool, str]
 
 
 def _run(found: Path) -> Config | None:
-    """The configuration of the run that left a checkpoint; None where no run did."""
+    """The configuration of the run that wrote a checkpoint; None for a converted checkpoint."""
     path = found.parent.parent / "config.json"
     if found.parent.name != "checkpoints":
         return None
@@ -62,20 +62,20 @@ def _run(found: Path) -> Config | None:
 
 
 def _same_records(config: Config, run: Config, found: Path) -> bool:
-    """Whether a run was trained on the records of `config`, wherever they lay then."""
+    """Whether a run was trained on the records of `config`, even if they have moved since."""
     if Path(run.data.dir).resolve() == Path(config.data.dir).resolve():
         return True
     try:
         position = json_file.read(found / "position" / "metadata", "", most_bytes=100_000)
         whole = pipeline.open_split(config.data.dir, run.data.train_split, None, run.data.fold)
         records, _ = pipeline.hold_out(whole, run.data.validation_fraction, run.train.seed)
-    except (OSError, ValueError, UserError):  # of another kind, or not known
+    except (OSError, ValueError, UserError):  # the checkpoint or the records do not tell
         return False
     return isinstance(position, dict) and position.get("records") == records.identity
 
 
 def _check_apart(run: Config, found: Path, folds: Sequence[Fold], fold: int, split: str) -> None:
-    """Raises UserError where the run was trained on videos of the part that is tested."""
+    """Raises UserError if the run was trained on videos of the tested part."""
     trained = folds[run.data.fold].get(run.data.train_split, ()) if run.data.fold < len(folds) else ()
     held = folds[fold].get(split, ()) if split != "whole" else [name for part in folds for name in part["test"]]
     if seen := sorted({*trained} & {*held}):

@@ -1,4 +1,4 @@
-"""Movie50's protocol: scores against a threshold, all clips of all videos pooled."""
+"""Movie50's protocol: precision, recall and F at a threshold, over all clips of all films together."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -28,31 +28,29 @@ Clips = list[dict[str, Any]]
 
 
 def evaluate(config: Config, directory: str, split: str, output: Path) -> dict[str, Any]:
-    """Scores a split with a checkpoint and leaves a report in `output`.
+    """Evaluates a checkpoint on a split of prepared records and writes the results to `output`.
 
-    That is `metrics.json`, `report.md` (the same as tables), `videos.csv` (a line for each video),
+    Files: `metrics.json`, `report.md` (the same as tables), `videos.csv` (a line for each video),
     `scores/<video>.csv` (`frame,score,label`), `plots/<video>.png`, `precision_recall.png` and `calibration.png`.
 
-    The network is the checkpoint's own; of `config` the records (`data`), the devices (`mesh`) and `eval` are used.
-
     Args:
-      config: the configuration.
-      directory: a checkpoint, as `avmsnet_jax.load` takes it.
-      split: which part of the records.
+      config: `data` (the records), `mesh` and `eval` are used; the network's configuration is the checkpoint's.
+      directory: a checkpoint, as for `avmsnet_jax.load`.
+      split: the part of the records.
       output: a directory that does not exist yet or is empty.
 
     Returns:
-      what `metrics.json` holds.
+      the contents of `metrics.json`.
 
     Raises:
-      UserError: the checkpoint, the records or the output directory do not serve.
+      UserError: the checkpoint, the records or the output directory are unusable.
     """
     report.check_free(output)
     found = checkpoint.find(directory)
     known, note = leakage.note(config, found, config.data.fold, split)
     scorer = Network.load(directory, config.mesh, config.eval.batch_size, fixed_groups=True)
     records = pipeline.open_split(config.data.dir, split, scorer, config.data.fold)
-    with staged(output.absolute()) as stage:  # before the scoring: a place that cannot be written is known at once
+    with staged(output.absolute()) as stage:  # before scoring, to fail early if it is not writable
         clips = score_split(config, scorer, records)
         threshold, origin = choose_threshold(config, scorer, config.data.fold, clips)
         by_video: dict[str, Clips] = defaultdict(list)
@@ -79,7 +77,7 @@ def evaluate(config: Config, directory: str, split: str, output: Path) -> dict[s
 
 
 def _film(rows: Clips, threshold: float) -> dict[str, Any]:
-    """The figures of one film, and the counts they are of."""
+    """The figures of one film and the counts behind them."""
     scores, labels = _arrays(rows)
     called = scores >= threshold
     predicted, positive = int(called.sum()), int(labels.sum())
@@ -94,7 +92,7 @@ def _film(rows: Clips, threshold: float) -> dict[str, Any]:
 
 
 def _film_notes(films: dict[str, dict[str, Any]]) -> list[str]:
-    """Which films have no part in the means over films."""
+    """Notes on films that do not count in the means over films."""
     keyless = sum(not film["num_key_clips"] for film in films.values())
     silent = sum(film["num_key_clips"] > 0 and not film["num_predicted"] for film in films.values())
     of = f"of the {report.counted(len(films), 'film')}"
@@ -134,11 +132,11 @@ def _metrics(clips: Clips, films: dict[str, dict[str, Any]], threshold: float) -
 
 
 def _intervals(counts: np.ndarray, pooled: dict[str, float | None]) -> dict[str, list[float] | None]:
-    """The 95% intervals of the pooled figures that have a value, films drawn anew.
+    """The 95% intervals of the figures over all clips by bootstrap over films; None for undefined figures.
 
     Args:
-      counts: (V, 3) right, called and key clips of each film.
-      pooled: precision, recall and F.
+      counts: (V, 3) true positives, predicted clips and key clips of each film.
+      pooled: precision, recall and F over all clips.
     """
 
     def ratio(above: tuple[int, ...], below: tuple[int, ...]) -> list[float] | None:
@@ -149,13 +147,13 @@ def _intervals(counts: np.ndarray, pooled: dict[str, float | None]) -> dict[str,
 
         return bootstrap.resampled(len(counts), of)
 
-    # F is 2 right / (called + key).
+    # F = 2 true positives / (predicted + key).
     ratios = {"precision": ((0,), (1,)), "recall": ((0,), (2,)), "fscore": ((0, 0), (1, 2))}
     return {name: None if pooled[name] is None else ratio(*columns) for name, columns in ratios.items()}
 
 
 def summary(metrics: dict[str, Any]) -> str:
-    """The figures of `evaluate` as a small table for the terminal."""
+    """The figures of `evaluate` as a table for the terminal."""
     header, rows = _table(metrics)
     named = {
         "model": "model",
@@ -210,7 +208,7 @@ def _table(metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def _write_films(stage: Path, by_video: dict[str, Clips], metrics: dict[str, Any]) -> dict[str, str]:
-    """Writes each film's scores and draws them; returns what nobody foresaw, by film."""
+    """Writes and draws the scores of each film; returns unexpected errors by film."""
     stage.mkdir()
     failed: dict[str, str] = {}
     for video, rows in by_video.items():

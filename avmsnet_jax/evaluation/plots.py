@@ -1,4 +1,4 @@
-"""Scores as a person looks at them."""
+"""Plots of scores, precision and recall, and calibration."""
 
 import textwrap
 from collections.abc import Sequence
@@ -12,18 +12,18 @@ from avmsnet_jax.evaluation.calibration import calibration, wilson_interval
 from avmsnet_jax.evaluation.precision_recall import average_precision, precision_recall_curve, precision_recall_f
 
 _BLUE, _AMBER, _GREY, _GREEN = "#1b5e8c", "#f2b134", "#777777", "#3c8d5a"
-_MOST_POINTS = 400  # of a curve drawn point by point: a picture is some 1,000 pixels wide
-_MOST_SHADED = 150  # shots: more are narrower than a few pixels
-_TICKS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800)  # seconds from one to the next
+_MOST_POINTS = 400  # of a curve that is not smoothed; a plot is about 1,000 pixels wide
+_MOST_SHADED = 150  # shots; more would be only a few pixels wide
+_TICKS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800)  # seconds between ticks
 
 
 def score_curve(clips: Sequence[dict[str, Any]], threshold: float, context: str, path: Path) -> None:
-    """Draws the scores of one video over its time, key moments shaded, to a PNG.
+    """Draws the scores of one video over time, key moments shaded, to a PNG.
 
     Args:
       clips: of one video in order of time, each with `time_s` (seconds), `score` (0-1) and `label` (bool).
       threshold: drawn as a line.
-      context: what was tested, under the title.
+      context: the subtitle.
       path: the file to write.
     """
     times = np.array([clip["time_s"] for clip in clips])
@@ -53,15 +53,15 @@ def judged_curve(
     fps: float | None,
     path: Path,
 ) -> None:
-    """Draws the scores of one video over what its users said, with its shots and the summary, to a PNG.
+    """Draws the scores of one video above its users' votes, with shots and summary, to a PNG.
 
     Args:
       video: its name.
-      context: what was tested, under the title.
+      context: the subtitle.
       scores: (n_frames,).
-      users: (users, n_frames), more for frames that a user values more.
-      shots: (S, 2) first and last frame of each, both inclusive, every other one shaded; None = not known.
-      chosen: (n_frames,) bool, the frames of the summary; None = there is none.
+      users: (users, n_frames), higher for frames that a user values more.
+      shots: (S, 2) first and last frame of each, both inclusive, every other one shaded; None = unknown.
+      chosen: (n_frames,) bool, the frames of the summary; None = no summary.
       fps: frames a second, for an axis in seconds; None = the axis is in frames.
       path: the file to write.
     """
@@ -97,13 +97,13 @@ def judged_curve(
 def precision_recall(context: str, scores: np.ndarray, labels: np.ndarray, threshold: float | None, path: Path) -> None:
     """Draws precision against recall of all clips, with lines of equal F, to a PNG.
 
-    Without key clips there is nothing to draw, and the picture says so.
+    Without key clips the plot says that there is nothing to draw.
 
     Args:
-      context: what was tested, as the title.
+      context: the title.
       scores: (N,).
       labels: (N,) bool.
-      threshold: what is marked on the curve; None = nothing.
+      threshold: marked on the curve; None = no mark.
       path: the file to write.
     """
     figure, axes = _figure(5.2, 4.8)
@@ -120,7 +120,7 @@ def precision_recall(context: str, scores: np.ndarray, labels: np.ndarray, thres
         axes.annotate(f"F {level}", (1.0, level / (2 - level)), (4, -3), textcoords="offset points", color="#999999")
     _, precisions, recalls = precision_recall_curve(scores, labels)
     area, share = average_precision(scores, labels), float(np.mean(labels))
-    # From recall 0 on: the first threshold's precision holds up to its recall, as average precision counts it.
+    # As average precision counts it, the precision at the first threshold holds from recall 0.
     axes.step(
         np.append(0, recalls),
         np.append(precisions[:1], precisions),
@@ -139,12 +139,12 @@ def precision_recall(context: str, scores: np.ndarray, labels: np.ndarray, thres
 
 
 def calibration_curve(context: str, scores: np.ndarray, labels: np.ndarray, path: Path) -> None:
-    """Draws the share of key clips against the score they were given, and how many there are, to a PNG.
+    """Draws the share of key clips and the number of clips by score to a PNG.
 
-    The area of a marker grows with its clips, and a line gives the 95% interval of the share.
+    The area of a marker grows with the number of clips; a line gives the 95% interval of the share.
 
     Args:
-      context: what was tested, as the title.
+      context: the title.
       scores: (N,) in 0-1.
       labels: (N,) bool.
       path: the file to write.
@@ -180,7 +180,7 @@ def calibration_curve(context: str, scores: np.ndarray, labels: np.ndarray, path
 
 
 def _curve(axes: Any, times: np.ndarray, values: np.ndarray, colour: str, label: str, band: bool = True) -> None:
-    """A line through values over time; where they change too often for the picture, their mean over a band of all."""
+    """A line through values over time; if they change too often, their moving mean over a band from least to most."""
     changes = np.count_nonzero(np.diff(values))
     if changes <= _MOST_POINTS:
         marker = "." if len(values) <= _MOST_POINTS / 3 else ""
@@ -199,10 +199,10 @@ def _curve(axes: Any, times: np.ndarray, values: np.ndarray, colour: str, label:
 
 
 def _time_axis(axes: Any, end_s: float) -> None:
-    """Ticks in minutes, from an hour on in hours."""
+    """Ticks as m:ss, or h:mm:ss from an hour on."""
     from matplotlib.ticker import MultipleLocator
 
-    most = 9 if end_s >= 3600 else 12  # labels side by side
+    most = 9 if end_s >= 3600 else 12  # labels that fit side by side
     step = next((step for step in _TICKS_S if end_s / step <= most), 3600 * -int(-end_s // (3600 * most)))
     axes.xaxis.set_major_locator(MultipleLocator(step))
     axes.xaxis.set_major_formatter(lambda time_s, _: clock(time_s) if time_s >= 0 else "")
@@ -210,7 +210,7 @@ def _time_axis(axes: Any, end_s: float) -> None:
 
 
 def _title(axes: Any, video: str, context: str) -> None:
-    """A video's name, whatever dollars it holds, and below it in grey what was tested."""
+    """The video's name, in which $ is no markup, and a subtitle in grey."""
     axes.set_title(f"{video}\n", parse_math=False)
     axes.annotate(
         context, (0.5, 1), (0, 5), "axes fraction", "offset points", ha="center", color=_GREY, fontsize="small",
@@ -223,13 +223,13 @@ def _wrapped(text: str, width: int) -> str:
 
 
 def _runs(flags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where runs of true values begin, and where they end (exclusive)."""
+    """Starts and ends (exclusive) of runs of true values."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
     return edges[::2], edges[1::2]
 
 
 def _stretched(values: np.ndarray) -> np.ndarray:
-    """Values from 0 to 1, for curves of different units; equal ones in the middle."""
+    """Values scaled to 0-1, to compare curves of different units; constant values become 0.5."""
     low, high = float(values.min()), float(values.max())
     return (values - low) / (high - low) if high > low else np.full(len(values), 0.5)
 
@@ -241,7 +241,7 @@ def _patch(label: str) -> Any:
 
 
 def _figure(width: float, height: float, rows: int = 1, sharex: bool = False, **grid: Any) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure  # half a second, and no window system: pyplot is not needed
+    from matplotlib.figure import Figure  # slow to import; without pyplot, no window system is needed
 
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, sharex=sharex, gridspec_kw=grid)

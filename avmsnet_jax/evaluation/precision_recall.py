@@ -11,10 +11,7 @@ from avmsnet_jax.evaluation import checks
 
 
 class Agreement(NamedTuple):
-    """Precision, recall and their harmonic mean F, each in 0-1; 0, never NaN, where nothing was predicted or true.
-
-    `reported` says which of them have no value then.
-    """
+    """Precision, recall and their harmonic mean F, each in 0-1; 0 where they are undefined, see `reported`."""
 
     precision: float
     recall: float
@@ -22,14 +19,14 @@ class Agreement(NamedTuple):
 
 
 def reported(found: Agreement, predicted: float, positive: float) -> dict[str, float | None]:
-    """`found` as a report gives it: None for what has no value.
+    """`found` as a report gives it: None for undefined figures.
 
-    Without key clips nothing can be measured: recall is 0/0, and precision and F are 0 whatever is predicted. Without
-    predictions precision is 0/0; F = 2 TP / (predicted + positive) is 0.
+    Without key clips all three are undefined: recall is 0/0, and precision and F are 0 for any prediction. If no clip
+    is predicted key, precision is undefined (0/0) and F = 2 TP / (predicted + positive) is 0.
 
     Args:
       found: the agreement.
-      predicted: how many clips were called key.
+      predicted: how many clips are predicted key.
       positive: how many are.
     """
     values: dict[str, float | None] = {**found._asdict()}
@@ -39,7 +36,7 @@ def reported(found: Agreement, predicted: float, positive: float) -> dict[str, f
 
 
 def precision_recall_f(predicted: np.ndarray, labels: np.ndarray) -> Agreement:
-    """Agreement of `predicted` (N,) bool with `labels` (N,) bool, pooled over all N (the published Movie50 test)."""
+    """Agreement of `predicted` (N,) bool with `labels` (N,) bool, over all N together (the published Movie50 test)."""
     true = int(np.sum(predicted & labels))
     return _agreement(true, int(np.sum(predicted)), int(np.sum(labels)))
 
@@ -66,29 +63,29 @@ def precision_recall_f_per_film(
 
 
 def chance(labels: np.ndarray, rate: float) -> Agreement:
-    """What is expected of calling each clip a key moment with probability `rate`, whatever it shows.
+    """The expected agreement of predicting each clip key with probability `rate`, independently of its content.
 
-    Precision is then the share of key moments, recall is `rate`; F is taken of these two.
+    Precision is the share of key clips, recall is `rate`, and F is their harmonic mean.
 
     Args:
       labels: (N,) bool.
-      rate: 0-1. At 1 every clip is called a key moment, which is the best that guessing can do for F.
+      rate: 0-1. At 1 every clip is predicted key, the guess with the best F.
     """
     return _agreement(rate * float(np.sum(labels)), rate * len(labels), float(np.sum(labels)))
 
 
 def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
-    """The sum of (R_n - R_(n-1)) P_n over the distinct scores, falling: the step-wise area under precision and recall.
+    """Average precision: the sum of (R_n - R_(n-1)) P_n over the distinct scores in descending order.
 
-    P_n and R_n are those of the clips whose score is at least the n-th (as scikit-learn has it; equal scores enter
-    together, so that the order of clips has no part in it).
+    P_n and R_n are precision and recall of the clips whose score is at least the n-th. Equal scores count together, so
+    the order of clips does not matter. This is scikit-learn's definition.
 
     Args:
       scores: (N,) numbers.
       labels: (N,) 0/1 or bool.
 
     Returns:
-      0-1; 0 where no clip is key.
+      0-1; 0 if no clip is key.
 
     Raises:
       UserError: the lengths differ, a score is NaN, or a label neither 0 nor 1.
@@ -100,15 +97,15 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
 
 
 def precision_recall_curve(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision and recall at every threshold there is.
+    """Precision and recall at every distinct threshold.
 
     Args:
       scores: (N,) numbers.
       labels: (N,) 0/1 or bool.
 
     Returns:
-      (L,) float64 each: the distinct scores, falling, and the precision and the recall of the clips at or above each
-      (recall 0 where no clip is key).
+      (L,) float64 each: the distinct scores in descending order, and precision and recall of the clips at or above
+      each (recall 0 if no clip is key).
 
     Raises:
       UserError: see `average_precision`.
@@ -119,28 +116,30 @@ def precision_recall_curve(scores: ArrayLike, labels: ArrayLike) -> tuple[np.nda
 
 
 def best_threshold(scores: ArrayLike, labels: ArrayLike) -> tuple[float, Agreement]:
-    """The threshold with the greatest F on these clips: take those of the validation part, never those reported on.
+    """The threshold with the greatest F on these clips, which should be validation clips, never test clips.
 
     Args:
       scores: (N,) numbers.
       labels: (N,) 0/1 or bool, at least one of them 1.
 
     Returns:
-      the threshold, one of the scores (a clip is key where score >= threshold; of equally good ones the highest), and
-      the agreement it reaches here.
+      the threshold, which is one of the scores (a clip is predicted key if score >= threshold; ties go to the highest),
+      and its agreement on these clips.
 
     Raises:
       UserError: no clip is key, or see `average_precision`.
     """
     levels, true, predicted = _sweep(scores, labels)
     if not len(true) or not true[-1]:
-        raise UserError("no clip of these is key, so that every threshold is as good; choose it on clips with key ones")
+        raise UserError(
+            "no clip of these is key, so every threshold is as good as another; choose it on a part that has key clips"
+        )
     best = int(np.argmax(2 * true / (predicted + true[-1])))
     return float(levels[best]), _agreement(int(true[best]), int(predicted[best]), int(true[-1]))
 
 
 def _sweep(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The distinct scores, falling, and how many clips are at or above each: key ones, and all."""
+    """The distinct scores in descending order, and the numbers of key clips and of all clips at or above each."""
     values, key = checks.labelled(scores, labels)
     levels, level_of = np.unique(-values, return_inverse=True)
     true, predicted = (np.cumsum(np.bincount(level_of[part], minlength=len(levels))) for part in (key, key | True))

@@ -1,4 +1,4 @@
-"""What a test leaves: tables for people and for programs."""
+"""Writes results: CSV, JSON, Markdown tables and plots that all protocols share."""
 
 import csv
 import json
@@ -19,26 +19,26 @@ Figures = dict[str, Any]  # what `bootstrap.over_videos` and `bootstrap.over_spl
 
 
 def file_name(video: str) -> str:
-    """A name for files about `video`: its own, with slashes as %2F. No two videos get the same."""
+    """A file name for `video`: slashes become %2F, so that it stays in its folder. Names stay distinct."""
     return re.sub("/|%(?=2F|25)", lambda found: f"%{ord(found[0]):02X}", video)
 
 
 def check_free(output: Path) -> None:
-    """Raises UserError where a report would replace something."""
+    """Raises UserError if the results would replace something."""
     if taken(output):
         raise UserError(f"{output} exists and is not an empty directory; choose another --output or remove it")
 
 
 def pooled(scores: np.ndarray, labels: np.ndarray, called: np.ndarray) -> dict[str, Any]:
-    """The agreement of all clips together, None for what has no value.
+    """Precision, recall, F, average precision and calibration of all clips together; None for undefined figures.
 
-    That is precision, recall, F and average precision where no clip is key, precision where no score reaches the
-    threshold, and `calibration_error` where scores do not lie in 0-1; `pooled_notes` says so in words.
+    Undefined are: the first four if no clip is key, precision if no score reaches the threshold, and
+    `calibration_error` if scores are not in 0-1. `pooled_notes` gives the reasons.
 
     Args:
       scores: (N,).
       labels: (N,) bool.
-      called: (N,) bool, those whose score reaches the threshold.
+      called: (N,) bool, whether the score reaches the threshold.
     """
     positive, predicted = int(labels.sum()), int(called.sum())
     return {
@@ -52,7 +52,7 @@ def pooled(scores: np.ndarray, labels: np.ndarray, called: np.ndarray) -> dict[s
 
 
 def pooled_notes(metrics: Mapping[str, Any]) -> list[str]:
-    """Why figures of `pooled` have no value."""
+    """Why figures of `pooled` are undefined."""
     if not metrics["num_key_clips"]:
         return [
             f"None of the {counted(metrics['num_clips'], 'clip')} is a key moment, so precision, recall, F and average "
@@ -76,7 +76,7 @@ def pooled_sentence(metrics: Mapping[str, Any]) -> str:
 
 
 def figure(value: float | None) -> str:
-    """A share in three digits; a dash where it has no value."""
+    """A share with three digits; a dash if undefined."""
     return "-" if value is None else f"{value:.3f}"
 
 
@@ -85,18 +85,18 @@ def _probable(scores: np.ndarray) -> bool:
 
 
 def write_plots(folder: Path, title: str, scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> None:
-    """Draws `precision_recall.png`, the threshold marked if there is one, and of scores in 0-1 `calibration.png`."""
+    """Draws `precision_recall.png` and, for scores in 0-1, `calibration.png`; None = no threshold to mark."""
     plots.precision_recall(title, scores, labels, threshold, folder / "precision_recall.png")
     if _probable(scores):
         plots.calibration_curve(title, scores, labels, folder / "calibration.png")
 
 
 def context(facts: Mapping[str, Any], split: str = "") -> str:
-    """What was tested, in the few words that fit over a plot: split, data set and checkpoint, or whose scores.
+    """A subtitle for plots: split, data set and checkpoint, or the file of scores.
 
     Args:
       facts: of `metrics.json`.
-      split: the fold, where one of several is drawn.
+      split: the fold, if one of several is drawn.
     """
     if not facts.get("checkpoint"):
         return ", ".join(filter(None, (split, f"scores of {Path(facts['scores']).name}")))
@@ -114,13 +114,13 @@ def _short(checkpoint: str) -> str:
 
 def write_scores(path: Path, frames: Iterable[int], scores: Iterable[float], labels: Iterable[bool]) -> None:
     """Writes `frame,score,label` of one video; frames count from 1."""
-    # Nine digits hold a float32: who reads the table counts as we did.
+    # Nine digits represent a float32 exactly.
     rows = ((frame, f"{score:.9g}", int(label)) for frame, score, label in zip(frames, scores, labels, strict=True))
     write_table(path, ("frame", "score", "label"), rows)
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Writes a CSV file, None as nothing."""
+    """Writes a CSV file; None becomes an empty cell."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -129,12 +129,12 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]
 
 
 def write_json(path: Path, metrics: Mapping[str, Any]) -> None:
-    """Writes `metrics`, which hold no NaN."""
+    """Writes `metrics`; NaN is an error."""
     path.write_text(json.dumps(metrics, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of Markdown, its first column to the left, the others to the right."""
+    """A Markdown table; the first column is left-aligned, the others right-aligned."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
@@ -155,11 +155,11 @@ def counted(count: int, thing: str) -> str:
 
 
 def cell(figures: Figures | None, *, short: bool = False) -> str:
-    """A mean with its spread and its interval, `0.177 ± 0.070 [0.158, 0.197]`; a dash where there is none.
+    """Mean, standard deviation and interval, `0.177 ± 0.070 [0.158, 0.197]`; a dash if there is no value.
 
     Args:
-      figures: as `spread` gives them.
-      short: without the interval.
+      figures: see `bootstrap`.
+      short: omit the interval.
     """
     if figures is None:
         return "-"

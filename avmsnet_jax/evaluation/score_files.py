@@ -1,4 +1,4 @@
-"""Scores that anyone's model gave, as files."""
+"""Reads scores of any model from files."""
 
 import dataclasses
 import re
@@ -16,8 +16,8 @@ from avmsnet_jax.evaluation import checks
 from avmsnet_jax.evaluation.annotations import HDF5_SUFFIXES, Judged
 from avmsnet_jax.evaluation.report import file_name
 
-_SCORES = ("score", "scores")  # what a video's group of an HDF5 file may call them
-_MOST_JSON = 100_000_000  # bytes; scores of every frame of 25 two-hour films
+_SCORES = ("score", "scores")  # names of the data set in a video's HDF5 group
+_MOST_JSON = 100_000_000  # bytes; enough for a score per frame of 25 two-hour films
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Scored:
     """A model's scores of one video.
 
     Attributes:
-      picks: (P,) int64, the frames they are for, from 0.
+      picks: (P,) int64, the frames of the scores, from 0.
       scores: (P,) float64.
-      features: (P, C) float32, what the model made of these frames; None if it does not tell.
+      features: (P, C) float32, the model's features of these frames; None if not given.
     """
 
     picks: np.ndarray
@@ -36,23 +36,22 @@ class Scored:
 
 
 def read_scores(path: Path, videos: Sequence[Judged]) -> list[dict[str, Scored]]:
-    """Reads scores by the videos' names.
+    """Reads scores and assigns them to videos by name.
 
-    Files may be
+    Formats:
 
       FILE.json   {"video": [score, ...], ...}, or a list of such objects, one for each split
       FILE.h5     a dataset of scores for each video, or a group with one called `score` or `scores`
       DIR         a CSV for each video with the columns `frame` (from 1) and `score`, as eval.py writes them, or a .npy
 
-    or a folder of `split0`, `split1`, ... (or `fold`), one of these for each split. A video goes by its name or by its
-    number in the data set, `video_3`. There is a score for each pick, or for each frame; in a CSV, for the frames it
-    names.
+    or a folder of `split0`, `split1`, ... (or `fold0`, ...), each one of these. A video is called by its name or by its
+    number in the data set, `video_3`. Give a score for each pick or for each frame; a CSV names its frames.
 
     Returns:
-      a single dictionary of scores by the name of the video, or one for each split.
+      one dictionary of scores by video name, or one for each split.
 
     Raises:
-      UserError: a file is missing or broken, or its scores do not fit the video; what is of no video is an error, too.
+      UserError: a file is missing or broken, its scores do not fit the video, or it has scores of an unknown video.
     """
     tables = _tables(path)
     names = {alias: video for video in videos for alias in (video.key, video.name, file_name(video.name))}
@@ -88,7 +87,7 @@ def _fitted(video: Judged, frames: Any, scores: Any, where: str) -> Scored:
 
 
 def _tables(path: Path) -> list[tuple[Path, Iterable[tuple[str, tuple[Any, Any]]]]]:
-    """For each split, or the only one: where it was read, and of each video the name, frames, or None, and scores."""
+    """For each split (one if there are none): its source, and (name, (frames or None, scores)) of each video."""
     if not path.exists():
         raise UserError(f"there are no scores {path}; check the path")
     if not path.is_dir():
@@ -104,11 +103,11 @@ def _tables(path: Path) -> list[tuple[Path, Iterable[tuple[str, tuple[Any, Any]]
 
 
 def _tables_of_place(path: Path) -> list[tuple[Path, Iterable[tuple[str, tuple[Any, Any]]]]]:
-    """As `_tables`, of what is not divided into splits by its names."""
+    """`_tables` of a path whose files are not named by split."""
     if not path.is_dir():
         return _tables_of_file(path)
     files = [file for file in _listed(path) if file.suffix.lower() in (".json", *HDF5_SUFFIXES)]
-    if len(files) > 1:  # one an epoch, as some projects leave them
+    if len(files) > 1:  # some projects write one for each epoch
         raise UserError(f"{path} holds {files[0].name} and {files[1].name}; keep the one that is to be tested")
     return _tables_of_file(files[0]) if files else [(path, _read_folder(path))]
 

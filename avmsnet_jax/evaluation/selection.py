@@ -1,4 +1,4 @@
-"""From scores at some frames to a summary: per frame, per shot, chosen within a budget."""
+"""From scores to a summary: scores of frames and of shots, and the choice of shots within a budget."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,13 +11,13 @@ from avmsnet_jax.evaluation.knapsack import knapsack
 def frame_scores(scores: ArrayLike, picks: ArrayLike, n_frames: int) -> np.ndarray:
     """A score for each frame: that of the last pick at or before it.
 
-    Frames before the first pick have the first score. The field's files begin at frame 0; where they do not, public
-    code leaves zeros there.
+    Frames before the first pick get the first score. Public code gives them 0; in the field's files the first pick is
+    frame 0, so this makes no difference.
 
     Args:
       scores: (P,) numbers, P at least 1.
       picks: (P,) the frames they belong to, ascending, in 0..n_frames - 1.
-      n_frames: how many frames the video has.
+      n_frames: number of frames of the video.
 
     Returns:
       (n_frames,) float64.
@@ -32,16 +32,16 @@ def frame_scores(scores: ArrayLike, picks: ArrayLike, n_frames: int) -> np.ndarr
 
 
 def shots(change_points: ArrayLike, picks: ArrayLike, n_frames: int) -> np.ndarray:
-    """The shots that change points leave.
+    """The shots between change points.
 
     Args:
       change_points: (m,) as `kts` returns them: the samples that begin a new shot, ascending, in 1..P - 1.
       picks: (P,) the frame of each sample, ascending, in 0..n_frames - 1.
-      n_frames: how many frames the video has.
+      n_frames: number of frames of the video.
 
     Returns:
-      (m + 1, 2) int64, the first and the last frame of each shot, both inclusive, as `change_points` has them in the
-      field's HDF5 files. They cover all frames: the first begins at 0, the last ends at n_frames - 1.
+      (m + 1, 2) int64, first and last frame of each shot, both inclusive, like `change_points` in the field's HDF5
+      files. They cover all frames: the first begins at 0, the last ends at n_frames - 1.
 
     Raises:
       UserError: the change points or picks are not as described.
@@ -58,7 +58,7 @@ def shot_scores(frame_scores: ArrayLike, shots: ArrayLike) -> np.ndarray:
 
     Args:
       frame_scores: (n_frames,).
-      shots: (S, 2) first and last frame, both inclusive, one after the other; frames may lie in none.
+      shots: (S, 2) first and last frame, both inclusive, in ascending order; gaps are allowed.
 
     Returns:
       (S,) float64.
@@ -74,8 +74,7 @@ def shot_scores(frame_scores: ArrayLike, shots: ArrayLike) -> np.ndarray:
 def select_shots(frame_scores: ArrayLike, shots: ArrayLike, budget: float = 0.15) -> np.ndarray:
     """The shots of the best summary: `knapsack` over their mean scores and lengths.
 
-    The capacity is int(budget x n_frames) frames, of all frames there are; some public code counts only up to the end
-    of the last shot.
+    The capacity is int(budget x n_frames); some public code counts frames only up to the end of the last shot.
 
     Args:
       frame_scores: (n_frames,).

@@ -71,5 +71,5 @@ def test_curve_and_calibration_by_counting(seed):
 
 
 def test_calibration_is_of_scores_from_0_to_1():
-    with pytest.raises(UserError, match=r"scores lie within 0 to 2; calibration is of scores in 0 to 1"):
+    with pytest.raises(UserError, match=r"scores lie within 0 to 2; calibration needs scores in 0 to 1"):
         calibration([0, 2], [0, 1])

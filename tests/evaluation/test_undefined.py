@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.evaluation import baselines, benchmark, comparison, movie50
+from avmsnet_jax.evaluation import baselines, benchmark, benchmark_report, comparison, movie50
 from avmsnet_jax.evaluation.annotations import Judged
 from avmsnet_jax.scoring import records
 from tests.evaluation.conftest import field_video, write_hdf5
@@ -130,7 +130,7 @@ def test_equal_scores_have_no_tau_and_rho(tmp_path):
     assert of(metrics, "random", "scores_tau") is not None
     assert "No tau and rho of the scores for 1 of the 1 prediction, as the scores are all equal" in report
     assert row(report, "uniform")[4:] == ["-", "-"]
-    assert "uniform: all moments alike: equal scores, which have no tau and rho" in comparison.text(metrics)
+    assert "uniform: all moments alike: equal scores, which have no tau and rho" in benchmark_report.text(metrics)
 
 
 def test_users_who_chose_nothing_leave_nothing_to_agree_with(tmp_path):
