@@ -160,17 +160,19 @@ def _to_unit(values: np.ndarray) -> np.ndarray:
 
 
 def _agreement(measured: Measured) -> np.ndarray:
-    """The largest product, at one instant of a clip, of a rise of the sound and a rise of movement.
+    """The largest product, at one instant of a clip, of a rise of the sound and an abrupt movement.
 
-    Each rise is measured in standard deviations above the mean of the rises within ±10 s. The movement may come a frame
-    before or after the sound, as films are not cut finer than that.
+    A movement is abrupt where something begins to move, appears, or turns. Sound and movement are measured in standard
+    deviations above their mean within ±10 s. The movement may come a frame before or after the sound, because films are
+    not cut finer than that.
     """
     times = measured["time_s"]
     heard = _standing_out(np.diff(measured["envelope"].astype(np.float64), axis=1), times)
-    change = measured["change"].astype(np.float64)  # (N, frames - 1, h, w)
-    seen = np.diff(change.reshape(*change.shape[:2], -1), axis=1, prepend=0).max(axis=2)
-    seen[:, 0] = 0  # its rise began before the clip
-    seen = _standing_out(seen, times)
+    change, turn = (measured[name].astype(np.float32) for name in ("change", "turn"))  # (N, frames - 1, h, w)
+    begins = np.diff(change.reshape(*change.shape[:2], -1), axis=1, prepend=0).max(axis=2)
+    begins[:, 0] = 0  # it began before the clip
+    turns = turn.reshape(*turn.shape[:2], -1).max(axis=2)
+    seen = _standing_out(np.maximum(begins, turns).astype(np.float64), times)
     near = np.maximum(seen, np.maximum(np.roll(seen, 1, axis=1), np.roll(seen, -1, axis=1)))
     return (heard * near).max(axis=1)
 
@@ -191,7 +193,7 @@ def _standing_out(rises: np.ndarray, times_s: np.ndarray) -> np.ndarray:
 
 def _localization(measured: Measured) -> np.ndarray:
     """(N, h, w) float16: the correlation of each cell's movement with the sound, over a clip and its neighbors."""
-    change, envelope = measured["change"], measured["envelope"][:, 1:]
+    change, envelope = measured["change"] + measured["turn"], measured["envelope"][:, 1:]
     count, _, height, width = change.shape
     found = np.zeros((count, height, width), np.float16)
     for index in range(count):

@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+from scipy import ndimage
 
 _GRID = 14  # cells in a row and in a column of the maps
 _FLOW_SIZE, _BLOCKS = 56, 7  # pixels of the pictures that flow is computed on, and blocks in a row
@@ -22,7 +23,8 @@ def measure(clip: np.ndarray) -> dict[str, np.ndarray]:
     Returns:
       `flow_length`, `flow_entropy`, `flow_entropy_around` (49,): per block the mean length of the flow, and the entropy
       of its directions over the clip and in the blocks around it, 0-1;
-      `change` (T - 1, 14, 14): by how much each cell changes from frame to frame, 0-255;
+      `change` (T - 1, 14, 14): by how much each cell changes from frame to frame, 0-255; `turn` (T - 1, 14, 14): by how
+      much of that it changes back with the next frame, as where something bounces; 0 for the last;
       `saliency`: mean of the spectral residual map; `attention` (14, 14), sums to 1;
       `colors` (640,), `edges` (8,): histograms;
       `brightness`, `sharpness`, `uniformity` in 0-1; `dissolve`: how far the middle frame is from the mean of the first
@@ -30,7 +32,7 @@ def measure(clip: np.ndarray) -> dict[str, np.ndarray]:
     """
     grey = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip])
     middle = len(clip) // 2
-    change = _change(grey)
+    change, turn = _change(grey)
     residual = np.mean([_spectral_residual(grey[index]) for index in (0, middle, len(grey) - 1)], axis=0)
     length, over_time, around = _flow(grey)
     return {
@@ -38,6 +40,7 @@ def measure(clip: np.ndarray) -> dict[str, np.ndarray]:
         "flow_entropy": over_time.astype(np.float16),
         "flow_entropy_around": around.astype(np.float16),
         "change": change.astype(np.float16),
+        "turn": turn.astype(np.float16),
         "saliency": np.asarray(residual.mean(), np.float32),
         "attention": _attention(residual, change),
         "colors": _colors(clip[middle]),
@@ -54,10 +57,14 @@ def _cells(pictures: np.ndarray, cells: int) -> np.ndarray:
     return np.stack([cv2.resize(each, (cells, cells), interpolation=cv2.INTER_AREA) for each in pictures])
 
 
-def _change(grey: np.ndarray) -> np.ndarray:
+def _change(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     frames = grey.astype(np.float32)
-    differences = np.abs(np.diff(frames, axis=0))
-    return _cells(np.maximum(differences - _NOISE, 0), _GRID)
+    step = _cells(np.maximum(np.abs(np.diff(frames, axis=0)) - _NOISE, 0), _GRID)
+    across = _cells(np.maximum(np.abs(frames[2:] - frames[:-2]) - _NOISE, 0), _GRID)
+    turn = np.zeros_like(step)
+    # What moves steadily, or appears, changes as much over two frames as in both steps together.
+    turn[:-1] = np.maximum(step[:-1] + step[1:] - across, 0) / 2
+    return step, turn
 
 
 def _flow(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -100,7 +107,7 @@ def _spectral_residual(grey: np.ndarray) -> np.ndarray:
         return np.zeros_like(small)
     spectrum = np.fft.fft2((small - small.mean()) / spread)
     log = np.log(np.abs(spectrum) + 1e-3).astype(np.float32)
-    residual = log - cv2.blur(log, (3, 3), borderType=cv2.BORDER_REFLECT)
+    residual = log - ndimage.uniform_filter(log, 3, mode="wrap")  # the spectrum is periodic
     saliency = np.abs(np.fft.ifft2(np.exp(residual + 1j * np.angle(spectrum)))) ** 2
     return cv2.GaussianBlur(saliency.astype(np.float32), (0, 0), 2.5)
 
