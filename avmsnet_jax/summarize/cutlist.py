@@ -284,8 +284,9 @@ def _budget(found: dict[str, Any]) -> Budget:
         raise ValueError("the budget is none of share, seconds and shots")
     if "shots" in found:
         return Budget(shots=_whole(found["shots"], "budget.shots"))
-    name, value = next(iter(found.items()))
-    return Budget(**{name: _number(value, f"budget.{name}", positive=True)})
+    if "share" in found:
+        return Budget(share=_number(found["share"], "budget.share", positive=True))
+    return Budget(seconds=_number(found["seconds"], "budget.seconds", positive=True))
 
 
 def _whole(value: Any, name: str) -> int:

@@ -96,9 +96,9 @@ const moveCursor = (time) => {
   $("card-time").textContent = clock(cursor, brief);
   $("card-score").textContent = score;
   $("card-what").textContent = inSummary ? "in the summary at " + clock(shot.at + cursor - shot.start) : filmPlays ? "left out: plays the film" : "left out";
-  $("card-frame").textContent = "frame " + Math.min(Math.floor(cursor * film.fps + 1e-6) + 1, film.frames);
+  $("card-frame").textContent = "frame " + Math.min(Math.floor((cursor + 1e-6) * film.fps) + 1, film.frames);
   $("card-shares").replaceChildren(...signalBars(clips.t[clip], clips.t[clip]));
-  const half = 140, x = Math.min(Math.max(across(cursor), half), Math.max(width - half, half));
+  const half = 150, x = Math.min(Math.max(across(cursor), half), Math.max(width - half, half));
   $("card").style.transform = "translateX(" + (x - half) + "px)";
   plot.setAttribute("aria-valuenow", cursor.toFixed(2));
   plot.setAttribute("aria-valuetext", spoken(cursor) + ", score " + score + (inSummary ? ", in the summary" : ", left out"));
