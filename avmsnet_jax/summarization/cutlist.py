@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import math
+import os
 import re
 from collections.abc import Sequence
 from fractions import Fraction
@@ -118,7 +119,7 @@ def of_summary(
         for clip, level in zip(clips, levels.tolist(), strict=True):
             clip.setdefault("signals", {})[name] = round(level, 4)
     film = {
-        "path": str(scores.film.absolute()),
+        "path": os.fsencode(scores.film.absolute()).decode("utf-8", "replace"),
         "size": scores.film.stat().st_size,
         "duration_s": scores.duration_s,
         "rate": f"{rate.numerator}/{rate.denominator}",

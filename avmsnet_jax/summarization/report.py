@@ -1,4 +1,4 @@
-"""One page, in one file, that shows what the network made of a film."""
+"""The report: one HTML file that shows a film's scores and summary, and edits the cut."""
 
 import base64
 import dataclasses
@@ -23,12 +23,12 @@ from avmsnet_jax.summarization import choose, explain
 from avmsnet_jax.summarization.cutlist import CutList
 from avmsnet_jax.summarization.result import Scores, Summary
 
-EMBEDDED_BYTES = 24_000_000  # largest summary that becomes a part of the page; browsers are slow with more
-HIGH = 0.5  # the published test calls clips of at least this score key moments
-_THUMBNAILS = 160  # spread over the film, beside one for each chosen shot: some 7 KB each
+EMBEDDED_BYTES = 24_000_000  # larger summaries are not embedded, because browsers are slow with them
+HIGH = 0.5  # the paper's evaluation calls clips with at least this score key moments
+_THUMBNAILS = 160  # evenly over the film, besides one for each chosen shot; about 7 KB each
 _STRIP_COLUMNS, _STRIP_ROWS = 1200, 32
 _LOUDNESS_PARTS = 36_000  # 50 KB; 0.2 s each of a two-hour film
-# The page's script is one function, whose body is these files one after the other.
+# Concatenated in this order, these are the body of the page's one function.
 SCRIPTS = (
     "base.js",
     "lens.js",
@@ -76,18 +76,18 @@ def write_report(
 ) -> None:
     """Writes `report.html`: the score curve, the summary to watch, the chosen shots, where the network looked.
 
-    The page needs no network and no other file, but for a summary of more than `EMBEDDED_BYTES`, which it plays
-    from `summary.mp4` beside it, and for moments that were left out, which it plays from the film where that is.
-    A browser keeps it to that: its content security policy allows its own script and style, and nothing from afar.
+    The page needs no network. It plays a summary of more than `EMBEDDED_BYTES` from `summary.mp4` beside it, and
+    moments outside the summary from the film; everything else is embedded. Its content security policy allows only
+    its own script and style, and no requests.
 
     Args:
-      summary: of at least one clip and one shot.
-      folder: where to write it; it holds `summary.mp4`.
-      shown_in: the folder that `folder` will be, if it is yet to be renamed: the way to the film begins there.
+      summary: at least one clip and one shot.
+      folder: where to write it; must hold `summary.mp4`.
+      shown_in: the final place of `folder` if it will be renamed; the page's link to the film is relative to it.
       editing: what the page needs to change the cut; None = it only shows.
 
     Raises:
-      UserError: the place cannot be written.
+      UserError: `folder` cannot be written.
     """
     embedded = (folder / "summary.mp4").stat().st_size <= EMBEDDED_BYTES
     parts = resources.files(__package__) / "page"
@@ -99,7 +99,7 @@ def write_report(
         title=html.escape(_text(summary.scores.film.stem)),
         style=style,
         script=script,
-        # Within a script's tags only < can end them.
+        # Escape <, which could end the script element.
         data=json.dumps(_data(summary, shown_in or folder, embedded, editing)).replace("<", "\\u003c"),
         embedded=_base64((folder / "summary.mp4").read_bytes()) if embedded else "",
     )
@@ -108,7 +108,7 @@ def write_report(
 
 
 def _policy(style: str, script: str) -> str:
-    """What a browser may run and load for the page: whatever a name or a fact smuggles in is not it."""
+    """The content security policy: only the page's own script and style run, whatever names and facts contain."""
 
     def own(text: str) -> str:
         return f"'sha256-{_base64(hashlib.sha256(text.encode()).digest())}'"
@@ -120,7 +120,7 @@ def _policy(style: str, script: str) -> str:
 
 
 def _data(summary: Summary, folder: Path, embedded: bool, editing: Editing | None) -> dict[str, Any]:
-    """What the page's script draws; times in seconds, clips by their place in the list."""
+    """The data of the page's script; times in seconds, clips by index."""
     scores = summary.scores
     best = {
         index: _best_clip(scores, shot.start_s, shot.end_s) for index, shot in enumerate(summary.shots) if shot.chosen
@@ -130,7 +130,7 @@ def _data(summary: Summary, folder: Path, embedded: bool, editing: Editing | Non
     return {
         "film": {
             "name": _text(scores.film.name),
-            "href": _way(scores.film, folder),
+            "href": _film_url(scores.film, folder),
             "duration": scores.duration_s,
             "fps": scores.fps,
             "frames": scores.n_frames,
@@ -171,7 +171,6 @@ def _data(summary: Summary, folder: Path, embedded: bool, editing: Editing | Non
 
 def _editing(editing: Editing) -> dict[str, Any]:
     cut = editing.cut.as_json()
-    cut["film"]["path"] = _text(cut["film"]["path"])
     levels = np.clip(np.round((np.array(editing.loudness_db) + 60) * 4), 0, 255).astype(np.uint8)
     return {
         "cut": cut,
@@ -183,7 +182,7 @@ def _editing(editing: Editing) -> dict[str, Any]:
 
 
 def _best_clip(scores: Scores, start_s: float, end_s: float) -> int:
-    """The clip with the highest score in a shot; in one without any, the nearest to its middle."""
+    """The clip with the highest score in a shot; if it has no clip, the one nearest to its middle."""
     within = np.flatnonzero((scores.times_s >= start_s) & (scores.times_s < end_s))
     if len(within):
         return int(within[np.argmax(scores.scores[within])])
@@ -191,7 +190,7 @@ def _best_clip(scores: Scores, start_s: float, end_s: float) -> int:
 
 
 def _maps(summary: Summary, shown: list[int]) -> dict[str, Any]:
-    """The maps, as bytes, of the clips that the summary plays or that have a thumbnail."""
+    """The maps, as bytes, of clips in the summary or with a thumbnail."""
     scores = summary.scores
     played = {
         int(clip)
@@ -205,20 +204,20 @@ def _maps(summary: Summary, shown: list[int]) -> dict[str, Any]:
     for name, levels in (("look", looked), ("hear", explain.sound_levels(scores))):
         bytes_ = np.round(255 * levels[kept]).astype(np.uint8)
         _, rows, columns = bytes_.shape
-        known = bool(levels.any())  # a network that only looks has heard nothing; a cut by hand has no maps
+        known = bool(levels.any())  # visual-only networks have no sound maps; cuts from cut.json have no maps
         maps[name] = {"rows": rows, "columns": columns, "levels": _base64(bytes_.tobytes())} if known else None
     return maps
 
 
 def _strip(scores: Scores) -> bytes:
-    """The film as a JPEG strip of columns: each is what one thumbnail comes to when it is pressed together."""
+    """The film as a JPEG strip; each column is a thumbnail averaged over its width."""
     columns = min(len(scores.times_s), _STRIP_COLUMNS)
     times = (np.arange(columns) + 0.5) / columns * scores.duration_s
     clips = np.abs(np.searchsorted(scores.times_s, times)).clip(max=len(scores.times_s) - 1)
     strip = Image.new("RGB", (columns, _STRIP_ROWS))
     for column, clip in enumerate(clips.tolist()):
         with Image.open(io.BytesIO(scores.thumbnails[clip]), formats=("JPEG",)) as thumbnail:
-            thumbnail.draft("RGB", (_STRIP_ROWS, _STRIP_ROWS))  # decodes to a quarter of the sides
+            thumbnail.draft("RGB", (_STRIP_ROWS, _STRIP_ROWS))  # decode at a quarter of the size
             pressed = thumbnail.convert("RGB").resize((1, _STRIP_ROWS), Image.Resampling.BOX)
         strip.paste(pressed, (column, 0))
     file = io.BytesIO()
@@ -226,15 +225,15 @@ def _strip(scores: Scores) -> bytes:
     return file.getvalue()
 
 
-def _way(film: Path, folder: Path) -> str | None:
-    """The address of the film as seen from the page, None where there is no such file."""
+def _film_url(film: Path, folder: Path) -> str | None:
+    """The film's URL relative to the page; None if there is no such file."""
     if not film.is_file():
         return None
     return urllib.parse.quote(os.fsencode(os.path.relpath(film.absolute(), folder.absolute())))
 
 
 def _text(name: str) -> str:
-    """A name as text: file names need not be in any encoding."""
+    """A name as text; bytes that are not UTF-8 are replaced."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from avmsnet_jax.media.video import read_frames
 
 from avmsnet_jax.errors import UserError
+from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.summarization import cutlist
 from avmsnet_jax.summarization.choose import Budget
 from avmsnet_jax.summarization.run import summarize, summarize_cut
+from tests.conftest import one_line
 from tests.media.films import number_of
 from tests.summarization.test_run import CONFIG, film
 
@@ -28,7 +29,7 @@ def made(random_weights, tmp_path_factory) -> tuple[Path, Path]:
 
 
 def frames_shown(folder: Path) -> list[int]:
-    return [number_of(frame.scaled(64, 48)) for frame in read_frames(folder / "summary.mp4")]
+    return [number_of(frame.scaled(64, 48)) for frame in Movie(folder / "summary.mp4").frames()]
 
 
 def frames_of(cut: dict) -> list[int]:
@@ -125,6 +126,16 @@ def test_damaged_files_get_one_clear_line(made, tmp_path, change, said):
     assert said in str(error.value)
     assert str(tmp_path / "cut.json") in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_the_command_cuts_by_a_file_and_says_what_does_not_go_together(python, made, tmp_path):
+    path, folder = made
+    options = [f"--cut={folder / 'cut.json'}", f"--output={tmp_path / 'out'}"]
+    done = python("summarize.py", path, *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{tmp_path / 'out'}/film/summary.mp4: 0:0")
+    assert frames_shown(tmp_path / "out" / "film") == frames_shown(folder)
+    assert "--cut takes one film" in one_line(python("summarize.py", path, folder / "summary.mp4", *options))
 
 
 def test_the_cut_of_another_film_is_refused(made, tmp_path):

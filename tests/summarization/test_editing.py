@@ -40,10 +40,13 @@ def edited(open_report: Callable[..., Any], made: tuple[Summary, Path]) -> Any:
     return page
 
 
-def saved(page: Any, film: Path) -> cutlist.CutList:
+def saved(page: Any, film: Path, *, click: bool = False) -> cutlist.CutList:
     """The cut as the page saves it and Python reads it."""
     with page.expect_download() as download:
-        page.keyboard.press("Control+s")
+        if click:
+            page.locator("#save-cut").click()
+        else:
+            page.keyboard.press("Control+s")
     assert download.value.suggested_filename == "cut.json"
     return cutlist.read(download.value.path(), film)
 
@@ -157,18 +160,21 @@ def test_every_edit_by_pointer_and_key_is_undone_redone_and_survives_a_reload(ed
     expect((95, 169, "left"), (170, 171, "chosen"))
     page.keyboard.press("Enter")
     expect((170, 171, "dropped"))
+    page.keyboard.press("Home")
+    page.keyboard.press("x")
+    expect((1, 50, "dropped"))
     page.locator("#budget").focus()
     page.keyboard.press("End")
     expect((95, 169, "chosen"))
 
-    page.locator("#bench-title").click()
     for before in reversed(steps[:-1]):
         page.keyboard.press("Control+z")
-        assert spans(saved(page, film)) == before
+        # By a click: Chromium counts no shortcut as a gesture of the user, and limits downloads without any.
+        assert spans(saved(page, film, click=True)) == before
     assert page.locator("#undo").is_disabled()
     for _ in steps[1:]:
         page.keyboard.press("Control+Shift+z")
-    assert spans(saved(page, film)) == steps[-1]
+    assert spans(saved(page, film, click=True)) == steps[-1]
     assert page.locator("#redo").is_disabled()
 
 

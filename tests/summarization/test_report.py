@@ -185,9 +185,10 @@ def test_hovering_tells_time_score_and_picture(opened, made):
     assert abs(shown.getpixel((32, 24)) - 8 * 15) < 4  # the 16th clip's thumbnail
     page.mouse.move(*place(page, 2))
     assert page.locator("#card-what").text_content().startswith("left out")
-    card, chart = (page.locator(part).bounding_box() for part in ("#card", "#chart"))
+    title, card, chart = (page.locator(part).bounding_box() for part in ("#map-title", "#card", "#chart"))
     assert card["x"] >= 0
-    assert card["y"] >= chart["y"] + chart["height"]  # it hides neither the curve nor the player
+    assert title["y"] + title["height"] <= card["y"]  # it hides nothing, neither above
+    assert card["y"] + card["height"] <= chart["y"]  # nor below
     page.mouse.move(5, 5)
     assert not page.locator("#card").is_visible()
 

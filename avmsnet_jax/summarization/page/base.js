@@ -21,9 +21,9 @@ const spoken = (seconds) => {
   return (hours ? plural(hours, "hour") + " " : "") + (minutes ? plural(minutes, "minute") + " " : "") + plural(Math.floor(seconds % 60), "second");
 };
 const highest = Math.max(...clips.s), lowest = Math.min(...clips.s);
-const brief = film.duration < 120; // tenths of a second matter
+const brief = film.duration < 120; // show tenths of a second
 const plural = (number, word) => number + " " + word + (number === 1 ? "" : "s");
-const points = (score) => { // what is more than 0 never reads 0.00
+const points = (score) => { // never show a positive score as 0.00
   const text = score.toFixed(data.decimals);
   return score > 0 && Number(text) === 0 ? "<" + (10 ** -data.decimals).toFixed(data.decimals) : text;
 };

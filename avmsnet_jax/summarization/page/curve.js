@@ -6,7 +6,7 @@ const svg = (tag, attributes, text) => {
   if (text !== undefined) element.textContent = text;
   return element;
 };
-const roof = (() => { // the axis ends at a round number just above the highest score
+const roof = (() => { // the axis ends at the next round number above the highest score
   if (!(highest > 0)) return 1;
   const power = 10 ** Math.floor(Math.log10(highest));
   const step = [1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10].find((number) => number * power >= highest * 0.999);
@@ -16,7 +16,7 @@ let width = 0;
 const across = (time) => width * Math.min(Math.max(time / film.duration, 0), 1);
 const round = (number) => Math.round(number * 10) / 10;
 
-/** At most two points a pixel, the lowest and the highest: a two-hour film draws as fast as a short one. */
+/** At most two points per pixel, the lowest and the highest, so that long films draw fast. */
 const outline = (up) => {
   const line = [];
   if (clips.t.length <= 2 * width) return clips.t.map((time, index) => [across(time), up(clips.s[index])]);
@@ -31,7 +31,7 @@ const outline = (up) => {
   }
   return line;
 };
-/** The mean of every eight pixels, over an outline too dense to read; of a shorter film nothing. */
+/** The mean over every eight pixels, if the outline is too dense to read; else empty. */
 const smoothed = (up) => {
   const line = [];
   for (let index = 0; clips.t.length > width && index < clips.t.length;) {
@@ -96,9 +96,9 @@ const moveCursor = (time) => {
   $("card-time").textContent = clock(cursor, brief);
   $("card-score").textContent = score;
   $("card-what").textContent = inSummary ? "in the summary at " + clock(shot.at + cursor - shot.start) : filmPlays ? "left out: plays the film" : "left out";
-  $("card-frame").textContent = "frame " + Math.min(Math.floor(cursor * film.fps + 1e-6) + 1, film.frames);
+  $("card-frame").textContent = "frame " + Math.min(Math.floor((cursor + 1e-6) * film.fps) + 1, film.frames);
   $("card-shares").replaceChildren(...signalBars(clips.t[clip], clips.t[clip]));
-  const half = 140, x = Math.min(Math.max(across(cursor), half), Math.max(width - half, half));
+  const half = 150, x = Math.min(Math.max(across(cursor), half), Math.max(width - half, half));
   $("card").style.transform = "translateX(" + (x - half) + "px)";
   plot.setAttribute("aria-valuenow", cursor.toFixed(2));
   plot.setAttribute("aria-valuetext", spoken(cursor) + ", score " + score + (inSummary ? ", in the summary" : ", left out"));

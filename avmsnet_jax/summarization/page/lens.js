@@ -9,7 +9,7 @@ const kept = { clips: maps.clips, times: maps.clips.map((clip) => clips.t[clip])
 const grids = { look: maps.look && bytes(maps.look.levels), hear: maps.hear && bytes(maps.hear.levels) };
 const splines = new Map();
 
-/** What each of `cells` gives to each of `size` samples: cubic B-splines, as in the overlay film. */
+/** Weights of `cells` map cells for `size` samples: cubic B-splines, as in the overlay film. */
 const spline = (size, cells) => {
   const key = size + ":" + cells;
   if (!splines.has(key)) {
@@ -35,7 +35,7 @@ const levelsAt = (kind, time, width, height) => {
   const before = lastAtMost(kept.times, time), after = Math.min(before + 1, kept.times.length - 1);
   const gap = kept.times[after] - kept.times[before];
   let share = gap > 0 ? Math.min(Math.max((time - kept.times[before]) / gap, 0), 1) : 0;
-  if (kept.clips[after] - kept.clips[before] > 1) share = Math.round(share); // what lies between is not known
+  if (kept.clips[after] - kept.clips[before] > 1) share = Math.round(share); // the maps between them are missing
   const small = new Float32Array(size), half = new Float32Array(height * columns), out = new Float32Array(height * width);
   for (let cell = 0; cell < size; cell++) {
     small[cell] = (grids[kind][before * size + cell] * (1 - share) + grids[kind][after * size + cell] * share) / 255;
@@ -93,7 +93,7 @@ let lensDrawn = "";
 const showLens = (time) => {
   const on = lens.look || lens.hear;
   const state = on ? [lens.look, lens.hear, (time * 12) | 0].join() : "";
-  if (state === lensDrawn) return; // twelve pictures a second are enough for maps that change once
+  if (state === lensDrawn) return; // the maps change about once per second: redraw 12 times per second
   lensDrawn = state;
   const scale = 400 / Math.max(film.width, film.height);
   $("lens").width = Math.max(Math.round(film.width * scale), 1);

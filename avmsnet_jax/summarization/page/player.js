@@ -1,7 +1,7 @@
 // Playing the summary, the film and moments of both.
 
-let current = "summary"; // what is on the screen
-let wanted = "summary"; // what was asked for by hand
+let current = "summary"; // the player on the screen
+let wanted = "summary"; // the player that the user chose
 let filmPlays = film.href !== null;
 const pending = {};
 
@@ -28,7 +28,7 @@ const land = (name) => {
   const wish = pending[name], video = players[name];
   if (!wish || video.readyState < 1) return;
   delete pending[name];
-  // The last instant of a file is past its last frame.
+  // The end of a file lies after its last frame.
   video.currentTime = Math.max(Math.min(wish.time, video.duration - frame / 2), 0);
   if (wish.play) video.play().catch(() => { if (!video.error) say("The browser waits for a click on the player before it plays."); });
 };
@@ -40,12 +40,12 @@ const seek = (name, time, play) => {
   update();
 };
 
-/** Shows a moment of the film: from the summary if it has it, else from the film beside the page. */
+/** Shows a moment of the film: from the summary if that has it, else from the film beside the page. */
 const showMoment = (time, play) => {
   const shot = shotAt(time);
   if (shot.at !== null && !(wanted === "film" && filmPlays)) {
     say("");
-    // Half a frame in, or rounding shows the last frame of the shot before.
+    // Half a frame in: otherwise rounding may show the last frame of the shot before.
     seek("summary", shot.at + Math.min(Math.max(time - shot.start, frame / 2), shot.end - shot.start - frame / 2), play);
   } else if (filmPlays) {
     say(wanted === "film" ? "" : clock(time) + " is not in the summary: this is the film.");
@@ -55,7 +55,7 @@ const showMoment = (time, play) => {
   }
 };
 
-/** When in the film what is on the screen happens, seconds. */
+/** The film time of what is on the screen, seconds. */
 const filmTime = () => {
   const time = pending[current] ? pending[current].time : players[current].currentTime;
   if (current === "film" || !chosen.length) return time;

@@ -174,6 +174,10 @@ const editor = cut && (() => {
     tellShot();
     requestAnimationFrame(run);
   };
+  // Follows the player's own controls.
+  players.film.addEventListener("timeupdate", () => {
+    if (open && !playing && !pending.film && !players.film.paused) seek(players.film.currentTime, false);
+  });
   const play = (speed, list = []) => {
     if (!filmPlays) return say("The film is not beside this page, so the cut cannot be played.");
     onScreen("film");

@@ -75,14 +75,14 @@ const source = () => {
   const text = $("embedded").textContent;
   if (!text) return data.summary.href;
   const url = URL.createObjectURL(new Blob([bytes(text)], { type: "video/mp4" }));
-  $("embedded").remove(); // the text of a film is larger than the film
+  $("embedded").remove(); // frees the base64 text
   return url;
 };
 
 const theme = () => {
   const prefers = matchMedia("(prefers-color-scheme: dark)");
   let own = null;
-  try { own = localStorage.getItem("summary-theme"); } catch { /* a page from a file may have none */ }
+  try { own = localStorage.getItem("summary-theme"); } catch { /* pages opened from a file may have no storage */ }
   const apply = () => {
     const dark = own ? own === "dark" : prefers.matches;
     if (own) document.documentElement.dataset.theme = own;
@@ -90,7 +90,7 @@ const theme = () => {
   };
   $("theme").addEventListener("click", () => {
     own = $("theme").getAttribute("aria-pressed") === "true" ? "light" : "dark";
-    try { localStorage.setItem("summary-theme", own); } catch { /* likewise */ }
+    try { localStorage.setItem("summary-theme", own); } catch { /* see above */ }
     apply();
   });
   prefers.addEventListener("change", apply);

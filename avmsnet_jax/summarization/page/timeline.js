@@ -276,8 +276,5 @@ const timeline = cut && (() => {
     fit: () => show(0, cut.duration),
     preview: (list) => { preview = list; redraw(); },
     near: (list) => { near = new Set(list.map((shot) => shot.first)); redraw(); },
-    /** Where a frame of the shots' row is on the page, for the tests and for those who script the page. */
-    place: (frame) => x(secondsOf(frame)),
-    rows: top,
   };
 })();
