@@ -1,4 +1,4 @@
-"""What the tests of whole commands share: small films as records, a small network, and commands as processes."""
+"""Shared by the tests of whole commands: records of small films, a small network, and commands as processes."""
 
 import contextlib
 import fcntl
@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     It lies in `.pytest_cache`, one folder per number of cores, which JAX's keys leave out; `--cache-clear` empties it.
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        folder = str(config.cache.mkdir(f"compiled_{os.environ.get('NPROC') or cores.count()}_cores"))  # type: ignore[union-attr]
+        folder = str(config.cache.mkdir(f"compiled_{os.environ.get('NPROC') or cores.count()}_cores"))
         os.environ |= {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         # This process has imported JAX, which read its environment then; the workers inherit what is set here.
         jax.config.update("jax_compilation_cache_dir", folder)
@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header() -> list[str]:
-    """Says what is left out, as nothing of it is listed as skipped."""
+    """Names the folders that are not collected; pytest does not list them as skipped."""
     return [f"tests/{name}: left out, torch is not installed" for name in collect_ignore]
 
 
@@ -63,7 +63,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callabl
     """The folder `name` as `make` left it; the first worker of pytest-xdist that asks makes it for all of them."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent  # what a worker has for itself is a folder in it
+        shared = shared.parent  # the parent of the worker's own folder
     folder, finished = shared / name, shared / f"{name}.finished"
     with open(shared / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -169,11 +169,11 @@ def small_run(python: Run, small_config_file: Path, tmp_path_factory: pytest.Tem
 
 @pytest.fixture(scope="module")
 def compiled_before(small_run: Path) -> None:
-    """What `small_run` compiled is there, so that a module's tests need not compile it at once with it."""
+    """Makes `small_run` first, so that a module's tests find its programs in the compilation cache."""
 
 
 def wait_until(condition: Callable[[], object], *processes: subprocess.Popen, seconds: float = 200) -> None:
-    """Waits for something that processes do; fails at once when one of them ends before it is done."""
+    """Waits until `condition` holds; fails at once when one of the processes ends before that."""
     deadline = time.monotonic() + seconds
     while not condition():
         for process in processes:
@@ -184,7 +184,7 @@ def wait_until(condition: Callable[[], object], *processes: subprocess.Popen, se
 
 @contextlib.contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
-    """A disk of its own; what it yields changes its size."""
+    """Mounts a small disk; yields a function that remounts it with other options, such as `size=20m` or `ro`."""
     mount = shutil.which("mount")
     folder.mkdir()
     if (
@@ -199,7 +199,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
 
 
 def one_line(done: subprocess.CompletedProcess) -> str:
-    """What a command said on standard error when it exited with 2: one line."""
+    """The one line that a command wrote to standard error as it exited with status 2."""
     assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
     lines = done.stderr.splitlines()
     assert len(lines) == 1, done.stderr
