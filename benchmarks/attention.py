@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from avmsnet_jax.data.sources.movies import read_key_shots
-from avmsnet_jax.evaluation.metrics import average_precision, best_threshold, precision_recall_f
+from avmsnet_jax.evaluation import average_precision, best_threshold, precision_recall_f
 from avmsnet_jax.media.films import listed
 from avmsnet_jax.scoring.attention import SIGNALS, Attention
 from avmsnet_jax.scoring.film import Scores, watch

@@ -11,12 +11,14 @@ import pytest
 from PIL import Image
 from scipy.io import wavfile
 
+import avmsnet_jax
 from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.toy import movies
 from avmsnet_jax.weights import names
 from avmsnet_jax.weights.export import write_pth
 from tests.conftest import ROOT, Run, made_once
 from tests.data.sources.downloads import write_summe, write_tvsum
+from tests.gaze import writers
 from tests.weights.conftest import TINY
 
 pytest.importorskip("torch", reason="the documentation converts .pth files")
@@ -119,6 +121,13 @@ def _lay_out(desk: Path) -> None:
     for path in (desk / "toys").glob("*/*"):
         shutil.copy(path, desk / "films")
     shutil.copy(next((desk / "toys" / "test").glob("*.mp4")), desk / "film.mp4")
+    avmsnet_jax.summarize(desk / "film.mp4", desk / "made")
+    shutil.copy(desk / "made" / "film" / "cut.json", desk)
+    shutil.copy(desk / "film.mp4", desk / "another.mp4")
+    (desk / "watched" / "film.gaze").mkdir(parents=True)
+    shutil.copy(desk / "film.mp4", desk / "watched")
+    viewers = {f"viewer{number}": writers.simulated(10, seed=number) for number in range(4)}
+    writers.plain(desk / "watched" / "film.gaze", viewers, seconds=10)
     write_pth(desk / "audiovisual_save_60.pth", published_weights(audio=True))
     write_pth(desk / "visual_save_60.pth", published_weights(audio=False))
     write_sound8(desk / "sound8.npy")

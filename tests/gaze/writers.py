@@ -50,10 +50,10 @@ def sampled(fixations, rate, seconds=40.0):
     return times, x, y, steady
 
 
-def plain(path, observers, rate=60):
+def plain(path, observers, rate=60, seconds=40.0):
     lines = ["observer,time_s,x,y"]
     for name, fixations in observers.items():
-        for time, x, y, _ in zip(*sampled(fixations, rate), strict=True):
+        for time, x, y, _ in zip(*sampled(fixations, rate, seconds), strict=True):
             lines.append(f"{name},{time:.4f},{'' if np.isnan(x) else f'{x:.4f}'},{'' if np.isnan(y) else f'{y:.4f}'}")
     (path / "all.csv").write_text("\n".join(lines) + "\n")
 
