@@ -91,7 +91,9 @@ def main(_: list[str]) -> None:
             if case not in compiled:
                 compiled[case] = compile_apart(case)
             counted = compiled[case]
-            row = {"case": case} | {machine.name: predict(machine, case, counted) for machine in MACHINES}
+            row: dict[str, Any] = {"case": case} | {
+                machine.name: predict(machine, case, counted) for machine in MACHINES
+            }
             tables.setdefault(kind, []).append(row)
             times = [
                 f"{low:.1f}-{high:.1f}" for machine in MACHINES for high, low in zip(*row[machine.name], strict=True)
