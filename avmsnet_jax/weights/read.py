@@ -11,7 +11,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import ml_dtypes
 import numpy as np
@@ -182,7 +182,7 @@ class _Bounded(pickle._Unpickler):
     """
 
     stack: list[Any]
-    dispatch: dict[int, Callable[[Any], None]] = pickle._Unpickler.dispatch | {
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = pickle._Unpickler.dispatch | {
         opcode[0]: _bounded(pickle._Unpickler.dispatch[opcode[0]])
         for opcode in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)
     }
