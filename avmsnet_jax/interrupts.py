@@ -1,10 +1,10 @@
-"""Ctrl-C and SIGTERM that end a command within two seconds, whatever C code is running.
+"""Ends a command within two seconds of Ctrl-C or SIGTERM, even while C code is running.
 
-Python runs signal handlers between two of its own instructions, in the main thread. One call of FFmpeg's that reads
-through a terabyte of zeros, or waiting for a thread that makes such a call, would hold them off for as long as it
-takes. But the C half of Python's handlers writes to a file descriptor at once. A thread that reads from it lets the
-main thread end in order, which is the usual case, as long as that runs any Python code. Where it does not, the thread
-removes what is unfinished and ends the process.
+Python runs signal handlers in the main thread, between two of its instructions. A long call in C, or waiting for a
+thread that makes one, delays them until it returns: FFmpeg may read through a terabyte of zeros. But Python's C handler
+writes to a file descriptor at once, and a thread here reads from it. Usually the main thread raises KeyboardInterrupt
+and ends in order, and the thread only watches. If the main thread is stuck in C code, the thread removes unfinished
+work and ends the process.
 """
 
 import contextlib
@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-_STUCK_S, _STEP_S = 1.2, 0.1  # for how long the main thread must not move to count as stuck; how often it is looked at
-_LONGEST_S = 20  # that an end in order may take
-STATUS = 130  # of a process that was interrupted
+_STUCK_S, _STEP_S = 1.2, 0.1  # the main thread is stuck if it does not move for so long; how often that is checked
+_LONGEST_S = 20  # an orderly end may take so long
+STATUS = 130  # exit status of an interrupted process
 
 _undo: list[Callable[[], str | None]] = []
 _said = threading.Lock()
@@ -26,9 +26,9 @@ _said = threading.Lock()
 
 @contextlib.contextmanager
 def listening() -> Iterator[None]:
-    """Makes SIGTERM the same as Ctrl-C, a KeyboardInterrupt, and sees to it that both are heard. Main thread only.
+    """Makes SIGTERM raise KeyboardInterrupt, as Ctrl-C does, and makes both work during C calls. Main thread only.
 
-    What was heard within the block is seen through after it, as the process may yet hang while it ends.
+    A signal received in the block is still followed up after the block, because the process may hang while it ends.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -45,10 +45,10 @@ def listening() -> Iterator[None]:
 
 @contextlib.contextmanager
 def undone(undo: Callable[[], str | None]) -> Iterator[None]:
-    """Calls `undo` if the process has to be ended within the block without leaving it; the last block's first.
+    """Registers `undo`, which is called if the process is ended while the block is stuck; innermost block first.
 
-    `undo` may return words on what is left. It runs in another thread while the block may still be at work, and what it
-    raises is ignored.
+    `undo` may return a message on what is left. It runs in another thread while the block may still be at work; its
+    exceptions are ignored.
     """
     _undo.append(undo)
     try:
@@ -58,7 +58,7 @@ def undone(undo: Callable[[], str | None]) -> Iterator[None]:
 
 
 def say(what_is_left: str = "") -> None:
-    """Says on standard error, once in a process, that the command was interrupted."""
+    """Prints on standard error, once per process, that the command was interrupted."""
     if _said.acquire(blocking=False):
         program = os.path.basename(sys.argv[0])
         print(": ".join(filter(None, [program, "interrupted", what_is_left])), file=sys.stderr, flush=True)
@@ -88,7 +88,12 @@ def _watch(reading: int) -> None:
 
 
 def _main_thread_moves() -> bool:
-    """Whether the main thread gets from one place in its Python code to another; returns as soon as it has."""
+    """Whether the main thread moves on in its Python code; returns as soon as it does.
+
+    A loop that only sleeps would look stuck. No command has one here: the signal's exception interrupts a sleep, and
+    the one such loop of a clean-up, `staging.remove_from_under`, is of commands that save checkpoints, which do not use
+    `listening`.
+    """
     before = _place()
     for _ in range(round(_STUCK_S / _STEP_S)):
         time.sleep(_STEP_S)

@@ -1,8 +1,8 @@
-"""Writing so that a failure leaves nothing behind, and a reader never meets half a result.
+"""Atomic output: a result appears complete or not at all, and a failure leaves nothing behind.
 
-All unfinished work lies in a hidden folder beside its target, `.<name>.<kind>`. The folder holds the file `lock`, which
-says that this package made the folder, and which process works in it. Only a folder with that mark is ever used again
-or removed, and no link is followed: what a user, or somebody else, has put in such a place is left alone.
+Unfinished work goes to a hidden folder next to its target, `.<name>.<kind>`. Its file `lock` marks the folder as made
+by this package and names the process that works in it. Only marked folders are reused or removed, and links are never
+followed, so that nothing of the user's, or planted by somebody else, is touched.
 """
 
 import contextlib
@@ -23,20 +23,20 @@ from avmsnet_jax import interrupts
 from avmsnet_jax.errors import UserError
 
 _LOCK = "lock"
-_NEW, _OLD = "new", "old"  # in a stage: the folder of what is written, and what it replaces
+_NEW, _OLD = "new", "old"  # in a stage: the folder of the new result, and the result that it replaces
 _MARK = b"avmsnet_jax made this, and may remove it.\n"
-_OWNER_BYTES = 400  # after the mark: who holds the lock, padded, so that an update needs no room on a full disk
+_OWNER_BYTES = 400  # after the mark: who holds the lock, padded so that it can be rewritten on a full disk
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _TRIES, _QUIET_TRIES, _PAUSE_S = 100, 10, 0.05
-_LONGEST = 200  # bytes of a name that has room for what is added to it; file systems allow 255
+_LONGEST = 200  # bytes of a name before a prefix and a suffix are added; file systems allow 255
 
 
 @contextlib.contextmanager
 def staged(target: Path) -> Iterator[Path]:
-    """Yields a path beside `target` to write a file or directory to; it becomes `target` when the block ends well.
+    """Yields a path next to `target` to write a file or directory to, which replaces `target` if the block succeeds.
 
-    Whatever `target` was is replaced. If the block fails, `target` stays as it was, and missing parent directories
-    that were made for it are removed again. What a killed process left of the same target is removed first.
+    If the block fails, `target` stays as it was, and parent directories made for it are removed. What a killed process
+    left of the same target is removed first.
 
     Raises:
       UserError: the place cannot be written, another process writes to it, or `target` is a link.
@@ -54,7 +54,7 @@ def staged(target: Path) -> Iterator[Path]:
                     os.rename(target, place / _OLD)
                 os.replace(place / _NEW / target.name, target)
             finally:
-                with contextlib.suppress(OSError):  # the next run removes what cannot be removed now
+                with contextlib.suppress(OSError):  # the next run removes the rest
                     _clear(place, target)
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}; choose another place") from error
@@ -62,10 +62,9 @@ def staged(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def working_place(target: Path, kind: str) -> Iterator[Path]:
-    """Yields the folder `.<name>.<kind>` beside `target` for this process alone, with what an earlier one left in it.
+    """Yields the folder `.<name>.<kind>` next to `target`, locked, with what an earlier process left in it.
 
-    At the end the folder is removed if the caller has emptied it (but for the lock), and so are missing parent
-    directories that were made for it.
+    At the end the folder is removed if nothing but the lock is in it, and so are parent directories made for it.
 
     Raises:
       UserError: another process works there, or the folder is not one that this package made.
@@ -90,7 +89,7 @@ def working_place(target: Path, kind: str) -> Iterator[Path]:
 
 def _leave(place: Path, made: Sequence[Path] = ()) -> None:
     """Removes a working place that this process holds if nothing but the lock is in it, and then empty directories."""
-    with contextlib.suppress(OSError):  # a disk that is read-only by now; the next process may be in it already
+    with contextlib.suppress(OSError):  # the disk may be read-only by now, or the next process already at work there
         if os.listdir(place) == [_LOCK]:
             os.unlink(place / _LOCK)
             place.rmdir()
@@ -105,10 +104,10 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Holds the working directory of a run, which is made if need be, for this process alone.
+    """Locks the working directory of a run, which is created if it does not exist.
 
     Raises:
-      UserError: another process holds it, or it cannot be written.
+      UserError: another process has locked it, or it cannot be written.
     """
     path, made = workdir / ".lock", [place for place in (workdir, *workdir.parents) if not place.exists()]
     try:
@@ -126,18 +125,16 @@ def locked(workdir: Path) -> Iterator[None]:
                 os.unlink(path)
             _release(lock)
     finally:
-        for place in made:
-            with contextlib.suppress(OSError):
-                place.rmdir()
+        _remove_empty(made)
 
 
 def taken(target: Path) -> bool:
-    """Whether there is something at `target` that a result would replace: anything but an empty directory."""
+    """Whether `target` exists and is not an empty directory."""
     return os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir()))
 
 
 def remove(path: Path) -> None:
-    """Removes a file, a directory with all that is in it, or a link (and not what it points to)."""
+    """Removes a file, a directory with its contents, or a link (not its target)."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -145,7 +142,7 @@ def remove(path: Path) -> None:
 
 
 def remove_from_under(path: Path) -> None:
-    """Removes a directory that threads still write to, as Orbax's do after one of them found the disk full."""
+    """Removes a directory that other threads still write to, as Orbax's do after one of them found the disk full."""
     quiet = 0
     for _ in range(_TRIES):
         with contextlib.suppress(OSError):
@@ -157,7 +154,7 @@ def remove_from_under(path: Path) -> None:
 
 
 def empty(place: Path) -> None:
-    """Removes all that is in a working place but its lock, as far as that is possible."""
+    """Removes everything in a working place except its lock, as far as possible."""
     for entry in place.iterdir():
         if entry.name != _LOCK:
             with contextlib.suppress(OSError):
@@ -165,16 +162,16 @@ def empty(place: Path) -> None:
 
 
 def is_private(folder: Path) -> bool:
-    """Whether only this user (and root) can change what is in a folder, or put something else in its place.
+    """Whether only this user and root can change or replace what is in a folder.
 
-    The folder must be the user's own, real and closed to others. The directories above it must belong to the user or
-    to root, and not be writable by others unless they are sticky, as /tmp is.
+    The folder must belong to the user, must not be a link, and must not be writable by others. The directories above it
+    must belong to the user or root, and must not be writable by others unless they are sticky, as /tmp is.
     """
     try:
         status = os.lstat(folder)
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
             return False
-        # A link above it is safe where its own directory is, if so is what it points to.
+        # A link in the path is safe if both its own directory and its target's directories are.
         above = {*folder.absolute().parents, *Path(os.path.realpath(folder)).parents}
         return all(_is_safe(os.lstat(place)) for place in above)
     except OSError:
@@ -188,7 +185,7 @@ def _is_safe(status: os.stat_result) -> bool:
 
 
 def _short(name: str) -> str:
-    """A name that can be lengthened: itself, or its beginning and a digest."""
+    """`name`, or for a long one its beginning and a digest, so that a prefix and a suffix can be added."""
     encoded = os.fsencode(name)
     if len(encoded) <= _LONGEST:
         return name
@@ -196,14 +193,14 @@ def _short(name: str) -> str:
 
 
 def _clear(place: Path, target: Path) -> None:
-    """Empties a stage; brings back what was at `target` if no new result has taken its place."""
+    """Empties a stage; first restores the old result if no new one has replaced it."""
     if (place / _OLD).exists() and not os.path.lexists(target):
         os.rename(place / _OLD, target)
     empty(place)
 
 
 def _enter(place: Path, target: Path) -> int:
-    """Makes a working place, or finds the one that an earlier process left, and locks it. Returns the lock."""
+    """Creates a working place, or takes over the one that an earlier process left, and locks it. Returns the lock."""
     while True:
         with contextlib.suppress(FileExistsError):
             place.mkdir(mode=0o700)
@@ -211,17 +208,17 @@ def _enter(place: Path, target: Path) -> int:
             if not stat.S_ISDIR(os.lstat(place).st_mode):
                 raise _not_ours(place, "is no folder")
             found = os.listdir(place)
-            # A process that was killed as it began leaves nothing, or an empty lock and nothing else.
+            # A process that is killed right at its start leaves an empty folder, or only an empty lock.
             if found and found != [_LOCK] and not _is_marked(place / _LOCK):
                 raise _not_ours(place, "was not made by this program")
             return _lock(place / _LOCK, target)
-        except FileNotFoundError:  # whoever was in it has removed it meanwhile
+        except FileNotFoundError:  # the process that held it has just removed it
             continue
 
 
 def _check_ours(place: Path) -> None:
-    """Raises UserError where a working place holds what no process of ours puts there."""
-    owners = {os.geteuid(), place.parent.stat().st_uid}  # network file systems may give all files one owner
+    """Raises UserError if a working place contains anything that this package would not put there."""
+    owners = {os.geteuid(), place.parent.stat().st_uid}  # network file systems may assign one owner to all files
     if place.stat().st_uid not in owners:
         raise _not_ours(place, "belongs to another user")
     for folder, folders, files in os.walk(place):
@@ -259,13 +256,13 @@ def _is_file(path: Path) -> bool:
 
 
 def _lock(path: Path, what: Path) -> int:
-    """Makes a lock file, or finds one of ours, and locks it until the process ends. Returns its descriptor.
+    """Locks a lock file, created if need be, until the process ends. Returns its descriptor.
 
-    The lock is flock's, which a process loses however it ends, and which network file systems share. Where a file
-    system has none, the lock holds as long as the process that the file names lives, or is of another host.
+    flock's locks end with their process and work across hosts on network file systems. On a file system without flock,
+    the file names the owner: the lock counts while that process lives, and always if it belongs to another host.
 
     Raises:
-      UserError: another process has locked it, or the file is not ours.
+      UserError: another process has locked it, or the file was not made by this package.
     """
     while True:
         if os.path.lexists(path) and not _is_file(path):
@@ -279,7 +276,7 @@ def _lock(path: Path, what: Path) -> int:
             if not _take(lock, owner):
                 by = owner or "another process"
                 raise UserError(f"{what} is in use by {by}; wait until that ends, or choose another place")
-            # Whoever held it before may have removed the file since it was opened here: then it locks nothing.
+            # The previous holder may have removed the file after it was opened here; a removed file locks nothing.
             if _is_file(path) and os.path.samestat(os.fstat(lock), os.lstat(path)):
                 _mark(lock, path, new=not content)
                 return lock
@@ -302,7 +299,7 @@ def _take(lock: int, owner: str) -> bool:
 
 
 def _has_ended(owner: str) -> bool:
-    """Whether `owner`, as `_owner` writes it, was a process of this host that is no more."""
+    """Whether `owner`, as `_mark` writes it, was a process of this host that has ended."""
     *_, number, host = owner.replace("(", " ").replace(")", " ").replace(" on ", " ").split()
     if host != socket.gethostname() or not number.isdecimal():
         return False

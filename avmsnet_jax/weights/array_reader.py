@@ -1,12 +1,12 @@
-"""Reads the arrays of a checkpoint's item, as Orbax writes them, from folders that may come from strangers.
+"""Reads the arrays of a checkpoint's item, as written by Orbax, from folders that may come from strangers.
 
-Orbax keeps an item's arrays in one key-value store (tensorstore's OCDBT): for each array a description (Zarr 2) under
-`NAME/.zarray` and its values, divided into chunks and compressed by zstd, under `NAME/0.0`, .... The store's B-tree
-lies in the same files, between the values.
+Orbax keeps an item's arrays in one key-value store (tensorstore's OCDBT). Each array has a description (Zarr 2) under
+`NAME/.zarray`, and its values, in chunks compressed by zstd, under `NAME/0.0`, .... The store's B-tree is in the same
+files, between the values.
 
-tensorstore believes what such files say: it makes room for any shape and unpacks any chunk to whatever size it has,
-and the process ends where memory does. So tensorstore only looks up single values here. Chunks, and before it the
-B-tree's nodes, are unpacked up to the size that they must have; what to compare the shapes with, the caller knows.
+tensorstore trusts these files: it allocates any shape and decompresses any chunk to any size, until memory runs out. So
+tensorstore is used only to look up single values. The sizes of the B-tree's nodes are checked first, and chunks are
+decompressed here, up to the size that the shape implies. The caller checks the shapes.
 """
 
 import dataclasses
@@ -28,19 +28,19 @@ from avmsnet_jax import json_file
 
 _LIST = "_METADATA"  # Orbax's list of the arrays, JSON
 _LIST_BYTES = 2**24  # a network's has 100 kB
-# The start of a node: magic, length, version 0, zstd. The two numbers may be written longer than needed.
+# The start of a node: magic, length, version 0, zstd. The last two are varints, which may be padded.
 _NODE = re.compile(
     rb"\x0c\xdb(?:\x3a\x2a|\x20\xde|\x12\x34).{8}(?:\x80{1,4}\x00|\x00)(?:\x81\x80{0,3}\x00|\x01)", re.DOTALL
 )
-_NODE_START_BYTES = 22  # that the expression matches at most
+_NODE_START_BYTES = 22  # the longest match
 _FILE_BYTES = 2**33  # Orbax begins another file at 2 GB
-_WINDOW_BYTES = 2**20  # searched at a time; a mapped file would count as memory
-_NODE_BYTES = 2**23  # of one node of the B-tree, unpacked: what tensorstore itself makes at most
-_LEAST_BYTES = 2**12  # what a node counts at least, or a file of empty ones would be measured for hours
+_WINDOW_BYTES = 2**20  # searched at a time; pages of a mapped file would count as memory
+_NODE_BYTES = 2**23  # of a decompressed node of the B-tree: tensorstore's own limit
+_LEAST_BYTES = 2**12  # a node counts as at least this much, which bounds the time for a file of empty nodes
 _NODES_BYTES = 2**26  # of all nodes of an item; a network's have 100 kB
-_MOST_CHUNKS = 2**12  # of an array: each device that held a part of it wrote its own
-_MOST_RATIO = 100  # of an item's arrays to its files; trained weights hardly shrink
-_UNASKED_BYTES = 2**31  # that arrays may have whatever the ratio: the state of the published network, even all zeros
+_MOST_CHUNKS = 2**12  # of an array: each device writes its own part
+_MOST_RATIO = 100  # of the size of an item's arrays to that of its files; trained weights hardly compress
+_UNASKED_BYTES = 2**31  # always allowed, whatever the ratio: the state of the published network may be all zeros
 
 _DTYPES = {np.dtype(code).str: np.dtype(code) for code in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?")}
 _DTYPES["bfloat16"] = np.dtype(ml_dtypes.bfloat16)
@@ -52,7 +52,7 @@ class UnknownFormatError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """An array as it is described: `name` in the store, and how it is divided into chunks."""
+    """The description of an array: its name in the store, its type, and how it is divided into chunks."""
 
     name: str
     shape: tuple[int, ...]
@@ -74,12 +74,12 @@ class Array:
 class Item:
     """The arrays of one item of a checkpoint.
 
-    Every method raises ValueError where the item is damaged or dishonest (`UnknownFormatError` where it is of another
-    format), OSError where it cannot be read, and UserError where `_METADATA` or a description is no JSON.
+    Every method raises ValueError if the item is damaged or makes false claims (`UnknownFormatError` if it has another
+    format), OSError if it cannot be read, and UserError if `_METADATA` or a description is not JSON.
 
     Args:
-      folder: the item's own.
-      remedy: ends messages of UserErrors.
+      folder: the item's folder.
+      remedy: what the user can do; ends messages of UserErrors.
 
     Attributes:
       arrays: descriptions by path (`trunk/conv/kernel`).
@@ -115,7 +115,7 @@ class Item:
         found = np.empty(array.shape, array.dtype)
         for place in itertools.product(*map(range, array.grid)):
             target = found[tuple(slice(i * step, (i + 1) * step) for i, step in zip(place, array.chunk, strict=True))]
-            target[...] = self._part(array, place)[tuple(map(slice, target.shape))]  # the last may reach beyond
+            target[...] = self._part(array, place)[tuple(map(slice, target.shape))]  # the last chunk may be padded
         return found
 
     def _part(self, array: Array, place: tuple[int, ...]) -> np.ndarray:
@@ -135,7 +135,7 @@ def regular_files(folder: Path) -> list[Path]:
     """The files in a folder and its folders.
 
     Raises:
-      ValueError: there is a link, which could lead anywhere, or a pipe or device, which could be read for ever.
+      ValueError: there is a link, which could lead anywhere, or a pipe or device, which could block.
       OSError: it cannot be read.
     """
     found = []
@@ -157,7 +157,7 @@ def _entries(folder: Path) -> Iterator[Path]:
 
 
 def _check_nodes(files: list[Path]) -> None:
-    """Raises ValueError where the store's B-tree would unpack to more than any that Orbax wrote."""
+    """Raises ValueError if the store's B-tree would decompress to more than Orbax ever writes."""
     total = 0
     for path in files:
         if path.stat().st_size > _FILE_BYTES:
@@ -173,7 +173,7 @@ def _check_nodes(files: list[Path]) -> None:
                 total += max(size, _LEAST_BYTES)
                 if size > _NODE_BYTES or total > _NODES_BYTES:
                     raise ValueError(f"{path.name} unpacks to more than it can hold")
-                at += node.start() + 1  # the next may begin within what only looks like one
+                at += node.start() + 1  # this one may be a chance match that overlaps a real node
 
 
 def _read_at(file: BinaryIO, place: int, count: int) -> bytes:
@@ -182,16 +182,16 @@ def _read_at(file: BinaryIO, place: int, count: int) -> bytes:
 
 
 def _unpacked_size(data: bytes) -> int:
-    """The size of a zstd frame's contents, counted no further than needed; too large for what is none."""
+    """The decompressed size of a zstd frame, counted up to just above the limit; above the limit if it is no frame."""
     try:
         with zstandard.ZstdDecompressor().stream_reader(data) as reader:
             return len(reader.read(_NODE_BYTES + 1))
-    except zstandard.ZstdError:  # in values, what looks like the start of a node comes by chance once in 10^14 bytes
+    except zstandard.ZstdError:  # among values, a chance match of a node's start comes once in 10^14 bytes
         return _NODE_BYTES + 1
 
 
 def _unpack(data: bytes, room: memoryview) -> None:
-    """Puts a zstd frame's contents into `room`, which they must fill."""
+    """Decompresses a zstd frame into `room`, which it must fill exactly."""
     done = 0
     try:
         with zstandard.ZstdDecompressor().stream_reader(data) as reader:
@@ -204,7 +204,7 @@ def _unpack(data: bytes, room: memoryview) -> None:
 
 
 def _listed(folder: Path, remedy: str) -> dict[str, str]:
-    """From each array's path to its name in the store."""
+    """The arrays' names in the store, by path."""
     values = json_file.read(folder / _LIST, remedy, most_bytes=_LIST_BYTES)
     try:
         if values["use_zarr3"] or not values["use_ocdbt"]:
@@ -218,7 +218,7 @@ def _listed(folder: Path, remedy: str) -> dict[str, str]:
 
 
 def _described(name: str, text: bytes, source: str, remedy: str) -> Array:
-    """What a `.zarray` says."""
+    """Reads and checks a `.zarray`."""
     values = json_file.parse(text.decode("utf-8", "replace"), source, remedy)
     try:
         if values["zarr_format"] != 2:
@@ -238,7 +238,7 @@ def _described(name: str, text: bytes, source: str, remedy: str) -> Array:
 
 
 def _value(future: Any) -> bytes:
-    """What is stored under a key."""
+    """The value under a key of the store."""
     try:
         found = future.result()
     except ValueError as error:

@@ -6,8 +6,8 @@ A saved directory, and each step of a training run, has the items
   config       the `ModelConfig` as JSON
   passengers   optional: tensors of a converted file that the network does not use, by their published names
 
-Training adds items of its own: how the network did on held-out films (`validation`, JSON), by which the best of its
-steps is chosen, and others that nothing here reads (optimiser, data position).
+Training adds items: the average precision on held-out films (`validation`, JSON), by which the best step is chosen, and
+others that are not read here (optimizer, data position).
 """
 
 import contextlib
@@ -43,7 +43,7 @@ Tree = dict[str, Any]
 def model_tree(model: AVMSNet) -> Tree:
     """The parameters and BN statistics of `model` as nested dictionaries of its own float32 arrays.
 
-    Keys are text all the way down (`tree["trunk"]["stages"]["0"]...`), so that Orbax gives back what it was given.
+    All keys are text, indices included (`tree["trunk"]["stages"]["0"]...`), because Orbax restores them as text.
     """
     flat = {names.path(key): leaf[...] for key, leaf in nnx.to_flat_state(names.parameters(model))}
     return traverse_util.unflatten_dict(flat, sep="/")
@@ -52,7 +52,7 @@ def model_tree(model: AVMSNet) -> Tree:
 def set_model_tree(model: AVMSNet, tree: Tree, source: str = "the weights") -> None:
     """Gives `model` the arrays of `tree`, the counterpart of `model_tree`.
 
-    Arrays go where those they replace are (device and sharding), in a model of shapes where these say, or else to the
+    Arrays get the device and sharding of those that they replace; in an abstract model that of the shapes, or else the
     default device.
 
     Args:
@@ -69,7 +69,7 @@ def set_model_tree(model: AVMSNet, tree: Tree, source: str = "the weights") -> N
     filled = []
     for key, leaf in state:
         ours = leaf.get_value()
-        sharding = getattr(ours, "sharding", None)  # a shape alone may have one, too
+        sharding = getattr(ours, "sharding", None)  # a ShapeDtypeStruct may have one, too
         filled.append((key, leaf.replace(jax.device_put(flat[names.path(key)], sharding))))
     nnx.update(model, nnx.from_flat_state(filled))
 
@@ -77,8 +77,8 @@ def set_model_tree(model: AVMSNet, tree: Tree, source: str = "the weights") -> N
 def save(model: AVMSNet, directory: str | os.PathLike[str]) -> None:
     """Writes `model` and its configuration to `directory`, whole or not at all.
 
-    A directory that an earlier `save` or a conversion made is replaced; anything else that is not empty is not touched,
-    a training run's step included.
+    A directory made by an earlier `save` or a conversion is replaced. Anything else that is not empty is left as it is,
+    including a training run's step.
 
     Raises:
       UserError: `directory` holds something else, or cannot be written.
@@ -94,9 +94,9 @@ def load(directory: str | os.PathLike[str], *, finite: bool = False) -> AVMSNet:
 
     Args:
       directory: what `save` or `convert_weights.py` wrote, or a training run: its working directory, its
-        `checkpoints` (the step that did best on held-out films is taken, or the latest where none were held out), or
-        one step. Any number of devices may have written it.
-      finite: refuse weights that are NaN or infinite; every command does.
+        `checkpoints` (of these the step with the best validation is loaded, or the latest without validation), or one
+        step. It may have been written by any number of devices.
+      finite: refuse weights that are NaN or infinite, as every command does.
 
     Raises:
       UserError: there is no checkpoint, or it is damaged.
@@ -112,13 +112,13 @@ def load(directory: str | os.PathLike[str], *, finite: bool = False) -> AVMSNet:
 
 
 def initialise(model: AVMSNet, directory: str | os.PathLike[str]) -> None:
-    """Gives `model` the weights of a checkpoint whose variant may differ, to start training from.
+    """Initializes `model` for training from a checkpoint whose variant may differ.
 
-    Depth, shortcut and widths must agree. A fourth attention module (`dam4`) that only one of the two has stays as
-    it is in `model`, or is left out.
+    Depth, shortcut and widths must agree. If only `model` has a fourth attention module (`dam4`), that keeps its
+    values; if only the checkpoint has one, it is ignored.
 
     Args:
-      model: the network to fill, where its arrays are; its configuration and mode stay.
+      model: the network to fill, on the devices it is on; its configuration and mode do not change.
       directory: anything that `load` takes.
 
     Raises:
@@ -134,14 +134,14 @@ def initialise(model: AVMSNet, directory: str | os.PathLike[str]) -> None:
 
 
 def restore(directory: str | os.PathLike[str]) -> tuple[ModelConfig, Tree]:
-    """The configuration and the parameters (nested dictionaries of NumPy float32) that `load` would build from."""
+    """The configuration and parameters (nested dictionaries of NumPy float32) of the checkpoint that `load` finds."""
     found = find(directory)
     config = _read_config(found)
     return config, _read_model(found, config, names.shapes(config), str(directory))
 
 
 def restore_passengers(directory: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Tensors that the network does not use, as the converted file had them, by published name; often none."""
+    """The converted file's tensors that the network does not use, unchanged, by published name; often none."""
     found = find(directory)
     if not (found / PASSENGERS).exists():
         return {}
@@ -150,9 +150,9 @@ def restore_passengers(directory: str | os.PathLike[str]) -> dict[str, np.ndarra
 
 
 def find(directory: str | os.PathLike[str]) -> Path:
-    """The checkpoint that `directory` stands for: itself, or a step of it or of its `checkpoints`.
+    """The checkpoint that `directory` refers to: itself, or a step in it or in its `checkpoints`.
 
-    Of several steps the one with the best average precision on held-out films, or the latest where none was validated.
+    Of several steps, the one with the best average precision on held-out films, or the latest if none was validated.
 
     Raises:
       UserError: there is none.
@@ -191,7 +191,7 @@ def _found(top: Path) -> Path | None:
 
 
 def steps_in(directory: Path) -> list[int]:
-    """The steps of a training run that have a model, given its `checkpoints`."""
+    """The steps in a training run's `checkpoints` that contain a model."""
     if not directory.is_dir():
         return []
     return [
@@ -202,17 +202,14 @@ def steps_in(directory: Path) -> list[int]:
 
 
 def best_step(directory: Path) -> int | None:
-    """The step whose network did best on held-out films, the earlier of two equals; None where none was validated."""
+    """The step with the best average precision on held-out films, the earliest of equals; None without validation."""
     found = {step: validation_of(directory / str(step)) for step in sorted(steps_in(directory))}
     validated = {step: precision for step, precision in found.items() if precision is not None}
     return max(validated, key=lambda step: validated[step], default=None)
 
 
 def validation_of(checkpoint: Path) -> float | None:
-    """The average precision on held-out films of a step's network.
-
-    None where it was not validated, or where what was written of that cannot be read: the step serves without it.
-    """
+    """The average precision of a step on held-out films; None if it was not validated, or the file is unreadable."""
     source = checkpoint / VALIDATION / "metadata"
     try:
         regular_files(checkpoint / VALIDATION)
@@ -235,8 +232,8 @@ def write(
       directory: absolute path.
       config: the network's configuration.
       tree: as from `model_tree`.
-      passengers: tensors that ride along, by published name.
-      documents: text files to lay beside the items, by name.
+      passengers: tensors that the network does not use, to be kept, by published name.
+      documents: text files to write next to the items, by name.
     """
     items: dict[str, Any] = {
         MODEL: ocp.args.PyTreeSave(jax.tree.map(np.asarray, tree)),
@@ -246,11 +243,11 @@ def write(
         items[PASSENGERS] = ocp.args.PyTreeSave(passengers)
     with staged(directory) as stage:
         try:
-            # In another thread, which Ctrl-C does not end and the block waits for: Orbax's own threads would go on
-            # writing to a stage that is being removed.
+            # In a thread that Ctrl-C does not interrupt: otherwise the stage would be removed while Orbax's own threads
+            # still write to it.
             with ThreadPoolExecutor(1) as thread:
                 thread.submit(_save, stage, items).result()
-        except (ValueError, OSError) as error:  # what tensorstore makes of a full or failing disk
+        except (ValueError, OSError) as error:  # tensorstore's errors on a full or failing disk
             for unfinished in stage.parent.glob("*.orbax-checkpoint-tmp"):
                 remove_from_under(unfinished)
             raise UserError(f"cannot write {directory}: {cause(error)}; choose another place, or make room") from error
@@ -264,7 +261,7 @@ def _save(stage: Path, items: dict[str, Any]) -> None:
 
 
 def cause(error: BaseException) -> str:
-    """Why something could not be written, of all that Orbax and tensorstore say of it."""
+    """The system's reason in a long error of Orbax or tensorstore."""
     found = re.search(r"os_error_code='(\d+)'", str(error))
     return os.strerror(int(found[1])) if found else getattr(error, "strerror", None) or brief(error)
 
@@ -276,7 +273,7 @@ def few(things: list[str]) -> str:
 
 
 def brief(error: BaseException) -> str:
-    """What a library's error says, short enough for one line."""
+    """A library's error message, shortened to one line."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 160 else text[:157] + "..."
 
@@ -289,7 +286,7 @@ def _replaceable(target: Path) -> bool:
 
 
 def _check_fit(expected: Mapping[str, Any], held: Mapping[str, Any], complaint: str) -> None:
-    """Raises UserError where arrays (or shapes) by path are not those expected; it names the first and the count."""
+    """Raises UserError if `held` does not have the paths, shapes and dtypes of `expected`."""
     wrong = [f"{name} is missing" for name in expected if name not in held]
     wrong += [f"{name} is not in the network" for name in held if name not in expected]
     for name, ours in expected.items():
@@ -305,15 +302,15 @@ def _read_model(checkpoint: Path, config: ModelConfig, expected: Mapping[str, An
 
 
 def read_item(folder: Path, expected: Mapping[str, Any], complaint: str) -> dict[str, np.ndarray]:
-    """The arrays of a checkpoint's item by path; no room is made for them before they are known to fit.
+    """The arrays of a checkpoint's item by path; shapes and dtypes are checked before memory is allocated.
 
     Args:
       folder: the item's own.
       expected: arrays or shapes by path.
-      complaint: begins the error where they are others.
+      complaint: begins the message if they differ.
 
     Raises:
-      UserError: the arrays are others, or the item is damaged.
+      UserError: the arrays differ from those expected, or the item is damaged.
     """
     with _reading(folder.parent):
         item = Item(folder, _REMEDY)
@@ -329,7 +326,7 @@ def _not_of(config: ModelConfig, source: str) -> str:
 def nonfinite(array: np.ndarray) -> int:
     """How many values are NaN or infinite."""
     with np.errstate(all="ignore"):
-        if np.isfinite(array.sum(dtype=np.float64)):  # without an array of truth values, as nearly always
+        if np.isfinite(array.sum(dtype=np.float64)):  # the usual case, without a temporary array
             return 0
     return int(array.size - np.isfinite(array).sum())
 
@@ -351,7 +348,7 @@ def _read_config(checkpoint: Path) -> ModelConfig:
 
 @contextlib.contextmanager
 def _reading(checkpoint: Path) -> Iterator[None]:
-    """Turns what can be wrong with a checkpoint's files into a UserError."""
+    """Turns errors of reading a checkpoint into a UserError."""
     try:
         yield
     except UnknownFormatError as error:

@@ -27,7 +27,7 @@ def state_dict(config: ModelConfig, tree: Tree, passengers: Mapping[str, np.ndar
     Args:
       config: the network's configuration.
       tree: its parameters, as from `checkpoint.model_tree` or `checkpoint.restore`.
-      passengers: the tensors that the network does not use; zeros stand in for those that are not given.
+      passengers: the tensors that the network does not use; missing ones are filled with zeros.
     """
     flat = traverse_util.flatten_dict(tree, sep="/")
     tensors = {}
@@ -49,10 +49,11 @@ def export(checkpoint: str, target: str, *, keep_unpublished: bool = False) -> s
       checkpoint: anything that `avmsnet_jax.load` takes.
       target: a new file; `.pth` and `.pt` are what `torch.load(..., weights_only=True)` reads, and load strictly into
         the published network.
-      keep_unpublished: write also what a converted file held beyond the published network (Kinetics' `layer4`, ...).
+      keep_unpublished: also write the converted file's tensors that the published network does not have (Kinetics'
+        `layer4`, ...).
 
     Returns:
-      What was written and where it came from, in lines for people.
+      a summary of what was written and where it came from, several lines.
 
     Raises:
       UserError: no such checkpoint, a target that exists or has another suffix, or one that cannot be written.
@@ -105,19 +106,19 @@ def _write_safetensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
 
     path.touch()
     mode = path.stat().st_mode
-    # safetensors writes the memory as it lies. np.ascontiguousarray would make scalars one-dimensional.
+    # safetensors writes the memory as it is, ignoring strides. np.ascontiguousarray would make scalars 1-D.
     try:
         save_file({name: np.asarray(array, order="C") for name, array in tensors.items()}, path)
     except SafetensorError as error:
         raise OSError(str(error).removeprefix("Error while serializing: ")) from error
-    path.chmod(mode)  # as any new file's, where safetensors lets nobody else read it
+    path.chmod(mode)  # safetensors creates files that nobody else can read
 
 
 def write_pth(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes what `torch.save(dict_of_tensors)` writes, without PyTorch.
+    """Writes the file format of `torch.save(dict_of_tensors)` without PyTorch.
 
-    The format is a zip archive of plainly stored records: `data.pkl` describes the tensors, `data/0`, `data/1`, ...
-    hold their bytes (torch/serialization.py, `_save`).
+    It is a zip archive of uncompressed records: `data.pkl` describes the tensors, and `data/0`, `data/1`, ... are their
+    bytes (torch/serialization.py, `_save`).
     """
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         _add(archive, "data.pkl", _pickled(tensors))
@@ -129,7 +130,7 @@ def write_pth(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
 
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes | memoryview) -> None:
-    """Adds a record whose bytes begin at a multiple of 64, as PyTorch's own do, so that they can be mapped."""
+    """Adds a record whose bytes start at a multiple of 64, as PyTorch's do, so that they can be memory-mapped."""
     entry = zipfile.ZipInfo(f"weights/{name}")
     assert archive.fp is not None
     header = archive.fp.tell() + 30 + len(entry.filename) + 4
@@ -144,7 +145,7 @@ def _pickled(tensors: Mapping[str, np.ndarray]) -> bytes:
     """Pickle protocol 2 of {name: tensor}, with PyTorch's classes by name."""
 
     def plain(value: object) -> bytes:
-        return pickle.dumps(value, protocol=2)[2:-1]  # without the protocol's mark and the final stop
+        return pickle.dumps(value, protocol=2)[2:-1]  # without the PROTO and STOP opcodes
 
     def named(module: str, name: str) -> bytes:
         return pickle.GLOBAL + f"{module}\n{name}\n".encode()

@@ -18,7 +18,7 @@ from avmsnet_jax.models.avmsnet import AVMSNet
 from avmsnet_jax.models.resnet3d import BLOCKS, expansion
 from avmsnet_jax.models.soundnet import LAYERS
 
-# What a module's published tensors are called in ours, and how their axes move.
+# From the published tensor of a module to our parameter and the layout change.
 Leaves = dict[str, tuple[str, str]]
 _BIAS: Leaves = {"bias": ("bias", "o->o")}
 _CONV3D: Leaves = {"weight": ("kernel", "oidhw->dhwio")}
@@ -33,10 +33,10 @@ _BN: Leaves = {
     "running_var": ("var", "c->c"),
 }
 
-# Where SoundNet's seven convolutions stand in the published nn.Sequential; each BN follows its convolution.
+# The indices of SoundNet's seven convolutions in the published nn.Sequential; each BN follows its convolution.
 SOUNDNET_INDEX = (0, 4, 8, 11, 14, 18, 21)
 
-# The parts that a file may bring or lack as a whole, by the first component of a published name.
+# The parts that a file may contain or lack as a whole, by the first component of a published name.
 PARTS = {
     "trunk": ("conv1", "bn1", "layer1", "layer2", "layer3"),
     "attention": ("score_dsn",),
@@ -46,9 +46,9 @@ PARTS = {
     "unused": ("fuse", "fuseav"),
 }
 
-# What frameworks add to names without saying more by it: DataParallel and DDP, torch.compile, FSDP, checkpointing.
+# Components that frameworks add to names: DataParallel and DDP, torch.compile, FSDP, activation checkpointing.
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-# Tensors by which a network of ours is known, whatever its names begin with.
+# Tensors that identify a known network, whatever the prefix of its names.
 _KNOWN_BY = (
     "conv1.weight",
     "score_dsn.0.side_prep.weight",
@@ -68,9 +68,9 @@ class Tensor:
 
     Attributes:
       shape: its published shape.
-      parameter: the path of ours that holds it; empty where the network never uses it.
-      layout: how its axes move to ours; empty where `parameter` is.
-      unused: why the network never uses it; empty where it does.
+      parameter: the path of our parameter; empty if the network never uses the tensor.
+      layout: how its axes move to ours; empty without `parameter`.
+      unused: why the network never uses it; empty if it does.
     """
 
     shape: tuple[int, ...]
@@ -86,14 +86,14 @@ def part(name: str) -> str:
 
 
 def bare(key: str) -> str:
-    """A file's own name without what frameworks add to it."""
+    """A tensor's name in a file without the components that frameworks add."""
     return ".".join(part for part in key.split(".") if part not in _WRAPPERS)
 
 
 def wrappings(keys: Iterable[str]) -> list[str]:
-    """What the names of the networks in a file begin with: `[""]` for bare ones, `["model.", "ema."]`, or nothing.
+    """The name prefixes of the networks in a file, such as `["model.", "ema."]`; `[""]` for a network without prefix.
 
-    Bare names win: such a file may hold others for purposes of its own.
+    A network without prefix hides the others, which may be there for other purposes.
     """
     found = {}
     for name in map(bare, keys):
@@ -105,7 +105,7 @@ def wrappings(keys: Iterable[str]) -> list[str]:
 
 
 def relayout(array: np.ndarray, layout: str) -> np.ndarray:
-    """A view of `array` with its axes moved: `"oi1k->kio"` drops the axis of one and turns the rest round."""
+    """A view of `array` with its axes permuted: `"oi1k->kio"` drops the axis of size one and reverses the others."""
     source, target = layout.split("->")
     kept = source.replace("1", "")
     array = array.reshape([size for size, axis in zip(array.shape, source, strict=True) if axis != "1"])
@@ -124,7 +124,7 @@ def abstract_model(config: ModelConfig) -> AVMSNet:
 
 
 def parameters(model: AVMSNet) -> nnx.State:
-    """The state that a checkpoint holds: parameters and BN statistics."""
+    """The state that a checkpoint contains: parameters and BN statistics."""
     return nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))
 
 
@@ -134,7 +134,7 @@ def held_by(model: AVMSNet) -> dict[str, Any]:
 
 
 def shapes(config: ModelConfig) -> dict[str, Any]:
-    """The shapes and dtypes of what a network of that configuration holds, by path."""
+    """The shapes and dtypes of a network's parameters and BN statistics, by path."""
     return dict(_shapes(dataclasses.astuple(config)))
 
 
@@ -187,9 +187,9 @@ def _modules(config: ModelConfig, held: Mapping[str, Any]) -> Iterator[tuple[str
 
 
 def _never_used(name: str, config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Shapes of a module that the network does not hold, by published name."""
+    """The published shapes of a module that our network does not have, by published name."""
     if name in ("fuse", "fuseav"):
-        channels = 4 * 16 + (config.alm_channels if name == "fuseav" else 0)  # what four attention modules squeeze to
+        channels = 4 * 16 + (config.alm_channels if name == "fuseav" else 0)  # 16 of each of four attention modules
         return {f"{name}.weight": (1, channels, 1, 1), f"{name}.bias": (1,)}
     _, index, module = name.split(".")
     size = 2 ** (int(index) + 2)
@@ -206,7 +206,7 @@ def _never_used(name: str, config: ModelConfig) -> dict[str, tuple[int, ...]]:
 def published(config: ModelConfig) -> dict[str, Tensor]:
     """Every tensor of the published network in its order, by name: 371 at depth 50.
 
-    The parameters named in it are all that the model of `config` has, each once.
+    It names each parameter of the model of `config` exactly once.
     """
     return dict(_published(dataclasses.astuple(config)))
 

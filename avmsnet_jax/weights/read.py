@@ -1,6 +1,6 @@
-"""Reading weight files of any kind, safely: no code that a file carries is ever run.
+"""Reads weight files of all kinds safely: no code in a file is ever run.
 
-A file is told by its first bytes, not by its name. What the reader returns are the file's own names and arrays.
+The format is recognized by the first bytes, not by the file's name. Tensors keep the file's names and dtypes.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import ml_dtypes
 import numpy as np
@@ -20,17 +20,17 @@ from avmsnet_jax.errors import UserError
 from avmsnet_jax.weights import names
 from avmsnet_jax.weights.checkpoint import brief, few
 
-# What torch.save wrote before PyTorch 1.6 begins with, after the pickle's mark: a pickled magic number.
+# Files of torch.save before PyTorch 1.6 begin with a pickled magic number; this is it after the PROTO opcode.
 _LEGACY = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 
-_LEGACY_PICKLES = 5  # that number, a version, facts about the system, the content, the names of storages
-_TORCH = 2, 10  # the oldest PyTorch whose weights_only no published file gets around
+_LEGACY_PICKLES = 5  # magic number, version, system information, content, names of storages
+_TORCH = 2, 10  # the oldest PyTorch without known exploits that bypass weights_only
 
 MOST_BYTES = 3 * 10**9  # of a file: the largest published network with the state of Adam has half of it
-_NPY_HEADER_BYTES = 65536  # at most, with what comes before it
+_NPY_HEADER_BYTES = 65536  # at most, with the magic number and the length before it
 _MOST_PARTS = 10_000  # of a tuple in a pickle, those of nested tuples included each time that one appears
 
-# The dtypes that a weight file may hold, with the name of PyTorch's storage for each.
+# The dtypes that a weight file may have, and the names of PyTorch's storages of these.
 STORAGES = {
     "float32": "FloatStorage",
     "float64": "DoubleStorage",
@@ -47,14 +47,14 @@ STORAGES = {
 
 @dataclasses.dataclass
 class WeightFile:
-    """What a file holds.
+    """The contents of a weight file.
 
     Attributes:
       path: as the user gave it.
-      format: how it is written, for people.
-      tensors: arrays of a dtype in `STORAGES` by the file's own names; sound8.npy's are called `conv1.weights`.
-      other: what else is in the file, by name, with the reason why it is no weight.
-      arch: the `arch` entry of a published checkpoint, `resnet-50`; empty if there is none.
+      format: the name of the format, for messages.
+      tensors: arrays of a dtype in `STORAGES` by their names in the file; sound8.npy's are called `conv1.weights`.
+      other: the reasons why other entries of the file are no weights, by name.
+      arch: the `arch` entry of a published checkpoint, such as `resnet-50`; empty if there is none.
     """
 
     path: str
@@ -68,7 +68,8 @@ def read(path: str) -> WeightFile:
     """Reads a `.pth`/`.pt` (zip or legacy), SoundNet's `.npy` or a `.safetensors` file.
 
     Raises:
-      UserError: the file is missing, empty, cut, foreign, carries code, or holds something other than plain tensors.
+      UserError: the file is missing, empty, truncated, too large, of another kind, contains code, or anything but plain
+        tensors.
     """
     place = Path(path)
     try:
@@ -91,7 +92,7 @@ def read(path: str) -> WeightFile:
         )
     if start.startswith(b"\x93NUMPY"):
         found = _read_npy(path)
-    elif start[5:9] == b"\0\0\0{":  # after a length whose low byte may look like a pickle's mark: so this comes first
+    elif start[5:9] == b"\0\0\0{":  # tested before pickles: the length's low byte may look like the PROTO opcode
         found = _read_safetensors(path, place.read_bytes())
     elif start.startswith(b"PK\x03\x04"):
         _check_zip(path)
@@ -111,7 +112,7 @@ def read(path: str) -> WeightFile:
     if odd:
         raise UserError(f"{path} is not a file of network weights: its tensors are called {few(odd)}")
     claimed = sum(array.nbytes for array in found.tensors.values())
-    if claimed > 2 * size:  # twice, for networks that use a tensor in two places
+    if claimed > 2 * size:  # twice, because a network may use one tensor in two places
         raise UserError(
             f"{path} has {size:,} bytes, but its tensors take {claimed:,}, as they share memory; "
             "hand in a file that holds each of them"
@@ -139,7 +140,7 @@ def _read_safetensors(path: str, data: bytes) -> WeightFile:
     dtypes = {"F32": "float32", "F64": "float64", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"}
     dtypes |= {"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8"}
     tensors = {}
-    for name, entry in sorted(entries, key=lambda pair: pair[0]):  # they come in no order
+    for name, entry in sorted(entries, key=lambda pair: pair[0]):  # their order is random
         if entry["dtype"] not in dtypes:
             raise UserError(
                 f"{path}: {ascii(name)[:80]} has dtype {entry['dtype']}; give a file of plain floats and integers"
@@ -147,7 +148,7 @@ def _read_safetensors(path: str, data: bytes) -> WeightFile:
         dtype = _dtype(dtypes[entry["dtype"]])
         try:
             tensors[name] = np.frombuffer(entry["data"], dtype).reshape(entry["shape"])
-        except ValueError as error:  # more axes, or a longer one, than an array can have
+        except ValueError as error:  # too many axes, or too long ones
             raise _damaged(path, f"{ascii(name)[:80]}: {brief(error)}") from error
     return WeightFile(path, "safetensors", tensors)
 
@@ -180,7 +181,8 @@ class _Bounded(pickle._Unpickler):
     very deeply overflows the stack. The unpickler in C, besides, makes room for any memo index that a file names.
     """
 
-    dispatch = pickle._Unpickler.dispatch | {
+    stack: list[Any]
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = pickle._Unpickler.dispatch | {
         opcode[0]: _bounded(pickle._Unpickler.dispatch[opcode[0]])
         for opcode in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)
     }
@@ -194,7 +196,7 @@ class _Bounded(pickle._Unpickler):
 
 
 class _Ignored:
-    """Stands for NumPy's classes in a checkpoint (`best_prec` as a NumPy number), and does nothing."""
+    """Replaces NumPy's classes in a checkpoint (`best_prec` may be a NumPy number), and does nothing."""
 
     def __init__(self, *_: Any):
         pass
@@ -262,7 +264,7 @@ def _check_pickles(path: str, *, zipped: bool) -> None:
             with open(path, "rb") as file:
                 for _ in range(_LEGACY_PICKLES):
                     _Dry(file, encoding="bytes").load()
-    except Exception as error:  # a damaged pickle can fail in any of its opcodes
+    except Exception as error:  # a damaged pickle can raise any exception
         raise _damaged(path, brief(error)) from error
 
 
@@ -273,11 +275,11 @@ def _read_torch(path: str, form: str) -> WeightFile:
         with warnings.catch_warnings(), torch.serialization.safe_globals([(_Ignored, name) for name in _NUMPY_NAMES]):
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged or hostile file can make the reader raise anything
+    except Exception as error:  # a damaged or hostile file can raise any exception
         named = re.search(r"GLOBAL ([\w.]+)|unrecognized function (.{1,60})", str(error))
         if named:
             raise _code(path, (named[1] or named[2])[:80]) from error
-        # PyTorch puts a page of advice before its reason.
+        # PyTorch's message has a page of advice before and after its reason.
         reason = str(error).rsplit("WeightsUnpickler error:", 1)[-1].split("Check the documentation")[0]
         raise _damaged(path, brief(ValueError(reason))) from error
     if not isinstance(content, dict):
@@ -296,7 +298,7 @@ def _read_torch(path: str, form: str) -> WeightFile:
             )
         try:
             found.tensors[name] = _from_torch(torch, value)
-        except Exception as error:  # exotic tensors refuse in as many ways as there are kinds
+        except Exception as error:  # each kind of exotic tensor raises its own exceptions
             raise UserError(f"{path}: {_shown(name)} is not a plain dense tensor ({brief(error)})") from error
     return found
 
@@ -329,7 +331,7 @@ def _state_dict(path: str, content: dict, tensor: type) -> tuple[str, dict]:
         )
     for label, state in found.items():
         return label, state
-    inner = content.get("state_dict")  # of another kind of network, which is said where names are looked at
+    inner = content.get("state_dict")  # of another network, which `convert` refuses by its names
     return ("state_dict", inner) if isinstance(inner, dict) else ("", content)
 
 
@@ -345,12 +347,12 @@ def _networks(content: dict, tensor: type, label: str, seen: set[int]) -> Iterat
 
 
 def _shown(key: object) -> str:
-    """A dictionary's key for a message; of what is no text only its type, as hostile ones are endless."""
+    """A dictionary's key for a message; other keys than text only by type, as printing a hostile one may not end."""
     return ascii(key)[:80] if isinstance(key, str) else f"of type {type(key).__name__}"
 
 
 def _from_torch(torch: Any, tensor: Any) -> np.ndarray:
-    """The tensor as an array that shares its memory, every bit kept."""
+    """The tensor as an array that shares its memory, bit for bit."""
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
         raise ValueError("sparse, quantised or without data")
     name = str(tensor.dtype).removeprefix("torch.")
@@ -365,7 +367,7 @@ def _from_torch(torch: Any, tensor: Any) -> np.ndarray:
 
 
 def _check_zip(path: str) -> None:
-    """Refuses what is no archive of torch.save's before torch sees it."""
+    """Raises UserError if a zip archive was not written by torch.save, before torch reads it."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -376,13 +378,13 @@ def _check_zip(path: str) -> None:
     if not any(entry.filename.endswith("/data.pkl") for entry in entries):
         raise UserError(f"{path} is a zip archive without PyTorch weights; give a .pth that torch.save wrote")
     stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
-    # torch.save stores its records plainly: anything that unpacks to more than the file's size was made to.
+    # torch.save does not compress: an archive that unpacks to more than its size was made to use up memory.
     if not stored or sum(entry.file_size for entry in entries) > Path(path).stat().st_size:
         raise UserError(f"{path} unpacks to more than it holds, which torch.save's files never do; fetch it again")
     try:
         with zipfile.ZipFile(path) as archive:
-            wrong = archive.testzip()  # torch.load does not look at the checksums
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, RuntimeError) as error:  # the last: encrypted or patched
+            wrong = archive.testzip()  # torch.load does not check the checksums
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError, RuntimeError) as error:  # RuntimeError: encrypted
         raise _damaged(path, brief(error)) from error
     if wrong:
         raise _damaged(path, f"checksum of {ascii(wrong)[:80]}")
@@ -392,7 +394,7 @@ def _check_zip(path: str) -> None:
 
 
 class _Dtype:
-    """What a pickle says of a NumPy dtype, without NumPy acting on it."""
+    """The description of a NumPy dtype in a pickle, which NumPy itself never sees."""
 
     def __init__(self, code: Any, *_: Any):
         self.code, self.order = code, "="
@@ -402,7 +404,7 @@ class _Dtype:
 
 
 class _Array:
-    """What a pickle says of a NumPy array, without NumPy acting on it."""
+    """The description of a NumPy array in a pickle, which NumPy itself never sees."""
 
     def __init__(self, *_: Any):
         self.state: Any = None
@@ -435,7 +437,7 @@ def _encode(text: str, encoding: str) -> bytes:
 
 
 class _NumpyOnly(_Bounded):
-    """Unpickles dictionaries, lists, text, numbers and NumPy arrays; anything else is refused unseen."""
+    """Unpickles dictionaries, lists, text, numbers and NumPy arrays, and refuses every other class and function."""
 
     _ALLOWED = {
         ("numpy", "ndarray"): _Array,
@@ -477,7 +479,7 @@ def _read_npy(path: str) -> WeightFile:
             layers = content.items()[0] if isinstance(content, _Array) else content
         except _CarriesCodeError as error:
             raise _code(path, brief(error)) from error
-        except Exception as error:  # a damaged pickle can fail in any of its opcodes
+        except Exception as error:  # a damaged pickle can raise any exception
             raise _damaged(path, brief(error)) from error
     tensors: dict[str, np.ndarray] = {}
     if not isinstance(layers, dict) or "conv1" not in layers:
