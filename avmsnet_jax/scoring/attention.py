@@ -13,7 +13,8 @@ Nothing in it was learned from people. A clip's score is the mean of its ranks w
     agreement  something begins to move at the instant at which something begins to sound
 
 times a factor that takes out what nobody wants to see: black, blurred and uniform pictures, and dissolves. Every signal
-is relative to the film, so that louder sound or a brighter picture changes no order.
+is relative to the film, so that louder sound changes no order; a brighter or mirrored picture can exchange clips of
+nearly equal scores.
 """
 
 from collections.abc import Mapping, Sequence

@@ -162,7 +162,7 @@ def test_what_nobody_wants_to_see_scores_lowest(fault):
     assert scores[bad].max() < np.delete(scores, bad).min()
 
 
-def test_loudness_brightness_and_a_mirror_change_no_order(bouncing):
+def test_loudness_changes_no_order_and_brightness_and_a_mirror_hardly_any(bouncing):
     seconds, still = 20, landscape()
     wave, pictures = noise(seconds), []
     for when in (3, 8, 15):
