@@ -79,26 +79,11 @@ def prepare(
       KeyboardInterrupt: with a message that says what is kept.
     """
     source, output = Path(source), Path(output)
-    try:
-        ModelConfig(frames=frames, frame_size=frame_size)  # raises for clips that no network can take
-    except UserError as error:
-        raise UserError(str(error).replace("model.", "--")) from None
-    if spacing < 1:
-        raise UserError(f"--spacing is {spacing}; it must be at least 1 frame")
-    if not 0 <= test_fraction < 1:
-        raise UserError(f"--test_fraction is {test_fraction}; it must be at least 0 and less than 1")
+    config = _config(frames, frame_size, spacing, test_fraction, splits)
+    _check(dataset, source, config, workers)
     if (gaze is not None or labels_out is not None) and dataset != "gaze":
         raise UserError(f"screens, angles and --labels_out are for gaze; leave them out for {dataset}")
-    if workers < 1:
-        raise UserError(f"--workers is {workers}; it must be at least 1")
-    if splits is not None and dataset not in ("summe", "tvsum"):
-        raise UserError(f"--splits is for summe and tvsum; leave it out for {dataset}")
-    if not source.is_dir():
-        raise UserError(f"there is no folder {source}; --source must be the folder of the collection")
-    if not any(source.iterdir()):
-        raise UserError(f"nothing in {source} could be prepared (it is empty)")
     with _working_place(output) as place:
-        config = _config(frames, frame_size, spacing, test_fraction, splits)
         with _quiet_tfds():
             builder = BUILDERS[dataset](data_dir=place / "set", config=config, file_format="array_record")
             builder.place, builder.workers, builder.strict = place, workers, strict
@@ -116,6 +101,24 @@ def prepare(
         (place / "set" / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         os.replace(place / "set", output)
     return manifest
+
+
+def _check(dataset: str, source: Path, config: ClipsConfig, workers: int) -> None:
+    """Raises UserError for an argument of `prepare` that makes no sense."""
+    try:
+        ModelConfig(frames=config.frames, frame_size=config.frame_size)  # raises for clips that no network can take
+    except UserError as error:
+        raise UserError(str(error).replace("model.", "--")) from None
+    if config.spacing < 1:
+        raise UserError(f"--spacing is {config.spacing}; it must be at least 1 frame")
+    if workers < 1:
+        raise UserError(f"--workers is {workers}; it must be at least 1")
+    if config.splits and dataset not in ("summe", "tvsum"):
+        raise UserError(f"--splits is for summe and tvsum; leave it out for {dataset}")
+    if not source.is_dir():
+        raise UserError(f"there is no folder {source}; --source must be the folder of the collection")
+    if not any(source.iterdir()):
+        raise UserError(f"nothing in {source} could be prepared (it is empty)")
 
 
 @contextlib.contextmanager
@@ -198,6 +201,8 @@ def _quiet_tfds() -> Iterator[None]:
 def _config(
     frames: int, frame_size: int, spacing: int, test_fraction: float, splits: str | os.PathLike[str] | None
 ) -> ClipsConfig:
+    if not 0 <= test_fraction < 1:
+        raise UserError(f"--test_fraction is {test_fraction}; it must be at least 0 and less than 1")
     name = f"{frames}x{frame_size}_every{spacing}_test{round(100 * test_fraction)}"
     return ClipsConfig(
         name=name,

@@ -41,6 +41,7 @@ def test_clips_are_key_where_viewers_agree(source, tmp_path):
         labels = np.array([records[index]["label"] for index in range(len(records))])
         assert manifest["splits"][split]["videos"] == films
         assert (labels == truth).mean() > 0.85
+        assert set(labels) == {0, 1}
     kept = np.load(tmp_path / "records" / manifest["annotations"]["a"])
     assert kept["concentration"].shape == kept["observers"].shape == (1000,)
     assert kept["validity"].shape == (6,)
@@ -54,6 +55,18 @@ def test_clips_are_key_where_viewers_agree(source, tmp_path):
         rows = list(csv.reader(file))
     assert rows[0] == ["time_s", "value", "observers"]
     assert float(rows[-1][0]) == pytest.approx(999 / 25)
+
+
+def test_clips_of_moments_with_too_few_observers_are_unlabelled(source, tmp_path):
+    (tmp_path / "films" / "a.gaze").mkdir(parents=True)
+    (tmp_path / "films" / "a.mkv").symlink_to(source / "a.mkv")
+    early = {name: rows[rows[:, 1] < 20] for name, rows in list(OBSERVERS.items())[:4]}
+    writers.eyelink(tmp_path / "films" / "a.gaze", early | {"late": OBSERVERS["viewer5"]})
+    manifest = prepare("gaze", tmp_path / "films", tmp_path / "records", frame_size=32)
+    assert 15 <= manifest["splits"]["train"]["clips"] <= 20
+    assert 19 <= manifest["splits"]["unlabelled"]["clips"] <= 24
+    records = open_split(tmp_path / "records", "unlabelled")
+    assert {int(records[index]["label"]) for index in range(len(records))} == {-1}
 
 
 def test_films_without_gaze_or_with_too_little_cost_no_other(source, tmp_path):
