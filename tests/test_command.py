@@ -325,7 +325,7 @@ def test_a_required_option_is_asked_for(python, small_config_file):
 
 def test_a_command_that_reads_few_fields_needs_no_file(python, tmp_path):
     assert "no film given" in one_line(python("summarize.py", "--checkpoint=x", "--output=y"))
-    assert "--checkpoint is missing" in one_line(python("summarize.py", "film.mp4", "--output=y"))
+    assert "--output is missing" in one_line(python("summarize.py", "film.mp4", "--checkpoint=x"))
     options = ["--checkpoint=x", "--output=y", "--config.summarize.longest_shot_s=1"]
     assert "must be at least twice" in one_line(python("summarize.py", "film.mp4", *options))
 

@@ -14,8 +14,7 @@ import scipy.io.wavfile
 import tensorflow_datasets as tfds
 from PIL import Image
 
-import prepare_data
-from avmsnet_jax import command_line
+from avmsnet_jax.commands import prepare as prepare_command
 from avmsnet_jax.data.pipeline import open_split
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.data.records import Movies
@@ -531,7 +530,7 @@ def test_the_command(films, tmp_path):
 def test_the_command_explains_a_mistake_in_one_line(tmp_path):
     done = run("--dataset=kinetics", f"--source={tmp_path}", f"--output={tmp_path / 'records'}")
     assert done.returncode == 2
-    assert done.stderr == "prepare_data.py: --dataset is 'kinetics'; choose movies, movie50, summe or tvsum\n"
+    assert done.stderr == "prepare_data.py: --dataset is 'kinetics'; choose movies, movie50, summe, tvsum or gaze\n"
     assert done.stdout == ""
 
 
@@ -567,7 +566,7 @@ def test_the_command_ends_with_2_after_an_unforeseen_error(films, tmp_path, monk
     arguments = ["--dataset=movies", f"--source={source}", f"--output={tmp_path / 'records'}", "--workers=1"]
     monkeypatch.setattr(sys, "argv", ["prepare_data.py", *arguments])
     with pytest.raises(SystemExit) as ended:
-        command_line.run(prepare_data.main)
+        prepare_command.run()
     assert ended.value.code == 2
     said = capsys.readouterr()
     assert f"{tmp_path / 'records'}: test: " in said.out or "train: " in said.out
