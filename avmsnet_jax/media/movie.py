@@ -241,12 +241,16 @@ class Movie:
             aspect = _pixel_aspect(stream)
             film = Tracks(container, stream, fps)
             timed = _timed(decode(film.packets(stream), self.path), 1 / fps, film.clock, clock)
+            number = 0
             if constant_rate:
                 for slot, decoded in _on_grid(timed, fps):
-                    yield Frame(slot + 1, float(slot / fps), name, aspect, decoded, scaler)
+                    number = slot + 1
+                    yield Frame(number, float(slot / fps), name, aspect, decoded, scaler)
             else:
                 for number, (decoded, time) in enumerate(timed, start=1):
                     yield Frame(number, float(time), name, aspect, decoded, scaler)
+            if not number:  # the header's first frame may decode by itself, and not among the others
+                raise UserError(f"{self.path} has no frame that can be decoded; check that it plays")
 
     def _decoded_from(self, first: int, stamps_s: np.ndarray) -> Iterator[tuple[int | None, av.VideoFrame]]:
         """Decoded frames with their numbers, from one at or before `first` on; None for one that is not known."""

@@ -17,6 +17,7 @@ _LOW_FPS, _TOO_LOW, _PROBED = 24, 2.2, 100
 _MOST_FPS = 480  # containers without a frame rate give their clock's, such as 1000 or 90,000
 # Files up to this size are searched for gaps; larger ones may take as long as they last.
 _SMALL_BYTES, _GAP_S, MOST_GAPS_S = 64e6, 10.0, 4 * 3600
+_LONGEST_STEP_S = 600.0  # a picture that stands longer is a gap even in a film of few pictures
 _GAP_FRAMES = 20  # stamps are out of order by fewer frames
 
 
@@ -107,7 +108,7 @@ def check_gaps(path: str | os.PathLike[str], fps: Fraction) -> None:
 
 def _gaps_s(path: str | os.PathLike[str], fps: Fraction | None) -> float:
     """How long the picture stands still in gaps, in all: by its stamps where `fps` is None, else in the film's time."""
-    shortest = max(_GAP_S, float(_GAP_FRAMES / fps)) if fps else _GAP_S
+    shortest = max(_GAP_S, min(float(_GAP_FRAMES / fps), _LONGEST_STEP_S)) if fps else _GAP_S
     gaps, latest = 0.0, math.nan
     with open_film(path) as container:
         stream = required_picture(container, path)

@@ -423,3 +423,18 @@ def test_a_hole_of_zeros_in_a_transport_stream_costs_no_frame_beside_it(tmp_path
     middle = len(data) // 2 // 188 * 188  # between two packets
     (tmp_path / "hole.ts").write_bytes(data[:middle] + bytes(hole_bytes) + data[middle:])
     assert len(list(Movie(tmp_path / "hole.ts").frames())) == 60
+
+
+def test_pictures_that_stand_for_most_of_an_hour_are_gaps_in_a_film_of_few_pictures_too(tmp_path):
+    times = [3000.0 * number for number in range(6)]
+    film = encode(
+        tmp_path / "slow.mp4",
+        [numbered(number) for number in range(6)],
+        1,
+        codec="mpeg4",
+        pix_fmt="yuv420p",
+        times_s=times,
+    )
+    assert Movie(film).info().fps < 0.01
+    with pytest.raises(UserError, match=r"slow\.mp4 has 4\.2 hours of gaps"):
+        list(Movie(film).frames(constant_rate=True))
