@@ -276,7 +276,9 @@ def change(path: Path, rng: random.Random, address: str) -> str:
         if known:
             told = []
             for _ in range(rng.choice((1, 1, 2))):
-                with contextlib.suppress(ValueError, IndexError, KeyError):  # the first change left no such file
+                with contextlib.suppress(
+                    ValueError, IndexError, KeyError, RecursionError
+                ):  # the first change left no such file
                     data, what = known(data, rng, address)
                     told.append(what)
             path.write_bytes(data)
