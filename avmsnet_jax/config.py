@@ -95,7 +95,7 @@ class ModelConfig:
 class DataConfig:
     """Which records to read, and how."""
 
-    dir: str = _field("", "prepared records: the --output of prepare_data.py")
+    dir: str = _field("", "prepared records: the --output of prepare")
     train_split: str = _field("train", "split that training reads")
     validation_fraction: float = _field(
         0.0,
@@ -170,9 +170,7 @@ class TrainConfig:
 class InitConfig:
     """Where the first weights come from."""
 
-    checkpoint: str = _field(
-        "", "checkpoint to start from: convert_weights.py's --output or an earlier run; empty = random"
-    )
+    checkpoint: str = _field("", "checkpoint to start from: the --output of convert or an earlier run; empty = random")
 
 
 @dataclasses.dataclass

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
-from avmsnet_jax import command_line
+from avmsnet_jax import command_line, program
 from avmsnet_jax.errors import UserError, printable_lines
 
 _SPLIT = flags.DEFINE_string("split", "", "which split to draw; empty = the first there is")
@@ -20,7 +20,7 @@ _OUTPUT = flags.DEFINE_string("output", "", "where the sheet goes, a PNG; empty 
 def main(directories: list[str]) -> None:
     """Prints the account, and draws the sheet."""
     if len(directories) != 1:
-        raise UserError("give one data set: the --output of prepare_data.py (--help lists all options)")
+        raise UserError(f"give one data set: the --output of {program.typed('prepare')} (--help lists all options)")
     from avmsnet_jax.data import inspect, pipeline  # seconds to import: not for --help or a wrong flag
     from avmsnet_jax.staging import staged
 

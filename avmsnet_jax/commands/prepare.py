@@ -1,4 +1,4 @@
-"""Turns a collection of films into sharded records that train.py and eval.py read.
+"""Turns a collection of films into sharded records for training and evaluation.
 
     {program} --dataset movies --source my_films --output my_records
 

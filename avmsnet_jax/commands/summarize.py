@@ -28,7 +28,7 @@ from pathlib import Path
 
 from absl import flags
 
-from avmsnet_jax import command_line, interrupts
+from avmsnet_jax import command_line, interrupts, program
 from avmsnet_jax.config import Config
 from avmsnet_jax.errors import UserError, printable
 from avmsnet_jax.media import films
@@ -53,7 +53,7 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace earlier summaries of 
 BEAM = flags.DEFINE_string(
     "beam",
     None,
-    "do the work on Apache Beam, with these options of its own; see prepare_data.py",
+    "do the work on Apache Beam, with these options of its own; see the help of prepare",
 )
 
 
@@ -61,7 +61,7 @@ BEAM = flags.DEFINE_string(
 def main(config: Config, movies: list[str]) -> None:
     """Summarizes, and says in a line for each film what there is now."""
     if not movies:
-        raise UserError(f"no film given; {command_line.program()} FILM --output=FOLDER")
+        raise UserError(f"no film given; {program.typed()} FILM --output=FOLDER")
     command_line.require(OUTPUT)
     if BUDGET.value is not None:
         config.summarize.budget = BUDGET.value

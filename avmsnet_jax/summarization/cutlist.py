@@ -63,6 +63,7 @@ class CutList:
       budget: how long the summary may be.
       clips: frame, time_s, score, and signals where there are any, of each scored clip.
       shots: all shots, in order, without gaps.
+      reviewed: a person has looked through the cut, so that its shots count as labels.
     """
 
     film: dict[str, Any]
@@ -70,6 +71,7 @@ class CutList:
     budget: Budget
     clips: tuple[dict[str, Any], ...]
     shots: tuple[CutShot, ...]
+    reviewed: bool = False
 
     @property
     def rate(self) -> Fraction:
@@ -97,7 +99,7 @@ class CutList:
         ]
         budget = {name: value for name, value in dataclasses.asdict(self.budget).items() if value is not None}
         parts = {"film": self.film, "scorer": self.scorer, "budget": budget, "clips": list(self.clips)}
-        return {"version": VERSION, **parts, "shots": shots}
+        return {"version": VERSION, "reviewed": self.reviewed, **parts, "shots": shots}
 
 
 def of_summary(
@@ -281,13 +283,16 @@ def _parsed(found: dict[str, Any]) -> CutList:
             _number(level, f"the signal {name[:40]!r} of a clip")
     if not found["clips"]:
         raise ValueError("it has no clips")
+    reviewed = found.get("reviewed", False)
+    if not isinstance(reviewed, bool):
+        raise ValueError("reviewed is neither true nor false")
     shots = tuple(_shot(shot) for shot in found["shots"])
     edges = [0, *(shot.last_frame for shot in shots)]
     if not shots or edges[-1] != film["n_frames"]:
         raise ValueError("the shots do not cover the film")
     if any(shot.first_frame != before + 1 for shot, before in zip(shots, edges, strict=False)):
         raise ValueError("the shots leave a gap, or overlap")
-    return CutList(film, scorer, _budget(found["budget"]), tuple(found["clips"]), shots)
+    return CutList(film, scorer, _budget(found["budget"]), tuple(found["clips"]), shots, reviewed)
 
 
 def _shot(found: dict[str, Any]) -> CutShot:
