@@ -102,7 +102,7 @@ def _prepare_small(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def small_config(small_records: Path) -> Config:
-    """A run of 4 epochs of 4 steps of 4 clips, a checkpoint after each epoch and a line a step. Not to be changed."""
+    """A run of 4 epochs of 4 steps of 4 clips, a checkpoint after each epoch and a line a step."""
     return Config(
         model=ModelConfig(**SMALL),
         data=DataConfig(dir=str(small_records), threads=2),

@@ -64,7 +64,7 @@ def main(config: Config, movies: list[str]) -> None:
         raise UserError(f"no film given; {program.typed()} FILM --output=FOLDER")
     command_line.require(OUTPUT)
     if BUDGET.value is not None:
-        config.summarize.budget = BUDGET.value
+        config = config.replace(summarize={"budget": BUDGET.value})
     films.check_any(films.listed(movies))
     if CHECKPOINT.value:
         command_line.require_checkpoint(CHECKPOINT.value)

@@ -7,13 +7,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from flax import nnx, traverse_util
 
 from avmsnet_jax import config as config_lib
-from avmsnet_jax.config import ModelConfig
+from avmsnet_jax.config import ModelConfig, Shortcut
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.models.avmsnet import AVMSNet
 from avmsnet_jax.models.resnet3d import BLOCKS
@@ -212,11 +212,14 @@ def infer(sources: Sequence[Source], visual_only: bool) -> ModelConfig:
         nor any others; one line names the first few tensors and their number.
     """
     told = ""
-    depth, shortcut = 50, "B"
+    depth, shortcut = 50, cast(Shortcut, "B")
     for source in sources:
         if not any(names.part(name) == "trunk" for name in source.tensors):
             continue
-        found = _depth(source), "B" if any(".downsample." in name for name in source.tensors) else "A"
+        found: tuple[int, Shortcut] = (
+            _depth(source),
+            "B" if any(".downsample." in name for name in source.tensors) else "A",
+        )
         if told and found != (depth, shortcut):
             raise UserError(
                 f"{source.file.path} is of depth {found[0]}, shortcut {found[1]}, but {told} of depth {depth}, "

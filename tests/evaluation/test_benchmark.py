@@ -77,7 +77,7 @@ def test_one_fold_of_tvsum(judged_config, judged_records, networks, tmp_path):
 
 def test_a_checkpoint_for_each_fold_each_with_its_own_threshold(judged_config, networks, tmp_path):
     config = judged_config("tvsum")
-    config.eval.threshold_split = "train"
+    config = config.replace(eval={"threshold_split": "train"})
     chosen = [networks[fold % 2] for fold in range(5)]
     metrics = benchmark.evaluate(config, chosen, "tvsum", "test", tmp_path / "out")
     scored = {
@@ -177,7 +177,7 @@ def test_what_a_run_was_trained_on_is_no_test(judged_config, networks, tmp_path)
 def test_a_threshold_is_never_chosen_on_what_it_judges(judged_config, networks, tmp_path):
     config = judged_config("tvsum", fold=0)
     for split in ("test", "whole"):
-        config.eval.threshold_split = split
+        config = config.replace(eval={"threshold_split": split})
         with pytest.raises(UserError, match="that are to be judged by the threshold"):
             benchmark.evaluate(config, networks[:1], "tvsum", "test", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -79,7 +79,7 @@ def test_shots_reached_by_seeking_are_exact_to_the_frame(random_weights, folder,
     codec = {"codec": "libx264" if suffix != "avi" else "mpeg4", "pix_fmt": "yuv420p"}
     path = encode(folder / f"far.{suffix}", pictures(1000), 10, **codec)
     config = Config(summarize=SummarizeConfig(budget="4shots", shortest_shot_s=1, longest_shot_s=2, move_cuts_s=0))
-    config.summarize.keep_opening_s = 1.0
+    config = config.replace(summarize={"keep_opening_s": 1.0})
     summarize([path], random_weights, tmp_path / "out", config)
     shots = facts_of(tmp_path / "out" / "far")["shots"]
     assert len(shots) == 4
