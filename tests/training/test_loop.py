@@ -377,7 +377,7 @@ def test_other_numbers_of_devices_go_on_with_a_run(small_run, copied, python, sm
     for step in (12, 16):
         shutil.rmtree(copied / "checkpoints" / str(step))
     arguments = ["--config", small_config_file, "--workdir", copied]
-    flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+    flags = "--xla_force_host_platform_device_count=4"
     others = ["--config.mesh.fsdp=4", "--config.train.keep_checkpoints=8"]
     done = python("train.py", *arguments, *others, XLA_FLAGS=flags)
     assert done.returncode == 0, done.stderr
