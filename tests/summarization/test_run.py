@@ -203,7 +203,7 @@ def test_an_ended_run_leaves_no_summary_folder(environment, random_weights, fold
     out = tmp_path / "out"
     arguments = [sys.executable, "summarize.py", str(path), f"--checkpoint={random_weights}", f"--output={out}"]
     process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: list(out.glob(".film.*/summary.mp4")), process)
+    wait_until(lambda: list(out.glob(".film.*/**/*.mp4")), process)
     process.send_signal(how)
     _, errors = process.communicate(timeout=60)
     assert not (out / "film").exists()
