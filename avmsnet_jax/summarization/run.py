@@ -28,14 +28,14 @@ from avmsnet_jax.scoring.film import expected_clips, watch
 from avmsnet_jax.scoring.network import Network
 from avmsnet_jax.scoring.scorer import Scorer
 from avmsnet_jax.staging import empty, staged, taken, working_place
-from avmsnet_jax.summarization import choose, cut, cutlist, explain, report, timeline
+from avmsnet_jax.summarization import choose, cut, cutlist, editors, explain, report
 from avmsnet_jax.summarization.cutlist import CutList
 from avmsnet_jax.summarization.result import Summary
 from avmsnet_jax.weights import checkpoint
 
 SUMMARY, SCORES, FACTS = "summary.mp4", "scores.csv", "summary.json"
 OVERLAY = "overlay.mp4"
-_FILES = {SUMMARY, SCORES, FACTS, OVERLAY, timeline.EDL, timeline.OTIO, cutlist.CUT, cutlist.SEGMENTS, "report.html"}
+_FILES = {SUMMARY, SCORES, FACTS, OVERLAY, editors.EDL, editors.OTIO, cutlist.CUT, cutlist.SEGMENTS, "report.html"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,8 +174,8 @@ def summarize_film(
     _write_scores(summary, folder / SCORES)
     _write_facts(summary, scorer, folder / FACTS)
     takes = cut.takes(watched, kept)
-    timeline.write_edl(watched, takes, folder / timeline.EDL)
-    timeline.write_otio(watched, takes, folder / timeline.OTIO)
+    editors.write_edl(watched, takes, folder / editors.EDL)
+    editors.write_otio(watched, takes, folder / editors.OTIO)
     if follow is None:
         told = {
             "name": scorer.name,

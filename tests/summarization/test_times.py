@@ -12,7 +12,7 @@ import pytest
 from avmsnet_jax.config import Config, SummarizeConfig
 from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.scoring.film import Watched, watch
-from avmsnet_jax.summarization import cut, timeline
+from avmsnet_jax.summarization import cut, editors
 from avmsnet_jax.summarization.choose import choose
 from avmsnet_jax.summarization.run import summarize
 from tests.media.films import encode, number_of, numbered
@@ -125,8 +125,8 @@ def test_edl_and_otio_use_the_film_s_timecode(tmp_path, fps, text, start):
     otio = pytest.importorskip("opentimelineio")
     film = watched(with_timecode(tmp_path / "film.mov", fps, text))
     takes = cut.takes(film, [(10, 30), (50, 75)])
-    timeline.write_edl(film, takes, tmp_path / "film.edl")
-    assert timeline.write_otio(film, takes, tmp_path / "film.otio")
+    editors.write_edl(film, takes, tmp_path / "film.edl")
+    assert editors.write_otio(film, takes, tmp_path / "film.otio")
     for name, rate in (("film.edl", float(fps) if ";" in text else round(fps)), ("film.otio", float(fps))):
         options = {"rate": rate} if name == "film.edl" else {}
         track = otio.adapters.read_from_file(str(tmp_path / name), **options).tracks[0]
