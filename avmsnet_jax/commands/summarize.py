@@ -11,7 +11,6 @@ folder film in --output:
 
 summary.mp4   the summary, for any player and browser, with a chapter for each stretch of the film
 report.html   the scores over the film, what was chosen and why; change the cut in it
-overlay.mp4   the summary with the attention drawn over it
 scores.csv    the score of every moment: frame,time_s,score, and without --checkpoint what it is made of
 summary.json  the chosen shots: start and end in seconds, score
 cut.json      all shots and which are in; --cut cuts the film by it again (report.html edits it)
@@ -49,6 +48,11 @@ CUT = flags.DEFINE_string(
     "cut.json of the film: cut exactly its shots, without scoring; with --budget, choose shots anew, except those that "
     "a person kept or dropped",
 )
+OVERLAY = flags.DEFINE_bool(
+    "overlay",
+    False,
+    "also write overlay.mp4, the summary with the attention drawn over it; short for --config.summarize.overlay",
+)
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace earlier summaries of the same films")
 BEAM = flags.DEFINE_string(
     "beam",
@@ -65,6 +69,7 @@ def main(config: Config, movies: list[str]) -> None:
     command_line.require(OUTPUT)
     if BUDGET.value is not None:
         config.summarize.budget = BUDGET.value
+    config.summarize.overlay |= OVERLAY.value
     films.check_any(films.listed(movies))
     if CHECKPOINT.value:
         command_line.require_checkpoint(CHECKPOINT.value)

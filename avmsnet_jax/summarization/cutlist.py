@@ -185,6 +185,20 @@ class Replay:
         )
 
 
+def has_clips_of(cut: CutList, watched: Watched) -> bool:
+    """Whether a film's clips are those that the cut list has scores of."""
+    return sorted(clip["frame"] for clip in cut.clips) == watched.scores.frames.tolist()
+
+
+def scored(cut: CutList, watched: Watched) -> Watched:
+    """The film with the scores of the cut list, which may be those of another scorer, if it has the same clips."""
+    if not has_clips_of(cut, watched):
+        return watched
+    found = Replay(cut).finish({"nearest": np.arange(len(cut.clips))})
+    scores = dataclasses.replace(watched.scores, scores=found.scores, signals=found.signals)
+    return dataclasses.replace(watched, scores=scores)
+
+
 def follow(cut: CutList, watched: Watched) -> Choice:
     """The shots of a cut list in the film that it was made for.
 

@@ -54,7 +54,7 @@ FILMS = {
 def test_slow_films_have_summaries_of_the_right_length(tmp_path, random_weights, kind):
     make, spacing_s, fps = FILMS[kind]
     film = make(tmp_path)
-    options = SummarizeConfig(spacing_s=spacing_s, batch_size=4, budget="0.5")
+    options = SummarizeConfig(spacing_s=spacing_s, batch_size=4, budget="0.5", overlay=True)
     (outcome,) = summarize([film], random_weights, tmp_path / "out", Config(summarize=options))
     assert not outcome.error, outcome.error
     facts = json.loads((outcome.folder / "summary.json").read_text())
