@@ -15,7 +15,10 @@ scores.csv    the score of every moment: frame,time_s,score, and without --check
 summary.json  the chosen shots: start and end in seconds, score
 cut.json      all shots and which are in; --cut cuts the film by it again (report.html edits it)
 segments.csv  start,end,name of each stretch shown, seconds
-summary.edl   the cut for editing programs; with pip install 'avmsnet_jax[editors]' also as summary.otio
+summary.edl, summary.fcpxml, summary.xml
+              the cut for editing programs; with pip install 'avmsnet_jax[editors]' also summary.otio
+summary.vtt   the captions of what is shown, if the film has some: film.srt, .vtt, .ass, or a text track in it
+watched.npz   what was found in the film: with another --budget or an edited cut it is not watched again
 
 A film that fails does not stop the others; the exit status is then 2. A film that has a summary in
 --output is skipped unless --overwrite is given, so that the same command goes on after an interruption.
@@ -48,6 +51,12 @@ CUT = flags.DEFINE_string(
     "cut.json of the film: cut exactly its shots, without scoring; with --budget, choose shots anew, except those that "
     "a person kept or dropped",
 )
+CLIPS = flags.DEFINE_bool(
+    "clips",
+    False,
+    "also write each stretch of the summary to a file of its own, in the folder clips; short for "
+    "--config.summarize.clips",
+)
 OVERLAY = flags.DEFINE_bool(
     "overlay",
     False,
@@ -69,6 +78,7 @@ def main(config: Config, movies: list[str]) -> None:
     command_line.require(OUTPUT)
     if BUDGET.value is not None:
         config.summarize.budget = BUDGET.value
+    config.summarize.clips |= CLIPS.value
     config.summarize.overlay |= OVERLAY.value
     films.check_any(films.listed(movies))
     if CHECKPOINT.value:

@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from avmsnet_jax.config import Config, MeshConfig
 from avmsnet_jax.data import beam
 from avmsnet_jax.data.sources import is_file_name
 from avmsnet_jax.errors import UserError, printable
-from avmsnet_jax.media import films
+from avmsnet_jax.media import captions, films
 from avmsnet_jax.media.movie import FFMPEG_VERSION, Movie
 from avmsnet_jax.scoring.attention import Attention
 from avmsnet_jax.scoring.film import expected_clips, watch
@@ -36,10 +37,12 @@ from avmsnet_jax.summarization.watched import Kept
 from avmsnet_jax.weights import checkpoint
 
 SUMMARY, SCORES, FACTS = "summary.mp4", "scores.csv", "summary.json"
-OVERLAY = "overlay.mp4"
+OVERLAY, CLIPS, VTT = "overlay.mp4", "clips", "summary.vtt"
+_CLIP = re.compile(r"[0-9]{3,} [0-9]{2,}-[0-9]{2}-[0-9]{2}\.mp4")
 _FILES = {
-    *(SUMMARY, SCORES, FACTS, OVERLAY, "report.html"),
-    *(cutlist.CUT, cutlist.SEGMENTS, watched_file.WATCHED, editors.EDL, editors.OTIO),
+    *(SUMMARY, SCORES, FACTS, OVERLAY, CLIPS, VTT, "report.html"),
+    *(cutlist.CUT, cutlist.SEGMENTS, watched_file.WATCHED),
+    *(editors.EDL, editors.FCPXML, editors.FCP7, editors.OTIO),
 }
 
 
@@ -162,27 +165,35 @@ def _write_summary(config: Config, source: "Source", film: Path, folder: Path, s
     watched = found.watched if follow is None else cutlist.scored(follow, found.watched)
     if options.overlay and max(maps.size for maps in watched.scores.attention) == len(watched.scores.frames):
         raise UserError(f"no attention of {film.name} is kept to draw; leave --overlay out, or summarize without --cut")
-    choice = choose.choose(watched, options) if follow is None else cutlist.follow(follow, watched)
+    said = captions.read(film)
+    choice = choose.choose(watched, options, said.cues) if follow is None else cutlist.follow(follow, watched)
     facts = _facts(config, source, found.scorer["name"])
+    if said.cues or said.problem:
+        facts["captions"] = said.problem or said.source
     summary = Summary(watched.scores, choice.shots, choice.budget_s, choice.length_s, facts)
     kept = [span for span, shot in zip(choice.ranges, choice.shots, strict=True) if shot.chosen]
     folder.mkdir()
-    with _bar(f"cutting {printable(film.name)}", sum(stop - first for first, stop in kept), "frame") as bar:
-        cut.cut(watched, kept, folder / SUMMARY, bar.update)
+    frames = sum(stop - first for first, stop in kept)
+    with _bar(f"cutting {printable(film.name)}", frames * (1 + options.clips), "frame") as bar:
+        cut.cut(watched, kept, folder / SUMMARY, bar.update, said.cues)
+        if options.clips:
+            cut.clips(watched, kept, folder / CLIPS, bar.update, said.cues)
     if options.overlay:
-        with _bar(f"drawing over {printable(film.name)}", sum(stop - first for first, stop in kept), "frame") as bar:
+        with _bar(f"drawing over {printable(film.name)}", frames, "frame") as bar:
             explain.write_overlay(summary, folder / OVERLAY, bar.update)
     _write_scores(summary, folder / SCORES)
     _write_facts(summary, found.scorer, folder / FACTS)
     watched_file.write(found, folder / watched_file.WATCHED)
     takes = cut.takes(watched, kept)
-    editors.write_edl(watched, takes, folder / editors.EDL)
-    editors.write_otio(watched, takes, folder / editors.OTIO)
+    editors.write(watched, takes, folder)
+    if said.cues:
+        captions.write(cut.moved(said.cues, takes), folder / VTT)
     if follow is None:
         budget, timecode = choose.parse_budget(options.budget), watched.timecode.text(0)
         follow = cutlist.of_summary(summary, watched.rate, budget, found.scorer, start_timecode=timecode)
     cutlist.write(follow, folder)
-    report.write_report(summary, folder, shown_in=shown_in, editing=report.Editing.of(follow, watched))
+    shown = report.Captions(said.cues, cut.moved(said.cues, takes))
+    report.write_report(summary, folder, shown_in=shown_in, editing=report.Editing.of(follow, watched), captions=shown)
     return summary
 
 
@@ -267,7 +278,8 @@ def _summarized(config: Config, source: Source, overwrite: bool, film: Path, fol
             _check_replaceable(folder)
     chosen = sum(shot.chosen for shot in summary.shots)
     lengths = f"{clock(round(summary.length_s))} of {clock(round(summary.scores.duration_s))}"
-    return Outcome(film, folder, account=f"{lengths} in {chosen} shot{'s' * (chosen > 1)}")
+    said = f"; captions: {summary.facts['captions']}" if "captions" in summary.facts else ""
+    return Outcome(film, folder, account=f"{lengths} in {chosen} shot{'s' * (chosen > 1)}{said}")
 
 
 def _is_summary(folder: Path) -> bool:
@@ -283,7 +295,13 @@ def _check_replaceable(folder: Path) -> None:
     """Raises UserError where a folder is no summary, or holds other files, too."""
     if folder.is_symlink() or not _is_summary(folder):
         raise UserError(f"{folder} exists already; it is no summary: choose another place")
-    if others := sorted({entry.name for entry in folder.iterdir()} - _FILES):
+    others = sorted({entry.name for entry in folder.iterdir()} - _FILES)
+    clips = folder / CLIPS
+    if clips.is_dir() and not clips.is_symlink():
+        others += [f"{CLIPS}/{name}" for name in sorted(os.listdir(clips)) if not _CLIP.fullmatch(name)]
+    elif os.path.lexists(clips):
+        others.append(CLIPS)
+    if others:
         raise UserError(
             f"{folder} holds {checkpoint.few(others)} beside the summary, which --overwrite would remove; "
             "move that elsewhere"

@@ -95,17 +95,20 @@ def read(path: Path, film: Path, key: str) -> Kept | None:
             return None
         watched = _watched(facts, {name: array.copy() for name, array in arrays.items()}, film)
         _check(watched)
+        if facts["scorer"].keys() != {"name", "learned_from_people", "spacing_s", "clip_frames"}:
+            return None
         return Kept(watched, facts["scorer"], key, facts["scorer_key"])
-    except (UserError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
+    except (UserError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
         return None
 
 
 def _watched(facts: dict[str, Any], arrays: dict[str, np.ndarray], film: Path) -> Watched:
     pictures, ends = arrays["thumbnails"].tobytes(), arrays["thumbnail_ends"].tolist()
+    by_clip: dict[str, Any] = {name: arrays[f"clip_{name}"] for name in _BY_CLIP}
     scores = Scores(
         film=film,
         **facts["scores"],
-        **{name: arrays[f"clip_{name}"] for name in _BY_CLIP},
+        **by_clip,
         attention=tuple(
             arrays[f"attention_{number}"] for number in range(sum("attention_" in name for name in arrays))
         ),
@@ -125,11 +128,15 @@ def _watched(facts: dict[str, Any], arrays: dict[str, np.ndarray], film: Path) -
 def _check(watched: Watched) -> None:
     """Raises ValueError where the parts of a file do not fit together, as in one that somebody made."""
     scores, times_s = watched.scores, watched.times_s
-    by_clip = [scores.times_s, scores.scores, scores.features, scores.localization, scores.thumbnails]
+    by_clip = (scores.times_s, scores.scores, scores.features, scores.localization)
     clips, frames = len(scores.frames), len(times_s)
+    positive = (scores.duration_s, scores.fps, scores.n_frames, scores.width, scores.height)
+    positive += (watched.rate, watched.pixel_aspect, watched.timecode.base)
     fits = (
-        clips > 0
+        0 < min(positive) <= max(positive) < 1e12
+        and clips > 0
         and frames > 0
+        and len(scores.thumbnails) == clips
         and all(len(part) == clips for part in (*by_clip, *scores.attention, *scores.signals.values()))
         and all(maps.ndim == 3 for maps in (*scores.attention, scores.localization))
         and (scores.features.ndim, len(watched.stamps_s), len(watched.change)) == (2, frames, scores.n_frames)
