@@ -5,6 +5,7 @@ import functools
 import html
 import itertools
 import unicodedata
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -61,7 +62,11 @@ def read(film: Path) -> Captions:
     for suffix in _SUFFIXES:
         path = film.with_suffix(suffix)
         if path.exists():
-            return _captions(path.name, functools.partial(_from_file, path))
+            found = _captions(path.name, functools.partial(_from_file, path))
+            if not found.cues and not found.problem:
+                as_what = suffix.removeprefix(".").upper()
+                return found._replace(problem=f"{path.name} left out: it holds no captions; save it as {as_what}")
+            return found
     return _captions("a text track of the film", functools.partial(_from_track, film))
 
 
@@ -114,10 +119,10 @@ def _from_file(path: Path) -> Iterator[Cue]:
     if path.stat().st_size > _MOST_BYTES:
         raise UserError(f"it has more than {_MOST_BYTES / 1e6:.0f} MB")
     kind = path.suffix.removeprefix(".")
-    events = pysubs2.SSAFile.from_string(_decoded(path.read_bytes()), format_=kind).get_text_events()
-    if not events:
-        raise UserError(f"it holds no captions; save it as {kind.upper()}")
-    for event in events:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of fields that cannot be read
+        file = pysubs2.SSAFile.from_string(_decoded(path.read_bytes()), format_=kind)
+    for event in file.get_text_events():
         # pysubs2 takes what stands between two cues, as names of cues and comments, for lines of the first.
         text = event.text if kind == "ass" else event.text.split(r"\N\N")[0]
         yield _cue(event.start / 1000, event.end / 1000, html.unescape(text) if kind == "vtt" else text)

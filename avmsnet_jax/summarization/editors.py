@@ -158,7 +158,7 @@ def _edl(timeline: Timeline) -> str:
 
 
 def _fcpxml(timeline: Timeline) -> ElementTree.Element:
-    """FCPXML 1.10, for Final Cut Pro and Resolve."""
+    """FCPXML 1.10, for Final Cut Pro and Resolve; valid by Apple's document type definition."""
     counted = "DF" if timeline.timecode.drop else "NDF"
 
     def seconds(frames: int) -> str:

@@ -83,15 +83,14 @@ def test_odd_times_and_orders_are_put_right(tmp_path):
     assert [cue.text for cue in found.cues] == ["one", "two", "for ever", "last"]
     alone = captions.one_at_a_time(found.cues[:2])
     assert alone == [Cue(1, 2, "one"), Cue(2, 3, r"one\Ntwo"), Cue(3, 4, "two")]
-    ass = (
-        "[Events]\nFormat: Layer, Start, End, Style, Text\nDialogue: 0,0:00:01.00,0:00:02.00,Default,yes\nDialogue: x\n"
-    )
-    assert [cue.text for cue in captions.read(beside(tmp_path, ".ass", ass.encode())).cues] != [
-        "yes"
-    ]  # the srt is first
-    (tmp_path / "film.x.srt").unlink()
-    read = captions.read(beside(tmp_path, ".ass", ass.encode()))
-    assert read.cues == (Cue(1, 2, "yes"),) or read.problem
+
+
+def test_damaged_lines_cost_no_others(tmp_path):
+    ass = pysubs2.SSAFile.from_string(SRT).to_string("ass")
+    film = beside(tmp_path, ".ass", ass.replace("Dialogue: 0,0:00:03", "Dialogue: x\nDialogue: 0,0:00:03").encode())
+    assert captions.read(film).cues == CUES
+    assert "no captions" in captions.read(beside(tmp_path, ".srt", b"1\n0:0:1 -> 0:0:2\nnone")).problem
+    assert "no captions" in captions.read(beside(tmp_path, ".srt", ass.encode())).problem
 
 
 def test_written_files_are_read_back(tmp_path):
