@@ -191,12 +191,13 @@ def has_clips_of(cut: CutList, watched: Watched) -> bool:
 
 
 def scored(cut: CutList, watched: Watched) -> Watched:
-    """The film with the scores of the cut list, which may be those of another scorer, if it has the same clips."""
+    """The film with the scores of a cut list of the same clips; without maps if those are another scorer's."""
     if not has_clips_of(cut, watched):
         return watched
-    found = Replay(cut).finish({"nearest": np.arange(len(cut.clips))})
-    scores = dataclasses.replace(watched.scores, scores=found.scores, signals=found.signals)
-    return dataclasses.replace(watched, scores=scores)
+    scores, found = watched.scores, Replay(cut).finish({"nearest": np.arange(len(cut.clips))})
+    if not np.array_equal(found.scores, scores.scores):
+        scores = dataclasses.replace(scores, attention=found.attention, localization=found.localization)
+    return dataclasses.replace(watched, scores=dataclasses.replace(scores, scores=found.scores, signals=found.signals))
 
 
 def follow(cut: CutList, watched: Watched) -> Choice:

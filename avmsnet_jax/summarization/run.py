@@ -167,7 +167,8 @@ def _write_summary(config: Config, source: "Source", film: Path, folder: Path, s
         raise UserError(f"no attention of {film.name} is kept to draw; leave --overlay out, or summarize without --cut")
     said = captions.read(film)
     choice = choose.choose(watched, options, said.cues) if follow is None else cutlist.follow(follow, watched)
-    facts = _facts(config, source, found.scorer["name"])
+    scorer = found.scorer if follow is None else follow.scorer
+    facts = _facts(config, source, scorer["name"])
     if said.cues or said.problem:
         facts["captions"] = said.problem or said.source
     summary = Summary(watched.scores, choice.shots, choice.budget_s, choice.length_s, facts)
@@ -182,17 +183,17 @@ def _write_summary(config: Config, source: "Source", film: Path, folder: Path, s
         with _bar(f"drawing over {printable(film.name)}", frames, "frame") as bar:
             explain.write_overlay(summary, folder / OVERLAY, bar.update)
     _write_scores(summary, folder / SCORES)
-    _write_facts(summary, found.scorer, folder / FACTS)
+    _write_facts(summary, scorer, folder / FACTS)
     watched_file.write(found, folder / watched_file.WATCHED)
     takes = cut.takes(watched, kept)
     editors.write(watched, takes, folder)
+    shown = report.Captions(said.cues, cut.moved(said.cues, takes))
     if said.cues:
-        captions.write(cut.moved(said.cues, takes), folder / VTT)
+        captions.write(shown.summary, folder / VTT)
     if follow is None:
         budget, timecode = choose.parse_budget(options.budget), watched.timecode.text(0)
-        follow = cutlist.of_summary(summary, watched.rate, budget, found.scorer, start_timecode=timecode)
+        follow = cutlist.of_summary(summary, watched.rate, budget, scorer, start_timecode=timecode)
     cutlist.write(follow, folder)
-    shown = report.Captions(said.cues, cut.moved(said.cues, takes))
     report.write_report(summary, folder, shown_in=shown_in, editing=report.Editing.of(follow, watched), captions=shown)
     return summary
 

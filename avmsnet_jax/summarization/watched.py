@@ -130,8 +130,8 @@ def _check(watched: Watched) -> None:
     scores, times_s = watched.scores, watched.times_s
     by_clip = (scores.times_s, scores.scores, scores.features, scores.localization)
     clips, frames = len(scores.frames), len(times_s)
-    positive = (scores.duration_s, scores.fps, scores.n_frames, scores.width, scores.height)
-    positive += (watched.rate, watched.pixel_aspect, watched.timecode.base)
+    positive: list[Any] = [scores.duration_s, scores.fps, scores.n_frames, scores.width, scores.height]
+    positive += [watched.rate, watched.pixel_aspect, watched.timecode.base]
     fits = (
         0 < min(positive) <= max(positive) < 1e12
         and clips > 0

@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 
+from avmsnet_jax.media import timecode
 from avmsnet_jax.scoring.film import Watched, watch
 from avmsnet_jax.summarization import cut, editors
 from tests.media.films import encode, numbered
@@ -80,6 +81,8 @@ def test_every_file_has_the_same_edits(tmp_path, kind):
         ("summary.xml", {}),
         ("summary.edl", {"rate": float(rate) if ";" in text else round(rate)}),
     ):
+        if name == "summary.edl" and rate not in timecode.STANDARD_RATES:
+            continue  # its reader knows no others
         timeline = otio.adapters.read_from_file(str(tmp_path / name), **options)
         (timeline,) = [timeline] if isinstance(timeline, otio.schema.Timeline) else timeline
         tracks = [track for track in timeline.tracks if len(track)]
@@ -101,9 +104,12 @@ def test_every_file_has_the_same_edits(tmp_path, kind):
     drop = ";" in text
     assert ("FCM: DROP FRAME" in (tmp_path / "summary.edl").read_text()) == drop
     assert f"<displayformat>{'DF' if drop else 'NDF'}<" in (tmp_path / "summary.xml").read_text()
-    first = otio.adapters.read_from_file(str(tmp_path / "summary.otio")).tracks[0][0].source_range.start_time
     shown = re.search(r"C +(\S+)", (tmp_path / "summary.edl").read_text())[1]
-    assert otio.opentime.to_timecode(first, float(rate), drop) == shown
+    if rate in timecode.STANDARD_RATES:
+        first = otio.opentime.RationalTime(wanted[0][0], float(rate))
+        assert otio.opentime.to_timecode(first, float(rate), drop) == shown
+    else:
+        assert shown == "00:00:00:10"
 
 
 def read(span) -> tuple[int, int]:
