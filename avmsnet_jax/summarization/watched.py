@@ -95,7 +95,14 @@ def read(path: Path, film: Path, key: str) -> Kept | None:
             return None
         watched = _watched(facts, {name: array.copy() for name, array in arrays.items()}, film)
         _check(watched)
-        if facts["scorer"].keys() != {"name", "learned_from_people", "spacing_s", "clip_frames"}:
+        scorer, counted = facts["scorer"], watched.timecode
+        typed = {
+            bool: (watched.interlaced, watched.scores.has_sound, counted.drop, scorer["learned_from_people"]),
+            int: (counted.start, counted.base, scorer["clip_frames"]),
+            float: (float(scorer["spacing_s"]),),
+            str: (scorer["name"], facts["scorer_key"]),
+        }
+        if not all(isinstance(value, kind) for kind, values in typed.items() for value in values):
             return None
         return Kept(watched, facts["scorer"], key, facts["scorer_key"])
     except (UserError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):

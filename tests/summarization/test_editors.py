@@ -1,5 +1,6 @@
 """Files for editing programs, read back by OpenTimelineIO's readers and compared edit by edit."""
 
+import dataclasses
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -164,3 +165,17 @@ def test_links_join_the_items_of_an_edit(tmp_path):
         assert links == [f"{track}-{name[-1]}" for track in ("video", "audio1", "audio2")]
         spans = [int(item.findtext(end)) for end in ("in", "out")]
         assert spans == list(SPANS[int(name[-1]) - 1])
+
+
+def test_frames_stay_frames_for_hours_at_an_odd_rate(tmp_path):
+    seen = watched(film(tmp_path / "film.mov", Fraction(25), "", sound=False))
+    rate, count = Fraction(2990, 100), 200_000
+    times = np.arange(count) / float(rate)
+    scores = dataclasses.replace(seen.scores, n_frames=count, duration_s=float(count / rate), fps=float(rate))
+    seen = dataclasses.replace(seen, scores=scores, rate=rate, times_s=times, stamps_s=times)
+    timeline = editors.Timeline.of(seen, cut.takes(seen, [(150_001, 150_021), (199_990, count)]))
+    assert (timeline.rate, timeline.frames) == (NTSC, count)
+    assert [(edit.first, edit.stop, edit.at) for edit in timeline.edits] == [
+        (150_001, 150_021, 0),
+        (199_990, count, 20),
+    ]

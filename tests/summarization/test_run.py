@@ -228,10 +228,10 @@ def test_an_unexpected_error_fails_its_film_alone(random_weights, folder, tmp_pa
         film(folder / f"{name}.mkv", 50)
     real = run.choose.choose
 
-    def choose(watched, options):
+    def choose(watched, *options):
         if watched.scores.film.stem == "b":
             raise error
-        return real(watched, options)
+        return real(watched, *options)
 
     monkeypatch.setattr(run.choose, "choose", choose)
     outcomes = summarize([folder], random_weights, tmp_path / "out", CONFIG)
