@@ -235,6 +235,8 @@ class SummarizeConfig:
         0.5, "cuts move by up to this, onto a cut of the film's own or out of speech and loud sound; 0 = they stay", "s"
     )
     batch_size: int = _field(8, "clips scored at once over all devices", "clips")
+    clips: bool = _field(False, "also write each stretch of the summary to a file of its own, in the folder clips")
+    overlay: bool = _field(False, "also write overlay.mp4, the summary with the attention drawn over it")
 
     def validate(self) -> None:
         """Raises UserError for the first field whose value makes no sense; the budget's is read where it is used."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -185,10 +186,11 @@ def test_beam_gives_the_same_summaries(random_weights, folder, tmp_path):
 def test_the_command_s_output(python, random_weights, folder, tmp_path):
     path = film(folder / "film.mkv", 50)
     options = [f"--checkpoint={random_weights}", f"--output={tmp_path / 'out'}", "--budget=50%"]
-    done = python("summarize.py", path, *options, "--config.summarize.spacing_s=0.2")
+    done = python("summarize.py", path, *options, "--config.summarize.spacing_s=0.2", "--clips", "--overlay")
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert done.stdout.startswith(f"{tmp_path / 'out'}/film/summary.mp4: 0:0")
-    assert {"summary.mp4", "scores.csv", "summary.json", "report.html"} <= set(os.listdir(tmp_path / "out" / "film"))
+    named = {"summary.mp4", "scores.csv", "summary.json", "report.html", "clips", "overlay.mp4"}
+    assert named <= set(os.listdir(tmp_path / "out" / "film"))
     done = python("summarize.py", path, *options)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "1 film skipped: a summary exists (--overwrite replaces)\n"
@@ -224,10 +226,10 @@ def test_an_unexpected_error_fails_its_film_alone(random_weights, folder, tmp_pa
         film(folder / f"{name}.mkv", 50)
     real = run.choose.choose
 
-    def choose(watched, options):
+    def choose(watched, *options):
         if watched.scores.film.stem == "b":
             raise error
-        return real(watched, options)
+        return real(watched, *options)
 
     monkeypatch.setattr(run.choose, "choose", choose)
     outcomes = summarize([folder], random_weights, tmp_path / "out", CONFIG)
@@ -250,7 +252,7 @@ def test_the_log_is_in_the_temporary_folder_where_the_output_cannot_be_written(f
     assert outcome.error.endswith(f"ZeroDivisionError: division by zero; the traceback is in {log}")
 
 
-@pytest.mark.parametrize("kept", ["notes.txt", ".hidden", "pictures/one.png"])
+@pytest.mark.parametrize("kept", ["notes.txt", ".hidden", "pictures/one.png", "clips/mine.mp4"])
 def test_overwrite_keeps_the_user_s_files(random_weights, folder, tmp_path, kept):
     out = tmp_path / "out" / "a"
     arguments = [folder / "a.mkv"], random_weights, tmp_path / "out", CONFIG
@@ -260,7 +262,7 @@ def test_overwrite_keeps_the_user_s_files(random_weights, folder, tmp_path, kept
     (out / kept).parent.mkdir(exist_ok=True)
     (out / kept).write_text("mine")
     (outcome,) = summarize(*arguments, overwrite=True)
-    assert f"holds {kept.split('/')[0]} beside the summary" in outcome.error
+    assert re.search(rf"holds {kept.split('/')[0]}\S* beside the summary", outcome.error)
     assert (out / kept).read_text() == "mine"
     (out / "summary.json").write_text('{"mine": true}')
     (outcome,) = summarize(*arguments, overwrite=True)
