@@ -19,7 +19,7 @@ const nextShown = (way) => {
     if (shown(cut.shots[index])) return editor.go(index);
   }
 };
-const commands = { z: (shift) => (shift ? cut.redo() : cut.undo()), y: () => cut.redo(), s: () => files.cut() };
+const commands = { z: (shift) => (shift ? cut.redo() : cut.undo()), y: () => cut.redo(), s: () => (inStudio ? inStudio.save() : files.cut()) };
 
 const listenToKeys = () => {
   const keys = cut ? editKeys() : {};

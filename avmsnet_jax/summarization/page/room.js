@@ -89,8 +89,9 @@ const editor = cut && (() => {
     tellShot();
     $("undo").disabled = !cut.canUndo;
     $("redo").disabled = !cut.canRedo;
-    $("unsaved").textContent = !cut.canUndo ? "No changes yet." : cut.stored
-      ? "Your changes stay in this browser until you undo them; save to use them elsewhere."
+    $("reviewed").checked = cut.reviewed;
+    $("unsaved").textContent = cut.isSaved ? (studio ? "No unsaved changes." : "No changes yet.") : cut.stored
+      ? "Unsaved changes are kept in this browser, also after a reload."
       : "This browser cannot keep your changes: save before you close the page.";
     timeline.redraw();
   };
@@ -213,6 +214,7 @@ const editor = cut && (() => {
     prepare();
   };
 
+  $("reviewed").addEventListener("change", () => cut.review($("reviewed").checked));
   slider.min = String(step);
   slider.max = String(Math.floor(longest / step) * step);
   slider.step = String(step);
