@@ -96,7 +96,7 @@ def working_place(target: Path, kind: str) -> Iterator[Path]:
             _leave(place)
             _release(lock)
     finally:
-        _remove_empty(made)
+        _remove_empty([place, *made])  # the place is left if a full disk has no room for its lock
 
 
 def _place_of(target: Path, kind: str) -> Path:

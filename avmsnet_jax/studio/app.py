@@ -59,6 +59,7 @@ class Studio:
         return [
             Route("/", self.home),
             Route("/state", self.state),
+            Route("/room", self.room),
             Route("/films/{file}", self.upload, methods=["PUT"]),
             Route(f"{film}/", self.page),
             Route(f"{film}/film", self.film),
@@ -131,6 +132,11 @@ class Studio:
     def cancel(self, request: Request) -> Response:
         """Ends the work on a film."""
         self.queue.cancel(request.path_params["name"])
+        return JSONResponse({})
+
+    def room(self, request: Request) -> Response:
+        """Whether a film may be uploaded: a refusal in the middle of an upload does not reach the page."""
+        self._check_upload(request.query_params.get("file", ""), request.query_params.get("size", ""))
         return JSONResponse({})
 
     async def upload(self, request: Request) -> Response:

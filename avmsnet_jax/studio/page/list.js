@@ -21,9 +21,13 @@ const busy = (job) => job && (job.state === "waiting" || job.state === "running"
 
 const request = async (method, place) => {
   let answer;
-  try { answer = await fetch(place, { method }); } catch { return say("The studio does not answer: start it again."); }
+  try { answer = await fetch(place, { method }); } catch {
+    say("The studio does not answer: start it again.");
+    return false;
+  }
   if (!answer.ok) say((await answer.text()).trim());
   await look();
+  return answer.ok;
 };
 const button = (text, act) => {
   const made = make("button", text);
@@ -104,17 +108,21 @@ const look = async () => {
   timer = setTimeout(look, state.jobs.some(busy) ? 500 : 5000);
 };
 
-const upload = (file) => new Promise((done) => {
+const send = (file) => new Promise((done) => {
   const name = file.name.replace(/(.)\.[^.]*$/, "$1"), sending = new XMLHttpRequest();
   sending.upload.addEventListener("progress", (event) => { uploads.set(name, event.loaded / event.total); draw(); });
   sending.addEventListener("load", () => { if (sending.status >= 400) say(sending.responseText.trim()); });
-  sending.addEventListener("error", () => say(file.name + " could not be copied: the studio stopped, or refused it."));
+  sending.addEventListener("error", () => say(file.name + " could not be copied: the studio has stopped, or its disk is full."));
   sending.addEventListener("loadend", () => { uploads.delete(name); look().then(done); });
   sending.open("PUT", "/films/" + encodeURIComponent(file.name));
   sending.send(file);
   uploads.set(name, 0);
   draw();
 });
+const upload = async (file) => {
+  const asked = await request("GET", "/room?" + new URLSearchParams({ file: file.name, size: file.size }));
+  if (asked) await send(file);
+};
 const uploadAll = async (files) => { for (const file of files) await upload(file); };
 
 $("file").addEventListener("change", async () => {
