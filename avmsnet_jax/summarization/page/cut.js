@@ -1,4 +1,4 @@
-// The cut that is edited: its shots, its history, and what of it survives a reload.
+// The cut being edited: its shots, undo and redo, and what the browser keeps for the next visit.
 
 const editing = data.editing;
 const studio = data.studio || null; // {cut, problem} when the studio serves the page
@@ -17,7 +17,7 @@ const cut = editing && (() => {
   let saved = ""; // the cut as it is in cut.json, as text
   let past = [], future = []; // changes: {at, removed, added, from, to}, the last two of them budgets
 
-  // A clip's score holds from halfway after the clip before, as in Python.
+  // Each frame has the score of the nearest clip, as in Python.
   const picks = editing.cut.clips.map((clip) => clip.frame - 1);
   const starts = picks.map((pick, index) => (index ? Math.floor((picks[index - 1] + pick + 1) / 2) : 0));
   const sums = [0];
@@ -28,7 +28,7 @@ const cut = editing && (() => {
   };
   const made = (first, stop, state) => ({ first, stop, state, score: Math.max((total(stop) - total(first)) / (stop - first), 0) });
 
-  /** The least change that makes one list of shots of another. */
+  /** The smallest splice that turns one list of shots into another. */
   const difference = (before, after) => {
     let at = 0, tail = 0;
     while (at < before.length && before[at] === after[at]) at++;
@@ -45,16 +45,20 @@ const cut = editing && (() => {
   const unpacked = (change) => ({ ...change, removed: change.removed.map(unpack), added: change.added.map(unpack) });
   const asText = () => JSON.stringify([shotsNow.map(pack), budget, reviewed]);
   let stored = true;
-  const keep = () => {
+  /** Stores the cut and its history, without the oldest changes if there is no room for all. */
+  const keep = (oldest = 0) => {
     try {
-      const kept = { now: shotsNow.map(pack), budget, reviewed, saved, past: past.map(packed), future: future.map(packed) };
+      const kept = { now: shotsNow.map(pack), budget, reviewed, saved, past: past.slice(oldest).map(packed), future: future.map(packed) };
       localStorage.setItem(store, JSON.stringify(kept));
       stored = true;
-    } catch { stored = false; } // full, or not allowed for files
+    } catch { // full, or not allowed for files
+      stored = false;
+      if (oldest < past.length) keep(oldest + Math.ceil((past.length - oldest) / 2));
+    }
   };
   const tellAll = () => { for (const listener of listeners) listener(); };
 
-  /** Makes a change that can be undone. */
+  /** Applies a change, which can be undone. */
   const change = (after, to = budget) => {
     const made = { ...difference(shotsNow, after), from: budget, to };
     if (!made.removed.length && !made.added.length && JSON.stringify(made.from) === JSON.stringify(to)) return;
@@ -66,7 +70,7 @@ const cut = editing && (() => {
   };
   const replaced = (index, count, ...added) => spliced(shotsNow, index, count, added);
 
-  /** Takes up the edits of an earlier visit. A cut.json that has changed since is one more change, which can be undone. */
+  /** Restores the edits of an earlier visit. If cut.json has changed since, its content becomes one more change to undo. */
   const resume = () => {
     saved = asText();
     const inFile = { text: saved, shots: shotsNow, budget, reviewed };
@@ -110,7 +114,7 @@ const cut = editing && (() => {
     at: (frame) => lastAtMost(shotsNow, frame, (shot) => shot.first),
     change,
     setState: (index, state) => change(replaced(index, 1, { ...shotsNow[index], state })),
-    /** Shots as they would be with the beginning of one of them moved. */
+    /** The shots with the start of one of them moved; nothing is changed. */
     moved: (index, frame) => {
       const before = shotsNow[index - 1], after = shotsNow[index];
       const edge = Math.min(Math.max(frame, before.first + 1), after.stop - 1);
@@ -141,7 +145,7 @@ const cut = editing && (() => {
       keep();
       tellAll();
     },
-    /** The stretches that are shown without a cut, `{first, stop}`. */
+    /** Stretches of the film that are shown without a cut, `{first, stop}`. */
     takes: (list = shotsNow) => {
       const found = [];
       for (const shot of list) {

@@ -26,7 +26,7 @@ const listenToKeys = () => {
   document.addEventListener("keydown", (event) => {
     const on = event.target, key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     if (event.defaultPrevented || event.altKey) return;
-    // The element's own keys.
+    // Sliders, buttons and links keep the keys that operate them.
     const slides = on.matches("input[type=range]") && /^(Arrow|Page|Home|End)/.test(key);
     const presses = on.matches("button, a, video, input[type=checkbox]") && (key === "Enter" || key === " ");
     let act = null;

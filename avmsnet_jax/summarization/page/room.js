@@ -6,7 +6,7 @@ const editor = cut && (() => {
   const step = cut.duration >= 300 ? 1 : 0.1;
   let open = false, selected = 0, time = 0, chooser = null, pendingFill = 0;
   let playing = 0; // speed; below 0 = backwards
-  let takes = []; // to play, while the cut is played; else empty
+  let takes = []; // stretches to play; empty unless the cut plays
 
   const secondsOf = (frame) => frame / cut.rate;
   const lengthOf = (list) => secondsOf(list.reduce((sum, shot) => sum + (shown(shot) ? shot.stop - shot.first : 0), 0));
@@ -17,7 +17,7 @@ const editor = cut && (() => {
 
   // ---------------------------------------------------------------- choosing again
   const choosing = () => (chooser = chooser || new Chooser(cut.shots, cut.rate, cut.duration, 1.2 * longest));
-  /** Fills the table of the knapsack while nothing else is to be done. */
+  /** Fills the knapsack's table in the background, in slices of 12 ms. */
   const prepare = () => {
     clearTimeout(pendingFill);
     const work = () => {
@@ -55,7 +55,7 @@ const editor = cut && (() => {
     cut.change(choosing().choose(budget), budget);
   });
 
-  // ---------------------------------------------------------------- what is shown of it
+  // ---------------------------------------------------------------- showing it
   const tellBudget = (seconds, list) => {
     const length = lengthOf(list), count = list.filter(shown).length;
     slider.style.setProperty("--filled", 100 * (seconds - slider.min) / (slider.max - slider.min) + "%");
@@ -175,7 +175,7 @@ const editor = cut && (() => {
     tellShot();
     requestAnimationFrame(run);
   };
-  // Follows the player's own controls.
+  // The playhead follows the player's own controls.
   players.film.addEventListener("timeupdate", () => {
     if (open && !playing && !pending.film && !players.film.paused) seek(players.film.currentTime, false);
   });
