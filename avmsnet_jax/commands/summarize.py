@@ -76,10 +76,13 @@ def main(config: Config, movies: list[str]) -> None:
     if not movies:
         raise UserError(f"no film given; {program.typed()} FILM --output=FOLDER")
     command_line.require(OUTPUT)
-    changed = {"clips": config.summarize.clips or CLIPS.value, "overlay": config.summarize.overlay or OVERLAY.value}
-    if BUDGET.value is not None:
-        changed["budget"] = BUDGET.value
-    config = config.replace(summarize=changed)
+    config = config.replace(
+        summarize={
+            "budget": config.summarize.budget if BUDGET.value is None else BUDGET.value,
+            "clips": config.summarize.clips or CLIPS.value,
+            "overlay": config.summarize.overlay or OVERLAY.value,
+        }
+    )
     films.check_any(films.listed(movies))
     if CHECKPOINT.value:
         command_line.require_checkpoint(CHECKPOINT.value)

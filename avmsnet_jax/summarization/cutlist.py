@@ -227,14 +227,23 @@ def follow(cut: CutList, watched: Watched) -> Choice:
 
 def write(cut: CutList, folder: Path) -> None:
     """Writes `cut.json` and `segments.csv`, which has the stretches that the summary shows."""
-    text = json.dumps(cut.as_json(), indent=1, ensure_ascii=False)
-    (folder / CUT).write_text(text + "\n", encoding="utf-8")
+    write_cut(cut, folder / CUT)
     with open(folder / SEGMENTS, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["start", "end", "name"])
-        for first, stop in _stretches(cut.shots):
-            start_s, end_s = first / cut.rate, stop / cut.rate
-            writer.writerow([f"{float(start_s):.6f}", f"{float(end_s):.6f}", clock(float(start_s))])
+        writer.writerows([start, end, clock(float(start))] for start, end in stretches_s(cut))
+
+
+def write_cut(cut: CutList, path: Path) -> None:
+    """Writes `cut.json` alone."""
+    path.write_text(json.dumps(cut.as_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def stretches_s(cut: CutList) -> list[tuple[str, str]]:
+    """Start and end in seconds, as tables have them, of what the summary shows without a cut."""
+    return [
+        (f"{float(first / cut.rate):.6f}", f"{float(stop / cut.rate):.6f}") for first, stop in _stretches(cut.shots)
+    ]
 
 
 def _stretches(shots: Sequence[CutShot]) -> list[tuple[int, int]]:
@@ -254,26 +263,40 @@ def read(path: Path, film: Path) -> CutList:
     Raises:
       UserError: there is no such file, it is damaged, of a newer version, or of another film.
     """
-    try:
-        found = json_file.read(path, _REMEDY)
-    except FileNotFoundError:
-        raise UserError(f"no cut at {path}; give the cut.json of a summary") from None
-    version = found.get("version") if isinstance(found, dict) else None
-    if isinstance(version, int) and version > VERSION:
-        raise UserError(f"{path} has version {version}, and this program reads up to {VERSION}; update avmsnet_jax")
-    try:
-        if version != VERSION:
-            raise ValueError("it has no version")
-        cut = _parsed(found)
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-        raise UserError(f"{path} is damaged or no cut list ({what}); {_REMEDY}") from None
+    cut = load(path)
     if film.stat().st_size != cut.film["size"]:
         raise UserError(
             f"{path} is the cut of {cut.film['path']} ({cut.film['size']:,} bytes), and {film} has "
             f"{film.stat().st_size:,}; give the film that it was made from"
         )
     return cut
+
+
+def load(path: Path) -> CutList:
+    """Reads a cut list, of whatever film; raises as `read`."""
+    try:
+        found = json_file.read(path, _REMEDY)
+    except FileNotFoundError:
+        raise UserError(f"no cut at {path}; give the cut.json of a summary") from None
+    return checked(found, str(path))
+
+
+def checked(found: Any, source: str) -> CutList:
+    """The cut list that JSON holds; `source` names it in messages.
+
+    Raises:
+      UserError: it is no cut list, or one of a newer version.
+    """
+    version = found.get("version") if isinstance(found, dict) else None
+    if isinstance(version, int) and version > VERSION:
+        raise UserError(f"{source} has version {version}, and this program reads up to {VERSION}; update avmsnet_jax")
+    try:
+        if version != VERSION:
+            raise ValueError("it has no version")
+        return _parsed(found)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{source} is damaged or no cut list ({what}); {_REMEDY}") from None
 
 
 def _parsed(found: dict[str, Any]) -> CutList:

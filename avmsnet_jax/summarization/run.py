@@ -24,6 +24,7 @@ from avmsnet_jax.data.sources import is_file_name
 from avmsnet_jax.errors import UserError, printable
 from avmsnet_jax.media import captions, films
 from avmsnet_jax.media.movie import FFMPEG_VERSION, Movie
+from avmsnet_jax.progress import LINES, ProgressLines
 from avmsnet_jax.scoring.attention import Attention
 from avmsnet_jax.scoring.film import expected_clips, watch
 from avmsnet_jax.scoring.network import Network
@@ -412,7 +413,8 @@ def _write_facts(summary: Summary, scorer: dict[str, Any], path: Path) -> None:
 
 
 def _bar(name: str, total: int, unit: str) -> "tqdm[Any]":
-    return tqdm(desc=name, total=total, unit=unit, disable=not sys.stderr.isatty(), leave=False)
+    kind = ProgressLines if os.environ.get(LINES) else tqdm
+    return kind(desc=name, total=total, unit=unit, disable=kind is tqdm and not sys.stderr.isatty(), leave=False)
 
 
 def _on_beam(
