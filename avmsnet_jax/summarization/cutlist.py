@@ -239,26 +239,40 @@ def read(path: Path, film: Path) -> CutList:
     Raises:
       UserError: there is no such file, it is damaged, of a newer version, or of another film.
     """
-    try:
-        found = json_file.read(path, _REMEDY)
-    except FileNotFoundError:
-        raise UserError(f"no cut at {path}; give the cut.json of a summary") from None
-    version = found.get("version") if isinstance(found, dict) else None
-    if isinstance(version, int) and version > VERSION:
-        raise UserError(f"{path} has version {version}, and this program reads up to {VERSION}; update avmsnet_jax")
-    try:
-        if version != VERSION:
-            raise ValueError("it has no version")
-        cut = _parsed(found)
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-        raise UserError(f"{path} is damaged or no cut list ({what}); {_REMEDY}") from None
+    cut = load(path)
     if film.stat().st_size != cut.film["size"]:
         raise UserError(
             f"{path} is the cut of {cut.film['path']} ({cut.film['size']:,} bytes), and {film} has "
             f"{film.stat().st_size:,}; give the film that it was made from"
         )
     return cut
+
+
+def load(path: Path) -> CutList:
+    """Reads a cut list, of whatever film; raises as `read`."""
+    try:
+        found = json_file.read(path, _REMEDY)
+    except FileNotFoundError:
+        raise UserError(f"no cut at {path}; give the cut.json of a summary") from None
+    return checked(found, str(path))
+
+
+def checked(found: Any, source: str) -> CutList:
+    """The cut list that JSON holds; `source` names it in messages.
+
+    Raises:
+      UserError: it is no cut list, or one of a newer version.
+    """
+    version = found.get("version") if isinstance(found, dict) else None
+    if isinstance(version, int) and version > VERSION:
+        raise UserError(f"{source} has version {version}, and this program reads up to {VERSION}; update avmsnet_jax")
+    try:
+        if version != VERSION:
+            raise ValueError("it has no version")
+        return _parsed(found)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{source} is damaged or no cut list ({what}); {_REMEDY}") from None
 
 
 def _parsed(found: dict[str, Any]) -> CutList:
