@@ -232,6 +232,11 @@ class SummarizeConfig:
         0.5, "cuts move by up to this, onto a cut of the film's own or out of speech and loud sound; 0 = they stay", "s"
     )
     batch_size: int = _field(8, "clips scored at once over all devices", "clips")
+    soundnet: str = _field(
+        "",
+        "without --checkpoint: a checkpoint whose SoundNet describes the sound, for novelty and for finding shots "
+        "(convert --source=soundnet makes one); empty = none",
+    )
 
     def validate(self) -> None:
         """Raises UserError for the first field whose value makes no sense; the budget's is read where it is used."""

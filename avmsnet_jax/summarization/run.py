@@ -88,7 +88,7 @@ def summarize(
     listed = films.listed(movies)
     output = Path(os.path.abspath(output))
     tasks = [(film, output / film.stem) for film in listed]
-    source = Weights.of(directory) if directory else Attention()
+    source = _source(directory, config)
     one = functools.partial(_attempt, config, source, overwrite)
     if beam_options is not None:
         outcomes = _on_beam(tasks, one, output, beam_options)
@@ -192,6 +192,16 @@ def summarize_film(
     return summary
 
 
+def _source(directory: str, config: Config) -> "Weights | Attention":
+    """The network of a checkpoint, or attention; raises UserError where there is no such checkpoint."""
+    soundnet = config.summarize.soundnet
+    if directory and soundnet:
+        raise UserError("summarize.soundnet is for scores without --checkpoint; leave out one of the two")
+    if soundnet:
+        checkpoint.find(soundnet)  # before a film is watched
+    return Weights.of(directory) if directory else Attention(soundnet=soundnet)
+
+
 class Weights(NamedTuple):
     """A checkpoint and the state of its files, which tells a later checkpoint in the same place apart."""
 
@@ -292,6 +302,8 @@ def _facts(config: Config, source: Source, scorer: Scorer) -> dict[str, str]:
     shots = {"kts": "KTS on the scorer's features", "scenes": "PySceneDetect"}[options.shots]
     packages = ["avmsnet_jax", "av", *(("jax", "flax") if scorer.name == "network" else ("numpy", "librosa"))]
     used = {"scores": "attention, not learned from people"}
+    if isinstance(source, Attention) and source.soundnet:
+        used["SoundNet"] = source.soundnet
     if scorer.name == "network":
         devices = jax.devices()
         directory = source.directory if isinstance(source, Weights) else "a network in memory"
