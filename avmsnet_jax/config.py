@@ -237,6 +237,11 @@ class SummarizeConfig:
     batch_size: int = _field(8, "clips scored at once over all devices", "clips")
     clips: bool = _field(False, "also write each stretch of the summary to a file of its own, in the folder clips")
     overlay: bool = _field(False, "also write overlay.mp4, the summary with the attention drawn over it")
+    soundnet: str = _field(
+        "",
+        "without --checkpoint: a checkpoint whose SoundNet describes the sound, for novelty and for finding shots "
+        "(convert --source=soundnet makes one); empty = none",
+    )
 
     def validate(self) -> None:
         """Raises UserError for the first field whose value makes no sense; the budget's is read where it is used."""

@@ -97,7 +97,7 @@ def summarize(
     listed = films.listed(movies)
     output = Path(os.path.abspath(output))
     tasks = [(film, output / film.stem) for film in listed]
-    source = Weights.of(directory) if directory else Attention()
+    source = _source(directory, config)
     one = functools.partial(_attempt, config, source, overwrite)
     if beam_options is not None:
         outcomes = _on_beam(tasks, one, output, beam_options)
@@ -222,6 +222,16 @@ def _watched(config: Config, source: "Source", film: Path, shown_in: Path) -> Ke
     return Kept(watched, about, film_key, scorer_key)
 
 
+def _source(directory: str, config: Config) -> "Weights | Attention":
+    """The network of a checkpoint, or attention; raises UserError where there is no such checkpoint."""
+    soundnet = config.summarize.soundnet
+    if directory and soundnet:
+        raise UserError("summarize.soundnet is for scores without --checkpoint; leave out one of the two")
+    if soundnet:
+        checkpoint.find(soundnet)  # before a film is watched
+    return Weights.of(directory) if directory else Attention(soundnet=soundnet)
+
+
 class Weights(NamedTuple):
     """A checkpoint and the state of its files, which tells a later checkpoint in the same place apart."""
 
@@ -339,7 +349,7 @@ def _scorer_key(config: Config, source: Source) -> str:
     if isinstance(source, Weights):
         parts = [source, mesh.data, mesh.fsdp, options.batch_size, _devices()]
     elif isinstance(source, Attention):
-        parts = [source.frames, source.frame_size]
+        parts = [source.frames, source.frame_size, Weights.of(source.soundnet) if source.soundnet else None]
     else:
         return ""
     facts = [watched_file.FORMAT, options.spacing_s, _versions(source.name), *parts]
@@ -363,6 +373,8 @@ def _facts(config: Config, source: Source, scorer: str) -> dict[str, str]:
     options = config.summarize
     shots = {"kts": "KTS on the scorer's features", "scenes": "PySceneDetect"}[options.shots]
     used = {"scores": "attention, not learned from people"}
+    if isinstance(source, Attention) and source.soundnet:
+        used["SoundNet"] = source.soundnet
     if scorer == "network":
         directory = source.directory if isinstance(source, Weights) else "a network in memory"
         used = {"checkpoint": directory, "devices": _devices()}

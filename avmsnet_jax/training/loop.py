@@ -154,7 +154,7 @@ def _initialized(
     if not config.init.checkpoint:
         return state
     model = nnx.merge(graphdef, state.params, state.stats)
-    checkpoint.initialise(model, config.init.checkpoint)
+    checkpoint.initialize(model, config.init.checkpoint)
     _, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     return jax.jit(lambda *states: begin(config, optimizer, *states), out_shardings=shardings)(*states)

@@ -111,7 +111,7 @@ def load(directory: str | os.PathLike[str], *, finite: bool = False) -> AVMSNet:
     return model
 
 
-def initialise(model: AVMSNet, directory: str | os.PathLike[str]) -> None:
+def initialize(model: AVMSNet, directory: str | os.PathLike[str]) -> None:
     """Initializes `model` for training from a checkpoint whose variant may differ.
 
     Depth, shortcut and widths must agree. If only `model` has a fourth attention module (`dam4`), that keeps its
