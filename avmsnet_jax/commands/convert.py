@@ -10,7 +10,7 @@ every key in DIR/report.json. The second writes a PyTorch state dict with the pu
 
 from absl import flags
 
-from avmsnet_jax import command_line
+from avmsnet_jax import command_line, storage
 from avmsnet_jax.errors import UserError, printable_lines
 
 _SOURCE = flags.DEFINE_multi_string("source", None, "weight file to read; give it again to lay another over it")
@@ -42,6 +42,8 @@ def main(_: list[str]) -> None:
     if converting:
         if not (_SOURCE.value and _OUTPUT.value) or _KEEP_UNPUBLISHED.value:
             raise UserError("converting takes --source FILE (once or more) and --output DIR")
+        for source in _SOURCE.value:
+            storage.refuse(source, "--source")
         from avmsnet_jax.weights import convert
 
         report = convert.convert(
@@ -52,6 +54,7 @@ def main(_: list[str]) -> None:
     else:
         if not (_CHECKPOINT.value and _EXPORT.value) or _VISUAL_ONLY.value or _ALLOW_NONFINITE.value:
             raise UserError("exporting takes --checkpoint DIR and --export FILE")
+        storage.refuse(_EXPORT.value, "--export")
         command_line.require_checkpoint(_CHECKPOINT.value)
         from avmsnet_jax.weights import export
 

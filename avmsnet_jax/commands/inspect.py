@@ -10,7 +10,8 @@ from pathlib import Path
 
 from absl import flags
 
-from avmsnet_jax import command_line
+from avmsnet_jax import command_line, storage
+from avmsnet_jax.config import DataConfig
 from avmsnet_jax.errors import UserError, printable_lines
 
 _SPLIT = flags.DEFINE_string("split", "", "which split to draw; empty = the first there is")
@@ -21,10 +22,12 @@ def main(directories: list[str]) -> None:
     """Prints the account, and draws the sheet."""
     if len(directories) != 1:
         raise UserError("give one data set: the --output of prepare_data.py (--help lists all options)")
+    storage.refuse(_OUTPUT.value, "--output")
     from avmsnet_jax.data import inspect, pipeline  # seconds to import: not for --help or a wrong flag
+    from avmsnet_jax.data.cache import local_records
     from avmsnet_jax.staging import staged
 
-    directory, output = Path(directories[0]), Path(_OUTPUT.value)
+    directory, output = Path(local_records(DataConfig(dir=directories[0]))), Path(_OUTPUT.value)
     manifest = pipeline.read_manifest(directory)
     records = pipeline.open_split(directory, _SPLIT.value or next(iter(manifest["splits"])))
     print(printable_lines(inspect.account(directory, len(records.template.get("scores", ())))), flush=True)

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from absl import flags
 
-from avmsnet_jax import command_line, interrupts
+from avmsnet_jax import command_line, interrupts, storage
 from avmsnet_jax.config import Config
 from avmsnet_jax.errors import UserError, printable
 from avmsnet_jax.media import films
@@ -63,6 +63,7 @@ def main(config: Config, movies: list[str]) -> None:
     if not movies:
         raise UserError(f"no film given; {command_line.program()} FILM --output=FOLDER")
     command_line.require(OUTPUT)
+    storage.refuse(OUTPUT.value, "--output")
     if BUDGET.value is not None:
         config.summarize.budget = BUDGET.value
     films.check_any(films.listed(movies))

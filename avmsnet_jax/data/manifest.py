@@ -88,6 +88,9 @@ def _check(manifest: Any) -> None:
     _texts([*annotations, *annotations.values()])
     for item in [*manifest.get("skipped", ()), *manifest.get("warnings", ())]:
         _texts([*item, *item.values()])
+    for entry in manifest.get("files", {}).values():
+        whole(entry["bytes"], 0, 2**63)
+        _texts([entry["crc32"]])
 
 
 def _check_video(video: Any) -> None:

@@ -16,6 +16,7 @@ from absl import logging
 from avmsnet_jax import interrupts
 from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.data import MANIFEST
+from avmsnet_jax.data.cache import checksums
 from avmsnet_jax.data.film import software
 from avmsnet_jax.data.records import ClipRecords, ClipsConfig, Gaze, Movie50, Movies, Summe, Tvsum
 from avmsnet_jax.data.sources import SPLITS
@@ -255,5 +256,6 @@ def _manifest(dataset: str, source: Path, config: ClipsConfig, builder: ClipReco
         },
         "skipped": [{"video": item.video, "reason": item.reason} for item in builder.skipped],
         **({"warnings": builder.warnings} if builder.warnings else {}),
+        "files": checksums(root),
         "software": software(),
     }
