@@ -81,7 +81,7 @@ def _check_apart(run: Config, found: Path, folds: Sequence[Fold], fold: int, spl
     held = folds[fold].get(split, ()) if split != "whole" else [name for part in folds for name in part["test"]]
     if seen := sorted({*trained} & {*held}):
         raise UserError(
-            f"{storage.shown(found)} was trained on fold {run.data.fold}, with {checkpoint.few(seen)} in it, which would "
-            "be tested; "
+            f"{storage.shown(found)} was trained on fold {run.data.fold}, with {checkpoint.few(seen)} in it, which "
+            "would be tested; "
             f"set --config.data.fold={run.data.fold}, or give a checkpoint for each fold"
         )

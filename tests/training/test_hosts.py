@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +28,24 @@ SAME = [
 
 
 @contextlib.contextmanager
-def together(count: int, config: Path, workdir: Path, environment: dict[str, str]) -> Iterator[list[subprocess.Popen]]:
-    """`count` processes that train until they are stopped; those left at the end are killed."""
+def together(
+    count: int,
+    config: Path,
+    workdir: Path | str,
+    environment: dict[str, str],
+    own: Callable[[int], dict[str, str]] = lambda index: {},
+    *options: str,
+) -> Iterator[list[subprocess.Popen]]:
+    """`count` processes that train until they are stopped; those left at the end are killed.
+
+    Args:
+      count: how many.
+      config: a configuration file.
+      workdir: the working directory.
+      environment: variables of all processes.
+      own: further variables of one process, by its number.
+      *options: further options.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -40,12 +56,13 @@ def together(count: int, config: Path, workdir: Path, environment: dict[str, str
         f"--workdir={workdir}",
         *(f"--config.{k}={v}" for k, v in settings.items()),
         *SAME,
+        *options,
     ]
     processes = [
         subprocess.Popen(
             [sys.executable, "train.py", *arguments, f"--config.hosts.index={index}"],
             cwd=ROOT,
-            env=environment | QUICK,
+            env=environment | QUICK | own(index),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
