@@ -331,9 +331,8 @@ def _filesystem(scheme: str) -> Any:
         logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
         return fsspec.filesystem(scheme)
-    except ImportError as error:
-        extra = _EXTRAS[scheme]
-        raise UserError(f"{scheme}:// takes {error.name or extra}; pip install 'avmsnet_jax[{extra}]'") from None
+    except ImportError:
+        raise UserError(f"{scheme}:// takes an extra: pip install 'avmsnet_jax[{_EXTRAS[scheme]}]'") from None
 
 
 def _open(url: str) -> tuple[Any, str]:

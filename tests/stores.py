@@ -66,6 +66,8 @@ class Store:
         store = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"  # answers `Expect: 100-continue`, which S3's clients wait for
+
             def forward(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 store.requests.append((self.command, self.path))
@@ -76,7 +78,8 @@ class Store:
                     self.answer(503, {"Content-Type": "text/plain"}, b"try later")
                 else:
                     connection = http.client.HTTPConnection("127.0.0.1", upstream)
-                    connection.request(self.command, self.path, body, dict(self.headers))
+                    sent = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
+                    connection.request(self.command, self.path, body, sent)
                     found = connection.getresponse()
                     self.answer(found.status, dict(found.headers), found.read())
                     connection.close()

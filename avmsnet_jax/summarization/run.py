@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 from tqdm import tqdm
 
-from avmsnet_jax import json_file, unforeseen
+from avmsnet_jax import json_file, storage, unforeseen
 from avmsnet_jax.clock import clock
 from avmsnet_jax.config import Config, MeshConfig
 from avmsnet_jax.data import beam
@@ -295,7 +295,7 @@ def _facts(config: Config, source: Source, scorer: Scorer) -> dict[str, str]:
     if scorer.name == "network":
         devices = jax.devices()
         directory = source.directory if isinstance(source, Weights) else "a network in memory"
-        used = {"checkpoint": directory, "devices": f"{len(devices)} x {devices[0].device_kind}"}
+        used = {"checkpoint": storage.shown(directory), "devices": f"{len(devices)} x {devices[0].device_kind}"}
     return {
         **used,
         "budget": options.budget,

@@ -191,6 +191,7 @@ class Checkpoints:
     def close(self) -> None:
         """Waits until the last save is on disk, and on the store, and closes Orbax's manager."""
         with contextlib.closing(self._manager) if self._manager else contextlib.nullcontext(), self._writing():
+            self._copier.shutdown()
             self._wait_for_copy()
             if self._manager:
                 self._manager.wait_until_finished()

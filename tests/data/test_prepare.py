@@ -521,8 +521,7 @@ def test_the_command(films, tmp_path):
         "[3/3] c: 2 clips, 0 key",
         "warning: b: none of its clips is key; check its labels",
         "warning: c: none of its clips is key; check its labels",
-        "warning: split test: none of its clips is key, so that nothing can be learned or tested with it; "
-        "label more films",
+        "warning: split test: none of its clips is key, so nothing can be learned or tested with it; label more films",
     ]
     assert open_split(output, "train")[0]["clip"].shape == (8, 32, 32, 3)
 
