@@ -160,7 +160,7 @@ class TrainConfig:
     ema_decay: float = _field(
         0.0, "share of the average of the weights that a step keeps; checkpoints then give the average; 0 = none"
     )
-    seed: int = _field(0, "seed of initialisation, shuffling and flips")
+    seed: int = _field(0, "seed of initialization, shuffling and flips")
     checkpoint_every_epochs: int = _field(20, "epochs between checkpoints; the last epoch always leaves one", "epochs")
     checkpoint_every_steps: int = _field(
         0, "steps between checkpoints within an epoch, for long ones; 0 = none", "steps"
@@ -261,7 +261,7 @@ class Config:
 
     model: ModelConfig = _field(ModelConfig, "the network")
     data: DataConfig = _field(DataConfig, "the records")
-    optimizer: OptimizerConfig = _field(OptimizerConfig, "the optimiser")
+    optimizer: OptimizerConfig = _field(OptimizerConfig, "the optimizer")
     train: TrainConfig = _field(TrainConfig, "the training run")
     init: InitConfig = _field(InitConfig, "the first weights")
     mesh: MeshConfig = _field(MeshConfig, "the devices")

@@ -40,7 +40,7 @@ class Cut:
     Attributes:
       frames: frames of a clip, a multiple of 8.
       frame_size: height and width of a clip's frames, pixels.
-      spacing: frames from one clip's centre to the next one's.
+      spacing: frames from one clip's center to the next one's.
       users: length of a record's `scores`; 0 = it has none.
     """
 
@@ -72,7 +72,7 @@ class Cut:
                     shape=(clips.SAMPLES_PER_FRAME * self.frames,),
                     dtype=np.float32,
                     encoding="bytes",
-                    doc="mono at 22,050 Hz in ±256, under a Hann window, centred",
+                    doc="mono at 22,050 Hz in ±256, under a Hann window, centered",
                 ),
                 "has_sound": tfds.features.Scalar(dtype=np.bool_, doc="whether anything is heard"),
                 "label": tfds.features.ClassLabel(names=["other", "key"]),  # -1 where nobody said
@@ -265,7 +265,7 @@ def _write(video: Video, cut: Cut, folder: Path, on_clip: Callable[[], Any]) -> 
     if not pieces:
         raise UserError(
             f"too short: {n_frames} frames hold no clip; the first one needs frames "
-            f"up to {clips.first_centre(cut.frames, cut.spacing) + cut.frames // 2}"
+            f"up to {clips.first_center(cut.frames, cut.spacing) + cut.frames // 2}"
         )
     size = {
         split: sum(piece_path(folder, split, number).stat().st_size for number in range(len(lengths)))

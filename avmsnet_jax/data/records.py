@@ -201,7 +201,7 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
             self._say(f"{len(outcomes)} of {len(films)} films are finished already")
         todo = [number for number in range(len(films)) if number not in outcomes]
         cut = self.cut()
-        expected = [len(clips.centres(video.expected_frames, cut.frames, cut.spacing)) for video, _ in films]
+        expected = [len(clips.centers(video.expected_frames, cut.frames, cut.spacing)) for video, _ in films]
         seen = [0] * len(films)
         with tqdm(
             total=sum(expected) or None,

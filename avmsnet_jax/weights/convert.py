@@ -72,7 +72,7 @@ KINDS = {
 
 @dataclasses.dataclass
 class Source:
-    """A weight file, recognised. `tensors` and `keys` (the file's own names) are by published name."""
+    """A weight file, recognized. `tensors` and `keys` (the file's own names) are by published name."""
 
     file: WeightFile
     kind: str
@@ -95,7 +95,7 @@ def convert(
 
     Depth, shortcut and variant are read off the files: the network listens unless a file of the whole network lacks
     the audio branch and no other file brings SoundNet. Widths are the published ones, or else those of the tensors.
-    What no file brings keeps its seeded initialisation, provided that files of these kinds are known to lack it.
+    What no file brings keeps its seeded initialization, provided that files of these kinds are known to lack it.
 
     Args:
       paths: weight files, see `read.read`; a later one replaces what an earlier one brought.
@@ -114,7 +114,7 @@ def convert(
     """
     if storage.taken(output):
         raise UserError(f"--output {output} exists and is not empty; choose another directory or remove it")
-    sources = [recognise(read(path)) for path in paths]
+    sources = [recognize(read(path)) for path in paths]
     config = infer(sources, visual_only)
     flat, passengers, report = _overlay(sources, config, allow_nonfinite)
     checkpoint_lib.write(
@@ -127,7 +127,7 @@ def convert(
     return report
 
 
-def recognise(file: WeightFile) -> Source:
+def recognize(file: WeightFile) -> Source:
     """Tells the kind of a file by its names, and gives its tensors their published names.
 
     Raises:
@@ -359,7 +359,7 @@ def _overlay(
         if name in origin:
             entry["from"] = origin[name][0]
         elif tensor.parameter:
-            entry |= {"from": "initialisation", "reason": "no such file as these holds it"}
+            entry |= {"from": "initialization", "reason": "no such file as these holds it"}
         else:
             entry |= {"from": "nowhere", "reason": "no file holds it; an export writes zeros"}
         network[name] = entry
@@ -432,8 +432,8 @@ def summary(report: dict[str, Any]) -> str:
         lines.append(f"  widths other than the published ones: {', '.join(unusual)}")
     for origin, count in origins.items():
         where = (
-            "kept at initialisation: no file of these kinds holds them"
-            if origin == "initialisation"
+            "kept at initialization: no file of these kinds holds them"
+            if origin == "initialization"
             else f"from {origin}"
         )
         lines.append(f"  {count:5d}  {where}")

@@ -394,7 +394,7 @@ def test_folds_are_records_of_the_split_all(tmp_path):
             assert [names[index] for span in spans[split] for index in range(*span)] == wanted
             read = builder.as_data_source("+".join(f"whole[{a}:{b}]" for a, b in spans[split]))
             assert [record["video"].decode() for record in read] == wanted
-    assert len(manifest["folds"][1]["train"]) == 1  # neighbours are joined
+    assert len(manifest["folds"][1]["train"]) == 1  # neighbors are joined
 
 
 def test_what_users_said_is_kept(tmp_path):

@@ -14,7 +14,7 @@ import avmsnet_jax
 from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.weights import checkpoint, names
-from avmsnet_jax.weights.convert import convert, recognise, summary
+from avmsnet_jax.weights.convert import convert, recognize, summary
 from avmsnet_jax.weights.read import read
 from tests.weights.conftest import TINY, only, state, without
 
@@ -99,8 +99,8 @@ def test_a_visual_file_gives_the_visual_only_network(tmp_path: Path, write: Writ
     tensors = state()
     report = convert([write("visual", without(tensors, *AUDIO))], str(tmp_path / "out"))
     assert report["config"]["audiovisual"] is False
-    assert report["network"]["fusion4.w_a_rgb.bias"]["from"] == "initialisation"
-    assert "kept at initialisation" in summary(report)
+    assert report["network"]["fusion4.w_a_rgb.bias"]["from"] == "initialization"
+    assert "kept at initialization" in summary(report)
     assert_from(tmp_path / "out", tensors, *TRUNK, "score_dsn.", "fc")
     assert_initial(tmp_path / "out", *AUDIO)
     assert avmsnet_jax.load(tmp_path / "out").config.audiovisual is False
@@ -167,7 +167,7 @@ def test_stavis_weights_give_trunk_attention_and_soundnet_only(tmp_path: Path, w
     assert report["sources"][0]["keys"]["fc3.weight"]["status"] == "used"
 
 
-def test_a_kinetics_trunk_alone_leaves_the_rest_at_its_seeded_initialisation(tmp_path: Path, write: Write) -> None:
+def test_a_kinetics_trunk_alone_leaves_the_rest_at_its_seeded_initialization(tmp_path: Path, write: Write) -> None:
     tensors = state()
     source = write("kinetics", kinetics(tensors))
     report = convert([source], str(tmp_path / "out"))
@@ -332,7 +332,7 @@ def test_only_weights_that_are_used_must_be_finite(tmp_path: Path, write: Write)
 )
 def test_names_under_any_one_prefix_are_understood(write: Write, prefix: str) -> None:
     tensors = state()
-    found = recognise(read(write("wrapped", {prefix + name: array for name, array in tensors.items()})))
+    found = recognize(read(write("wrapped", {prefix + name: array for name, array in tensors.items()})))
     assert {name: array.tobytes() for name, array in found.tensors.items()} == {
         n: a.tobytes() for n, a in tensors.items()
     }
@@ -351,7 +351,7 @@ def test_names_under_any_one_prefix_are_understood(write: Write, prefix: str) ->
 )
 def test_parts_of_a_network_under_a_prefix_are_understood(write: Write, kind: str, parts: tuple[str, ...]) -> None:
     tensors = only(state() | {"fusion3.affine_rgb.weight": np.ones((7, 2), np.float32)}, *parts)
-    found = recognise(read(write("part", {f"model.{name}": array for name, array in tensors.items()})))
+    found = recognize(read(write("part", {f"model.{name}": array for name, array in tensors.items()})))
     assert found.kind == kind
     assert set(found.tensors) == set(tensors)
 

@@ -38,7 +38,7 @@ def sound8(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert (done.returncode, done.stderr) == (0, "")
     assert "42  used" in done.stdout
     assert "4  unused: SoundNet's object and scene classifiers" in done.stdout
-    assert "259  kept at initialisation" in done.stdout
+    assert "259  kept at initialization" in done.stdout
     assert str(output / "report.json") in done.stdout
     return output
 
