@@ -96,7 +96,10 @@ class ModelConfig:
 class DataConfig:
     """Which records to read, and how."""
 
-    dir: str = _field("", "prepared records: the --output of prepare")
+    dir: str = _field("", "prepared records: the --output of prepare, or where it was copied to on gs:// or s3://")
+    cache: str = _field(
+        "", "folder for local copies of records on gs:// or s3://; empty = ~/.cache/avmsnet_jax/records"
+    )
     train_split: str = _field("train", "split that training reads")
     validation_fraction: float = _field(
         0.0,

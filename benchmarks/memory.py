@@ -220,7 +220,7 @@ def resident(most: bool = False) -> int:
 
 
 def forget_peak() -> None:
-    """What compiling and initialising took at most is no part of a step."""
+    """What compiling and initializing took at most is no part of a step."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 

@@ -7,10 +7,9 @@ from tests.soak import learn_from_corrections
 
 
 def test_a_network_trained_on_corrected_cuts_beats_attention_on_films_it_has_not_seen(tmp_path):
-    config = load("demo")
-    config.model.frame_size = 32
-    config.train.epochs, config.train.batch_size = 6, 8
-    config.train.checkpoint_every_epochs = config.train.epochs
+    config = load("demo").replace(
+        model={"frame_size": 32}, train={"epochs": 6, "batch_size": 8, "checkpoint_every_epochs": 6}
+    )
     figures = learn_from_corrections.learn(tmp_path, config, films=8, seconds=40, compare=False)
     assert figures["corrected cuts, F"] > 0.95  # the key shots to the frame
     assert figures["corrected AP"] > figures["attention AP"] + 0.05

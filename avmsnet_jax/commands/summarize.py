@@ -30,7 +30,7 @@ from pathlib import Path
 
 from absl import flags
 
-from avmsnet_jax import command_line, interrupts, program
+from avmsnet_jax import command_line, interrupts, program, storage
 from avmsnet_jax.config import Config
 from avmsnet_jax.errors import UserError, printable
 from avmsnet_jax.media import films
@@ -76,6 +76,7 @@ def main(config: Config, movies: list[str]) -> None:
     if not movies:
         raise UserError(f"no film given; {program.typed()} FILM --output=FOLDER")
     command_line.require(OUTPUT)
+    storage.refuse(OUTPUT.value, "--output")
     config = config.replace(
         summarize={
             "budget": config.summarize.budget if BUDGET.value is None else BUDGET.value,

@@ -241,7 +241,7 @@ def _write(video: Video, cut: Cut, folder: Path, on_clip: Callable[[], Any]) -> 
     if not pieces.lengths():
         raise UserError(
             f"too short: {n_frames} frames hold no clip; the first one needs frames "
-            f"up to {clips.first_centre(cut.frames, cut.spacing) + cut.frames // 2}"
+            f"up to {clips.first_center(cut.frames, cut.spacing) + cut.frames // 2}"
         )
     return Prepared(
         video.name,

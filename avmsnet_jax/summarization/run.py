@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 from tqdm import tqdm
 
-from avmsnet_jax import json_file, unforeseen
+from avmsnet_jax import json_file, storage, unforeseen
 from avmsnet_jax.clock import clock
 from avmsnet_jax.config import Config, MeshConfig
 from avmsnet_jax.data import beam
@@ -377,7 +377,7 @@ def _facts(config: Config, source: Source, scorer: str) -> dict[str, str]:
         used["SoundNet"] = source.soundnet
     if scorer == "network":
         directory = source.directory if isinstance(source, Weights) else "a network in memory"
-        used = {"checkpoint": directory, "devices": _devices()}
+        used = {"checkpoint": storage.shown(directory), "devices": _devices()}
     return {
         **used,
         "budget": options.budget,

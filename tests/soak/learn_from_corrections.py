@@ -53,9 +53,7 @@ def corrected(cut: CutList, key_shots: Spans) -> CutList:
 
 def make_cuts(films: Path, summaries: Path) -> None:
     """Summarizes the training films by attention."""
-    config = Config()
-    for name, value in SUMMARIZE.items():
-        setattr(config.summarize, name, value)
+    config = Config().replace(summarize=SUMMARIZE)
     outcomes = summarize([films / "train"], "", summaries, config)
     assert not any(outcome.error for outcome in outcomes), outcomes
 
@@ -152,8 +150,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--keep", type=Path, help="an empty folder to leave everything in")
     arguments = parser.parse_args()
-    config = load("demo")
-    config.train.epochs = arguments.epochs
+    config = load("demo").replace(train={"epochs": arguments.epochs})
     folder = arguments.keep or Path(tempfile.mkdtemp())
     try:
         figures = learn(folder, config, films=arguments.films, seconds=arguments.seconds)
