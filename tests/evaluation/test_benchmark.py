@@ -196,6 +196,7 @@ def test_what_cannot_be_tested(judged_config, networks, tmp_path, checkpoints, s
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.soak
 def test_any_batch_size_and_any_number_of_devices_give_the_same_figures(python, networks, judged_records, small_records,
                                                                         tmp_path):  # fmt: skip
     """Every clip once. To the last bit for any batch size; XLA's CPU threads, one a device, may change a last bit."""
