@@ -111,7 +111,8 @@ def test_another_film_scorer_or_spacing_is_watched_again(again, films_watched, r
     summarized(film, output, config())
     assert len(films_watched) == 2
     (outcome,) = summarize([film], random_weights, output, config(), overwrite=True)
-    (outcome,) = summarize([film], random_weights, output, config("0.5"), overwrite=True)
+    shutil.copytree(random_weights, tmp_path / "copied")
+    (outcome,) = summarize([film], str(tmp_path / "copied"), output, config("0.5"), overwrite=True)
     assert not outcome.error
     assert len(films_watched) == 3
     monkeypatch.setattr(watched, "FORMAT", 0)
