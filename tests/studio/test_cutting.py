@@ -154,7 +154,7 @@ def test_a_full_disk_is_one_line(serve, made, tmp_path):
             assert tree(root) == before
 
 
-def test_films_are_added_and_summarized_by_attention(studio, made):
+def test_films_are_added_and_summarized(studio, made):
     film = made.summary.scores.film.read_bytes()
     before = tree(studio.root)
     for name in ("..%2fnew.mp4", ".new.mp4", "new.txt", "%00.mp4", "film.mkv", "a%0ab.mp4", ".mp4"):
@@ -175,8 +175,8 @@ def test_films_are_added_and_summarized_by_attention(studio, made):
     status, _, content = studio.send("PUT", "/films/new.mp4", film)
     assert (status, json.loads(content)) == (200, {"name": "new"})
     assert (studio.root / "new.mp4").read_bytes() == film
-    assert studio.finished("new")["state"] == "done", studio.state()
-    facts = json.loads((studio.root / "new" / "summary.json").read_text())
-    assert (facts["scorer"], facts["film"]) == ("attention", str(studio.root / "new.mp4"))
-    assert studio.send("GET", "/films/new/")[0] == 200
+    assert studio.state()["films"]["new"]["state"] == "no summary"
+    running_child(studio, "new")
+    assert studio.send("DELETE", "/films/new/work")[0] == 200
     assert studio.send("GET", "/films/new/picture.jpg")[2].startswith(b"\xff\xd8")
+    assert tree(studio.root) == before | {"new.mp4": film}
