@@ -23,6 +23,7 @@ from avmsnet_jax import interrupts
 from avmsnet_jax.errors import UserError
 
 _LOCK = "lock"
+LOCK = ".lock"  # of a locked working directory
 _NEW, _OLD = "new", "old"  # in a stage: the folder of the new result, and the result that it replaces
 _MARK = b"avmsnet_jax made this, and may remove it.\n"
 _OWNER_BYTES = 400  # after the mark: who holds the lock, padded so that it can be rewritten on a full disk
@@ -60,6 +61,18 @@ def staged(target: Path) -> Iterator[Path]:
         raise UserError(f"cannot write {target}: {error.strerror or error}; choose another place") from error
 
 
+def recover(target: Path) -> None:
+    """Removes what a killed process left of `target`; restores the old result if the new one had not replaced it yet.
+
+    Raises:
+      UserError: another process works there.
+      OSError: the place cannot be written.
+    """
+    if os.path.lexists(_place_of(target, "stage")):
+        with working_place(target, "stage") as place:
+            _clear(place, target)
+
+
 @contextlib.contextmanager
 def working_place(target: Path, kind: str) -> Iterator[Path]:
     """Yields the folder `.<name>.<kind>` next to `target`, locked, with what an earlier process left in it.
@@ -70,7 +83,7 @@ def working_place(target: Path, kind: str) -> Iterator[Path]:
       UserError: another process works there, or the folder is not one that this package made.
       OSError: the place cannot be written.
     """
-    place = target.with_name(f".{_short(target.name)}.{kind}")
+    place = _place_of(target, kind)
     made = [parent for parent in place.parents if not parent.exists()]
     try:
         for parent in reversed(made):
@@ -84,7 +97,11 @@ def working_place(target: Path, kind: str) -> Iterator[Path]:
             _leave(place)
             _release(lock)
     finally:
-        _remove_empty(made)
+        _remove_empty([place, *made])  # the place is left if a full disk has no room for its lock
+
+
+def _place_of(target: Path, kind: str) -> Path:
+    return target.with_name(f".{_short(target.name)}.{kind}")
 
 
 def _leave(place: Path, made: Sequence[Path] = ()) -> None:
@@ -109,7 +126,7 @@ def locked(workdir: Path) -> Iterator[None]:
     Raises:
       UserError: another process has locked it, or it cannot be written.
     """
-    path, made = workdir / ".lock", [place for place in (workdir, *workdir.parents) if not place.exists()]
+    path, made = workdir / LOCK, [place for place in (workdir, *workdir.parents) if not place.exists()]
     try:
         try:
             workdir.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ DIR/report.json accounts for every key. The second takes SoundNet's weights from
 
 from absl import flags
 
-from avmsnet_jax import command_line
+from avmsnet_jax import command_line, storage
 from avmsnet_jax.errors import UserError, printable_lines
 
 _SOURCE = flags.DEFINE_multi_string(
@@ -48,6 +48,8 @@ def main(_: list[str]) -> None:
     if converting:
         if not (_SOURCE.value and _OUTPUT.value) or _KEEP_UNPUBLISHED.value:
             raise UserError("converting takes --source FILE (once or more) and --output DIR")
+        for source in _SOURCE.value:
+            storage.refuse(source, "--source")
         from avmsnet_jax.weights import convert
 
         report = convert.convert(
@@ -58,6 +60,7 @@ def main(_: list[str]) -> None:
     else:
         if not (_CHECKPOINT.value and _EXPORT.value) or _VISUAL_ONLY.value or _ALLOW_NONFINITE.value:
             raise UserError("exporting takes --checkpoint DIR and --export FILE")
+        storage.refuse(_EXPORT.value, "--export")
         command_line.require_checkpoint(_CHECKPOINT.value)
         from avmsnet_jax.weights import export
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from absl import flags
 
-from avmsnet_jax import command_line, program
+from avmsnet_jax import command_line, program, storage
+from avmsnet_jax.config import DataConfig
 from avmsnet_jax.errors import UserError, printable_lines
 
 _SPLIT = flags.DEFINE_string("split", "", "split to draw; empty = the first")
@@ -26,7 +27,9 @@ def main(directories: list[str]) -> None:
             f"give one folder: the --output of {program.typed('prepare')} or {program.typed('summarize')} "
             "(--help lists all options)"
         )
+    storage.refuse(_OUTPUT.value, "--output")
     from avmsnet_jax.data import MANIFEST, inspect, pipeline  # seconds to import: not for --help or a wrong flag
+    from avmsnet_jax.data.cache import local_records
     from avmsnet_jax.staging import staged
     from avmsnet_jax.summarization import reviewed
     from avmsnet_jax.summarization.cutlist import CUT
@@ -35,6 +38,7 @@ def main(directories: list[str]) -> None:
     if not (directory / MANIFEST).exists() and next(directory.glob(f"*/{CUT}"), None):
         print(printable_lines(reviewed.account(directory)))
         return
+    directory = Path(local_records(DataConfig(dir=directories[0])))
     manifest = pipeline.read_manifest(directory)
     records = pipeline.open_split(directory, _SPLIT.value or next(iter(manifest["splits"])))
     print(printable_lines(inspect.account(directory, len(records.template.get("scores", ())))), flush=True)

@@ -28,7 +28,7 @@ from typing import Any
 
 from absl import flags
 
-from avmsnet_jax import command_line, cores, interrupts, unforeseen
+from avmsnet_jax import command_line, cores, interrupts, storage, unforeseen
 from avmsnet_jax.errors import UserError
 
 DATASET = flags.DEFINE_string("dataset", "", "what --source holds: movies, movie50, summe, tvsum or gaze")
@@ -82,6 +82,8 @@ def main(_: list[str]) -> None:
     """Prepares, and says in one line what there is now."""
     command_line.require(DATASET, SOURCE, OUTPUT)
     dataset, source, output = DATASET.value, SOURCE.value, OUTPUT.value
+    storage.refuse(source, "--source")
+    storage.refuse(output, "--output")
     if dataset not in _DATASETS:
         raise UserError(f"--dataset is {dataset!r}; choose {', '.join(_DATASETS[:-1])} or {_DATASETS[-1]}")
     if not os.path.isdir(source):  # before what takes seconds to import

@@ -187,6 +187,21 @@ class Replay:
         )
 
 
+def has_clips_of(cut: CutList, watched: Watched) -> bool:
+    """Whether a film's clips are those that the cut list has scores of."""
+    return sorted(clip["frame"] for clip in cut.clips) == watched.scores.frames.tolist()
+
+
+def scored(cut: CutList, watched: Watched) -> Watched:
+    """The film with the scores of a cut list of the same clips; without maps if those are another scorer's."""
+    if not has_clips_of(cut, watched):
+        return watched
+    scores, found = watched.scores, Replay(cut).finish({"nearest": np.arange(len(cut.clips))})
+    if not np.array_equal(found.scores, scores.scores):
+        scores = dataclasses.replace(scores, attention=found.attention, localization=found.localization)
+    return dataclasses.replace(watched, scores=dataclasses.replace(scores, scores=found.scores, signals=found.signals))
+
+
 def follow(cut: CutList, watched: Watched) -> Choice:
     """The shots of a cut list in the film that it was made for.
 
@@ -212,14 +227,23 @@ def follow(cut: CutList, watched: Watched) -> Choice:
 
 def write(cut: CutList, folder: Path) -> None:
     """Writes `cut.json` and `segments.csv`, which has the stretches that the summary shows."""
-    text = json.dumps(cut.as_json(), indent=1, ensure_ascii=False)
-    (folder / CUT).write_text(text + "\n", encoding="utf-8")
+    write_cut(cut, folder / CUT)
     with open(folder / SEGMENTS, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["start", "end", "name"])
-        for first, stop in _stretches(cut.shots):
-            start_s, end_s = first / cut.rate, stop / cut.rate
-            writer.writerow([f"{float(start_s):.6f}", f"{float(end_s):.6f}", clock(float(start_s))])
+        writer.writerows([start, end, clock(float(start))] for start, end in stretches_s(cut))
+
+
+def write_cut(cut: CutList, path: Path) -> None:
+    """Writes `cut.json` alone."""
+    path.write_text(json.dumps(cut.as_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def stretches_s(cut: CutList) -> list[tuple[str, str]]:
+    """Start and end in seconds, as tables have them, of what the summary shows without a cut."""
+    return [
+        (f"{float(first / cut.rate):.6f}", f"{float(stop / cut.rate):.6f}") for first, stop in _stretches(cut.shots)
+    ]
 
 
 def _stretches(shots: Sequence[CutShot]) -> list[tuple[int, int]]:

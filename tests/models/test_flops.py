@@ -29,12 +29,11 @@ VARIANTS = [
     TINY | {"depth": 34, "frames": 24, "frame_size": 48, "dam4": True},
     TINY | {"depth": 50, "frames": 24, "shortcut": "A", "dam4": True, "audiovisual": False},
     TINY | {"depth": 101, "frames": 40},
-    {"depth": 152},
-    {"depth": 200, "frame_size": 224},
 ]
+LARGE = [{"depth": 152}, {"depth": 200, "frame_size": 224}]
 parametrized = pytest.mark.parametrize(
     "change",
-    VARIANTS,
+    [*VARIANTS, *(pytest.param(change, marks=pytest.mark.soak) for change in LARGE)],
     ids=lambda change: "-".join(f"{change[name]}" for name in change if name not in TINY) or "published",
 )
 

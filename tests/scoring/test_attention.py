@@ -37,7 +37,7 @@ def beep(wave, at_s, hertz=600, loudness=0.3, length_s=0.15):
 def cut(pictures, wave=None):
     """Clips of a film: one a second, as data.clips makes them."""
     made = []
-    for centre in clips.centres(len(pictures)):
+    for centre in clips.centers(len(pictures)):
         labelled = clips.label_frame(centre)
         start, stop = clips.excerpt_bounds(centre, FPS)
         excerpt = np.zeros(0, np.float32) if wave is None else wave[start:stop].astype(np.float32)

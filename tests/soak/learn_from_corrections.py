@@ -53,9 +53,7 @@ def corrected(cut: CutList, key_shots: Spans) -> CutList:
 
 def make_cuts(films: Path, summaries: Path) -> None:
     """Summarizes the training films by attention."""
-    config = Config()
-    for name, value in SUMMARIZE.items():
-        setattr(config.summarize, name, value)
+    config = Config().replace(summarize=SUMMARIZE)
     outcomes = summarize([films / "train"], "", summaries, config)
     assert not any(outcome.error for outcome in outcomes), outcomes
 
@@ -117,7 +115,7 @@ def _figures(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     return average_precision(scores, labels), precision_recall_f(scores >= threshold, labels).fscore
 
 
-def learn(folder: Path, *, films: int, seconds: int, epochs: int, compare: bool = True) -> dict[str, float]:
+def learn(folder: Path, *, films: int, seconds: int, epochs: int) -> dict[str, float]:
     """Goes through all steps in a folder.
 
     Args:
@@ -125,24 +123,21 @@ def learn(folder: Path, *, films: int, seconds: int, epochs: int, compare: bool 
       films: number of toy movies, a quarter of them test films.
       seconds: length of each.
       epochs: of training.
-      compare: train on attention's own cuts, too.
 
     Returns:
       the figures of each step by name.
     """
-    config = load("demo")
-    config.model.frame_size = 32
-    config.train.epochs = config.train.checkpoint_every_epochs = epochs
-    config.train.batch_size = 16
+    config = load("demo").replace(
+        model={"frame_size": 32}, train={"epochs": epochs, "checkpoint_every_epochs": epochs, "batch_size": 16}
+    )
     place, summaries = folder / "films", folder / "summaries"
     movies.render(place, films=films, seconds=seconds, seed=0)
     truth = hide_labels(place)
     figures = dict(zip(("attention AP", "attention F"), by_attention(place), strict=True))
     make_cuts(place, summaries)
-    if compare:
-        figures["cuts by attention, F"] = look_through(place, summaries, None)
-        found = by_training(place, summaries, folder / "uncorrected", config)
-        figures |= dict(zip(("uncorrected AP", "uncorrected F"), found, strict=True))
+    figures["cuts by attention, F"] = look_through(place, summaries, None)
+    found = by_training(place, summaries, folder / "uncorrected", config)
+    figures |= dict(zip(("uncorrected AP", "uncorrected F"), found, strict=True))
     figures["corrected cuts, F"] = look_through(place, summaries, truth)
     found = by_training(place, summaries, folder / "corrected", config)
     return figures | dict(zip(("corrected AP", "corrected F"), found, strict=True))

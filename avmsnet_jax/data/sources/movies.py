@@ -226,6 +226,6 @@ def _with_test_stretch(film: Film, test_fraction: float, frames: int, spacing: i
 def _key_times(film: Film, frames: int, spacing: int) -> list[float]:
     """The times at which the key clips of a film are labelled, seconds."""
     n_frames = film.movie.measured().frames
-    labelled = [clips.label_frame(centre, spacing) for centre in clips.centres(n_frames, frames, spacing)]
+    labelled = [clips.label_frame(center, spacing) for center in clips.centers(n_frames, frames, spacing)]
     times = [(frame, clips.frame_time(frame, film.fps)) for frame in labelled]
     return [time for frame, time in times if film.label(frame, time) == 1]
