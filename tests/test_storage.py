@@ -40,9 +40,9 @@ def store(emulator, request, monkeypatch, tmp_path):
     """An empty place on a store, which this process and those it starts can reach."""
     emulator.url = f"{emulator.url.split('://')[0]}://{stores.BUCKET}/{tmp_path.name}"
     emulator.fails, emulator.gone = lambda number: False, False
+    emulator.environment["XDG_CACHE_HOME"] = str(tmp_path / "caches")
     for name, value in emulator.environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     storage._filesystem.cache_clear()
     cache._copied.cache_clear()
     yield emulator
