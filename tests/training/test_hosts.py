@@ -225,4 +225,4 @@ def test_a_process_that_hangs_is_missed(small_config_file, environment, tmp_path
         second.send_signal(signal.SIGSTOP)
         _, said = first.communicate(timeout=60)
         assert first.returncode == 1
-        assert f"process 0 of 2: process 1 has given no sign of life for {PATIENCE} s" in said
+        assert re.search(r"process 0 of 2: process 1 has given no sign of life for 1[0-2] s", said)
