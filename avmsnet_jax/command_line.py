@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags, logging
-from ml_collections import config_flags
+from ml_collections import config_dict, config_flags
 
-from avmsnet_jax import compiled, interrupts, unforeseen
+from avmsnet_jax import compiled, interrupts, program, unforeseen
 from avmsnet_jax import config as config_lib
 from avmsnet_jax.errors import UserError
 
@@ -54,7 +54,7 @@ def run(
             compiled.keep()
         main(*_parse(sys.argv, takes_config, config_optional or bool(sections), positional))
     except UserError as error:
-        print(f"{_first().removeprefix('-m ')}: {error}", file=sys.stderr)
+        print(f"{program.name()}: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as error:  # a message says what is left
         interrupts.say(str(error))
@@ -65,7 +65,7 @@ def run(
     except Exception as error:
         if flags.FLAGS.is_parsed() and flags.FLAGS["verbosity"].present:
             raise
-        print(f"{_first().removeprefix('-m ')}: {unforeseen.report(error)}; please report it", file=sys.stderr)
+        print(f"{program.name()}: {unforeseen.report(error)}; please report it", file=sys.stderr)
         sys.exit(1)
 
 
@@ -80,17 +80,6 @@ def _on_unraisable(unraisable: Any) -> None:
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
     elif not (unraisable.exc_type is RuntimeError and str(unraisable.exc_value) == "Event loop is closed"):
         sys.__unraisablehook__(unraisable)
-
-
-def program() -> str:
-    """What the user types to run this command: `avmsnet train`, `python train.py`, `python -m avmsnet_jax train`."""
-    first = _first()
-    return f"python {first}" if first.endswith(".py") or first.startswith("-m ") else first
-
-
-def _first() -> str:
-    """The start of the command line, without the folders that the shell or Python has put before it."""
-    return sys.argv[0] if " " in sys.argv[0] else os.path.basename(sys.argv[0])
 
 
 def require(*given: flags.FlagHolder[Any]) -> None:
@@ -110,7 +99,8 @@ def require_checkpoint(*paths: str) -> None:
     for path in paths:
         if "://" not in path and not os.path.exists(path):
             raise UserError(
-                f"no checkpoint at {path}: no such directory; give one that convert_weights.py or train.py left"
+                f"no checkpoint at {path}: no such directory; give one that {program.typed('train')} or "
+                f"{program.typed('convert')} left"
             )
 
 
@@ -136,7 +126,8 @@ def _parse(argv: Sequence[str], takes_config: bool, config_optional: bool, posit
                 )
             config = config_lib.load(path) if path else config_lib.Config()
             _check_override_names(argv)
-            holder = config_flags.DEFINE_config_dataclass("config", config, sys_argv=argv)
+            tree = config_dict.ConfigDict(config_lib.to_dict(config))
+            holder = config_flags.DEFINE_config_dict("config", tree, sys_argv=argv)
         left = flags.FLAGS(argv)[1:] + names
         if not flags.FLAGS["verbosity"].present:  # the libraries' accounts of an error, tracebacks and all
             logging.set_verbosity(logging.FATAL)
@@ -149,8 +140,7 @@ def _parse(argv: Sequence[str], takes_config: bool, config_optional: bool, posit
         raise UserError(f"unexpected argument {left[0]!r}; options begin with -- (--help lists them)")
     if holder is None:
         return [left]
-    config = holder.value  # with the overrides; the library works on a copy of what it was given
-    config.validate()
+    config = config_lib.checked(holder.value.to_dict(), "")
     return [config, left] if positional else [config]
 
 
@@ -205,8 +195,8 @@ _CONFIG_MEANING = (
 def _help(module: Any, takes_config: bool, positional: str, sections: Sequence[str]) -> str:
     file = "[--config=NAME]" if sections else "--config=NAME"
     options = " ".join(filter(None, [positional, f"{file} [--config.section.field=value ...]" * takes_config]))
-    meaning = (module.__doc__ or "").strip().replace("{program}", program())
-    parts = [meaning, "", f"usage: {program()} {options} [options]", ""]
+    meaning = (module.__doc__ or "").strip().replace("{program}", program.typed())
+    parts = [meaning, "", f"usage: {program.typed()} {options} [options]", ""]
     own = flags.FLAGS.flags_by_module_id_dict().get(id(module), [])  # by name, `python -m` would find none
     if takes_config:
         parts.append(_entry("--config", _CONFIG_MEANING + ", ".join(config_lib.installed())))

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -182,7 +183,7 @@ class _Watch:
     def __init__(self, patience: float):
         self._patience = patience
         self._index, self._count = jax.process_index(), jax.process_count()
-        self._client = distributed.global_state.client
+        self._client: Any = distributed.global_state.client
         self._ended = threading.Event()
         self._once = threading.Lock()  # only the first reason is printed
         self._showing = threading.Lock()

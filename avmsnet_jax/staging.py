@@ -61,6 +61,18 @@ def staged(target: Path) -> Iterator[Path]:
         raise UserError(f"cannot write {target}: {error.strerror or error}; choose another place") from error
 
 
+def recover(target: Path) -> None:
+    """Removes what a killed process left of `target`; restores the old result if the new one had not replaced it yet.
+
+    Raises:
+      UserError: another process works there.
+      OSError: the place cannot be written.
+    """
+    if os.path.lexists(_place_of(target, "stage")):
+        with working_place(target, "stage") as place:
+            _clear(place, target)
+
+
 @contextlib.contextmanager
 def working_place(target: Path, kind: str) -> Iterator[Path]:
     """Yields the folder `.<name>.<kind>` next to `target`, locked, with what an earlier process left in it.
@@ -71,7 +83,7 @@ def working_place(target: Path, kind: str) -> Iterator[Path]:
       UserError: another process works there, or the folder is not one that this package made.
       OSError: the place cannot be written.
     """
-    place = target.with_name(f".{_short(target.name)}.{kind}")
+    place = _place_of(target, kind)
     made = [parent for parent in place.parents if not parent.exists()]
     try:
         for parent in reversed(made):
@@ -85,7 +97,11 @@ def working_place(target: Path, kind: str) -> Iterator[Path]:
             _leave(place)
             _release(lock)
     finally:
-        _remove_empty(made)
+        _remove_empty([place, *made])  # the place is left if a full disk has no room for its lock
+
+
+def _place_of(target: Path, kind: str) -> Path:
+    return target.with_name(f".{_short(target.name)}.{kind}")
 
 
 def _leave(place: Path, made: Sequence[Path] = ()) -> None:

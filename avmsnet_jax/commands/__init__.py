@@ -10,6 +10,7 @@ COMMANDS = {
     "evaluate": "test scores, a network's or anyone's, beside random, uniform and human ones",
     "convert": "turn published PyTorch weights into a checkpoint, or a checkpoint into PyTorch weights",
     "summarize": "cut the summary of a film, with a report that shows why",
+    "studio": "change the cuts of summaries in the browser, and cut them again",
     "inspect": "show what is in a folder of records",
 }
 

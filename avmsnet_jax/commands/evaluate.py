@@ -19,7 +19,8 @@ from avmsnet_jax.errors import UserError, printable, printable_lines
 _CHECKPOINT = flags.DEFINE_multi_string(
     "checkpoint",
     [],
-    "a train.py --workdir, one of its steps, or a convert_weights.py --output; one for each fold tests all folds",
+    "the --workdir of a training run, one of its steps, or the --output of a conversion; one for each fold tests all "
+    "folds",
 )
 _SCORES = flags.DEFINE_string(
     "scores",

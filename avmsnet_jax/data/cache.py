@@ -17,7 +17,7 @@ from typing import Any
 
 import filelock
 
-from avmsnet_jax import storage
+from avmsnet_jax import program, storage
 from avmsnet_jax.config import DataConfig
 from avmsnet_jax.data import MANIFEST
 from avmsnet_jax.data.manifest import MOST_BYTES, read_manifest
@@ -40,7 +40,7 @@ def local_records(data: DataConfig) -> str:
 
 def checksums(folder: Path) -> dict[str, dict[str, int | str]]:
     """Size and CRC-32 of each file in a folder, by its relative path: the manifest's `files`."""
-    found = {}
+    found: dict[str, dict[str, int | str]] = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         found[str(path.relative_to(folder))] = {"bytes": path.stat().st_size, "crc32": _crc32(path)}
     return found
@@ -51,7 +51,7 @@ def _copied(url: str, cache: str) -> str:
     listed = storage.whole(storage.listed(url))
     if listed.get(MANIFEST, MOST_BYTES + 1) > MOST_BYTES:
         raise UserError(
-            f"{url} holds no prepared records ({MANIFEST} is missing); copy a prepare_data.py --output there"
+            f"{url} holds no prepared records ({MANIFEST} is missing); copy a {program.typed('prepare')} --output there"
         )
     with storage.temporary_folder() as folder:
         storage.download(url, {MANIFEST: listed[MANIFEST]}, folder)

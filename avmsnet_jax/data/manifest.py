@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from avmsnet_jax import json_file
+from avmsnet_jax import json_file, program
 from avmsnet_jax.data import MANIFEST
 from avmsnet_jax.errors import UserError
 
@@ -17,21 +17,23 @@ _MOST_PIXELS = 10**8  # of a clip, which bounds the memory for a record
 
 
 def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """The manifest of a data set that prepare_data.py wrote; see `avmsnet_jax.data.prepare.prepare`.
+    """The manifest of a prepared data set; see `avmsnet_jax.data.prepare.prepare`.
 
     Raises:
       UserError: there is no such data set, or its manifest is damaged.
     """
     if not os.fspath(directory):
-        raise UserError("no records given; set --config.data.dir to the --output of prepare_data.py")
+        raise UserError(f"no records given; set --config.data.dir to the --output of {program.typed('prepare')}")
     directory = Path(directory)
     if not directory.is_dir():
-        raise UserError(f"there is no folder of records {directory}; prepare one with prepare_data.py --output")
+        raise UserError(
+            f"there is no folder of records {directory}; prepare one with {program.typed('prepare')} --output"
+        )
     try:
         manifest = json_file.read(inside(directory, MANIFEST), REMEDY, most_bytes=MOST_BYTES)
     except FileNotFoundError:
         raise UserError(
-            f"{directory} holds no prepared records ({MANIFEST} is missing); prepare it with prepare_data.py"
+            f"{directory} holds no prepared records ({MANIFEST} is missing); prepare it with {program.typed('prepare')}"
         ) from None
     try:
         _check(manifest)

@@ -141,7 +141,7 @@ class TakesClips(Protocol):
 def open_split(
     directory: str | os.PathLike[str], split: str, model: TakesClips | None = None, fold: int = 0
 ) -> Records:
-    """Opens one split of a data set that prepare_data.py wrote.
+    """Opens one split of a prepared data set.
 
     Args:
       directory: its --output.

@@ -21,6 +21,7 @@ from avmsnet_jax.data.film import software
 from avmsnet_jax.data.records import ClipRecords, ClipsConfig, Gaze, Movie50, Movies, Summe, Tvsum
 from avmsnet_jax.data.sources import SPLITS
 from avmsnet_jax.data.sources.gaze import Setting
+from avmsnet_jax.data.sources.movies import Elsewhere
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.staging import empty, remove, taken, working_place
 
@@ -46,6 +47,7 @@ def prepare(
     workers: int = 1,
     strict: bool = False,
     beam_options: Sequence[str] | None = None,
+    elsewhere: Elsewhere | None = None,
     gaze: Setting | None = None,
     labels_out: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
@@ -68,6 +70,7 @@ def prepare(
       workers: films read in parallel, each in its own process; 1 = in this process.
       strict: whether a skipped film is an error.
       beam_options: options of an Apache Beam pipeline that does the work instead, as `--name=value`; see `beam`.
+      elsewhere: for the data set movies, gives the key shots of films without a table beside them.
       gaze: for the data set gaze, how it was recorded; None = as the files say.
       labels_out: for the data set gaze, a folder for tables of the labels and the concentration curve of each film.
 
@@ -84,11 +87,15 @@ def prepare(
     _check(dataset, source, config, workers)
     if (gaze is not None or labels_out is not None) and dataset != "gaze":
         raise UserError(f"screens, angles and --labels_out are for gaze; leave them out for {dataset}")
+    if elsewhere is not None and dataset != "movies":
+        raise UserError(f"key shots from elsewhere are for movies; leave them out for {dataset}")
     with _working_place(output) as place:
         with _quiet_tfds():
             builder = BUILDERS[dataset](data_dir=place / "set", config=config, file_format="array_record")
             builder.place, builder.workers, builder.strict = place, workers, strict
             builder.beam_options = beam_options
+            if isinstance(builder, Movies) and elsewhere is not None:
+                builder.elsewhere = elsewhere
             if isinstance(builder, Gaze):
                 builder.setting = gaze or Setting()
                 builder.labels_out = None if labels_out is None else Path(labels_out)

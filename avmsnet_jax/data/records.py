@@ -29,7 +29,7 @@ from avmsnet_jax.data.film import FORMAT, Cut, Prepared, fingerprint, finished
 from avmsnet_jax.data.process_pool import Task
 from avmsnet_jax.data.sources import Collection, Skipped, Video, gaze, summe, tvsum
 from avmsnet_jax.data.sources.folds import Fold
-from avmsnet_jax.data.sources.movies import find_films
+from avmsnet_jax.data.sources.movies import Elsewhere, find_films, nowhere
 from avmsnet_jax.data.sources.published import find_videos
 from avmsnet_jax.errors import UserError, printable
 from avmsnet_jax.staging import remove
@@ -263,17 +263,29 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
 
 
 class Movies(ClipRecords):
-    """The user's own films. A clip is key if its middle lies in an annotated key shot, or is labeled so."""
+    """The user's own films. A clip is key if its middle lies in an annotated key shot, or is labeled so.
+
+    Attributes:
+      elsewhere: gives the key shots of films without a table beside them.
+    """
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "A folder of films, with <film stem>.keyshots.csv (start_s,end_s) or <film stem>.labels.csv (frame,label) "
         "beside each; films with neither are unlabelled."
     )
 
+    elsewhere: Elsewhere = staticmethod(nowhere)
+
     def find(self, source: Path) -> Collection:
         """See `ClipRecords`."""
         config = self.builder_config
-        return find_films(source, config.test_fraction, frames=config.frames, spacing=config.spacing)
+        return find_films(
+            source,
+            config.test_fraction,
+            frames=config.frames,
+            spacing=config.spacing,
+            elsewhere=self.elsewhere,
+        )
 
 
 class Gaze(ClipRecords):

@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from avmsnet_jax import array_file, hdf5_file, json_file
+from avmsnet_jax import array_file, hdf5_file, json_file, program
 from avmsnet_jax.data import MANIFEST, pipeline
 from avmsnet_jax.data.sources import folds, summe, tvsum
 from avmsnet_jax.data.sources.judged import files_below
@@ -88,7 +88,7 @@ def read_annotations(paths: Sequence[Path], protocol: str = "", splits: Path | N
 
     Args:
       paths: each `ydata-tvsum50.mat`, a SumMe `GT/*.mat`, a folder that holds either at any depth, an HDF5 file with
-        the field's usual datasets ("eccv16"), or records of TVSum or SumMe that prepare_data.py wrote.
+        the field's usual datasets ("eccv16"), or records of TVSum or SumMe that `prepare` wrote.
       protocol: tvsum or summe; empty = that of the files.
       splits: a JSON file of the folds, as `folds.read_splits` takes it; None = those of the records; else the field's
         usual five, if these are its videos; else five that test each video once.
@@ -209,8 +209,8 @@ def of_records(directory: Path) -> tuple[str, list[Judged]]:
         videos.append(_judged_of_arrays(name, held, place))
     if not videos:
         raise UserError(
-            f"{directory} keeps no judgements of users; give TVSum or SumMe as downloaded to prepare_data.py, or use "
-            "--protocol=movie50"
+            f"{directory} keeps no judgements of users; give TVSum or SumMe as downloaded to "
+            f"{program.typed('prepare')}, or use --protocol=movie50"
         )
     return manifest["dataset"], videos
 

@@ -42,7 +42,7 @@ def read_scores(path: Path, videos: Sequence[Judged]) -> list[dict[str, Scored]]
 
       FILE.json   {"video": [score, ...], ...}, or a list of such objects, one for each split
       FILE.h5     a dataset of scores for each video, or a group with one called `score` or `scores`
-      DIR         a CSV for each video with the columns `frame` (from 1) and `score`, as eval.py writes them, or a .npy
+      DIR         a CSV for each video with the columns `frame` (from 1) and `score`, as evaluate writes them, or a .npy
 
     or a folder of `split0`, `split1`, ... (or `fold0`, ...), each one of these. A video is called by its name or by its
     number in the data set, `video_3`. Give a score for each pick or for each frame; a CSV names its frames.

@@ -112,7 +112,7 @@ def watch(
 ) -> Watched:
     """Scores a film while it is decoded: a thread cuts the next clips while the scorer measures the current ones.
 
-    The clips are the ones that `prepare_data.py` cuts from a film with key shots or without labels. Memory grows with
+    The clips are the ones that `prepare` cuts from a film with key shots or without labels. Memory grows with
     the film's length only by what is kept of each clip.
 
     Args:

@@ -63,6 +63,7 @@ class CutList:
       budget: how long the summary may be.
       clips: frame, time_s, score, and signals where there are any, of each scored clip.
       shots: all shots, in order, without gaps.
+      reviewed: a person has looked through the cut, so that its shots count as labels.
     """
 
     film: dict[str, Any]
@@ -70,6 +71,7 @@ class CutList:
     budget: Budget
     clips: tuple[dict[str, Any], ...]
     shots: tuple[CutShot, ...]
+    reviewed: bool = False
 
     @property
     def rate(self) -> Fraction:
@@ -97,7 +99,7 @@ class CutList:
         ]
         budget = {name: value for name, value in dataclasses.asdict(self.budget).items() if value is not None}
         parts = {"film": self.film, "scorer": self.scorer, "budget": budget, "clips": list(self.clips)}
-        return {"version": VERSION, **parts, "shots": shots}
+        return {"version": VERSION, "reviewed": self.reviewed, **parts, "shots": shots}
 
 
 def of_summary(
@@ -185,6 +187,21 @@ class Replay:
         )
 
 
+def has_clips_of(cut: CutList, watched: Watched) -> bool:
+    """Whether a film's clips are those that the cut list has scores of."""
+    return sorted(clip["frame"] for clip in cut.clips) == watched.scores.frames.tolist()
+
+
+def scored(cut: CutList, watched: Watched) -> Watched:
+    """The film with the scores of a cut list of the same clips; without maps if those are another scorer's."""
+    if not has_clips_of(cut, watched):
+        return watched
+    scores, found = watched.scores, Replay(cut).finish({"nearest": np.arange(len(cut.clips))})
+    if not np.array_equal(found.scores, scores.scores):
+        scores = dataclasses.replace(scores, attention=found.attention, localization=found.localization)
+    return dataclasses.replace(watched, scores=dataclasses.replace(scores, scores=found.scores, signals=found.signals))
+
+
 def follow(cut: CutList, watched: Watched) -> Choice:
     """The shots of a cut list in the film that it was made for.
 
@@ -210,14 +227,23 @@ def follow(cut: CutList, watched: Watched) -> Choice:
 
 def write(cut: CutList, folder: Path) -> None:
     """Writes `cut.json` and `segments.csv`, which has the stretches that the summary shows."""
-    text = json.dumps(cut.as_json(), indent=1, ensure_ascii=False)
-    (folder / CUT).write_text(text + "\n", encoding="utf-8")
+    write_cut(cut, folder / CUT)
     with open(folder / SEGMENTS, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["start", "end", "name"])
-        for first, stop in _stretches(cut.shots):
-            start_s, end_s = first / cut.rate, stop / cut.rate
-            writer.writerow([f"{float(start_s):.6f}", f"{float(end_s):.6f}", clock(float(start_s))])
+        writer.writerows([start, end, clock(float(start))] for start, end in stretches_s(cut))
+
+
+def write_cut(cut: CutList, path: Path) -> None:
+    """Writes `cut.json` alone."""
+    path.write_text(json.dumps(cut.as_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def stretches_s(cut: CutList) -> list[tuple[str, str]]:
+    """Start and end in seconds, as tables have them, of what the summary shows without a cut."""
+    return [
+        (f"{float(first / cut.rate):.6f}", f"{float(stop / cut.rate):.6f}") for first, stop in _stretches(cut.shots)
+    ]
 
 
 def _stretches(shots: Sequence[CutShot]) -> list[tuple[int, int]]:
@@ -237,26 +263,40 @@ def read(path: Path, film: Path) -> CutList:
     Raises:
       UserError: there is no such file, it is damaged, of a newer version, or of another film.
     """
-    try:
-        found = json_file.read(path, _REMEDY)
-    except FileNotFoundError:
-        raise UserError(f"no cut at {path}; give the cut.json of a summary") from None
-    version = found.get("version") if isinstance(found, dict) else None
-    if isinstance(version, int) and version > VERSION:
-        raise UserError(f"{path} has version {version}, and this program reads up to {VERSION}; update avmsnet_jax")
-    try:
-        if version != VERSION:
-            raise ValueError("it has no version")
-        cut = _parsed(found)
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-        raise UserError(f"{path} is damaged or no cut list ({what}); {_REMEDY}") from None
+    cut = load(path)
     if film.stat().st_size != cut.film["size"]:
         raise UserError(
             f"{path} is the cut of {cut.film['path']} ({cut.film['size']:,} bytes), and {film} has "
             f"{film.stat().st_size:,}; give the film that it was made from"
         )
     return cut
+
+
+def load(path: Path) -> CutList:
+    """Reads a cut list, of whatever film; raises as `read`."""
+    try:
+        found = json_file.read(path, _REMEDY)
+    except FileNotFoundError:
+        raise UserError(f"no cut at {path}; give the cut.json of a summary") from None
+    return checked(found, str(path))
+
+
+def checked(found: Any, source: str) -> CutList:
+    """The cut list that JSON holds; `source` names it in messages.
+
+    Raises:
+      UserError: it is no cut list, or one of a newer version.
+    """
+    version = found.get("version") if isinstance(found, dict) else None
+    if isinstance(version, int) and version > VERSION:
+        raise UserError(f"{source} has version {version}, and this program reads up to {VERSION}; update avmsnet_jax")
+    try:
+        if version != VERSION:
+            raise ValueError("it has no version")
+        return _parsed(found)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{source} is damaged or no cut list ({what}); {_REMEDY}") from None
 
 
 def _parsed(found: dict[str, Any]) -> CutList:
@@ -281,13 +321,16 @@ def _parsed(found: dict[str, Any]) -> CutList:
             _number(level, f"the signal {name[:40]!r} of a clip")
     if not found["clips"]:
         raise ValueError("it has no clips")
+    reviewed = found.get("reviewed", False)
+    if not isinstance(reviewed, bool):
+        raise ValueError("reviewed is neither true nor false")
     shots = tuple(_shot(shot) for shot in found["shots"])
     edges = [0, *(shot.last_frame for shot in shots)]
     if not shots or edges[-1] != film["n_frames"]:
         raise ValueError("the shots do not cover the film")
     if any(shot.first_frame != before + 1 for shot, before in zip(shots, edges, strict=False)):
         raise ValueError("the shots leave a gap, or overlap")
-    return CutList(film, scorer, _budget(found["budget"]), tuple(found["clips"]), shots)
+    return CutList(film, scorer, _budget(found["budget"]), tuple(found["clips"]), shots, reviewed)
 
 
 def _shot(found: dict[str, Any]) -> CutShot:

@@ -7,22 +7,27 @@ import html
 import io
 import json
 import os
+import re
 import string
 import urllib.parse
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from avmsnet_jax import json_file
+from avmsnet_jax.errors import UserError
+from avmsnet_jax.media.captions import Cue, markup
 from avmsnet_jax.scoring.film import Watched
 from avmsnet_jax.staging import staged
 from avmsnet_jax.summarization import choose, explain
 from avmsnet_jax.summarization.cutlist import CutList
 from avmsnet_jax.summarization.result import Scores, Summary
 
+REPORT = "report.html"
 EMBEDDED_BYTES = 24_000_000  # larger summaries are not embedded, because browsers are slow with them
 HIGH = 0.5  # the paper's evaluation calls clips with at least this score key moments
 _THUMBNAILS = 160  # evenly over the film, besides one for each chosen shot; about 7 KB each
@@ -33,6 +38,7 @@ SCRIPTS = (
     "base.js",
     "lens.js",
     "player.js",
+    "captions.js",
     "curve.js",
     "reel.js",
     "choose.js",
@@ -41,6 +47,7 @@ SCRIPTS = (
     "room.js",
     "keys.js",
     "save.js",
+    "studio.js",
     "start.js",
 )
 
@@ -71,8 +78,20 @@ class Editing:
         return cls(cut, own.tolist(), choose.loudness_db(watched.loudness, middles).tolist())
 
 
+class Captions(NamedTuple):
+    """The captions of the film, and those of the summary."""
+
+    film: Sequence[Cue] = ()
+    summary: Sequence[Cue] = ()
+
+
 def write_report(
-    summary: Summary, folder: Path, *, shown_in: Path | None = None, editing: Editing | None = None
+    summary: Summary,
+    folder: Path,
+    *,
+    shown_in: Path | None = None,
+    editing: Editing | None = None,
+    captions: Captions | None = None,
 ) -> None:
     """Writes `report.html`: the score curve, the summary to watch, the chosen shots, where the network looked.
 
@@ -85,38 +104,88 @@ def write_report(
       folder: where to write it; must hold `summary.mp4`.
       shown_in: the final place of `folder` if it will be renamed; the page's link to the film is relative to it.
       editing: what the page needs to change the cut; None = it only shows.
+      captions: shown by the players.
 
     Raises:
       UserError: `folder` cannot be written.
     """
     embedded = (folder / "summary.mp4").stat().st_size <= EMBEDDED_BYTES
+    data = _data(summary, shown_in or folder, embedded, editing)
+    data["captions"] = {
+        player: [[round(cue.start_s, 3), round(cue.end_s, 3), markup(cue)] for cue in cues]
+        for player, cues in (captions or Captions())._asdict().items()
+    }
+    text = page(
+        data,
+        _text(summary.scores.film.stem),
+        _base64((folder / "summary.mp4").read_bytes()) if embedded else "",
+    )
+    with staged(folder / REPORT) as stage:
+        stage.write_text(text, encoding="utf-8")
+
+
+def page(data: dict[str, Any], title: str, embedded: str = "", *, connects: bool = False) -> str:
+    """The page as HTML.
+
+    Args:
+      data: what the page shows, as `read_data` gives it.
+      title: of the film.
+      embedded: the summary's mp4 in base64; empty = it lies beside the page.
+      connects: whether the page may talk to its own server, which the studio is.
+    """
     parts = resources.files(__package__) / "page"
-    style = (parts / "page.css").read_text("utf-8")
     body = "".join((parts / name).read_text("utf-8") for name in SCRIPTS)
     script = f'"use strict";\n(() => {{\n{body}}})();\n'
-    page = string.Template((parts / "page.html").read_text("utf-8")).substitute(
-        policy=_policy(style, script),
-        title=html.escape(_text(summary.scores.film.stem)),
-        style=style,
-        script=script,
-        # Escape <, which could end the script element.
-        data=json.dumps(_data(summary, shown_in or folder, embedded, editing)).replace("<", "\\u003c"),
-        embedded=_base64((folder / "summary.mp4").read_bytes()) if embedded else "",
-    )
-    with staged(folder / "report.html") as stage:
-        stage.write_text(page, encoding="utf-8")
+    names = {"title": html.escape(title), "embedded": embedded}
+    return document((parts / "page.html").read_text("utf-8"), style(), script, data, connects=connects, **names)
 
 
-def _policy(style: str, script: str) -> str:
-    """The content security policy: only the page's own script and style run, whatever names and facts contain."""
+def style() -> str:
+    """The page's style sheet, which is the studio's, too."""
+    return (resources.files(__package__) / "page" / "page.css").read_text("utf-8")
+
+
+def document(template: str, style: str, script: str, data: Any, *, connects: bool, **names: str) -> str:
+    """An HTML document in one file; its content security policy allows only its own script and style.
+
+    Args:
+      template: HTML with `$policy`, `$style`, `$script` and `$data`, and those of `names`.
+      style: CSS.
+      script: JavaScript.
+      data: for the script, as JSON.
+      connects: whether the script may make requests to the server that the document came from.
+      names: further values for the template.
+    """
 
     def own(text: str) -> str:
         return f"'sha256-{_base64(hashlib.sha256(text.encode()).digest())}'"
 
-    return (
-        f"default-src 'none'; script-src {own(script)}; style-src {own(style)}; img-src data:; "
-        "media-src blob: 'self' file:; base-uri 'none'; form-action 'none'"
+    images, connections = ("'self' data:", "'self'") if connects else ("data:", "'none'")
+    policy = (
+        f"default-src 'none'; script-src {own(script)}; style-src {own(style)}; img-src {images}; "
+        f"media-src blob: 'self' file:; connect-src {connections}; base-uri 'none'; form-action 'none'"
     )
+    # Escape <, which could end the script element.
+    text = json.dumps(data).replace("<", "\\u003c")
+    return string.Template(template).substitute(names, policy=policy, style=style, script=script, data=text)
+
+
+def read_data(path: Path) -> dict[str, Any]:
+    """Reads the data of a report, without what is embedded.
+
+    Raises:
+      UserError: the report is damaged.
+    """
+    remedy = "summarize the film again"
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise UserError(f"cannot read {path}; {remedy}") from None
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    data = json_file.parse(found[1], str(path), remedy) if found else None
+    if not isinstance(data, dict) or not {"film", "summary", "editing"} <= data.keys():
+        raise UserError(f"{path} is damaged, or of an earlier version; {remedy}")
+    return data
 
 
 def _data(summary: Summary, folder: Path, embedded: bool, editing: Editing | None) -> dict[str, Any]:
@@ -174,8 +243,8 @@ def _editing(editing: Editing) -> dict[str, Any]:
     levels = np.clip(np.round((np.array(editing.loudness_db) + 60) * 4), 0, 255).astype(np.uint8)
     return {
         "cut": cut,
-        # Tells the edits of this cut, which the browser keeps, from those of others.
-        "key": hashlib.sha256(json.dumps(cut).encode()).hexdigest()[:16],
+        # Names the edits that the browser keeps: they are of this film and these scores, whatever is chosen now.
+        "key": hashlib.sha256(json.dumps([cut["film"], cut["clips"]]).encode()).hexdigest()[:16],
         "cuts": list(editing.own_cuts),
         "loudness": _base64(levels.tobytes()),
     }

@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 from flax import nnx, traverse_util
 
 from avmsnet_jax import config as config_lib
-from avmsnet_jax import json_file, storage
+from avmsnet_jax import json_file, program, storage
 from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.models.avmsnet import AVMSNet
@@ -94,7 +94,7 @@ def load(directory: str | os.PathLike[str], *, finite: bool = False) -> AVMSNet:
     """The network saved in `directory`, ready for inference (`eval()` is set), on the default device.
 
     Args:
-      directory: what `save` or `convert_weights.py` wrote, or a training run: its working directory, its
+      directory: what `save` or `convert` wrote, or a training run: its working directory, its
         `checkpoints` (of these the step with the best validation is loaded, or the latest without validation), or one
         step. It may have been written by any number of devices.
       finite: refuse weights that are NaN or infinite, as every command does.
@@ -166,18 +166,22 @@ def find(directory: str | os.PathLike[str]) -> Path:
     if os.path.isfile(top):
         raise UserError(
             f"no checkpoint at {directory}, which is a file; make one of it first: "
-            f"python convert_weights.py --source={directory} --output=DIR"
+            f"{program.typed('convert')} --source={directory} --output=DIR"
         )
     if not os.path.isdir(top):
         raise UserError(
-            f"no checkpoint at {directory}: no such directory; give one that convert_weights.py or train.py left"
+            f"no checkpoint at {directory}: no such directory; give one that {program.typed('train')} or "
+            f"{program.typed('convert')} left"
         )
     try:
         found = _found(top)
     except OSError as error:
         raise UserError(f"cannot read {directory}: {error.strerror}; make it readable") from None
     if found is None:
-        raise UserError(f"no checkpoint in {directory}; give a directory that convert_weights.py or train.py left")
+        raise UserError(
+            f"no checkpoint in {directory}; give a directory that {program.typed('train')} or "
+            f"{program.typed('convert')} left"
+        )
     if not found.resolve().is_relative_to(top.resolve()):
         raise UserError(f"{found} is a link out of {directory}; give {found.resolve()} itself if you trust it")
     return found

@@ -90,7 +90,7 @@ def test_a_sheet_without_labels_or_sound(scored, awkward, tmp_path):
 
 def test_mistakes_are_one_line(awkward, python, tmp_path):
     for arguments, message in (
-        ([], "give one data set: the --output of prepare_data.py"),
+        ([], "give one folder: the --output of python -m avmsnet_jax prepare or python -m avmsnet_jax summarize"),
         ([awkward, "--split=dev"], "has no split 'dev'; it has train"),
         ([awkward, f"--output={tmp_path}"], f"{tmp_path} is a folder; --output is the picture to write"),
     ):

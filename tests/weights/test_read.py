@@ -268,7 +268,7 @@ def test_an_arch_that_the_tensors_belie_is_refused(tmp_path: Path, arch: str) ->
     torch = pytest.importorskip("torch")
     tensors = {name: torch.from_numpy(array) for name, array in state().items()}
     torch.save({"arch": arch, "state_dict": tensors}, tmp_path / "save_60.pth")
-    refused(tmp_path / "save_60.pth", f"says that it is '{arch[:40]}', but its tensors are of depth 10")
+    refused(tmp_path / "save_60.pth", f"calls itself '{arch[:40]}', but its tensors are of depth 10")
 
 
 WRAPPED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {

@@ -1,4 +1,4 @@
-// The page's data, and how numbers and times read.
+// The page's data; formatting of numbers and times.
 
 const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
@@ -35,7 +35,7 @@ const make = (tag, text, className) => {
   return element;
 };
 
-/** Index of the last entry that is at most `value`, at least 0. `of` reads an entry. */
+/** Index of the last entry that is at most `value`, or 0. `of` gives an entry's value; the list ascends. */
 const lastAtMost = (list, value, of = (entry) => entry) => {
   let low = 0, high = list.length;
   while (low < high) {

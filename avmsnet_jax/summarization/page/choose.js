@@ -1,16 +1,16 @@
 // Choosing shots within a budget: the same choice as `choose.choose_shots` makes in Python.
 
-/** The exact 0/1 knapsack. Once filled up to a capacity, it answers for each smaller one at no cost. */
+/** Exact 0/1 knapsack by dynamic programming; one table answers for every capacity up to `capacity`. */
 class Knapsack {
   constructor(values, weights, capacity) {
     this.values = values;
     this.weights = weights;
     this.capacity = capacity;
-    this.best = new Float64Array(capacity + 1); // of the items so far, within each capacity
-    this.taken = []; // a bit for each capacity, a row for each item
+    this.best = new Float64Array(capacity + 1); // greatest value of the items so far, by capacity
+    this.taken = []; // a row for each item, with a bit for each capacity
   }
 
-  /** Adds items for about `ms` milliseconds; whether all are in. */
+  /** Adds items for about `ms` milliseconds; returns whether all are in. */
   fill(ms = Infinity) {
     const end = performance.now() + ms, { best, capacity } = this;
     while (this.taken.length < this.values.length && performance.now() < end) {
@@ -28,7 +28,7 @@ class Knapsack {
     return this.taken.length === this.values.length;
   }
 
-  /** The indices of the items of the greatest total value within `room`. */
+  /** Indices of the items with the greatest total value within `room`. */
   items(room) {
     this.fill();
     const found = [];
@@ -44,7 +44,7 @@ class Knapsack {
 
 /** Chooses among shots `{first, stop, score, state}`; frames from 0, `stop` exclusive. */
 class Chooser {
-  /** `most_s`: the longest budget that will be asked for. */
+  /** `most_s`: the longest budget that `choose` will be called with. */
   constructor(shots, rate, duration, most_s) {
     const length = (shot) => shot.stop - shot.first;
     Object.assign(this, { shots, rate, duration });

@@ -31,7 +31,7 @@ const outline = (up) => {
   }
   return line;
 };
-/** The mean over every eight pixels, if the outline is too dense to read; else empty. */
+/** A path of the mean over every eight pixels; empty if the outline is sparse enough to read. */
 const smoothed = (up) => {
   const line = [];
   for (let index = 0; clips.t.length > width && index < clips.t.length;) {

@@ -1,6 +1,7 @@
-// The cut that is edited: its shots, its history, and what of it survives a reload.
+// The cut being edited: its shots, undo and redo, and what the browser keeps for the next visit.
 
 const editing = data.editing;
+const studio = data.studio || null; // {cut, problem} when the studio serves the page
 const shown = (shot) => shot.state === "chosen" || shot.state === "kept";
 const STATES = ["chosen", "left", "kept", "dropped"];
 
@@ -8,13 +9,15 @@ const cut = editing && (() => {
   const [numerator, denominator] = editing.cut.film.rate.split("/").map(Number);
   const rate = numerator / denominator;
   const nFrames = editing.cut.film.n_frames;
-  const original = editing.cut.shots.map((shot) => ({ first: shot.first_frame - 1, stop: shot.last_frame, score: shot.score, state: shot.state }));
+  const file = (studio && studio.cut) || editing.cut; // cut.json as it is now
+  const original = file.shots.map((shot) => ({ first: shot.first_frame - 1, stop: shot.last_frame, score: shot.score, state: shot.state }));
   const store = "cut:" + editing.key;
   const listeners = [];
-  let shotsNow = original, budget = editing.cut.budget;
+  let shotsNow = original, budget = file.budget, reviewed = Boolean(file.reviewed);
+  let saved = ""; // the cut as it is in cut.json, as text
   let past = [], future = []; // changes: {at, removed, added, from, to}, the last two of them budgets
 
-  // A clip's score holds from halfway after the clip before, as in Python.
+  // Each frame has the score of the nearest clip, as in Python.
   const picks = editing.cut.clips.map((clip) => clip.frame - 1);
   const starts = picks.map((pick, index) => (index ? Math.floor((picks[index - 1] + pick + 1) / 2) : 0));
   const sums = [0];
@@ -25,7 +28,7 @@ const cut = editing && (() => {
   };
   const made = (first, stop, state) => ({ first, stop, state, score: Math.max((total(stop) - total(first)) / (stop - first), 0) });
 
-  /** The least change that makes one list of shots of another. */
+  /** The smallest splice that turns one list of shots into another. */
   const difference = (before, after) => {
     let at = 0, tail = 0;
     while (at < before.length && before[at] === after[at]) at++;
@@ -40,16 +43,22 @@ const cut = editing && (() => {
   const pack = (shot) => [shot.first, shot.stop, STATES.indexOf(shot.state), shot.score];
   const unpack = ([first, stop, state, score]) => ({ first, stop, state: STATES[state], score });
   const unpacked = (change) => ({ ...change, removed: change.removed.map(unpack), added: change.added.map(unpack) });
+  const asText = () => JSON.stringify([shotsNow.map(pack), budget, reviewed]);
   let stored = true;
-  const keep = () => {
+  /** Stores the cut and its history, without the oldest changes if there is no room for all. */
+  const keep = (oldest = 0) => {
     try {
-      localStorage.setItem(store, JSON.stringify({ past: past.map(packed), future: future.map(packed) }));
+      const kept = { now: shotsNow.map(pack), budget, reviewed, saved, past: past.slice(oldest).map(packed), future: future.map(packed) };
+      localStorage.setItem(store, JSON.stringify(kept));
       stored = true;
-    } catch { stored = false; } // full, or not allowed for files
+    } catch { // full, or not allowed for files
+      stored = false;
+      if (oldest < past.length) keep(oldest + Math.ceil((past.length - oldest) / 2));
+    }
   };
   const tellAll = () => { for (const listener of listeners) listener(); };
 
-  /** Makes a change that can be undone. */
+  /** Applies a change, which can be undone. */
   const change = (after, to = budget) => {
     const made = { ...difference(shotsNow, after), from: budget, to };
     if (!made.removed.length && !made.added.length && JSON.stringify(made.from) === JSON.stringify(to)) return;
@@ -61,20 +70,24 @@ const cut = editing && (() => {
   };
   const replaced = (index, count, ...added) => spliced(shotsNow, index, count, added);
 
-  try {
-    const found = JSON.parse(localStorage.getItem(store) || "null");
-    if (found) {
-      past = found.past.map(unpacked);
-      future = found.future.map(unpacked);
-      past.forEach(redone);
-      if (shotsNow[0].first !== 0 || shotsNow[shotsNow.length - 1].stop !== nFrames) throw new Error("damaged");
-    }
-  } catch {
-    past = [];
-    future = [];
-    shotsNow = original;
-    budget = editing.cut.budget;
-  }
+  /** Restores the edits of an earlier visit. If cut.json has changed since, its content becomes one more change to undo. */
+  const resume = () => {
+    saved = asText();
+    const inFile = { text: saved, shots: shotsNow, budget, reviewed };
+    try {
+      const found = JSON.parse(localStorage.getItem(store) || "null");
+      if (!found) return;
+      const shots = found.now.map(unpack), gaps = shots.some((shot, index) => shot.first !== (index ? shots[index - 1].stop : 0));
+      if (gaps || shots[shots.length - 1].stop !== nFrames) return;
+      [past, future] = [found.past.map(unpacked), found.future.map(unpacked)];
+      [shotsNow, budget, reviewed] = [shots, found.budget, found.reviewed];
+      if (found.saved !== inFile.text) {
+        reviewed = inFile.reviewed;
+        change(inFile.shots, inFile.budget);
+      }
+    } catch { /* damaged, or no storage */ }
+  };
+  resume();
 
   return {
     rate, nFrames,
@@ -85,10 +98,23 @@ const cut = editing && (() => {
     get canUndo() { return past.length > 0; },
     get canRedo() { return future.length > 0; },
     get stored() { return stored; },
+    get isSaved() { return asText() === saved; },
+    get reviewed() { return reviewed; },
+    review: (on) => { reviewed = on; keep(); tellAll(); },
+    /** The content of cut.json. */
+    asJson: () => ({
+      ...file, budget, reviewed,
+      shots: shotsNow.map((shot) => ({
+        first_frame: shot.first + 1, last_frame: shot.stop, start_s: Number((shot.first / rate).toFixed(6)),
+        end_s: Number((shot.stop / rate).toFixed(6)), score: shot.score, state: shot.state,
+      })),
+    }),
+    /** Notes that cut.json now holds the cut. */
+    markSaved: () => { saved = asText(); keep(); tellAll(); },
     at: (frame) => lastAtMost(shotsNow, frame, (shot) => shot.first),
     change,
     setState: (index, state) => change(replaced(index, 1, { ...shotsNow[index], state })),
-    /** Shots as they would be with the beginning of one of them moved. */
+    /** The shots with the start of one of them moved; nothing is changed. */
     moved: (index, frame) => {
       const before = shotsNow[index - 1], after = shotsNow[index];
       const edge = Math.min(Math.max(frame, before.first + 1), after.stop - 1);
@@ -119,7 +145,7 @@ const cut = editing && (() => {
       keep();
       tellAll();
     },
-    /** The stretches that are shown without a cut, `{first, stop}`. */
+    /** Stretches of the film that are shown without a cut, `{first, stop}`. */
     takes: (list = shotsNow) => {
       const found = [];
       for (const shot of list) {

@@ -19,18 +19,19 @@ const nextShown = (way) => {
     if (shown(cut.shots[index])) return editor.go(index);
   }
 };
-const commands = { z: (shift) => (shift ? cut.redo() : cut.undo()), y: () => cut.redo(), s: () => files.cut() };
+const commands = { z: (shift) => (shift ? cut.redo() : cut.undo()), y: () => cut.redo(), s: () => (inStudio ? inStudio.save() : files.cut()) };
 
 const listenToKeys = () => {
   const keys = cut ? editKeys() : {};
   document.addEventListener("keydown", (event) => {
     const on = event.target, key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     if (event.defaultPrevented || event.altKey) return;
-    const typed = on.matches("input, select, textarea");
-    const pressable = on.matches("button, a, summary, video");
+    // Sliders, buttons and links keep the keys that operate them.
+    const slides = on.matches("input[type=range]") && /^(Arrow|Page|Home|End)/.test(key);
+    const presses = on.matches("button, a, video, input[type=checkbox]") && (key === "Enter" || key === " ");
     let act = null;
     if (event.ctrlKey || event.metaKey) act = editor && editor.open ? commands[key] : null;
-    else if (typed || (pressable && (key === "Enter" || key === " "))) return;
+    else if (slides || presses) return;
     else if (editor && editor.open) act = keys[key];
     else if (key === "e" && editor) act = () => editor.show(true);
     else if (key === " ") act = togglePlay;

@@ -1,4 +1,4 @@
-// Where the scorer looked and heard, drawn over pictures.
+// Overlays: where the scorer looked, and where it placed the sound.
 
 const bytes = (text) => {
   const raw = atob(text), array = new Uint8Array(raw.length);
@@ -29,7 +29,7 @@ const spline = (size, cells) => {
   return splines.get(key);
 };
 
-/** The levels of one kind at a moment, 0-1, for a picture of width x height. */
+/** Levels (0-1) of `look` or `hear` at a time, interpolated to width x height. */
 const levelsAt = (kind, time, width, height) => {
   const { rows, columns } = maps[kind], size = rows * columns;
   const before = lastAtMost(kept.times, time), after = Math.min(before + 1, kept.times.length - 1);
@@ -56,7 +56,7 @@ const levelsAt = (kind, time, width, height) => {
   return out;
 };
 
-/** Draws over a picture: dark where the network did not look, rings around what it heard; `dimmed`: dark elsewhere. */
+/** Draws the overlay: dark where the scorer did not look, rings around the sound; with `dimmed`, dark away from the sound. */
 const drawLens = (context, time, kinds) => {
   const { width, height } = context.canvas;
   const image = context.createImageData(width, height), pixels = image.data;

@@ -1,4 +1,4 @@
-// Playing the summary, the film and moments of both.
+// The two players, of the summary and of the film.
 
 let current = "summary"; // the player on the screen
 let wanted = "summary"; // the player that the user chose
@@ -28,7 +28,7 @@ const land = (name) => {
   const wish = pending[name], video = players[name];
   if (!wish || video.readyState < 1) return;
   delete pending[name];
-  // The end of a file lies after its last frame.
+  // At the very end there is no frame to show.
   video.currentTime = Math.max(Math.min(wish.time, video.duration - frame / 2), 0);
   if (wish.play) video.play().catch(() => { if (!video.error) say("The browser waits for a click on the player before it plays."); });
 };
@@ -55,7 +55,7 @@ const showMoment = (time, play) => {
   }
 };
 
-/** The film time of what is on the screen, seconds. */
+/** Time in the film of the picture on the screen, seconds. */
 const filmTime = () => {
   const time = pending[current] ? pending[current].time : players[current].currentTime;
   if (current === "film" || !chosen.length) return time;

@@ -1,6 +1,6 @@
 // The list of the chosen shots.
 
-/** A bar for each signal that the scores are made of: its mean over the clips of a stretch. */
+/** A bar for each signal of the score: its mean over the clips from `start` to `end`, seconds. */
 const signalBars = (start, end) => Object.entries(data.signals).map(([name, levels]) => {
   const first = clipAt(start), last = Math.max(clipAt(end - 1e-6), first), bar = make("span", name), line = make("i");
   const level = levels.slice(first, last + 1).reduce((sum, each) => sum + each, 0) / (last - first + 1);

@@ -6,7 +6,7 @@ const editor = cut && (() => {
   const step = cut.duration >= 300 ? 1 : 0.1;
   let open = false, selected = 0, time = 0, chooser = null, pendingFill = 0;
   let playing = 0; // speed; below 0 = backwards
-  let takes = []; // to play, while the cut is played; else empty
+  let takes = []; // stretches to play; empty unless the cut plays
 
   const secondsOf = (frame) => frame / cut.rate;
   const lengthOf = (list) => secondsOf(list.reduce((sum, shot) => sum + (shown(shot) ? shot.stop - shot.first : 0), 0));
@@ -17,7 +17,7 @@ const editor = cut && (() => {
 
   // ---------------------------------------------------------------- choosing again
   const choosing = () => (chooser = chooser || new Chooser(cut.shots, cut.rate, cut.duration, 1.2 * longest));
-  /** Fills the table of the knapsack while nothing else is to be done. */
+  /** Fills the knapsack's table in the background, in slices of 12 ms. */
   const prepare = () => {
     clearTimeout(pendingFill);
     const work = () => {
@@ -55,7 +55,7 @@ const editor = cut && (() => {
     cut.change(choosing().choose(budget), budget);
   });
 
-  // ---------------------------------------------------------------- what is shown of it
+  // ---------------------------------------------------------------- showing it
   const tellBudget = (seconds, list) => {
     const length = lengthOf(list), count = list.filter(shown).length;
     slider.style.setProperty("--filled", 100 * (seconds - slider.min) / (slider.max - slider.min) + "%");
@@ -89,8 +89,9 @@ const editor = cut && (() => {
     tellShot();
     $("undo").disabled = !cut.canUndo;
     $("redo").disabled = !cut.canRedo;
-    $("unsaved").textContent = !cut.canUndo ? "No changes yet." : cut.stored
-      ? "Your changes stay in this browser until you undo them; save to use them elsewhere."
+    $("reviewed").checked = cut.reviewed;
+    $("unsaved").textContent = cut.isSaved ? (studio ? "No unsaved changes." : "No changes yet.") : cut.stored
+      ? "Unsaved changes are kept in this browser, also after a reload."
       : "This browser cannot keep your changes: save before you close the page.";
     timeline.redraw();
   };
@@ -174,7 +175,7 @@ const editor = cut && (() => {
     tellShot();
     requestAnimationFrame(run);
   };
-  // Follows the player's own controls.
+  // The playhead follows the player's own controls.
   players.film.addEventListener("timeupdate", () => {
     if (open && !playing && !pending.film && !players.film.paused) seek(players.film.currentTime, false);
   });
@@ -213,6 +214,7 @@ const editor = cut && (() => {
     prepare();
   };
 
+  $("reviewed").addEventListener("change", () => cut.review($("reviewed").checked));
   slider.min = String(step);
   slider.max = String(Math.floor(longest / step) * step);
   slider.step = String(step);

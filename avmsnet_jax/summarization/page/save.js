@@ -11,13 +11,7 @@ const sixth = (frames) => (frames / cut.rate).toFixed(6);
 const stem = film.name.replace(/(.)\.[^.]*$/, "$1");
 
 const files = {
-  cut: () => {
-    const list = cut.shots.map((shot) => ({
-      first_frame: shot.first + 1, last_frame: shot.stop, start_s: Number(sixth(shot.first)), end_s: Number(sixth(shot.stop)),
-      score: shot.score, state: shot.state,
-    }));
-    download("cut.json", "application/json", JSON.stringify({ ...editing.cut, budget: cut.budget, shots: list }, null, 1) + "\n");
-  },
+  cut: () => download("cut.json", "application/json", JSON.stringify(cut.asJson(), null, 1) + "\n"),
   keyshots: () => {
     const rows = cut.takes().map((take) => sixth(take.first) + "," + sixth(take.stop) + "\r\n");
     download(stem + ".keyshots.csv", "text/csv", "start_s,end_s\r\n" + rows.join(""));

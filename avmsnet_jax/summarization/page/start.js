@@ -1,4 +1,4 @@
-// What follows the player; everything is set up here.
+// Updates while playing, the texts, and the set-up.
 
 let activeRow = -1;
 const update = () => {
@@ -46,28 +46,27 @@ const tell = () => {
   }
   const low = highest < data.high ? "No moment scores high: the highest score is " + points(highest) + " of 1. " : "";
   const alike = highest === lowest ? "All moments score " + points(highest) + ": the choice between them is arbitrary. "
-    : highest - lowest < 0.02 ? "The scores hardly differ, from " + points(lowest) + " to " + points(highest) + ": the choice rests on little. "
-    : low ? "The summary holds the best of what there is. " : "";
+    : highest - lowest < 0.02 ? "The scores hardly differ, from " + points(lowest) + " to " + points(highest) + ": the choice is uncertain. "
+    : low ? "The summary has the highest scores that there are. " : "";
   $("caution").textContent = low + alike;
   $("caution").hidden = !(low + alike);
   const learned = !Object.keys(data.signals).length;
   const scorer = learned ? "the network" : "the scorer";
   const looked = maps.look
-    ? "Under “looked at” the picture is dark where " + scorer + " gave it no more than average attention; where it is brightest, "
-      + "it gave " + maps.times_even + " times as much."
+    ? "“Looked at” darkens the picture where " + scorer + " paid no more than average attention; the brightest places got "
+      + maps.times_even + " times the average."
     : "";
   const heard = maps.hear
-    ? " Where it placed the sound there are rings, brighter where the sound meant more to it, and drawn on one scale for the whole film."
+    ? " “Heard” draws rings around the place of the sound, brighter where the sound weighed more, on one scale for the whole film."
     : "";
   const meaning = learned
-    ? "The score of a moment, 0 to 1, is higher where it is more like what people kept in the films that the network learned "
-      + "from. Scores order the moments of a film; how far they can be taken for probabilities only a test on films with known "
-      + "key moments tells."
-    : "These scores were not learned from people. The score of a moment, 0 to 1, is the mean of its ranks in this film by what "
-      + "draws attention: movement, sound, what stands out in the picture, what is new, and whether things move as they sound. "
+    ? "The score of a moment, 0 to 1, is higher the more it resembles what people kept in the films that the network learned "
+      + "from. Scores rank the moments of a film; whether they are also probabilities takes a test on films with known key moments."
+    : "These scores were not learned from people. The score of a moment, 0 to 1, is the mean of its ranks in this film by five "
+      + "signals that draw attention: movement, sound, what stands out in the picture, novelty, and agreement of movement and sound. "
       + "Black, blurred and uniform pictures count for less.";
-  $("reading").textContent = meaning + " A shot’s mean is that of its moments, and its rank is by mean among all shots of "
-    + "the film. The summary takes the shots with the greatest total, score times length, that fits its length. "
+  $("reading").textContent = meaning + " A shot’s score is the mean of its moments; its rank is among all shots of the "
+    + "film. The summary takes the shots with the greatest total of score times length that fit its length. "
     + looked + heard;
 };
 

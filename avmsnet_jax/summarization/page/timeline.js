@@ -164,7 +164,7 @@ const timeline = cut && (() => {
     drawHead();
   };
 
-  /** Shows a part of the film, moved to lie within it. */
+  /** Shows `length` seconds from `start`, shifted to lie within the film. */
   const show = (start, length) => {
     const least = Math.min(20 / cut.rate, cut.duration);
     length = Math.min(Math.max(length, least), cut.duration);
@@ -182,7 +182,7 @@ const timeline = cut && (() => {
     if (time < from || time > to) show(time - length / 4, length);
   };
 
-  /** A frame nearby at which the film itself cuts, or else the quietest place where one stands out. */
+  /** The frame that a dragged end snaps to: a cut of the film nearby, else a quiet place nearby, else none but its own. */
   const snapped = (time) => {
     const window = SNAP / wide * (to - from), frame = Math.round(time * cut.rate);
     if (editing.cuts.length) {
@@ -206,7 +206,7 @@ const timeline = cut && (() => {
     const box = canvas.getBoundingClientRect();
     return [event.clientX - box.left, event.clientY - box.top];
   };
-  /** Which shot's beginning is under the pointer; -1 = none. */
+  /** Index of the shot whose start is under the pointer; -1 = none. */
   const edgeAt = (across, down, reach) => {
     if (down < top.shots - 4 || down > top.shots + SHOTS + 4) return -1;
     const list = cut.shots, near = lastAtMost(list, timeOf(across) * cut.rate, (shot) => shot.first);

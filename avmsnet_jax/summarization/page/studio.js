@@ -1,0 +1,84 @@
+// In the studio: saving to cut.json, cutting, and writing the key shots beside the film.
+
+const inStudio = studio && cut && (() => {
+  let job = null, timer = 0;
+
+  const tell = (text) => { $("work-status").textContent = text; };
+  /** Sends a request; the answer's JSON, or an error with the one line that the studio answers. */
+  const ask = async (method, place, body) => {
+    const headers = body === undefined ? {} : { "Content-Type": "application/json" };
+    let answer;
+    try {
+      answer = await fetch(place, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+    } catch { throw new Error("The studio does not answer: start it again. Your changes stay in this browser."); }
+    const text = await answer.text();
+    if (!answer.ok && answer.status !== 409) throw new Error(text.trim());
+    try { return JSON.parse(text); } catch { throw new Error(text.trim()); }
+  };
+  /** Runs `act` and shows what goes wrong. */
+  const trying = (act) => async () => {
+    try { await act(); } catch (error) { tell(error.message); }
+    refresh();
+  };
+
+  const save = async () => {
+    await ask("PUT", "cut", cut.asJson());
+    cut.markSaved();
+    tell("Saved.");
+  };
+  const start = async () => {
+    await save();
+    await ask("POST", "work");
+    job = { state: "waiting", doing: "", share: 0 };
+    tell("");
+    poll();
+  };
+  const cancel = async () => {
+    await ask("DELETE", "work");
+    await look();
+  };
+  let replaces = false;
+  const writeKeyShots = async () => {
+    cut.review(true);
+    const answer = await ask("PUT", "keyshots" + (replaces ? "?replace=yes" : ""), cut.asJson());
+    cut.markSaved();
+    replaces = Boolean(answer.exists);
+    $("write-keyshots").textContent = replaces ? "Replace " + stem + ".keyshots.csv" : "Write key shots";
+    tell(replaces ? "There are key shots beside the film: " + answer.exists + ". Press again to replace them." : "Written to " + answer.path + ".");
+  };
+
+  /** Reads how far the work on this film is. */
+  const look = async () => {
+    const name = decodeURIComponent(location.pathname.split("/")[2]);
+    const state = await ask("GET", "/state"), before = job;
+    job = state.jobs.find((each) => each.name === name) || null;
+    const ended = before && (before.state === "waiting" || before.state === "running") && job && job.state !== "waiting" && job.state !== "running";
+    if (!ended) return;
+    if (job.state === "done" && cut.isSaved) location.reload();
+    else if (job.state === "done") tell("The new summary is there: reload the page to see it. Your later changes stay.");
+    else tell(job.state === "cancelled" ? "Cancelled: the summary is as it was." : job.error);
+  };
+  const poll = trying(async () => {
+    clearTimeout(timer);
+    await look();
+    if (job && (job.state === "waiting" || job.state === "running")) timer = setTimeout(poll, 500);
+  });
+  const refresh = () => {
+    const active = Boolean(job) && (job.state === "waiting" || job.state === "running");
+    $("work").hidden = $("cancel-cut").hidden = !active;
+    $("start-cut").hidden = active;
+    $("save").disabled = $("write-keyshots").disabled = active;
+    if (!active) return;
+    $("work-bar").value = job.share;
+    $("work-doing").textContent = job.state === "waiting" ? "Waiting for another film" : (job.doing || "Starting") + " · " + Math.round(100 * job.share) + "%";
+  };
+
+  for (const element of document.querySelectorAll(".in-studio")) element.hidden = false;
+  $("by-download").textContent = "Download";
+  if (studio.problem) tell(studio.problem);
+  for (const [id, act] of [["save", save], ["start-cut", start], ["cancel-cut", cancel], ["write-keyshots", writeKeyShots]]) {
+    $(id).addEventListener("click", trying(act));
+  }
+  poll();
+  return { save: trying(save) };
+})();

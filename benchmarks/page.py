@@ -1,0 +1,177 @@
+"""How fast the report of a two-hour film answers: 7,200 clips, 1,500 shots, in a real Chromium.
+
+    python -m benchmarks.page [--keep FOLDER]
+
+Prints when the page and its editor can be used after the load, how long the budget slider takes from the key to the
+next picture, and how many pictures a second are drawn while the end of a shot is dragged.
+"""
+
+import argparse
+import io
+import itertools
+import shutil
+import statistics
+import tempfile
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+from avmsnet_jax.media.writer import write_movie
+from avmsnet_jax.scoring.film import Scores
+from avmsnet_jax.summarization import cutlist, report
+from avmsnet_jax.summarization.choose import Budget
+from avmsnet_jax.summarization.result import Shot, Summary
+
+SECONDS, SHOTS, RATE = 7200, 1500, 25
+_SIGNALS = ("motion", "sound", "picture", "novelty", "agreement")
+# Long tasks and pictures are noted from the first script on.
+_NOTES = """
+    window.notes = { busy: 0, slider: [], pictures: [] };
+    new PerformanceObserver((list) => {
+      for (const task of list.getEntries()) notes.busy = Math.max(notes.busy, task.startTime + task.duration);
+    }).observe({ type: "longtask", buffered: true });
+    addEventListener("input", (event) => {
+      requestAnimationFrame(() => setTimeout(() => notes.slider.push(performance.now() - event.timeStamp)));
+    }, true);
+    const note = (now) => { notes.pictures.push(now); requestAnimationFrame(note); };
+    requestAnimationFrame(note);
+"""
+
+
+def made(folder: Path) -> None:
+    """Writes the report of a film of noise; its shots are chosen as for any."""
+    rng = np.random.default_rng(0)
+    film = folder / "film.mp4"
+    frames = [rng.integers(0, 256, (72, 128, 3), np.uint8) for _ in range(50)]
+    for path in (film, folder / "summary.mp4"):
+        write_movie(path, frames, RATE, np.zeros(2 * 22050, np.float32))
+    times = np.arange(SECONDS, dtype=np.float64)
+    levels = np.convolve(rng.random(SECONDS + 30), np.ones(31) / 31, "valid").astype(np.float32)
+    maps = rng.random((SECONDS, 4, 4)).astype(np.float16)
+    file = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (108, 192, 3), np.uint8)).save(file, "JPEG", quality=50)
+    scores = Scores(
+        film=film,
+        duration_s=float(SECONDS),
+        fps=float(RATE),
+        n_frames=SECONDS * RATE,
+        width=1280,
+        height=720,
+        has_sound=True,
+        frames=(times * RATE + 1).astype(np.int64),
+        times_s=times,
+        scores=levels,
+        features=np.zeros((SECONDS, 1), np.float32),
+        attention=(maps / maps.sum((1, 2), keepdims=True),),
+        localization=maps,
+        thumbnails=[file.getvalue()] * SECONDS,
+        signals={name: rng.random(SECONDS).astype(np.float32) for name in _SIGNALS},
+    )
+    cuts = np.sort(rng.choice(np.arange(1, SECONDS * RATE), SHOTS - 1, replace=False)).tolist()
+    edges = [0, *cuts, SECONDS * RATE]
+    shots = tuple(
+        Shot(first / RATE, stop / RATE, first + 1, stop, float(rng.random()), False, None)
+        for first, stop in itertools.pairwise(edges)
+    )
+    budget = Budget(share=0.15)
+    told = {"name": "attention", "learned_from_people": False, "spacing_s": 1.0, "clip_frames": 16}
+    cut = cutlist.of_summary(Summary(scores, shots, 1080.0, 0.0, {}), Fraction(RATE), budget, told)
+    cut = cutlist.choose_again(cut, budget)
+    at, placed = 0.0, []
+    for shot, chosen in zip(shots, cut.shots, strict=True):
+        length = shot.end_s - shot.start_s
+        place = at if chosen.shown else None
+        placed.append(
+            Shot(shot.start_s, shot.end_s, shot.first_frame, shot.last_frame, shot.score, chosen.shown, place)
+        )
+        at += length * chosen.shown
+    editing = report.Editing(cut, cuts, rng.uniform(-50, -10, 36_000).tolist())
+    report.write_report(Summary(scores, tuple(placed), 1080.0, at, {"scorer": "noise"}), folder, editing=editing)
+
+
+def load_ms(page: Page, url: str) -> tuple[float, float]:
+    """From the navigation until no script keeps the page busy: of the page, and of the editor once it is asked for."""
+    page.goto(url)
+    page.wait_for_timeout(2000)
+    loaded = page.evaluate("Math.max(notes.busy, performance.getEntriesByType('paint').at(-1).startTime)")
+    start = page.evaluate("performance.now()")
+    page.keyboard.press("e")
+    drawn = page.evaluate(
+        "new Promise((done) => requestAnimationFrame(() => setTimeout(() => done(performance.now()))))"
+    )
+    page.wait_for_timeout(3000)
+    return loaded, drawn - start
+
+
+def slider_ms(page: Page) -> list[float]:
+    """From each press of a key on the slider to the picture that shows the new choice."""
+    page.locator("#budget").focus()
+    page.evaluate("notes.slider.length = 0")
+    for key in ["PageUp", "PageDown", "ArrowRight", "ArrowLeft"] * 10:
+        page.keyboard.press(key)
+        page.wait_for_timeout(30)
+    found: list[float] = page.evaluate("notes.slider")
+    return found
+
+
+def drag_gaps_ms(page: Page) -> list[float]:
+    """The time between pictures while the end of a shot is dragged to and fro for some seconds."""
+    page.locator("#timeline").scroll_into_view_if_needed()
+    for _ in range(8):
+        page.locator("#zoom-in").click()
+    page.wait_for_timeout(500)
+    box: Any = page.locator("#timeline").bounding_box()
+    edge = page.evaluate(
+        """() => { // where the pointer would take hold of an end
+          const canvas = document.getElementById("timeline"), box = canvas.getBoundingClientRect();
+          for (let x = box.width / 2; x < box.width; x++) {
+            canvas.dispatchEvent(new PointerEvent("pointermove", { clientX: box.left + x, clientY: box.top + 142 }));
+            if (canvas.style.cursor === "ew-resize") return x;
+          }
+          return -1;
+        }"""
+    )
+    if edge < 0:
+        raise SystemExit("no shot's end is in view")
+    page.mouse.move(box["x"] + edge, box["y"] + 142)
+    page.mouse.down()
+    start = page.evaluate("notes.pictures.length")
+    for step in range(300):
+        page.mouse.move(box["x"] + edge + 60 * np.sin(step / 12), box["y"] + 142)
+    times: list[float] = page.evaluate(f"notes.pictures.slice({start})")
+    page.mouse.up()
+    return np.diff(times).tolist()
+
+
+def main() -> None:
+    """Prints the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--keep", type=Path, help="an existing folder to leave the page in")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
+        folder = options.keep or Path(temporary)
+        made(folder)
+        size = (folder / "report.html").stat().st_size
+        path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.add_init_script(_NOTES)
+        loaded, opened = load_ms(page, (folder / "report.html").as_uri())
+        print(f"page of {size / 1e6:.1f} MB: usable {loaded:.0f} ms after the navigation, the editor {opened:.0f} ms")
+        answers = slider_ms(page)
+        worst = max(answers)
+        print(f"slider: {statistics.median(answers):.0f} ms in the median of {len(answers)}, at most {worst:.0f} ms")
+        gaps = drag_gaps_ms(page)
+        late = float(np.percentile(gaps, 95))
+        print(
+            f"drag: {1000 / statistics.fmean(gaps):.0f} pictures a second, 95% within {late:.0f} ms of the one before"
+        )
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""Saving, cutting, cancelling and adding films in the studio."""
+
+import dataclasses
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+
+from avmsnet_jax.data.sources.movies import KEYSHOTS_SUFFIX
+from avmsnet_jax.media.movie import Movie
+from avmsnet_jax.summarization import cutlist
+from tests.conftest import small_disk, wait_until
+from tests.media.films import number_of
+from tests.studio.conftest import tree
+
+
+def changed(folder: Path, *states: str, reviewed: bool = False) -> dict:
+    """The cut of a summary with other states of its shots, which are at 0, 5, 9, 15 and 17 s."""
+    cut = cutlist.load(folder / "cut.json")
+    shots = tuple(dataclasses.replace(shot, state=state) for shot, state in zip(cut.shots, states, strict=True))
+    return dataclasses.replace(cut, shots=shots, reviewed=reviewed).as_json()
+
+
+def numbers(path: Path) -> list[int]:
+    return [number_of(np.asarray(frame.rgb())) for frame in Movie(path).frames()]
+
+
+def running_child(studio, name: str) -> int:
+    """The process that works on a film, once it has begun to write."""
+    wait_until(
+        lambda: (studio.root / f".{name}.stage").exists() or studio.state()["jobs"][name]["error"], studio.process
+    )
+    threads = Path(f"/proc/{studio.process.pid}/task").glob("*/children")
+    return int(" ".join(thread.read_text() for thread in threads).split()[0])
+
+
+def test_saving_and_the_states_of_a_film(studio, made):
+    film = made.add(studio.root, "saved")
+    folder = studio.root / "saved"
+    entry = studio.state()["films"]["saved"]
+    assert (entry["state"], entry["differs"], entry["length_s"], entry["summary_s"]) == ("untouched", False, 24, 6)
+    sent = changed(folder, "kept", "chosen", "left", "chosen", "dropped")
+    assert studio.send("PUT", "/films/saved/cut", sent)[0] == 200
+    assert cutlist.read(folder / "cut.json", film).as_json() == sent
+    entry = studio.state()["films"]["saved"]
+    assert (entry["state"], entry["differs"]) == ("edited", True)
+    before = tree(studio.root)
+    other = sent | {"film": sent["film"] | {"path": "/etc/passwd"}}
+    for wrong in (b"", b"{", b"\xff", b"[" * 100_000, {}, [], sent | {"version": 2}, sent | {"shots": []}, other):
+        assert studio.refused("PUT", "/films/saved/cut", wrong)[0] == 400
+    assert studio.refused("PUT", "/films/none/cut", sent)[0] == 404
+    assert tree(studio.root) == before
+    sent = changed(folder, "left", "chosen", "left", "chosen", "left", reviewed=True)
+    assert studio.send("PUT", "/films/saved/cut", sent)[0] == 200
+    entry = studio.state()["films"]["saved"]
+    assert (entry["state"], entry["differs"]) == ("looked through", False)
+    (folder / "cut.json").write_text("{")
+    entry = studio.state()["films"]["saved"]
+    assert entry["state"] == "damaged"
+    assert "cut.json" in entry["problem"]
+
+
+def test_key_shots_are_written_beside_the_film_and_replaced_only_when_asked(studio, made):
+    film = made.add(studio.root, "labelled")
+    folder, table = studio.root / "labelled", film.with_name("labelled" + KEYSHOTS_SUFFIX)
+    sent = changed(folder, "kept", "left", "left", "chosen", "left", reviewed=True)
+    status, _, content = studio.send("PUT", "/films/labelled/keyshots", sent)
+    assert (status, json.loads(content)) == (200, {"path": str(table)})
+    written = b"start_s,end_s\r\n0.000000,5.000000\r\n15.000000,17.000000\r\n"
+    assert table.read_bytes() == written
+    sent = changed(folder, "left", "left", "left", "chosen", "left", reviewed=True)
+    status, _, content = studio.send("PUT", "/films/labelled/keyshots", sent)
+    assert (status, json.loads(content)) == (409, {"exists": str(table)})
+    assert table.read_bytes() == written
+    assert studio.send("PUT", "/films/labelled/keyshots?replace=yes", sent)[0] == 200
+    assert table.read_bytes() == b"start_s,end_s\r\n15.000000,17.000000\r\n"
+    assert sorted(path.name for path in film.parent.glob("*labelled*")) == ["labelled.keyshots.csv", "labelled.mp4"]
+
+
+def test_a_cut_is_cancelled_killed_and_made(studio, made):
+    made.add(studio.root, "cut")
+    folder, work = studio.root / "cut", "/films/cut/work"
+    sent = changed(folder, "left", "left", "kept", "dropped", "chosen")
+    assert studio.send("PUT", "/films/cut/cut", sent)[0] == 200
+    before = tree(studio.root)
+
+    assert studio.send("POST", work)[0] == 200
+    running_child(studio, "cut")
+    assert "is being cut" in studio.refused("PUT", "/films/cut/cut", sent)[1]
+    assert "is being cut" in studio.refused("POST", work)[1]
+    assert studio.send("DELETE", work)[0] == 200
+    assert studio.state()["jobs"]["cut"]["state"] == "cancelled"
+    assert tree(studio.root) == before
+
+    assert studio.send("POST", work)[0] == 200
+    os.kill(running_child(studio, "cut"), signal.SIGKILL)
+    job = studio.finished("cut")
+    assert job["state"] == "failed"
+    assert "killed (SIGKILL); the summary is as it was" in job["error"]
+    assert tree(studio.root) == before
+
+    assert studio.send("POST", work)[0] == 200
+    assert studio.finished("cut")["state"] == "done", studio.state()
+    assert numbers(folder / "summary.mp4") == [*range(91, 151), *range(171, 241)]
+    entry = studio.state()["films"]["cut"]
+    assert (entry["differs"], entry["summary_s"]) == (False, 13)
+    assert not [name for name in tree(studio.root) if ".stage" in name]
+
+
+def test_ctrl_c_ends_a_cut_and_the_summary_stays(serve, made, tmp_path):
+    root = tmp_path / "summaries"
+    root.mkdir()
+    for name in ("one", "two"):
+        made.add(root, name)
+    (root / ".one.stage").mkdir()  # of a process that was killed at its start
+    before = tree(root)
+    with serve(root) as client:
+        assert not (root / ".one.stage").exists()
+        for name in ("one", "two"):
+            assert client.send("POST", f"/films/{name}/work")[0] == 200
+        child = running_child(client, "one")
+        client.process.send_signal(signal.SIGINT)
+        said, errors = client.process.communicate(timeout=60)
+    assert (client.process.returncode, errors) == (0, "")
+    assert said == "one: stopped, as it was before\ntwo: stopped, as it was before\n"
+    assert not Path(f"/proc/{child}").exists()
+    assert tree(root) == before
+
+
+def test_a_full_disk_is_one_line(serve, made, tmp_path):
+    with small_disk(tmp_path / "disk", "3m"):
+        root = tmp_path / "disk" / "summaries"
+        root.mkdir()
+        film = made.add(root, "film")
+        sent = changed(root / "film", "left", "chosen", "left", "kept", "left")
+        with serve(root) as client:
+            room = os.statvfs(root).f_bavail * os.statvfs(root).f_frsize
+            (tmp_path / "disk" / "filler").write_bytes(bytes(room))
+            before = tree(root)
+            assert "No space left" in client.refused("PUT", "/films/film/cut", sent)[1]
+            assert "No space left" in client.refused("PUT", "/films/film/keyshots", sent)[1]
+            assert client.send("POST", "/films/film/work")[0] == 200
+            job = client.finished("film")
+            assert job["state"] == "failed"
+            assert "No space left" in job["error"]
+            status, line = client.refused("PUT", "/films/new.mp4", film.read_bytes())
+            assert status == 507
+            assert "too full" in line
+            assert tree(root) == before
+
+
+def test_films_are_added_and_summarized_by_attention(studio, made):
+    film = made.summary.scores.film.read_bytes()
+    before = tree(studio.root)
+    for name in ("..%2fnew.mp4", ".new.mp4", "new.txt", "%00.mp4", "film.mkv", "a%0ab.mp4", ".mp4"):
+        assert studio.refused("PUT", f"/films/{name}", film)[0] in (400, 404, 405, 409)
+    assert "new.mp4" in studio.refused("PUT", "/films/new.mp4", b"no film")[1]
+    assert studio.refused("PUT", "/films/new.mp4", Content_Length=str(10**12))[0] == 413
+    assert "more than 200 GB" in studio.refused("GET", f"/room?file=new.mp4&size={10**12}")[1]
+    assert studio.send("GET", f"/room?file=new.mp4&size={len(film)}")[0] == 200
+    assert studio.refused("PUT", "/films/new.mp4", film, Content_Length=None, Transfer_Encoding="chunked")[0] in (
+        400,
+        411,
+    )
+    assert tree(studio.root) == before
+    status, _, content = studio.send("PUT", "/films/new.mp4", film)
+    assert (status, json.loads(content)) == (200, {"name": "new"})
+    assert (studio.root / "new.mp4").read_bytes() == film
+    assert studio.finished("new")["state"] == "done", studio.state()
+    facts = json.loads((studio.root / "new" / "summary.json").read_text())
+    assert (facts["scorer"], facts["film"]) == ("attention", str(studio.root / "new.mp4"))
+    assert studio.send("GET", "/films/new/")[0] == 200
+    assert studio.send("GET", "/films/new/picture.jpg")[2].startswith(b"\xff\xd8")
