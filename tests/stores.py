@@ -29,9 +29,10 @@ class Store:
         self.fails: Callable[[int], bool] = lambda number: False
         self.gone = False
         self.requests: list[tuple[str, str]] = []
-        self._stop, self._count = stop, itertools.count()
+        self._stop, self._count, self._one = stop, itertools.count(), threading.Lock()
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler(upstream))
         self._server.daemon_threads = True
+        self._server.handle_error = lambda *_: None  # a client that was killed
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         place = f"http://127.0.0.1:{self._server.server_port}"
         self.environment = {
@@ -62,6 +63,24 @@ class Store:
         self._server.server_close()
         self._stop()
 
+    def ask(
+        self, upstream: int, method: str, path: str, body: bytes, headers: dict[str, str]
+    ) -> tuple[int, dict[str, str], bytes]:
+        """What the emulator answers. One request at a time, and again if it resets the connection, as GCS's does."""
+        headers = {name: value for name, value in headers.items() if name.lower() != "expect"}
+        with self._one:
+            for _ in range(5):
+                connection = http.client.HTTPConnection("127.0.0.1", upstream)
+                try:
+                    connection.request(method, path, body, headers)
+                    found = connection.getresponse()
+                    return found.status, dict(found.headers), found.read()
+                except ConnectionError:
+                    continue
+                finally:
+                    connection.close()
+        return 503, {}, b""
+
     def _handler(self, upstream: int) -> type[http.server.BaseHTTPRequestHandler]:
         store = self
 
@@ -77,12 +96,7 @@ class Store:
                 elif store.fails(next(store._count)):
                     self.answer(503, {"Content-Type": "text/plain"}, b"try later")
                 else:
-                    connection = http.client.HTTPConnection("127.0.0.1", upstream)
-                    sent = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
-                    connection.request(self.command, self.path, body, sent)
-                    found = connection.getresponse()
-                    self.answer(found.status, dict(found.headers), found.read())
-                    connection.close()
+                    self.answer(*store.ask(upstream, self.command, self.path, body, dict(self.headers)))
 
             def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
                 self.send_response(status)

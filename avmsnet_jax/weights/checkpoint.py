@@ -203,7 +203,9 @@ def _copied(url: str) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
     found = _found(folder / within)
     if found is None:
-        raise UserError(f"no checkpoint in {url}; give a place that convert_weights.py or train.py wrote to")
+        raise UserError(
+            f"no checkpoint in {url}; give a place that {program.typed('train')} or {program.typed('convert')} wrote to"
+        )
     beside = found.relative_to(folder)
     chosen = {str(beside / item) for item in _COPIED}
     rest = {
