@@ -233,7 +233,6 @@ def test_two_hosts_share_nothing_but_the_store(store, remote, reference, small_c
         assert f"resuming at step {before} of" in outputs[0][0]
     storage.download(run, storage.listed(run), tmp_path / "copy")
     hosts.assert_same_losses(tmp_path / "copy", reference, 8)
-    assert [*(tmp_path / "host0" / "tmp").iterdir()] == []
 
 
 @pytest.mark.parametrize("emulator", ["s3"], indirect=True)  # GCS's client takes half a minute to give up
