@@ -156,7 +156,7 @@ class Checkpoints:
         self.latest = step
         if self._manager is None:
             return
-        items = {name: ocp.args.JsonSave(values) for name, values in documents.items()}
+        items: dict[str, Any] = {name: ocp.args.JsonSave(values) for name, values in documents.items()}
         items[checkpoint.MODEL] = ocp.args.PyTreeSave(trees[checkpoint.MODEL])
         items[TRAINING] = ocp.args.StandardSave(trees[TRAINING])
         with self._writing():
@@ -190,11 +190,13 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits until the last save is on disk, and on the store, and closes Orbax's manager."""
-        with contextlib.closing(self._manager) if self._manager else contextlib.nullcontext(), self._writing():
+        with self._writing():
             self._copier.shutdown()
             self._wait_for_copy()
             if self._manager:
                 self._manager.wait_until_finished()
+        if self._manager:
+            self._manager.close()
 
     def _copy(self) -> None:
         """Copies a checkpoint to the store when it is whole."""
