@@ -58,8 +58,7 @@ def summarize(
     Raises:
       UserError: the film cannot be summarized, or its folder is in the way.
     """
-    config = Config()
-    config.summarize.budget = budget
+    config = Config().replace(summarize={"budget": budget})
     outcome = run.summarize_by(_scorer(model), Path(film), output, config, overwrite=overwrite)
     if outcome.error:
         raise UserError(outcome.error)

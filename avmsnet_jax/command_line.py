@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags, logging
-from ml_collections import config_flags
+from ml_collections import config_dict, config_flags
 
 from avmsnet_jax import compiled, interrupts, program, unforeseen
 from avmsnet_jax import config as config_lib
@@ -126,7 +126,8 @@ def _parse(argv: Sequence[str], takes_config: bool, config_optional: bool, posit
                 )
             config = config_lib.load(path) if path else config_lib.Config()
             _check_override_names(argv)
-            holder = config_flags.DEFINE_config_dataclass("config", config, sys_argv=argv)
+            tree = config_dict.ConfigDict(config_lib.to_dict(config))
+            holder = config_flags.DEFINE_config_dict("config", tree, sys_argv=argv)
         left = flags.FLAGS(argv)[1:] + names
         if not flags.FLAGS["verbosity"].present:  # the libraries' accounts of an error, tracebacks and all
             logging.set_verbosity(logging.FATAL)
@@ -139,8 +140,7 @@ def _parse(argv: Sequence[str], takes_config: bool, config_optional: bool, posit
         raise UserError(f"unexpected argument {left[0]!r}; options begin with -- (--help lists them)")
     if holder is None:
         return [left]
-    config = holder.value  # with the overrides; the library works on a copy of what it was given
-    config.validate()
+    config = config_lib.checked(holder.value.to_dict(), "")
     return [config, left] if positional else [config]
 
 

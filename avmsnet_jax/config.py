@@ -1,9 +1,8 @@
 """The typed configuration tree: every field with its default, unit and reason.
 
 A configuration file (`configs/*.py`) defines `get_config() -> Config`. Any field can be changed on
-the command line as `--config.section.field=value`; `avmsnet_jax.command_line` does the parsing. Fields
-are ordinary annotated dataclass fields, so that an editor, mypy and `ml_collections.config_flags`
-all see the same types.
+the command line as `--config.section.field=value`; `avmsnet_jax.command_line` does the parsing. The tree is frozen:
+`Config.replace` gives a changed copy.
 """
 
 import dataclasses
@@ -16,12 +15,14 @@ import traceback
 import types
 import typing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from avmsnet_jax import json_file
 from avmsnet_jax.errors import UserError
 
 DEPTHS = (10, 18, 34, 50, 101, 152, 200)
+Dtype = Literal["float32", "bfloat16"]
+Shortcut = Literal["A", "B"]
 # Far beyond any network of this kind. A checkpoint may come from a stranger, and its configuration decides how much
 # memory is asked for.
 MOST_PIXELS = 2**26  # of a clip; published: 16 frames of 112 x 112
@@ -35,14 +36,14 @@ def _field(default: Any, meaning: str, unit: str = "") -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
-# unsafe_hash: jit caches on the network's static attributes, of which its configuration is one.
-# AVMSNet keeps a private copy, so that a later change to the caller's object cannot reach the cache.
-@dataclasses.dataclass(unsafe_hash=True)
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """What network to build. The defaults are the published A/V-MSNet at depth 50."""
 
     depth: int = _field(50, "3D-ResNet depth: 10, 18, 34 (basic blocks), 50, 101, 152 or 200 (bottlenecks)", "layers")
-    shortcut: str = _field("B", "where a block changes shape: A = subsample and zero-pad, B = 1x1x1 convolution and BN")
+    shortcut: Shortcut = _field(
+        "B", "where a block changes shape: A = subsample and zero-pad, B = 1x1x1 convolution and BN"
+    )
     audiovisual: bool = _field(
         True, "listen as well as look; False leaves SoundNet and ALM out and feeds zeros to the fusion"
     )
@@ -59,7 +60,7 @@ class ModelConfig:
     alm_channels: int = _field(64, "maps that ALM gives to the fusion", "channels")
     adjust_width: int = _field(512, "channels of the adjust and the fusion convolution", "channels")
     head_width: int = _field(4096, "width of the two hidden linear layers", "units")
-    dtype: str = _field(
+    dtype: Dtype = _field(
         "float32", "what activations are computed in: float32 or bfloat16; parameters and BN statistics stay float32"
     )
 
@@ -68,9 +69,9 @@ class ModelConfig:
 
     def validate(self) -> None:
         """Raises UserError where the fields describe no network."""
-        _choice("model.depth", self.depth, DEPTHS)
-        _choice("model.shortcut", self.shortcut, ("A", "B"))
-        _choice("model.dtype", self.dtype, ("float32", "bfloat16"))
+        _choices(self, "model")
+        if self.depth not in DEPTHS:
+            raise UserError(f"model.depth is {_shown(self.depth)}; choose one of {', '.join(map(str, DEPTHS))}")
         for name, divisor in (("frames", 8), ("frame_size", 16)):
             value = getattr(self, name)
             if value <= 0 or value % divisor:
@@ -91,11 +92,14 @@ class ModelConfig:
         return 2205 * self.frames
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class DataConfig:
     """Which records to read, and how."""
 
-    dir: str = _field("", "prepared records: the --output of prepare")
+    dir: str = _field("", "prepared records: the --output of prepare, or where it was copied to on gs:// or s3://")
+    cache: str = _field(
+        "", "folder for local copies of records on gs:// or s3://; empty = ~/.cache/avmsnet_jax/records"
+    )
     train_split: str = _field("train", "split that training reads")
     validation_fraction: float = _field(
         0.0,
@@ -110,30 +114,32 @@ class DataConfig:
     )
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     """How parameters are updated."""
 
-    name: str = _field("sgd", "sgd (the published recipe, PyTorch's semantics) or adamw")
+    name: Literal["sgd", "adamw"] = _field("sgd", "sgd (the published recipe, PyTorch's semantics) or adamw")
     learning_rate: float = _field(0.01, "base learning rate; the groups of training.md take fixed fractions of it")
     momentum: float = _field(0.9, "sgd: share of the momentum buffer that is kept")
     dampening: float = _field(0.9, "sgd: share of a new gradient kept out of the momentum buffer (PyTorch's dampening)")
     weight_decay: float = _field(
         1e-5, "sgd: L2 decay of the groups that decay, biases and BN parameters included; adamw: of kernels only"
     )
-    schedule: str = _field("steps", "steps (falls at 50% and 75% of the epochs, as published) or cosine (falls to 0)")
+    schedule: Literal["steps", "cosine"] = _field(
+        "steps", "steps (falls at 50% and 75% of the epochs, as published) or cosine (falls to 0)"
+    )
     decay_factor: float = _field(0.1, "steps: what the learning rate is multiplied by at 50% and at 75% of the epochs")
     warmup_epochs: float = _field(0.0, "the learning rate rises from 0 during these", "epochs")
     clip_norm: float = _field(0.0, "largest norm of the whole gradient, longer ones are shortened to it; 0 = any")
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """How long to train, on how much at once, and what to leave behind."""
 
     epochs: int = _field(60, "passes over the training split", "epochs")
     batch_size: int = _field(128, "clips in one step over all devices", "clips")
-    loss: str = _field(
+    loss: Literal["bce", "double_sigmoid"] = _field(
         "bce", "bce = cross-entropy on the logit; double_sigmoid = the released code's loss, for reproduction"
     )
     accumulate: int = _field(
@@ -155,7 +161,7 @@ class TrainConfig:
     ema_decay: float = _field(
         0.0, "share of the average of the weights that a step keeps; checkpoints then give the average; 0 = none"
     )
-    seed: int = _field(0, "seed of initialisation, shuffling and flips")
+    seed: int = _field(0, "seed of initialization, shuffling and flips")
     checkpoint_every_epochs: int = _field(20, "epochs between checkpoints; the last epoch always leaves one", "epochs")
     checkpoint_every_steps: int = _field(
         0, "steps between checkpoints within an epoch, for long ones; 0 = none", "steps"
@@ -166,14 +172,14 @@ class TrainConfig:
     profile_steps: int = _field(3, "how many steps to trace", "steps")
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class InitConfig:
     """Where the first weights come from."""
 
     checkpoint: str = _field("", "checkpoint to start from: the --output of convert or an earlier run; empty = random")
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class MeshConfig:
     """How devices are arranged."""
 
@@ -183,7 +189,7 @@ class MeshConfig:
     )
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class HostsConfig:
     """Which processes train together, usually one a machine. Slurm's, Open MPI's and TPU pods' find each other."""
 
@@ -196,7 +202,7 @@ class HostsConfig:
     patience: int = _field(30, "how long one may be silent before the others stop", "seconds")
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class EvalConfig:
     """How a checkpoint is scored."""
 
@@ -210,7 +216,7 @@ class EvalConfig:
     )
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class SummarizeConfig:
     """How a film becomes its summary."""
 
@@ -222,7 +228,7 @@ class SummarizeConfig:
     spacing_s: float = _field(
         1.0, "from one clip to the next; the published one is every 25 frames at 25 a second", "s"
     )
-    shots: str = _field(
+    shots: Literal["kts", "scenes"] = _field(
         "kts", "how shots are found: kts (on the network's features) or scenes (PySceneDetect, the extra `scenes`)"
     )
     shortest_shot_s: float = _field(1.5, "no shot is shorter, unless the film is", "s")
@@ -232,10 +238,17 @@ class SummarizeConfig:
         0.5, "cuts move by up to this, onto a cut of the film's own or out of speech and loud sound; 0 = they stay", "s"
     )
     batch_size: int = _field(8, "clips scored at once over all devices", "clips")
+    clips: bool = _field(False, "also write each stretch of the summary to a file of its own, in the folder clips")
+    overlay: bool = _field(False, "also write overlay.mp4, the summary with the attention drawn over it")
+    soundnet: str = _field(
+        "",
+        "without --checkpoint: a checkpoint whose SoundNet describes the sound, for novelty and for finding shots "
+        "(convert --source=soundnet makes one); empty = none",
+    )
 
     def validate(self) -> None:
         """Raises UserError for the first field whose value makes no sense; the budget's is read where it is used."""
-        _choice("summarize.shots", self.shots, ("kts", "scenes"))
+        _choices(self, "summarize")
         _at_least("summarize.batch_size", self.batch_size, 1)
         for name in ("spacing_s", "shortest_shot_s", "longest_shot_s", "keep_opening_s", "move_cuts_s"):
             value, least = getattr(self, name), 0.0 if name in ("keep_opening_s", "move_cuts_s") else 0.001
@@ -248,13 +261,13 @@ class SummarizeConfig:
             )
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Config:
     """The whole tree. Sections: model, data, optimizer, train, init, mesh, hosts, eval, summarize."""
 
     model: ModelConfig = _field(ModelConfig, "the network")
     data: DataConfig = _field(DataConfig, "the records")
-    optimizer: OptimizerConfig = _field(OptimizerConfig, "the optimiser")
+    optimizer: OptimizerConfig = _field(OptimizerConfig, "the optimizer")
     train: TrainConfig = _field(TrainConfig, "the training run")
     init: InitConfig = _field(InitConfig, "the first weights")
     mesh: MeshConfig = _field(MeshConfig, "the devices")
@@ -262,12 +275,42 @@ class Config:
     eval: EvalConfig = _field(EvalConfig, "the evaluation")
     summarize: SummarizeConfig = _field(SummarizeConfig, "the summary of a film")
 
+    def replace(self, **sections: dict[str, Any]) -> "Config":
+        """A copy with other values: `config.replace(train={"epochs": 3}, data={"dir": "records"})`."""
+        changed = {name: dataclasses.replace(getattr(self, name), **values) for name, values in sections.items()}
+        return dataclasses.replace(self, **changed)
+
     def validate(self) -> None:
         """Raises UserError for the first field whose value makes no sense."""
         self.model.validate()
-        _choice("optimizer.name", self.optimizer.name, ("sgd", "adamw"))
-        _choice("train.loss", self.train.loss, ("bce", "double_sigmoid"))
-        _choice("optimizer.schedule", self.optimizer.schedule, ("steps", "cosine"))
+        self._validate_data()
+        _choices(self.optimizer, "optimizer")
+        for name in (f.name for f in dataclasses.fields(self.optimizer) if f.type is float):
+            value = getattr(self.optimizer, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise UserError(f"optimizer.{name} is {value}; it must be a finite number of at least 0")
+        self._validate_train()
+        _at_least("eval.batch_size", self.eval.batch_size, 1)
+        if not 0 <= self.eval.threshold <= 1:
+            raise UserError(f"eval.threshold is {self.eval.threshold}; it must be between 0 and 1")
+        self.summarize.validate()
+        _at_least("mesh.fsdp", self.mesh.fsdp, 1)
+        if self.mesh.data == 0 or self.mesh.data < -1:
+            raise UserError(f"mesh.data is {self.mesh.data}; give a number of devices, or -1 for all")
+        self._validate_hosts()
+
+    def _validate_data(self) -> None:
+        _at_least("data.threads", self.data.threads, 1)
+        _at_least("data.fold", self.data.fold, 0)
+        _at_least("data.workers", self.data.workers, 0)
+        if not 0 <= self.data.validation_fraction < 1:
+            raise UserError(
+                f"data.validation_fraction is {self.data.validation_fraction}; it must be at least 0 and less than 1"
+            )
+
+    def _validate_train(self) -> None:
+        train = self.train
+        _choices(train, "train")
         for name in (
             "epochs",
             "batch_size",
@@ -277,53 +320,24 @@ class Config:
             "log_every_steps",
             "profile_steps",
         ):
-            _at_least(f"train.{name}", getattr(self.train, name), 1)
+            _at_least(f"train.{name}", getattr(train, name), 1)
         for name in ("checkpoint_every_steps", "profile_from", "norm_clips"):
-            _at_least(f"train.{name}", getattr(self.train, name), 0)
-        _at_least("eval.batch_size", self.eval.batch_size, 1)
-        _at_least("data.threads", self.data.threads, 1)
-        _at_least("data.fold", self.data.fold, 0)
-        _at_least("data.workers", self.data.workers, 0)
-        if not 0 <= self.data.validation_fraction < 1:
+            _at_least(f"train.{name}", getattr(train, name), 0)
+        if not (math.isfinite(train.positive_weight) and train.positive_weight > 0):
+            raise UserError(f"train.positive_weight is {train.positive_weight}; it must be a finite number above 0")
+        if not 0 <= train.ema_decay < 1:
+            raise UserError(f"train.ema_decay is {train.ema_decay}; it must be at least 0 and less than 1")
+        if train.batch_size % train.accumulate:
             raise UserError(
-                f"data.validation_fraction is {self.data.validation_fraction}; it must be at least 0 and less than 1"
-            )
-        for name in (
-            "learning_rate",
-            "weight_decay",
-            "momentum",
-            "dampening",
-            "decay_factor",
-            "warmup_epochs",
-            "clip_norm",
-        ):
-            value = getattr(self.optimizer, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise UserError(f"optimizer.{name} is {value}; it must be a finite number of at least 0")
-        if not (math.isfinite(self.train.positive_weight) and self.train.positive_weight > 0):
-            raise UserError(
-                f"train.positive_weight is {self.train.positive_weight}; it must be a finite number above 0"
-            )
-        if not 0 <= self.train.ema_decay < 1:
-            raise UserError(f"train.ema_decay is {self.train.ema_decay}; it must be at least 0 and less than 1")
-        if self.train.batch_size % self.train.accumulate:
-            raise UserError(
-                f"train.batch_size is {self.train.batch_size}, which train.accumulate={self.train.accumulate} "
+                f"train.batch_size is {train.batch_size}, which train.accumulate={train.accumulate} "
                 "does not divide; use a multiple of it"
             )
-        part, group = self.train.batch_size // self.train.accumulate, self.train.norm_clips
+        part, group = train.batch_size // train.accumulate, train.norm_clips
         if group and part > group and part % group:
             raise UserError(
                 f"train.norm_clips is {group}, which does not divide the {part} clips that are computed at once; use a "
                 "divisor of them, or 0 for statistics of all of them"
             )
-        if not 0 <= self.eval.threshold <= 1:
-            raise UserError(f"eval.threshold is {self.eval.threshold}; it must be between 0 and 1")
-        self.summarize.validate()
-        _at_least("mesh.fsdp", self.mesh.fsdp, 1)
-        if self.mesh.data == 0 or self.mesh.data < -1:
-            raise UserError(f"mesh.data is {self.mesh.data}; give a number of devices, or -1 for all")
-        self._validate_hosts()
 
     def _validate_hosts(self) -> None:
         hosts = self.hosts
@@ -342,9 +356,12 @@ class Config:
             )
 
 
-def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    if value not in allowed:
-        raise UserError(f"{name} is {_shown(value)}; choose one of {', '.join(map(str, allowed))}")
+def _choices(section: Any, name: str) -> None:
+    """Raises UserError for the first field of a section whose value is none of its `Literal` type."""
+    for field in dataclasses.fields(section):
+        allowed, value = typing.get_args(field.type), getattr(section, field.name)
+        if allowed and value not in allowed:
+            raise UserError(f"{name}.{field.name} is {_shown(value)}; choose one of {', '.join(map(str, allowed))}")
 
 
 def _at_least(name: str, value: int, least: int) -> None:
@@ -400,60 +417,63 @@ def from_dict(cls: type, values: dict[str, Any], source: str, prefix: str = "") 
     Args:
       cls: the dataclass to build.
       values: nested dictionaries; fields that are absent keep their defaults.
-      source: the file the values came from, named in errors.
+      source: the file the values came from, named in errors; empty = the command line.
       prefix: the dotted name of the section that `cls` is, with a dot at the end.
 
     Raises:
       UserError: an unknown field, or a value of the wrong type or range.
     """
     if not isinstance(values, dict):
-        raise UserError(f"{source}: {prefix.rstrip('.') or 'the configuration'} is not an object of fields")
+        raise UserError(f"{_from(source)}{prefix.rstrip('.') or 'the configuration'} is not an object of fields")
     known = {field.name: field for field in dataclasses.fields(cls)}
     built: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
-            raise UserError(f"{source}: {unknown_field(prefix + name)}")
+            raise UserError(f"{_from(source)}{unknown_field(prefix + name)}")
         expected: Any = known[name].type
         if dataclasses.is_dataclass(expected):
             built[name] = from_dict(typing.cast(type, expected), value, source, f"{prefix}{name}.")
         else:
+            if choices := typing.get_args(expected):  # which of them is for `validate`
+                expected = type(choices[0])
             if expected is float and type(value) is int and abs(value) < 2**53:
                 value = float(value)
             if type(value) is not expected:
-                raise UserError(f"{source}: {prefix}{name} is {_shown(value)}; it must be {type_name(expected)}")
+                raise UserError(f"{_from(source)}{prefix}{name} is {_shown(value)}; it must be {type_name(expected)}")
             built[name] = value
     try:
         return cls(**built)
     except UserError as error:
-        raise UserError(f"{source}: {error}") from None
+        raise UserError(_from(source) + str(error)) from None
 
 
-def checked(config: Config, source: str) -> Config:
-    """The same tree, known to be sound; whole numbers become floating point where the field is.
+def checked(values: dict[str, Any], source: str) -> Config:
+    """The tree that `to_dict` gave, with sound values; whole numbers become floating point where the field is.
 
     Args:
-      config: as a configuration file made it.
-      source: that file, named in errors.
+      values: nested dictionaries; fields that are absent keep their defaults.
+      source: the file they came from, named in errors; empty = the command line.
 
     Raises:
-      UserError: something was assigned to a field that does not exist, or a value of the wrong type or range to one
-        that does.
+      UserError: an unknown field, or a value of the wrong type or range.
     """
-    for prefix, part in [("", config), *((f"{name}.", value) for name, value in vars(config).items())]:
-        if dataclasses.is_dataclass(part):
-            for stray in vars(part).keys() - {field.name for field in dataclasses.fields(part)}:
-                raise UserError(f"{source}: {unknown_field(prefix + stray)}")
-    config = from_dict(Config, to_dict(config), source)
+    config = from_dict(Config, values, source)
     try:
         config.validate()
     except UserError as error:
-        raise UserError(f"{source}: {error}") from None
+        raise UserError(_from(source) + str(error)) from None
     return config
+
+
+def _from(source: str) -> str:
+    return f"{source}: " if source else ""
 
 
 def type_name(expected: Any) -> str:
     """How a field's type is called in a message to the user."""
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    if choices := typing.get_args(expected):
+        expected = type(choices[0])
     return names.get(expected, str(expected))
 
 
@@ -499,12 +519,7 @@ def load_json(path: Path, remedy: str) -> Config:
       FileNotFoundError: there is no such file.
       UserError: see `json_file.read`; an unknown field, or a value of the wrong type or range.
     """
-    config = from_dict(Config, json_file.read(path, remedy, most_bytes=_MOST_BYTES), str(path))
-    try:
-        config.validate()
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    return config
+    return checked(json_file.read(path, remedy, most_bytes=_MOST_BYTES), str(path))
 
 
 _REMEDY = "see configs/ for those that come with the project"
@@ -537,6 +552,11 @@ def load_file(path: str) -> Config:
         config = module.get_config()
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+    except dataclasses.FrozenInstanceError as error:
+        raise UserError(
+            f"{path}: {error}: a configuration does not change; write Config(train=TrainConfig(epochs=3)), or "
+            'config.replace(train={"epochs": 3})'
+        ) from None
     except Exception as error:
         if stranger := re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error)):
             sections = {type(section).__name__: f"{name}." for name, section in vars(Config()).items()} | {"Config": ""}
@@ -547,4 +567,4 @@ def load_file(path: str) -> Config:
         raise UserError(f"the configuration {path}{at} failed: {type(error).__name__}: {error}") from error
     if not isinstance(config, Config):
         raise UserError(f"{path}: get_config() must return an avmsnet_jax.config.Config, not {type(config).__name__}")
-    return checked(config, path)
+    return checked(to_dict(config), path)

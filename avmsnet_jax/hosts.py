@@ -14,17 +14,20 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from jax._src import distributed  # its client of the coordination service has no public name
 from jax.experimental import multihost_utils
 
-from avmsnet_jax import compiled, unforeseen
+from avmsnet_jax import compiled, storage, unforeseen
 from avmsnet_jax.config import HostsConfig
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.staging import locked
+from avmsnet_jax.staging import LOCK, locked
 
 _BEAT_S = 1.0
+_SIGNS = "avmsnet_jax/alive"
 _RESUME = "start all of them again with the same command to resume"
 
 
@@ -40,7 +43,7 @@ def wait_for_all(what: str) -> None:
 
 
 @contextlib.contextmanager
-def together(config: HostsConfig, workdir: Path) -> Iterator[None]:
+def together(config: HostsConfig, workdir: storage.Place) -> Iterator[None]:
     """Joins the other processes of the run, if there are any. Within the block `jax.devices()` has the devices of all.
 
     When a process dies, fails or is silent for `hosts.patience` seconds, the others end, each with a line on standard
@@ -49,25 +52,27 @@ def together(config: HostsConfig, workdir: Path) -> Iterator[None]:
 
     Args:
       config: how the processes find each other.
-      workdir: a folder that all of them share. Signs of life are files in its folder `.alive`.
+      workdir: a folder that all of them share, which is locked meanwhile; or a place on a store, which has no locks.
 
     Raises:
-      UserError: the processes cannot find each other, or another run uses `workdir`.
+      UserError: the processes cannot find each other, do not share `workdir`, or another run uses it.
     """
     _join(config)
     if jax.process_count() == 1:
-        with locked(workdir):
+        with _locked(workdir):
             yield
         return
     compiled.keep_nothing_of_several()
     with _locked_by_the_first(workdir):
-        watch = _Watch(workdir / ".alive", config.patience)
+        watch = _Watch(config.patience)
         try:
+            _check_shared(workdir, config.patience)
             yield
         except UserError as error:
             watch.leave(str(error), status=2)
         except Exception as error:
-            what = unforeseen.report(error, workdir, f"process_{jax.process_index()}")
+            folder = None if storage.is_remote(workdir) else Path(workdir)
+            what = unforeseen.report(error, folder, f"process_{jax.process_index()}")
             if isinstance(error, RuntimeError | ValueError) and _LOST.match(str(error)):
                 watch.leave(f"lost touch with the others ({what}); {_RESUME}", status=1)
             watch.leave(f"failed: {what}", status=1)
@@ -75,17 +80,33 @@ def together(config: HostsConfig, workdir: Path) -> Iterator[None]:
             watch.leave(f"stopped by {type(error).__name__} {error}".strip(), status=1)
         watch.close()
         jax.distributed.shutdown()
-        watch.forget()
+
+
+def _locked(workdir: storage.Place) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext() if storage.is_remote(workdir) else locked(Path(workdir))
+
+
+def _check_shared(workdir: storage.Place, patience: float) -> None:
+    """Raises UserError if this process does not see the folder that the first one has locked."""
+    for _ in range(0 if storage.is_remote(workdir) else int(patience)):  # network file systems take a while
+        if Path(workdir, LOCK).exists():
+            return
+        time.sleep(_BEAT_S)
+    if not storage.is_remote(workdir):
+        raise UserError(
+            f"this process does not see {workdir} of process 0; give a --workdir that all share: a folder of a file "
+            "system that all mount, or a place on gs:// or s3://"
+        )
 
 
 @contextlib.contextmanager
-def _locked_by_the_first(workdir: Path) -> Iterator[None]:
+def _locked_by_the_first(workdir: storage.Place) -> Iterator[None]:
     """Locks `workdir` for this run: the first process does, and tells the others whether it could."""
     with contextlib.ExitStack() as stack:
         refused: UserError | None = None
         if is_first():
             try:
-                stack.enter_context(locked(workdir))
+                stack.enter_context(_locked(workdir))
             except UserError as error:
                 refused = error
         # Before any sign of life is written: those of a second run would end the first one.
@@ -155,23 +176,18 @@ _LOST = re.compile(
 class _Watch:
     """Shows that this process is alive and checks others: the first process checks all, the others the first.
 
-    Each process writes a growing number to its file once a second. All share the working directory anyway, and no two
-    machines' clocks are compared.
+    Each process writes a growing number once a second to the key-value store of JAX's coordination service, which runs
+    in the first process. No two machines' clocks are compared.
     """
 
-    def __init__(self, folder: Path, patience: float):
-        self._folder, self._patience = folder, patience
+    def __init__(self, patience: float):
+        self._patience = patience
         self._index, self._count = jax.process_index(), jax.process_count()
+        self._client: Any = distributed.global_state.client
         self._ended = threading.Event()
         self._once = threading.Lock()  # only the first reason is printed
         self._showing = threading.Lock()
-        try:
-            if folder.is_symlink():
-                raise UserError(f"{folder} is a link; remove it, or choose another --workdir")
-            folder.mkdir(parents=True, exist_ok=True)
-            self._show("0")
-        except OSError as error:
-            raise UserError(f"cannot write {folder}: {error.strerror}; choose another --workdir") from None
+        self._show("0")
         self._thread = threading.Thread(target=self._run, name="hosts", daemon=True)
         self._thread.start()
 
@@ -179,8 +195,7 @@ class _Watch:
         """Ends this process, and says why on the terminal and to the others."""
         with self._once:
             self._ended.set()
-            with contextlib.suppress(OSError):
-                self._show(f"failed {reason}")
+            self._show(f"failed {reason}")
             program = sys.argv[0].rsplit("/", 1)[-1]
             print(f"{program}: process {self._index} of {self._count}: {reason}", file=sys.stderr)
             sys.stdout.flush()
@@ -195,53 +210,38 @@ class _Watch:
         self._thread.join()
         self._show("done")
 
-    def forget(self) -> None:
-        """Removes this process's file, when no process checks it any more."""
-        (self._folder / str(self._index)).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self._folder.rmdir()
-
     def _show(self, sign: str) -> None:
-        # Written to a new file and renamed: a link in its place is not followed, and no sign is read half-written.
-        unfinished = self._folder / f".{self._index}"
-        with self._showing:
-            if self._ended.is_set() and sign.isdecimal():
-                return  # do not overwrite the last message
-            unfinished.unlink(missing_ok=True)
-            with open(unfinished, "x", encoding="utf-8") as file:
-                file.write(sign)
-            os.replace(unfinished, self._folder / str(self._index))
+        with self._showing, contextlib.suppress(jax.errors.JaxRuntimeError):  # the first process is gone
+            if not (self._ended.is_set() and sign.isdecimal()):  # do not overwrite the last message
+                self._client.key_value_set(f"{_SIGNS}/{self._index}", sign, allow_overwrite=True)
 
-    def _sign_of(self, peer: int) -> str:
+    def _sign_of(self, peer: int) -> str | None:
+        """The last sign of a process; None if there is none yet, or the first process does not answer."""
         try:
-            return (self._folder / str(peer)).read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return ""
+            if self._index == 0:
+                return self._client.key_value_try_get(f"{_SIGNS}/{peer}")
+            # With a limit, because the process that answers may hang.
+            return self._client.blocking_key_value_get(f"{_SIGNS}/{peer}", int(1000 * self._patience))
+        except jax.errors.JaxRuntimeError:
+            return None
 
     def _run(self) -> None:
         watched = range(1, self._count) if self._index == 0 else [0]
-        # The files may hold the last messages of an earlier run: only changes count.
-        seen = {peer: self._sign_of(peer) for peer in watched}
-        heard: set[int] = set()
+        seen: dict[int, str] = dict.fromkeys(watched, "")
         changed = dict.fromkeys(watched, time.monotonic())
         beat = 0
         while not self._ended.wait(_BEAT_S):
-            beat += 1
-            try:
-                self._show(str(beat))
-            except OSError as error:
-                self.leave(f"cannot write {self._folder}: {error.strerror}; {_RESUME}", status=2)
             for peer in watched:
                 sign = self._sign_of(peer)
-                if sign != seen[peer]:
+                if sign is not None and sign != seen[peer]:
                     seen[peer], changed[peer] = sign, time.monotonic()
-                    heard.add(peer)
-                if peer in heard and seen[peer].startswith("failed"):
+                if seen[peer].startswith("failed"):
                     self.leave(f"process {peer} has stopped ({seen[peer][7:]}), so this one does", status=1)
                 silent = time.monotonic() - changed[peer]
-                if not (peer in heard and seen[peer] == "done") and silent > self._patience:
+                if seen[peer] != "done" and silent > self._patience:
                     self.leave(
-                        f"process {peer} has given no sign of life for {silent:.0f} s: it died, hangs, or does not "
-                        f"see {self._folder.parent}, which all must share; {_RESUME}",
+                        f"process {peer} has given no sign of life for {silent:.0f} s: it died or hangs; {_RESUME}",
                         status=1,
                     )
+            beat += 1
+            self._show(str(beat))

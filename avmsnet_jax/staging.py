@@ -23,6 +23,7 @@ from avmsnet_jax import interrupts
 from avmsnet_jax.errors import UserError
 
 _LOCK = "lock"
+LOCK = ".lock"  # of a locked working directory
 _NEW, _OLD = "new", "old"  # in a stage: the folder of the new result, and the result that it replaces
 _MARK = b"avmsnet_jax made this, and may remove it.\n"
 _OWNER_BYTES = 400  # after the mark: who holds the lock, padded so that it can be rewritten on a full disk
@@ -125,7 +126,7 @@ def locked(workdir: Path) -> Iterator[None]:
     Raises:
       UserError: another process has locked it, or it cannot be written.
     """
-    path, made = workdir / ".lock", [place for place in (workdir, *workdir.parents) if not place.exists()]
+    path, made = workdir / LOCK, [place for place in (workdir, *workdir.parents) if not place.exists()]
     try:
         try:
             workdir.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from absl import flags
 
 from avmsnet_jax import command_line
 from avmsnet_jax import mesh as mesh_lib
-from avmsnet_jax.config import Config, ModelConfig, TrainConfig
+from avmsnet_jax.config import Config, Dtype, MeshConfig, ModelConfig, TrainConfig
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.training.optimizer import make_optimizer
 from avmsnet_jax.training.step import batch_shapes, describe, make_step
@@ -64,7 +64,7 @@ class Case:
 
     side: str
     depth: int
-    dtype: str
+    dtype: Dtype
     batch: int
 
 
@@ -81,7 +81,7 @@ def main(_: list[str]) -> None:
     rows = []
     for depth in map(int, _DEPTHS.value):
         for dtype in _DTYPES.value:
-            those = [measured(side, depth, dtype) for side in sides]
+            those = [measured(side, depth, cast(Dtype, dtype)) for side in sides]
             theirs = next((row for row in those if row["side"] == "torch"), None)
             for row in those:
                 row["of_torch"] = row["largest"] / theirs["largest"] if theirs and theirs["largest"] else None
@@ -92,7 +92,7 @@ def main(_: list[str]) -> None:
         Path(_OUTPUT.value).write_text(text, encoding="utf-8")
 
 
-def measured(side: str, depth: int, dtype: str) -> dict[str, Any]:
+def measured(side: str, depth: int, dtype: Dtype) -> dict[str, Any]:
     """A row: the bytes by batch, the line through them, the largest batch by that line and by trying."""
     found = {}
     for batch in map(int, _BATCHES.value):
@@ -205,12 +205,11 @@ def compiled(case: Case) -> dict[str, Any]:
 
 def configured(case: Case) -> Config:
     """The published network and recipe, on one device."""
-    config = Config(
+    return Config(
         model=ModelConfig(depth=case.depth, dtype=case.dtype),
         train=TrainConfig(batch_size=case.batch, remat=case.side == "remat"),
+        mesh=MeshConfig(data=1),
     )
-    config.mesh.data = 1
-    return config
 
 
 def resident(most: bool = False) -> int:
@@ -221,7 +220,7 @@ def resident(most: bool = False) -> int:
 
 
 def forget_peak() -> None:
-    """What compiling and initialising took at most is no part of a step."""
+    """What compiling and initializing took at most is no part of a step."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 

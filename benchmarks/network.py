@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory has to do for both sides
 
@@ -39,7 +39,7 @@ from flax import nnx
 
 from avmsnet_jax import command_line, xla
 from avmsnet_jax import mesh as mesh_lib
-from avmsnet_jax.config import Config, MeshConfig
+from avmsnet_jax.config import Config, Dtype, MeshConfig, TrainConfig
 from avmsnet_jax.models import flops as flops_lib
 from avmsnet_jax.training import peak as peak_lib
 from avmsnet_jax.training import step as step_lib
@@ -75,7 +75,7 @@ def main(_: list[str]) -> None:
     kind = jax.devices()[0].device_kind
     print(f"{kind}: PyTorch's time over ours, median (10% to 90%) of {_ROUNDS.value} rounds", flush=True)
     cases = [
-        Case(mode, depth, dtype, batch)
+        Case(mode, depth, cast(Dtype, dtype), batch)
         for dtype in _DTYPES.value
         for mode in _MODES.value
         for depth in map(int, _DEPTHS.value)
@@ -216,8 +216,7 @@ class Ours:
     """Our side of a case: traced at once, compiled when told so, and a side from when it is started."""
 
     def __init__(self, case: Case):
-        self._case, settings = case, Config(model=case.config)
-        settings.train.batch_size = case.batch
+        self._case, settings = case, Config(model=case.config, train=TrainConfig(batch_size=case.batch))
         self.mesh = mesh_lib.make_mesh(MeshConfig(data=1))
         optimizer = make_optimizer(settings, steps_per_epoch=1000)
         graphdef, described, self.create = step_lib.describe(settings, optimizer, self.mesh)

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from concurrent import futures
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 from unittest import mock
 
 import jax
@@ -294,7 +294,10 @@ def draw(rows: list[dict[str, Any]], roof: float, bandwidth: float, path: Path) 
 
 def main(_: list[str]) -> None:
     """Measures, prints a table, and writes the files asked for."""
-    config, dtype = ModelConfig(depth=_DEPTH.value, dtype=_DTYPE.value), _DTYPE.value
+    config, dtype = (
+        ModelConfig(depth=_DEPTH.value, dtype=cast(Literal["float32", "bfloat16"], _DTYPE.value)),
+        _DTYPE.value,
+    )
     rows: list[dict[str, Any]] = []
     cases = convolutions(config, _BATCH.value)
     prepared = {case: ours(case, dtype) for case in cases} if _platform() == "gpu" else {}

@@ -39,7 +39,7 @@ from avmsnet_jax.media.audio import SAMPLE_RATE
 from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.toy import movies
 
-Clips = dict[int, float]  # label by centre
+Clips = dict[int, float]  # label by center
 
 
 def prepare_records(film: Path | None, keyshots: Path | None, workdir: Path) -> Path:
@@ -63,7 +63,7 @@ def prepare_records(film: Path | None, keyshots: Path | None, workdir: Path) -> 
 def write_layout(film: Path, chosen: Clips, root: Path, height: int | None) -> tuple[int, int]:
     """Writes the frames of the chosen clips, the sound and the labels; returns the width and height of the frames."""
     root.mkdir()
-    needed = {number for centre in chosen for number in clips.frame_list(centre)}
+    needed = {number for center in chosen for number in clips.frame_list(center)}
     size = (0, 0)
     for frame in Movie(film).frames():
         if frame.number in needed:
@@ -91,30 +91,30 @@ class PublishedLoader:
         self._fps = fps
         self._waveform = np.load(root / "waveform.npy")
 
-    def sample(self, centre: int) -> dict[str, Any]:
+    def sample(self, center: int) -> dict[str, Any]:
         """The clip around a frame."""
         with open(self._root / "labels.csv", newline="") as file:
             labels = {int(number): int(label) for number, label in csv.reader(file)}
         pictures = []
-        for number in clips.frame_list(centre):
+        for number in clips.frame_list(center):
             with Image.open(self._root / f"{number}.jpg") as image:
                 picture = image.convert("RGB").resize((320, 240)).resize((112, 112), Image.Resampling.BILINEAR)
             pictures.append(picture)
         if random.random() < 0.5:
             pictures = [picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for picture in pictures]
-        start, stop = clips.excerpt_bounds(centre, self._fps, sample_rate=SAMPLE_RATE)
+        start, stop = clips.excerpt_bounds(center, self._fps, sample_rate=SAMPLE_RATE)
         return {
             "clip": np.stack([np.asarray(picture) for picture in pictures]),
             "sound": clips.sound_buffer(self._waveform[start:stop], clips.SAMPLES_PER_FRAME * 16),
-            "label": np.float32(labels.get(clips.label_frame(centre), 0)),
+            "label": np.float32(labels.get(clips.label_frame(center), 0)),
         }
 
 
-def read_samples(root: Path, fps: float, centres: Sequence[int]) -> float:
+def read_samples(root: Path, fps: float, centers: Sequence[int]) -> float:
     """One process's share: reads, stacks, and returns the CPU seconds that took."""
     loader = PublishedLoader(root, fps)
     used = time.process_time()
-    samples = [loader.sample(centre) for centre in centres]
+    samples = [loader.sample(center) for center in centers]
     for name in samples[0]:
         np.stack([sample[name] for sample in samples])
     return time.process_time() - used
@@ -129,21 +129,21 @@ def round_of_records(batches: Batches, batch_size: int, count: int) -> tuple[flo
     return n / (time.perf_counter() - started), 1e3 * (time.process_time() - used) / n
 
 
-def round_of_files(pool: Any, processes: int, root: Path, fps: float, centres: list[int]) -> tuple[float, float]:
+def round_of_files(pool: Any, processes: int, root: Path, fps: float, centers: list[int]) -> tuple[float, float]:
     """The same of the published loader."""
     started = time.perf_counter()
-    used = sum(pool.starmap(read_samples, [(root, fps, centres[i::processes]) for i in range(processes)], chunksize=1))
-    return len(centres) / (time.perf_counter() - started), 1e3 * used / len(centres)
+    used = sum(pool.starmap(read_samples, [(root, fps, centers[i::processes]) for i in range(processes)], chunksize=1))
+    return len(centers) / (time.perf_counter() - started), 1e3 * used / len(centers)
 
 
 def check_same(records: Records, loader: PublishedLoader, chosen: dict[int, int]) -> float:
     """The mean difference of pixels over some clips; leaves if these are not the same clips."""
     differences = []
-    for centre, index in list(chosen.items())[:8]:
-        record, sample = records[index], loader.sample(centre)
+    for center, index in list(chosen.items())[:8]:
+        record, sample = records[index], loader.sample(center)
         pixels = [np.abs(record["clip"].astype(int) - x).mean() for x in (sample["clip"], sample["clip"][:, :, ::-1])]
         if min(pixels) > 4 or record["label"] != sample["label"] or not np.allclose(record["sound"], sample["sound"]):
-            raise SystemExit(f"the clip around frame {centre} differs from its record")
+            raise SystemExit(f"the clip around frame {center} differs from its record")
         differences.append(min(pixels))
     return float(np.mean(differences))
 
@@ -171,12 +171,12 @@ def main() -> None:
     step = max(len(records) // arguments.clips, 1)
     indices = range(0, len(records), step)[: arguments.clips]
     by_frame = {
-        clips.label_frame(centre): centre for centre in clips.centres(int(records[len(records) - 1]["frame"]) + 25)
+        clips.label_frame(center): center for center in clips.centers(int(records[len(records) - 1]["frame"]) + 25)
     }
     chosen = {by_frame[int(records[index]["frame"])]: index for index in indices}
     root = arguments.workdir / "published"
     shutil.rmtree(root, ignore_errors=True)
-    labels = {centre: float(records[index]["label"]) for centre, index in chosen.items()}
+    labels = {center: float(records[index]["label"]) for center, index in chosen.items()}
     size = write_layout(film, labels, root, arguments.frame_height)
     difference = check_same(records, PublishedLoader(root, fps), chosen)
 
@@ -188,8 +188,8 @@ def main() -> None:
         round_of_files(pool, processes, root, fps, list(chosen))  # both once before it counts: imports, page cache
         round_of_records(batches, arguments.batch_size, count)
         for _ in range(arguments.rounds):
-            centres = random.sample(list(chosen), len(chosen))
-            theirs.append(round_of_files(pool, processes, root, fps, centres))
+            centers = random.sample(list(chosen), len(chosen))
+            theirs.append(round_of_files(pool, processes, root, fps, centers))
             ours.append(round_of_records(batches, arguments.batch_size, count))
     batches.close()
     facts = {

@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from absl import flags
 
@@ -26,7 +26,7 @@ _DEVICES = flags.DEFINE_list("devices", [str(2**power) for power in range(9)], "
 _PLOT = flags.DEFINE_string("plot", "", "PNG file for the predicted clips per second")
 _ONE = flags.DEFINE_string("one", "", "compile this one case, a JSON object, and print its counts")
 
-DTYPE = "bfloat16"
+DTYPE: Literal["bfloat16"] = "bfloat16"
 BATCH = {"weak": 16, "strong": 256}  # clips per device, clips of all devices
 FSDP = (1, 8)  # devices that share a copy of the first linear layer, see mesh.fsdp
 UTILIZATION = (0.15, 0.40)  # assumed range of MFU

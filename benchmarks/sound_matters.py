@@ -60,10 +60,11 @@ def main(_: list[str]) -> None:
 def _fscores(folder: Path, name: str, seed: int) -> tuple[float, float]:
     """F on the held-out films: at the configured threshold, and at the best of all thresholds."""
     settings = config.load_file("configs/demo.py")
-    settings.model.audiovisual = name == "audiovisual"
-    settings.data.dir = str(folder / "records")
-    settings.train.seed = seed
-    settings.train.epochs = _EPOCHS.value or settings.train.epochs
+    settings = settings.replace(
+        model={"audiovisual": name == "audiovisual"},
+        data={"dir": str(folder / "records")},
+        train={"seed": seed, "epochs": _EPOCHS.value or settings.train.epochs},
+    )
     train(settings, folder / name)
     results = folder / f"{name}_results"
     metrics = movie50.evaluate(settings, str(folder / name), "test", results)

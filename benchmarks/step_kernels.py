@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
@@ -34,7 +34,7 @@ from jax.sharding import AxisType, Mesh
 
 from avmsnet_jax import command_line
 from avmsnet_jax import mesh as mesh_lib
-from avmsnet_jax.config import Config, MeshConfig, ModelConfig, TrainConfig
+from avmsnet_jax.config import Config, Dtype, MeshConfig, ModelConfig, TrainConfig
 from avmsnet_jax.training.optimizer import make_optimizer
 from avmsnet_jax.training.step import TrainState, describe
 from benchmarks import candidates, torch_side
@@ -52,7 +52,7 @@ _OUTPUT = flags.DEFINE_string("output", "", "JSON file for the figures")
 def main(_: list[str]) -> None:
     """Compares."""
     mesh = _described(_TARGET.value) if _TARGET.value else mesh_lib.make_mesh(MeshConfig(data=1))
-    model = ModelConfig(depth=_DEPTH.value, dtype=_DTYPE.value)
+    model = ModelConfig(depth=_DEPTH.value, dtype=cast(Dtype, _DTYPE.value))
     config = Config(model=model, train=TrainConfig(batch_size=_BATCH.value), mesh=MeshConfig(data=1))
     optimizer = make_optimizer(config, steps_per_epoch=1000)
     graphdef, described, create = describe(config, optimizer, mesh, "gpu")

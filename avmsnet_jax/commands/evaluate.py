@@ -53,7 +53,9 @@ _SPLIT = flags.DEFINE_string(
     "with --checkpoint: the part of the prepared records to test (train, test); whole = all videos of all folds. For "
     "annotations see --splits",
 )
-_OUTPUT = flags.DEFINE_string("output", "", "folder for the results; must be new or empty")
+_OUTPUT = flags.DEFINE_string(
+    "output", "", "folder for the results, or a place on gs:// or s3://; must be new or empty"
+)
 
 
 def main(config: Config) -> None:
@@ -82,7 +84,7 @@ def _test_checkpoints(config: Config) -> tuple[str, dict[str, str]]:
     # Imported here because it is slow and --help does not need it.
     from avmsnet_jax.evaluation import benchmark, benchmark_report, movie50
 
-    output = Path(_OUTPUT.value)
+    output = _OUTPUT.value
     protocol = _PROTOCOL.value or benchmark.protocol_of(config)
     if protocol != "movie50":
         metrics = benchmark.evaluate(config, _CHECKPOINT.value, protocol, _SPLIT.value, output)
@@ -119,7 +121,7 @@ def _test_files(config: Config) -> tuple[str, dict[str, str]]:
         _PROTOCOL.value,
         Path(_SPLITS.value) if _SPLITS.value else None,
         config.eval.threshold,
-        Path(_OUTPUT.value),
+        _OUTPUT.value,
     )
     return benchmark_report.text(metrics), metrics.get("failed", {})
 

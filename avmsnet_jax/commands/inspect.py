@@ -1,30 +1,44 @@
-"""Shows what is in a data set: an account in words, and a sheet of its clips with their sound and labels.
+"""Shows what is in a data set or in a folder of summaries.
 
     {program} RECORDS --output=sheet.png
+    {program} SUMMARIES
 
-Half of the clips drawn are key ones, as far as there are such; the sound is that of the frames above it, all on one
-scale.
+For records: films, clips, labels, and a picture of some clips with their sound. Half of the clips drawn are key clips,
+if there are enough; the sound is that of the frames above it, all on one scale. For summaries: how many films a person
+has looked through, which are those that prepare --cuts=SUMMARIES takes as labelled.
 """
 
 from pathlib import Path
 
 from absl import flags
 
-from avmsnet_jax import command_line, program
+from avmsnet_jax import command_line, program, storage
+from avmsnet_jax.config import DataConfig
 from avmsnet_jax.errors import UserError, printable_lines
 
-_SPLIT = flags.DEFINE_string("split", "", "which split to draw; empty = the first there is")
-_OUTPUT = flags.DEFINE_string("output", "", "where the sheet goes, a PNG; empty = only the account")
+_SPLIT = flags.DEFINE_string("split", "", "split to draw; empty = the first")
+_OUTPUT = flags.DEFINE_string("output", "", "picture to write, a PNG; empty = none")
 
 
 def main(directories: list[str]) -> None:
-    """Prints the account, and draws the sheet."""
+    """Prints an account, and draws clips of records."""
     if len(directories) != 1:
-        raise UserError(f"give one data set: the --output of {program.typed('prepare')} (--help lists all options)")
-    from avmsnet_jax.data import inspect, pipeline  # seconds to import: not for --help or a wrong flag
+        raise UserError(
+            f"give one folder: the --output of {program.typed('prepare')} or {program.typed('summarize')} "
+            "(--help lists all options)"
+        )
+    storage.refuse(_OUTPUT.value, "--output")
+    from avmsnet_jax.data import MANIFEST, inspect, pipeline  # seconds to import: not for --help or a wrong flag
+    from avmsnet_jax.data.cache import local_records
     from avmsnet_jax.staging import staged
+    from avmsnet_jax.summarization import reviewed
+    from avmsnet_jax.summarization.cutlist import CUT
 
     directory, output = Path(directories[0]), Path(_OUTPUT.value)
+    if not (directory / MANIFEST).exists() and next(directory.glob(f"*/{CUT}"), None):
+        print(printable_lines(reviewed.account(directory)))
+        return
+    directory = Path(local_records(DataConfig(dir=directories[0])))
     manifest = pipeline.read_manifest(directory)
     records = pipeline.open_split(directory, _SPLIT.value or next(iter(manifest["splits"])))
     print(printable_lines(inspect.account(directory, len(records.template.get("scores", ())))), flush=True)
@@ -39,4 +53,4 @@ def main(directories: list[str]) -> None:
 
 def run() -> None:
     """Runs the command line."""
-    command_line.run(main, positional="RECORDS")
+    command_line.run(main, positional="RECORDS | SUMMARIES")

@@ -4,7 +4,8 @@
 
 movies: a folder of films in any format, with <film stem>.keyshots.csv beside each: the header
 start_s,end_s and a row for each key shot, in seconds; or with <film stem>.labels.csv, rows of a frame
-number and 0 or 1. A film with neither is kept for inference, in the split unlabelled. Films in the
+number and 0 or 1; or with --cuts=SUMMARIES, a folder of summaries whose cuts you have looked through:
+what these show is key. Any other film is kept for inference, in the split unlabelled. Films in the
 subfolders train and test belong to these; without such subfolders, the last 30% of the films in name
 order are for testing, or the last 30% of a single film.
 
@@ -19,13 +20,15 @@ tvsum, summe: the videos and .mat files as downloaded; tvsum also in the publish
 Run again after it was stopped, or the disk was full, it goes on: films that are finished are not read again.
 """
 
+import functools
 import os
 import shlex
+from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from avmsnet_jax import command_line, cores, interrupts, unforeseen
+from avmsnet_jax import command_line, cores, interrupts, storage, unforeseen
 from avmsnet_jax.errors import UserError
 
 DATASET = flags.DEFINE_string("dataset", "", "what --source holds: movies, movie50, summe, tvsum or gaze")
@@ -38,6 +41,12 @@ FRAME_SIZE = flags.DEFINE_integer(
 SPACING = flags.DEFINE_integer("spacing", 25, "frames from one clip to the next")
 TEST_FRACTION = flags.DEFINE_float(
     "test_fraction", 0.3, "movies, gaze: share of the test split, where no subfolders say"
+)
+CUTS = flags.DEFINE_string(
+    "cuts",
+    "",
+    "movies: a folder of summaries; cuts that a person has looked through (reviewed in FILM/cut.json) label films that "
+    "have no table beside them",
 )
 SPLITS = flags.DEFINE_string("splits", None, "summe, tvsum: a JSON file of folds, in place of the source's own")
 WORKERS = flags.DEFINE_integer("workers", None, "films to read at a time (default: one for each core)")
@@ -73,12 +82,16 @@ def main(_: list[str]) -> None:
     """Prepares, and says in one line what there is now."""
     command_line.require(DATASET, SOURCE, OUTPUT)
     dataset, source, output = DATASET.value, SOURCE.value, OUTPUT.value
+    storage.refuse(source, "--source")
+    storage.refuse(output, "--output")
     if dataset not in _DATASETS:
         raise UserError(f"--dataset is {dataset!r}; choose {', '.join(_DATASETS[:-1])} or {_DATASETS[-1]}")
     if not os.path.isdir(source):  # before what takes seconds to import
         raise UserError(f"there is no folder {source}; --source must be the folder of the collection")
     if dataset != "gaze" and (set_anyway := [flag.name for flag in _OF_GAZE if flag.present]):
         raise UserError(f"--{set_anyway[0]} is for gaze; leave it out for {dataset}")
+    if CUTS.value and dataset != "movies":
+        raise UserError(f"--cuts is for movies; leave it out for {dataset}")
     screen = _numbers(GAZE_SCREEN, "x", "WIDTHxHEIGHT")
     film = _numbers(GAZE_FILM, ",", "LEFT,TOP,WIDTH,HEIGHT")
     from avmsnet_jax.data.prepare import prepare  # a second to import: not for --help or a wrong flag
@@ -97,6 +110,7 @@ def main(_: list[str]) -> None:
         workers=cores.count() if WORKERS.value is None else WORKERS.value,
         strict=STRICT.value,
         beam_options=None if BEAM.value is None else shlex.split(BEAM.value),
+        elsewhere=_reviewed(CUTS.value) if CUTS.value else None,
         gaze=setting if dataset == "gaze" else None,
         labels_out=LABELS_OUT.value,
     )
@@ -107,6 +121,20 @@ def main(_: list[str]) -> None:
         raise UserError(
             f"{count} film{'s' * (count > 1)} skipped for an unexpected error, named above; please report it"
         )
+
+
+def _reviewed(summaries: str) -> Any:
+    """Gives the key shots of films whose cut in a folder of summaries a person has looked through."""
+    from avmsnet_jax.summarization import reviewed
+    from avmsnet_jax.summarization.cutlist import CutList
+
+    found = reviewed.cuts(Path(summaries)).values()
+    if not any(isinstance(cut, CutList) and cut.reviewed for cut in found):
+        raise UserError(
+            f"nobody has looked through a cut in --cuts={summaries} ({len(found)} found); correct one in its "
+            "report.html, mark it as looked through, and save it"
+        )
+    return functools.partial(reviewed.key_shots, Path(summaries))
 
 
 def _numbers(flag: flags.FlagHolder[str], mark: str, form: str) -> Any:

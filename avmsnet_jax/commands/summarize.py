@@ -11,12 +11,14 @@ folder film in --output:
 
 summary.mp4   the summary, for any player and browser, with a chapter for each stretch of the film
 report.html   the scores over the film, what was chosen and why; change the cut in it
-overlay.mp4   the summary with the attention drawn over it
 scores.csv    the score of every moment: frame,time_s,score, and without --checkpoint what it is made of
 summary.json  the chosen shots: start and end in seconds, score
 cut.json      all shots and which are in; --cut cuts the film by it again (report.html edits it)
 segments.csv  start,end,name of each stretch shown, seconds
-summary.edl   the cut for editing programs; with pip install 'avmsnet_jax[editors]' also as summary.otio
+summary.edl, summary.fcpxml, summary.xml
+              the cut for editing programs; with pip install 'avmsnet_jax[editors]' also summary.otio
+summary.vtt   the captions of what is shown, if the film has some: film.srt, .vtt, .ass, or a text track in it
+watched.npz   what was found in the film: with another --budget or an edited cut it is not watched again
 
 A film that fails does not stop the others; the exit status is then 2. A film that has a summary in
 --output is skipped unless --overwrite is given, so that the same command goes on after an interruption.
@@ -28,7 +30,7 @@ from pathlib import Path
 
 from absl import flags
 
-from avmsnet_jax import command_line, interrupts, program
+from avmsnet_jax import command_line, interrupts, program, storage
 from avmsnet_jax.config import Config
 from avmsnet_jax.errors import UserError, printable
 from avmsnet_jax.media import films
@@ -49,6 +51,17 @@ CUT = flags.DEFINE_string(
     "cut.json of the film: cut exactly its shots, without scoring; with --budget, choose shots anew, except those that "
     "a person kept or dropped",
 )
+CLIPS = flags.DEFINE_bool(
+    "clips",
+    False,
+    "also write each stretch of the summary to a file of its own, in the folder clips; short for "
+    "--config.summarize.clips",
+)
+OVERLAY = flags.DEFINE_bool(
+    "overlay",
+    False,
+    "also write overlay.mp4, the summary with the attention drawn over it; short for --config.summarize.overlay",
+)
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace earlier summaries of the same films")
 BEAM = flags.DEFINE_string(
     "beam",
@@ -63,8 +76,14 @@ def main(config: Config, movies: list[str]) -> None:
     if not movies:
         raise UserError(f"no film given; {program.typed()} FILM --output=FOLDER")
     command_line.require(OUTPUT)
-    if BUDGET.value is not None:
-        config.summarize.budget = BUDGET.value
+    storage.refuse(OUTPUT.value, "--output")
+    config = config.replace(
+        summarize={
+            "budget": config.summarize.budget if BUDGET.value is None else BUDGET.value,
+            "clips": config.summarize.clips or CLIPS.value,
+            "overlay": config.summarize.overlay or OVERLAY.value,
+        }
+    )
     films.check_any(films.listed(movies))
     if CHECKPOINT.value:
         command_line.require_checkpoint(CHECKPOINT.value)

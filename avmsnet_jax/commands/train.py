@@ -3,14 +3,14 @@
 {program} --config=films --config.data.dir=RECORDS --workdir=RUN
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from avmsnet_jax import command_line
 from avmsnet_jax.config import Config
 
-_WORKDIR = flags.DEFINE_string("workdir", "runs/train", "where config.json, metrics.jsonl and checkpoints/ go")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", "runs/train", "where config.json, metrics.jsonl and checkpoints/ go: a folder, gs://… or s3://…"
+)
 _PARAMETERS = flags.DEFINE_bool(
     "parameters", False, "print each parameter with its group, learning rate and decay, and do nothing else"
 )
@@ -30,7 +30,7 @@ def main(config: Config) -> None:
         return
     from avmsnet_jax.training.loop import train
 
-    train(config, Path(_WORKDIR.value))
+    train(config, _WORKDIR.value)
 
 
 def run() -> None:

@@ -1,7 +1,7 @@
 """Which frames and which samples make a clip: the arithmetic of training.md, "Clips".
 
 Frames are counted from 1. What is published is for clips of 16 frames, one every 25; other lengths
-keep its form: of n frames, n/2 - 1 come before the centre and n/2 after it.
+keep its form: of n frames, n/2 - 1 come before the center and n/2 after it.
 """
 
 import collections
@@ -41,7 +41,7 @@ class Clip:
       frame: number of the frame whose label is the clip's.
       time_s: when that frame is shown, seconds from the first.
       clip: (frames, size, size, 3) uint8 RGB.
-      sound: (2205 * frames,) float32 in ±256, windowed and centred; zeros where nothing is heard.
+      sound: (2205 * frames,) float32 in ±256, windowed and centered; zeros where nothing is heard.
       has_sound: False where there is no audio track, or it has ended.
     """
 
@@ -52,27 +52,27 @@ class Clip:
     has_sound: bool
 
 
-def centres(n_frames: int, frames: int = 16, spacing: int = 25) -> range:
-    """The centres spacing, 2 * spacing, ... whose clips lie wholly in a film of `n_frames`."""
-    return range(first_centre(frames, spacing), n_frames - frames // 2 + 1, spacing)
+def centers(n_frames: int, frames: int = 16, spacing: int = 25) -> range:
+    """The centers spacing, 2 * spacing, ... whose clips lie wholly in a film of `n_frames`."""
+    return range(first_center(frames, spacing), n_frames - frames // 2 + 1, spacing)
 
 
-def frame_list(centre: int, frames: int = 16) -> range:
-    """The frames of a clip: centre-7 ... centre+8 for 16 of them."""
-    return range(centre - frames // 2 + 1, centre + frames // 2 + 1)
+def frame_list(center: int, frames: int = 16) -> range:
+    """The frames of a clip: center-7 ... center+8 for 16 of them."""
+    return range(center - frames // 2 + 1, center + frames // 2 + 1)
 
 
-def first_centre(frames: int = 16, spacing: int = 25) -> int:
+def first_center(frames: int = 16, spacing: int = 25) -> int:
     """The first multiple of `spacing` whose clip does not begin before frame 1."""
     return -(-(frames // 2) // spacing) * spacing
 
 
-def label_frame(centre: int, spacing: int = 25) -> int:
-    """The frame whose label is the clip's: centre + 0.5, rounded half to even (25 -> 26, 50 -> 50).
+def label_frame(center: int, spacing: int = 25) -> int:
+    """The frame whose label is the clip's: center + 0.5, rounded half to even (25 -> 26, 50 -> 50).
 
-    With a spacing of one frame it is the centre, because rounding would give two clips the same frame.
+    With a spacing of one frame it is the center, because rounding would give two clips the same frame.
     """
-    return centre if spacing == 1 else round(centre + 0.5)
+    return center if spacing == 1 else round(center + 0.5)
 
 
 def frame_time(frame: int, fps: float) -> float:
@@ -80,7 +80,7 @@ def frame_time(frame: int, fps: float) -> float:
     return (frame - 1) / fps
 
 
-def excerpt_bounds(centre: int, fps: float, frames: int = 16, sample_rate: int = SAMPLE_RATE) -> tuple[int, int]:
+def excerpt_bounds(center: int, fps: float, frames: int = 16, sample_rate: int = SAMPLE_RATE) -> tuple[int, int]:
     """The samples heard with a clip, as the half-open slice `[start, stop)` of the waveform, where it is that long.
 
     Frame f covers samples int(max(0, (f-1)/fps·Fs - Fs/(2 fps))) to int(min(n, (f-1)/fps·Fs + Fs/(2 fps))),
@@ -88,20 +88,20 @@ def excerpt_bounds(centre: int, fps: float, frames: int = 16, sample_rate: int =
     than five minutes (fewer than a picture in 20 seconds) it is the middle, which is all that the network hears.
 
     Args:
-      centre: centre of the clip, a frame number.
+      center: center of the clip, a frame number.
       fps: frames a second.
       frames: frames of a clip.
       sample_rate: Fs, Hz.
     """
-    first, last = frame_list(centre, frames)[0], frame_list(centre, frames)[-1]
+    first, last = frame_list(center, frames)[0], frame_list(center, frames)[-1]
     start = int(max(0, (first - 1) / fps * sample_rate - sample_rate / (2 * fps)))
     stop = int((last - 1) / fps * sample_rate + sample_rate / (2 * fps)) + 1
-    middle, most = round((centre - 0.5) / fps * sample_rate), LONGEST_EXCERPT_S * sample_rate // 2
+    middle, most = round((center - 0.5) / fps * sample_rate), LONGEST_EXCERPT_S * sample_rate // 2
     return max(start, middle - most), min(stop, middle + most)
 
 
 def sound_buffer(excerpt: np.ndarray, size: int) -> np.ndarray:
-    """Windows an excerpt and centres it in the buffer that SoundNet takes.
+    """Windows an excerpt and centers it in the buffer that SoundNet takes.
 
     Args:
       excerpt: (L,) float32 in ±1. It is multiplied by a symmetric Hann window of its own length.
@@ -153,14 +153,14 @@ def cut(
       fps: frames a second.
       frames: frames of a clip.
       frame_size: height and width of a clip's frames, pixels.
-      spacing: frames from one centre to the next.
+      spacing: frames from one center to the next.
 
     Yields:
-      the clips whose frames all exist, by ascending centre.
+      the clips whose frames all exist, by ascending center.
     """
     fps = float(fps)
     half = frames // 2
-    first = first_centre(frames, spacing)
+    first = first_center(frames, spacing)
     recent: collections.deque[futures.Future[np.ndarray]] = collections.deque(maxlen=frames)
     with futures.ThreadPoolExecutor(1) as thread:
         for frame in film:
@@ -168,13 +168,13 @@ def cut(
             if latest < max(first, frame.number - half):
                 continue  # between two clips
             recent.append(thread.submit(resize, frame, frame_size))
-            centre = frame.number - half
-            if centre < first or centre % spacing:
+            center = frame.number - half
+            if center < first or center % spacing:
                 continue
             excerpt = np.zeros(0, np.float32)
             if waveform is not None:
-                excerpt = waveform.excerpt(*excerpt_bounds(centre, fps, frames))
-            labelled = label_frame(centre, spacing)
+                excerpt = waveform.excerpt(*excerpt_bounds(center, fps, frames))
+            labelled = label_frame(center, spacing)
             yield Clip(
                 frame=labelled,
                 time_s=frame_time(labelled, fps),

@@ -1,4 +1,4 @@
-"""One film to records in a place of its own, whole or not at all: what is finished need not be made again."""
+"""Turns one film into records in a folder of its own, whole or not at all, so that a finished film is never redone."""
 
 import contextlib
 import dataclasses
@@ -26,10 +26,10 @@ from avmsnet_jax.data.sources import SPLITS, Skipped, Video
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media.movie import FFMPEG_VERSION
 
-FORMAT = "1.0.0"  # of the records; another one, and what earlier versions left unfinished is made again
-PIECE_BYTES = 400e6  # of records before compression, in one file of a film: about a shard of compressed ones
+FORMAT = "1.0.0"  # of the records; a change makes unfinished work of earlier versions start again
+PIECE_BYTES = 400e6  # uncompressed records in one file of a film; compressed, they make about one shard
 _DONE = "done.json"
-# For random access. Level 1 takes a third of the time of zstd's default, for files 2% larger.
+# Records can be read in any order. zstd's level 1 takes a third of the time of its default; files are 2% larger.
 _RANDOM_ACCESS = "group_size:1,zstd:1"
 
 
@@ -40,7 +40,7 @@ class Cut:
     Attributes:
       frames: frames of a clip, a multiple of 8.
       frame_size: height and width of a clip's frames, pixels.
-      spacing: frames from one clip's centre to the next one's.
+      spacing: frames from one clip's center to the next one's.
       users: length of a record's `scores`; 0 = it has none.
     """
 
@@ -56,12 +56,12 @@ class Cut:
             shape=(self.users,),
             dtype=np.float32,
             encoding="bytes",
-            doc="what each user gave that frame; NaN beyond the video's users",
+            doc="each user's score of that frame; NaN beyond the video's users",
         )
         return tfds.features.FeaturesDict(
             {
-                # encoding="bytes": as integers of a protocol buffer a clip decodes 15 times more slowly, and
-                # floating point numbers would all be cut to 32 bits.
+                # encoding="bytes": stored as integers of a protocol buffer, a clip would take 15 times as long to
+                # decode, and all floating point numbers would have 32 bits.
                 "clip": tensor(
                     shape=(self.frames, self.frame_size, self.frame_size, 3),
                     dtype=np.uint8,
@@ -72,10 +72,10 @@ class Cut:
                     shape=(clips.SAMPLES_PER_FRAME * self.frames,),
                     dtype=np.float32,
                     encoding="bytes",
-                    doc="mono at 22,050 Hz in ±256, under a Hann window, centred",
+                    doc="mono at 22,050 Hz in ±256, under a Hann window, centered",
                 ),
                 "has_sound": tfds.features.Scalar(dtype=np.bool_, doc="whether anything is heard"),
-                "label": tfds.features.ClassLabel(names=["other", "key"]),  # -1 where nobody said
+                "label": tfds.features.ClassLabel(names=["other", "key"]),  # -1 = unlabeled
                 **({"scores": scores} if self.users else {}),
                 "video": tfds.features.Text(doc="name of the video"),
                 "frame": tfds.features.Scalar(dtype=np.int32, doc="the frame that the label is of, from 1"),
@@ -92,7 +92,7 @@ class Cut:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """What became of one video.
+    """What one video gave.
 
     Attributes:
       video: its name.
@@ -101,7 +101,7 @@ class Prepared:
       has_sound: whether there was an audio track.
       users: how many users scored it, 0 where there are only labels.
       clips: clips by split.
-      positives: clips labelled 1, by split.
+      positives: key clips, by split.
       pieces: records in each of its files, by split, in order of time; see `piece_path`.
       size: bytes of these files together, by split.
     """
@@ -119,7 +119,7 @@ class Prepared:
 
 @functools.cache
 def software() -> dict[str, str]:
-    """Versions of what decides the bytes of a record."""
+    """Versions of the libraries that the bytes of a record depend on."""
     libraries = ("av", "pillow", "soxr", "numpy", "tensorflow-datasets", "array_record")
     return {
         "python": platform.python_version(),
@@ -129,7 +129,7 @@ def software() -> dict[str, str]:
 
 
 def fingerprint(video: Video, cut: Cut) -> str:
-    """Changes when a video's records have to be made anew: with its files, its split, how it is cut, and by what."""
+    """Changes with all that a video's records depend on: its files, its split, how it is cut, and the libraries."""
     facts = [
         [FORMAT, software(), dataclasses.astuple(cut), cut.piece_records()],
         [type(video).__name__, video.name, video.fps, video.split, video.test_from_s, video.test_until_s],
@@ -145,10 +145,10 @@ def piece_path(folder: Path, split: str, number: int) -> Path:
 
 
 def finished(folder: Path) -> Prepared | None:
-    """What `stage` left in a film's folder, None where it has not.
+    """What `stage` has written to a film's folder; None if it has not finished.
 
     Raises:
-      UserError: the file that says so is damaged.
+      UserError: the file that records it is damaged.
     """
     path, remedy = folder / _DONE, f"remove {folder}, and the film is read again"
     try:
@@ -169,7 +169,7 @@ def stage(video: Video, cut: Cut, folder: Path, on_clip: Callable[[], Any]) -> P
       on_clip: called after each clip.
 
     Returns:
-      what was made of it, or why nothing could be: whatever goes wrong in reading is the film's own affair.
+      what it gave; or, where it cannot be read, why. An error in reading skips this film only.
 
     Raises:
       OSError: the place cannot be written, or is full.
@@ -183,7 +183,7 @@ def stage(video: Video, cut: Cut, folder: Path, on_clip: Callable[[], Any]) -> P
             os.fsync(file.fileno())
         try:
             os.rename(temporary, folder)
-        except OSError:  # another worker of Beam's, which does now and then give one film to two, was faster
+        except OSError:  # Beam sometimes gives one film to two workers: the other was faster
             if not finished(folder):
                 raise
         return prepared
@@ -197,10 +197,8 @@ def stage(video: Video, cut: Cut, folder: Path, on_clip: Callable[[], Any]) -> P
 
 
 def _write(video: Video, cut: Cut, folder: Path, on_clip: Callable[[], Any]) -> Prepared:
-    features, in_piece = cut.features(), cut.piece_records()
+    features = cut.features()
     serializer = ExampleSerializer(features.get_serialized_info())
-    writers: dict[str, ArrayRecordWriter] = {}
-    count, positives = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
     n_frames = users = 0
 
     def film() -> Iterator[clips.Frame]:
@@ -209,20 +207,11 @@ def _write(video: Video, cut: Cut, folder: Path, on_clip: Callable[[], Any]) -> 
             n_frames = frame.number
             yield frame
 
-    def close(split: str) -> None:
-        finish(writers.pop(split), piece_path(folder, split, (count[split] - 1) // in_piece))
-
-    try:
+    with contextlib.closing(_Pieces(folder, cut.piece_records())) as pieces:
         with _reading():
             waveform = video.open_waveform()
-            cuts = clips.cut(
-                film(),
-                waveform,
-                video.fps,
-                frames=cut.frames,
-                frame_size=cut.frame_size,
-                spacing=cut.spacing,
-            )
+            size = {"frames": cut.frames, "frame_size": cut.frame_size, "spacing": cut.spacing}
+            cuts = clips.cut(film(), waveform, video.fps, **size)
         while True:
             with _reading():
                 clip = next(cuts, None)
@@ -243,40 +232,93 @@ def _write(video: Video, cut: Cut, folder: Path, on_clip: Callable[[], Any]) -> 
                     scores = video.scores(clip.frame)
                     users = max(users, len(scores))
                     example["scores"] = np.pad(scores, (0, cut.users - len(scores)), constant_values=np.nan)
-                # Or the fields come in an order that each process chooses anew.
+                # Protocol buffers order a map's fields at random in each process, unless told to be deterministic.
                 proto = serializer.get_tf_example(features.encode_example(example))
                 record = proto.SerializeToString(deterministic=True)
-            if count[split] % in_piece == 0:
-                if split in writers:
-                    close(split)
-                path = piece_path(folder, split, count[split] // in_piece)
-                writers[split] = open_writer(path)
-            writers[split].write(record)
-            count[split] += 1
-            positives[split] += label == 1
+            pieces.write(split, record, positive=label == 1)
             on_clip()
-        for split in list(writers):
-            close(split)
-    finally:
-        for writer in writers.values():  # of a film that breaks off: the library wants it
-            with contextlib.suppress(RuntimeError):
-                writer.close()
-    pieces = {split: [min(in_piece, n - start) for start in range(0, n, in_piece)] for split, n in count.items() if n}
-    if not pieces:
+        pieces.finish()
+    if not pieces.lengths():
         raise UserError(
             f"too short: {n_frames} frames hold no clip; the first one needs frames "
-            f"up to {clips.first_centre(cut.frames, cut.spacing) + cut.frames // 2}"
+            f"up to {clips.first_center(cut.frames, cut.spacing) + cut.frames // 2}"
         )
-    size = {
-        split: sum(piece_path(folder, split, number).stat().st_size for number in range(len(lengths)))
-        for split, lengths in pieces.items()
-    }
-    return Prepared(video.name, video.fps, n_frames, waveform is not None, users, count, positives, pieces, size)
+    return Prepared(
+        video.name,
+        video.fps,
+        n_frames,
+        waveform is not None,
+        users,
+        pieces.count,
+        pieces.positives,
+        pieces.lengths(),
+        pieces.sizes(),
+    )
+
+
+class _Pieces:
+    """A film's files of records: several in a row for each split, each of a limited number of records.
+
+    Args:
+      folder: where they are written; see `piece_path`.
+      most: records in each file but the last.
+
+    Attributes:
+      count: records written, by split.
+      positives: those of key clips, by split.
+    """
+
+    def __init__(self, folder: Path, most: int):
+        self._folder, self._most = folder, most
+        self._writers: dict[str, ArrayRecordWriter] = {}
+        self.count, self.positives = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
+
+    def write(self, split: str, record: bytes, *, positive: bool) -> None:
+        """Appends a record to the split's last file, or begins the next one."""
+        if self.count[split] % self._most == 0:
+            if split in self._writers:
+                self._finish(split)
+            self._writers[split] = open_writer(self._path(split, self.count[split] // self._most))
+        self._writers[split].write(record)
+        self.count[split] += 1
+        self.positives[split] += positive
+
+    def finish(self) -> None:
+        """Closes all files so that they survive a crash of the machine; raises OSError if the disk is full."""
+        for split in list(self._writers):
+            self._finish(split)
+
+    def close(self) -> None:
+        """Closes what is still open, after an error: the library does not allow a writer to be dropped."""
+        for writer in self._writers.values():
+            with contextlib.suppress(RuntimeError):
+                writer.close()
+
+    def lengths(self) -> dict[str, list[int]]:
+        """Records in each file, by split, for the splits that have any."""
+        return {
+            split: [min(self._most, count - start) for start in range(0, count, self._most)]
+            for split, count in self.count.items()
+            if count
+        }
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the files together, by split."""
+        return {
+            split: sum(self._path(split, number).stat().st_size for number in range(len(lengths)))
+            for split, lengths in self.lengths().items()
+        }
+
+    def _finish(self, split: str) -> None:
+        finish(self._writers.pop(split), self._path(split, (self.count[split] - 1) // self._most))
+
+    def _path(self, split: str, number: int) -> Path:
+        return piece_path(self._folder, split, number)
 
 
 def open_writer(path: Path) -> ArrayRecordWriter:
     """A file of records that can be read in any order; see `finish`."""
-    path.touch()  # the library says only at the end that a place cannot be written
+    path.touch()  # fails at once where nothing can be written; the library would notice only at the end
     return ArrayRecordWriter(str(path), _RANDOM_ACCESS)
 
 
@@ -284,7 +326,7 @@ def finish(writer: ArrayRecordWriter, path: Path) -> None:
     """Closes a file of records so that it survives a crash of the machine.
 
     Raises:
-      OSError: the disk is full, or broken. The library notices only here.
+      OSError: the disk is full or broken, which the library notices only here.
     """
     try:
         writer.close()
@@ -295,12 +337,12 @@ def finish(writer: ArrayRecordWriter, path: Path) -> None:
 
 
 class _UnforeseenError(Exception):
-    """What went wrong with a film, as its cause."""
+    """An unexpected error in reading a film; the error is its cause."""
 
 
 @contextlib.contextmanager
 def _reading() -> Iterator[None]:
-    """Tells what goes wrong with a film from what goes wrong with the place: only the latter ends the work."""
+    """Marks unexpected errors in reading a film, which skip it; errors in writing end the whole run."""
     try:
         yield
     except UserError:

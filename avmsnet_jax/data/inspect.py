@@ -15,7 +15,7 @@ from avmsnet_jax.data.manifest import inside
 from avmsnet_jax.data.pipeline import Record, Records, read_manifest
 from avmsnet_jax.media.audio import SAMPLE_RATE
 
-COLOURS = {"key": "#d98e04", "other": "#5b7083", "no label": "#999999"}
+COLORS = {"key": "#d98e04", "other": "#5b7083", "no label": "#999999"}
 _SHOWN, _COLUMNS, _STRIP = 12, 3, 4  # clips on a sheet, clips in a row, frames of a clip
 _MOST_READ = 2000  # records looked at to find key clips and others
 
@@ -96,7 +96,7 @@ def choose(records: Records, count: int) -> list[tuple[int, Record]]:
     stride = max(round(n * (math.sqrt(5) - 1) / 2), 1)  # steps of the golden section fall between earlier ones
     while math.gcd(stride, n) > 1:
         stride += 1
-    kinds: dict[str, list[tuple[int, Record]]] = {kind: [] for kind in COLOURS}
+    kinds: dict[str, list[tuple[int, Record]]] = {kind: [] for kind in COLORS}
     for step in range(min(n, _MOST_READ)):
         index = step * stride % n
         record = records[index]
@@ -111,7 +111,7 @@ def choose(records: Records, count: int) -> list[tuple[int, Record]]:
 
 
 def kind_of(record: Record) -> str:
-    """How a clip is labelled: one of `COLOURS`."""
+    """How a clip is labelled: one of `COLORS`."""
     return "no label" if np.isnan(record["label"]) else "key" if record["label"] else "other"
 
 
@@ -149,7 +149,7 @@ def draw_sheet(records: Records, path: Path) -> None:
 def _draw_clip(cell: Any, record: Record, loudest: float) -> None:
     """One clip: a strip of frames, and the sound of the same span of time."""
     kind = kind_of(record)
-    colour = COLOURS[kind]
+    colour = COLORS[kind]
     frames = record["clip"][np.linspace(0, len(record["clip"]) - 1, _STRIP).round().astype(int)]
     pictures, sound = cell.subplots(2, 1, height_ratios=(3, 1))
     pictures.imshow(np.concatenate(frames, axis=1), aspect="auto", interpolation="antialiased")

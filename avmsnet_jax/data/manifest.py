@@ -1,4 +1,4 @@
-"""The manifest of a folder of records, read by our own schema whatever it claims."""
+"""The manifest of prepared records, checked when it is read, because it may come from a stranger."""
 
 import math
 import os
@@ -10,10 +10,10 @@ from avmsnet_jax import json_file, program
 from avmsnet_jax.data import MANIFEST
 from avmsnet_jax.errors import UserError
 
-MOST_BYTES = 100_000_000  # of a JSON file beside the records: 200,000 films
+MOST_BYTES = 100_000_000  # of a JSON file beside the records; enough for 200,000 films
 REMEDY = "it is damaged or of another version: prepare the data again"
-_MOST = 10**8  # frames of a film, clips of a split: more than any that is real, and what fits into memory
-_MOST_PIXELS = 10**8  # of all frames of a clip, which bounds what a record may be unpacked to
+_MOST = 10**8  # of frames of a film, clips of a split, ...
+_MOST_PIXELS = 10**8  # of a clip, which bounds the memory for a record
 
 
 def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
@@ -46,10 +46,10 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def inside(directory: Path, name: str) -> Path:
-    """A file or folder of a data set.
+    """The path of a file or folder of a data set.
 
     Raises:
-      UserError: it lies elsewhere, by its name or by a link on the way.
+      UserError: its name or a link leads out of the data set's folder.
     """
     place = directory / name
     if "\0" in name or not Path(os.path.realpath(place)).is_relative_to(os.path.realpath(directory)):
@@ -60,14 +60,14 @@ def inside(directory: Path, name: str) -> Path:
 
 
 def whole(value: Any, least: int = 0, most: int = _MOST) -> int:
-    """`value`, where it is a whole number between the two. Raises ValueError."""
+    """Returns `value`; raises ValueError unless it is an integer from `least` to `most`."""
     if type(value) is not int or not least <= value <= most:
         raise ValueError(f"{str(value)[:40]} is no number from {least} to {most}")
     return value
 
 
 def _check(manifest: Any) -> None:
-    """Raises KeyError, ValueError, TypeError or AttributeError where something that is read is not as expected."""
+    """Raises KeyError, ValueError, TypeError or AttributeError if a field that is used is missing or invalid."""
     _texts([manifest["dataset"], manifest["records"]])
     settings = manifest["settings"]
     frames, size = whole(settings["frames"], 1, 10_000), whole(settings["frame_size"], 1, 10_000)
@@ -90,6 +90,9 @@ def _check(manifest: Any) -> None:
     _texts([*annotations, *annotations.values()])
     for item in [*manifest.get("skipped", ()), *manifest.get("warnings", ())]:
         _texts([*item, *item.values()])
+    for entry in manifest.get("files", {}).values():
+        whole(entry["bytes"], 0, 2**63)
+        _texts([entry["crc32"]])
 
 
 def _check_video(video: Any) -> None:

@@ -1,7 +1,7 @@
-"""The files of many films to shards of about even size, so that it can stop at any moment and go on.
+"""Joins the records of many films into shards of about equal size. It can be stopped at any moment and resumed.
 
-A shard is made of whole files; one that is a shard by itself only gets its name. A shard appears when it is whole, and
-then the files that it was made of go: together they need the room of one data set and a shard.
+A shard consists of whole files; a file that makes a shard by itself is renamed. The files of a shard are removed once
+it is complete, so that the disk needs room for one data set and one shard.
 """
 
 import dataclasses
@@ -19,14 +19,14 @@ from avmsnet_jax.data.film import Prepared, finish, open_writer, piece_path
 from avmsnet_jax.data.sources import SPLITS
 from avmsnet_jax.errors import UserError
 
-PLAN = "plan.json"  # where the working place keeps its plan
+PLAN = "plan.json"  # in the working folder
 SHARD_BYTES = 200e6
 _MOST_SHARDS = 512  # a reader keeps all shards of a split open, and 1024 files is a common limit
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Which files go to which shard, by the numbers of their records; paths are relative to the working place.
+    """Which files go to which shard; records are numbered through all files. Paths are relative to the working folder.
 
     Attributes:
       pieces: (file, records) by split, in order.
@@ -48,11 +48,11 @@ class Plan:
 
 
 def make_plan(films: Sequence[tuple[str, Prepared]], name: Callable[[str, int, int], str]) -> Plan:
-    """Joins the files of films, in order, to shards; depends on nothing but its arguments.
+    """Assigns the files of films, in order, to shards. The result depends only on the arguments.
 
     Args:
-      films: the folder of each film in the working place, and what is in it.
-      name: (split, shard, shards) to the path of a shard in the working place.
+      films: the folder of each film in the working folder, and its contents.
+      name: gives the path of a shard in the working folder, from the split, its number and the number of shards.
     """
     pieces, shards = {}, {}
     for split in SPLITS:
@@ -80,7 +80,7 @@ def make_plan(films: Sequence[tuple[str, Prepared]], name: Callable[[str, int, i
 
 
 def load_plan(path: Path) -> Plan | None:
-    """The plan that `Plan.save` wrote, None where it did not.
+    """The plan that `Plan.save` wrote; None if there is none.
 
     Raises:
       UserError: the file is damaged.
@@ -101,7 +101,7 @@ def load_plan(path: Path) -> Plan | None:
 
 
 def feasible(place: Path, plan: Plan) -> bool:
-    """Whether each shard is there, or all that it is made of. A run that ended as it tidied up leaves neither."""
+    """Whether every shard exists or can be made. A run that was killed while it cleaned up may leave neither."""
     for split, shards in plan.shards.items():
         absent = [(start, stop) for name, start, stop in shards if not (place / name).exists()]
         for path, first, end in _spans(plan.pieces[split]):
@@ -112,18 +112,18 @@ def feasible(place: Path, plan: Plan) -> bool:
 
 
 def pack_shard(place: Path, plan: Plan, split: str, number: int) -> None:
-    """Writes one shard, unless it is there, and removes files that no shard needs any more.
+    """Writes one shard, unless it exists, and removes the files that it was made of.
 
     Shards may be packed in any order, and at the same time.
 
     Args:
-      place: the working place.
-      plan: what goes where.
-      split: which split.
-      number: which of its shards, from 0.
+      place: the working folder.
+      plan: the files of each shard.
+      split: the split.
+      number: the number of the shard in the split, from 0.
 
     Raises:
-      OSError: the place is full, or cannot be written.
+      OSError: the disk is full, or the folder cannot be written.
     """
     name, start, stop = plan.shards[split][number]
     target = place / name
@@ -131,7 +131,7 @@ def pack_shard(place: Path, plan: Plan, split: str, number: int) -> None:
     if not target.exists() and len(held) == 1:
         try:
             os.replace(place / held[0][0], target)
-        except FileNotFoundError:  # another worker of Beam's was faster
+        except FileNotFoundError:  # another Beam worker has renamed it
             if not target.exists():
                 raise
     elif not target.exists():
@@ -144,7 +144,7 @@ def pack_shard(place: Path, plan: Plan, split: str, number: int) -> None:
             finish(writer, temporary)
             os.replace(temporary, target)
         except Exception:
-            if not target.exists():  # else another worker of Beam's was faster, and has removed what was read
+            if not target.exists():  # else another Beam worker has written the shard and removed its files
                 raise
         finally:
             temporary.unlink(missing_ok=True)

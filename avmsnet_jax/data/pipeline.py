@@ -1,4 +1,4 @@
-"""Prepared records to batches: any record at any time, in an order that only the seed decides."""
+"""Prepared records to batches: random access to records, in an order that depends only on the seed."""
 
 import collections
 import functools
@@ -23,20 +23,20 @@ Record = dict[str, Any]
 Batch = dict[str, np.ndarray]
 Placed = TypeVar("Placed")
 
-FEWEST_FILMS = 4  # of fewer, none is held out
+FEWEST_FILMS = 4  # with fewer films, none is held out
 
 
 class Records:
-    """The records of one split, by number. Safe to read from several threads, and sent to other processes by name.
+    """The records of one split, by number. Thread-safe; pickled as the place of its files, which are opened again.
 
     Attributes:
       directory: the prepared data set.
-      split: which part of it.
-      fold: which of its divisions into train and test; 0 where there is only one.
+      split: the split, as requested.
+      fold: the fold, from 0.
       frames: frames of a clip.
       frame_size: height and width of a frame, pixels.
-      stored_split: the split of the files on disk that holds them.
-      numbers: which records of that these are.
+      stored_split: the split of the files that hold the records: `split`, or `whole` if the data set has folds.
+      numbers: the numbers of these records in `stored_split`.
     """
 
     def __init__(
@@ -60,23 +60,23 @@ class Records:
         self._source = source
 
     def only(self, numbers: Sequence[int]) -> "Records":
-        """Some of these records, by their numbers in `stored_split`."""
+        """A subset, by the records' numbers in `stored_split`."""
         facts = self.directory, self.split, self.fold, self._source, self.stored_split
         return Records(*facts, numbers, self.frames, self.frame_size)
 
     @property
     def stored(self) -> int:
-        """How many records the split of the files on disk has."""
+        """The number of records in `stored_split`."""
         return len(self._source)
 
     @functools.cached_property
     def template(self) -> Record:
-        """The first record: what all of them look like."""
+        """The first record, for the shapes and types of all."""
         return self[0]
 
     @functools.cached_property
     def identity(self) -> str:
-        """What a position in these records is a position in: their films, how they were cut, and which these are."""
+        """A digest of films, clip settings and record numbers. A run resumes only with records of the same identity."""
         manifest = read_manifest(self.directory)
         held = [[video["video"], video["frames"], video["clips"]] for video in manifest["videos"]]
         settings = {name: manifest["settings"].get(name) for name in ("frames", "frame_size", "spacing")}
@@ -84,7 +84,7 @@ class Records:
         return f"{len(self)} clips {zlib.crc32(text.encode()):08x}"
 
     def __len__(self) -> int:
-        """Clips in the split."""
+        """The number of clips."""
         return len(self.numbers)
 
     def __getitem__(self, index: int) -> Record:
@@ -92,10 +92,9 @@ class Records:
 
         Returns:
           `clip` (T, size, size, 3) uint8; `sound` (2205 T,) float32 in ±256; `has_sound` bool; `label`
-          float32, 0 or 1, NaN where nobody has judged the film; `scores` (users,) float32, NaN beyond the
-          film's users, only of data sets that have them; and, of use on the host only, `video` str,
-          `frame` int32 (the frame that the label is of, from 1), `time_s` float64 (when it is shown), `fps`
-          float64.
+          float32, 0 or 1, NaN if the film is unlabeled; `scores` (users,) float32, padded with NaN, only in data
+          sets with users' scores; and, for the host only, `video` str, `frame` int32 (the labeled frame, from
+          1), `time_s` float64 (its presentation time) and `fps` float64.
         """
         number = self.numbers[index]
         try:
@@ -115,20 +114,20 @@ class Records:
         }
 
     def __iter__(self) -> Iterator[Record]:
-        """Every record, in the order of the films and of time."""
+        """All records, by film and time."""
         return (self[index] for index in range(len(self)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process opens the files itself."""
+        """Pickles the place of the files; the other process opens them."""
         return _reopen, (self.directory, self.split, self.fold, self.numbers)
 
     def __repr__(self) -> str:
-        """Grain logs and compares sources by this."""
+        """Used by Grain to log and compare sources."""
         return f"Records({str(self.directory)!r}, {self.split!r}, fold {self.fold}, {len(self)} clips)"
 
 
 class TakesClips(Protocol):
-    """What takes clips of one size, such as a network's configuration or a scorer."""
+    """A consumer of clips of one size, such as a network's configuration or a scorer."""
 
     @property
     def frames(self) -> int:
@@ -146,12 +145,12 @@ def open_split(
 
     Args:
       directory: its --output.
-      split: train or test; also whole, of a data set that is divided into folds, and unlabelled.
-      model: the network that is to take the clips; None = any.
-      fold: which of its divisions into train and test, from 0.
+      split: train, test or unlabelled; also whole, if the data set has folds.
+      model: the network that will take the clips, whose frames and frame size must match; None = any.
+      fold: the fold, from 0.
 
     Raises:
-      UserError: there is no such data set, split or fold, or its clips are not what the network takes.
+      UserError: there is no such data set, split or fold, or its clips do not have the size that the network takes.
     """
     manifest = read_manifest(directory)
     directory = Path(directory)
@@ -184,7 +183,7 @@ def open_split(
     if spans is not None:
         if any(stop > len(source) for _, stop in spans):
             raise UserError(
-                f"{directory / MANIFEST} is damaged: fold {fold} has records beyond the {len(source)} that there are; "
+                f"{directory / MANIFEST} is damaged: fold {fold} lists records beyond the {len(source)} stored; "
                 "prepare them again"
             )
         numbers = [number for span in spans for number in range(*span)]
@@ -192,7 +191,7 @@ def open_split(
 
 
 def _reopen(directory: Path, split: str, fold: int, numbers: Sequence[int]) -> Records:
-    """What another process makes of records that were sent to it."""
+    """Unpickles `Records` in another process."""
     return open_split(directory, split, None, fold).only(numbers)
 
 
@@ -202,18 +201,18 @@ def _damaged(directory: Path, error: Exception) -> UserError:
 
 
 def hold_out(source: Records, fraction: float, seed: int) -> tuple[Records, Records | None]:
-    """Divides a split by films: those to train on, and those to validate on.
+    """Divides a split by films into records for training and for validation.
 
     Args:
       source: the records.
-      fraction: share of the films that is held out, at least one.
+      fraction: share of the films to hold out, at least one film.
       seed: decides which.
 
     Returns:
-      the rest, and what is held out: None where there are too few films to spare one, or `fraction` is 0.
+      the records for training, and those held out: None with fewer than `FEWEST_FILMS` films or a `fraction` of 0.
 
     Raises:
-      UserError: the manifest does not say which records are of which film.
+      UserError: the manifest's counts of clips do not match the stored records.
     """
     if not fraction:
         return source, None
@@ -228,12 +227,12 @@ def hold_out(source: Records, fraction: float, seed: int) -> tuple[Records, Reco
 
 
 def _films(source: Records) -> list[list[int]]:
-    """The numbers of the records of each film that has any, from the manifest: no record is read."""
+    """The record numbers of each film, from the manifest alone; films without records are left out."""
     own = set(source.numbers)
     counts = [video["clips"].get(source.stored_split, 0) for video in read_manifest(source.directory)["videos"]]
     if sum(counts) != source.stored:
         raise UserError(
-            f"{source.directory / MANIFEST} is damaged: it does not say which records are of which film; "
+            f"{source.directory / MANIFEST} is damaged: its counts of clips do not match the stored records; "
             "prepare the data again"
         )
     ends = list(itertools.accumulate(counts))
@@ -244,7 +243,7 @@ def _films(source: Records) -> list[list[int]]:
 
 
 def check_labelled(source: Records) -> None:
-    """Raises UserError where nobody has said which clips of the split are key."""
+    """Raises UserError if the split has no labels."""
     if source.split == "unlabelled":
         raise UserError(
             f"the split 'unlabelled' of {source.directory} has no labels to train or score with; "
@@ -253,7 +252,7 @@ def check_labelled(source: Records) -> None:
 
 
 class Batches(Iterator[Batch]):
-    """Batches read ahead by threads or processes; what has been handed out alone decides what comes next."""
+    """Batches, read ahead by threads or processes. The position counts batches handed out, not those read ahead."""
 
     def __init__(self, dataset: grain.MapDataset[Batch], threads: int, workers: int):
         self._dataset = dataset
@@ -263,7 +262,7 @@ class Batches(Iterator[Batch]):
         self._iterator: grain.DatasetIterator[Batch] | None = None
 
     def __next__(self) -> Batch:
-        """The batch that is due."""
+        """The next batch."""
         if self._iterator is None:
             self._iterator = self._read_from(self._position)
         batch = next(self._iterator)
@@ -271,11 +270,11 @@ class Batches(Iterator[Batch]):
         return batch
 
     def get_state(self) -> dict[str, int]:
-        """The position after the last batch, JSON-able; the same whoever reads ahead."""
+        """The position after the last batch, JSON-serializable; independent of threads and workers."""
         return {"next_index": self._position}
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Makes the next batch the one that was due at `get_state`. Raises ValueError for what is no position."""
+        """Continues at the position that `get_state` returned. Raises ValueError if it is not one."""
         position = state.get("next_index") if isinstance(state, dict) else None
         if not isinstance(position, int) or position < 0:
             raise ValueError(f"{state!r} is no position in the data")
@@ -283,18 +282,18 @@ class Batches(Iterator[Batch]):
         self._position = position
 
     def close(self) -> None:
-        """Ends what reads ahead. The next batch would start it again."""
+        """Stops reading ahead; the next batch starts it again."""
         if self._iterator is not None:
             self._iterator.close()
             self._iterator = None
 
     def _read_from(self, position: int) -> grain.DatasetIterator[Batch]:
-        # One element is a whole batch, up to 100 MB: one for each thread is enough to stay ahead.
+        # An element is a whole batch of up to 100 MB, so one per thread is enough.
         options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=self._threads)
-        # A slice, and not the iterator's own state, which workers would make a state of each worker.
+        # Slice instead of using the iterator's state, which has a different form with workers.
         dataset = self._dataset[position:].to_iter_dataset(options)
         if self._workers:
-            if not flags.FLAGS.is_parsed():  # grain reads its flags, which only programs of absl's parse
+            if not flags.FLAGS.is_parsed():  # grain reads absl flags, which only absl programs parse
                 flags.FLAGS.mark_as_parsed()
             dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=self._workers))
         return iter(dataset)
@@ -312,28 +311,27 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
-    """Batches for training. The same arguments give the same batches, however many threads and workers read.
+    """Batches for training; `threads` and `workers` do not change them.
 
-    In each epoch all processes together see every clip once, in a new order, save those that would not
-    fill a last batch for every process; a batch never holds clips of two epochs. The batches of all processes, one
-    after the other, are the batch that a single process would get, flips included.
+    In each epoch all processes together see every clip once, in a new order, except the remainder that does not fill a
+    batch for every process; no batch has clips of two epochs. The batches of all processes, concatenated, are the batch
+    that a single process would get, flips included.
 
     Args:
       source: the records.
       batch_size: clips in a batch of this process.
       seed: decides the order and the flips.
       epochs: passes over the records; None = without end.
-      flip: mirror a whole clip left-right with probability 0.5.
-      threads: threads that read and decode ahead, of each worker if there are any.
-      workers: processes that read and decode ahead; 0 = this one does.
-      process_index: which of the processes this is, from 0.
+      flip: mirror clips left-right with probability 0.5.
+      threads: threads that read and decode ahead, in each worker if there are any.
+      workers: processes that read and decode ahead; 0 = threads of this process do.
+      process_index: number of this process, from 0.
       process_count: processes that share an epoch.
 
     Returns:
       an iterator over dictionaries of stacked records: `clip` (B, T, size, size, 3) uint8, `sound`
-      (B, 2205 T) float32, `label` (B,) float32 and the other fields of `Records`. Its `get_state()` is a
-      small JSON-able dictionary; after `set_state()` with it, the next batch is exactly the one that
-      was due.
+      (B, 2205 T) float32, `label` (B,) float32 and the other fields of `Records`. After `set_state()` with
+      what `get_state()` returned, it continues with exactly the next batch.
 
     Raises:
       UserError: the split has fewer clips than one batch for every process, or no labels.
@@ -348,7 +346,7 @@ def train_batches(
 
 
 def steps_per_epoch(source: Records, *, batch_size: int, process_count: int = 1) -> int:
-    """Batches that each process gets in an epoch.
+    """The number of batches that each process gets in an epoch.
 
     Args:
       source: the records.
@@ -376,36 +374,35 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
-    """Batches for evaluation, in the order of the records; every clip comes exactly once.
+    """Batches for evaluation, in the order of the records, each clip exactly once.
 
     Args:
       source: the records.
       batch_size: clips in a batch of this process.
-      threads: threads that read and decode ahead, of each worker if there are any.
-      workers: processes that read and decode ahead; 0 = this one does.
-      process_index: which of the processes this is, from 0.
+      threads: threads that read and decode ahead, in each worker if there are any.
+      workers: processes that read and decode ahead; 0 = threads of this process do.
+      process_index: number of this process, from 0.
       process_count: processes that share the split.
 
     Returns:
-      an iterator over dictionaries as those of `train_batches`, with `mask` (B,) bool: True for a clip, False for
-      the zeros that fill the last batch. Every process gets the same number of batches.
+      an iterator over dictionaries as those of `train_batches`, with `mask` (B,) bool: False for the
+      zeros that pad the last batch. Every process gets the same number of batches.
     """
     own = range(process_index, len(source), process_count)
-    most = -(-len(source) // process_count)  # clips of the process that has the most
+    most = -(-len(source) // process_count)  # of the process with the most clips
     load = functools.partial(_padded, source, batch_size, own)
     return Batches(grain.MapDataset.range(-(-most // batch_size)).map(load), threads, workers)
 
 
 class Ahead(Iterator[tuple[Placed, dict[str, int]]]):
-    """Batches on the devices before they are asked for, the first from now on.
+    """Places batches on the devices ahead of use, in a background thread that starts at once.
 
-    A thread waits for the disk and hands over to the devices, so that who takes a batch waits only if there is none.
-    Each comes as what `place` returned, with the position after that batch for `Batches.set_state`.
+    Yields what `place` returned, with the position after that batch for `Batches.set_state`.
 
     Args:
-      batches: what to place; closed at the end.
+      batches: the batches; closed at the end.
       place: puts a batch on the devices.
-      depth: placed batches that wait while one is used.
+      depth: placed batches waiting while one is used.
     """
 
     def __init__(self, batches: Batches, place: Callable[[Batch], Placed], depth: int = 2):
@@ -415,7 +412,7 @@ class Ahead(Iterator[tuple[Placed, dict[str, int]]]):
         self._coming = collections.deque(self._thread.submit(self._following) for _ in range(depth))
 
     def __next__(self) -> tuple[Placed, dict[str, int]]:
-        """The batch that is due. After the last, or one that fails, nothing is read any more."""
+        """The next batch. Reading stops after the last one, or one that fails."""
         try:
             item = self._coming.popleft().result() if self._coming else None
         except BaseException:
@@ -428,7 +425,7 @@ class Ahead(Iterator[tuple[Placed, dict[str, int]]]):
         return item
 
     def close(self) -> None:
-        """Ends what reads ahead."""
+        """Stops reading ahead."""
         self._coming.clear()
         self._thread.shutdown(cancel_futures=True)
         self._batches.close()
@@ -458,7 +455,7 @@ def _padded(source: Records, batch_size: int, own: Sequence[int], index: int) ->
 
 
 def _stack(source: Records, batch_size: int, picks: Sequence[tuple[int, bool]]) -> Batch:
-    """Reads records into one batch, mirrored or not, and fills up with zeros; there may be none at all."""
+    """Reads records into one batch, some mirrored, padded with zeros; `picks` may be empty."""
     template = source.template
     batch = {name: np.empty((batch_size, *like.shape), like.dtype) for name, like in template.items() if like.ndim}
     rest: dict[str, list[Any]] = {name: [] for name, like in template.items() if not like.ndim}
@@ -466,7 +463,7 @@ def _stack(source: Records, batch_size: int, picks: Sequence[tuple[int, bool]]) 
         record = source[number]
         for name, array in batch.items():
             if flipped and name == "clip":
-                for channel in range(3):  # a fifth of the time that NumPy takes to reverse whole pixels
+                for channel in range(3):  # five times as fast as reversing whole pixels
                     array[place, ..., channel] = record[name][:, :, ::-1, channel]
             else:
                 array[place] = record[name]

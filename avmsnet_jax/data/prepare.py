@@ -1,4 +1,4 @@
-"""A layout on disk to a directory of records, whole or not at all; what is finished of it need not be made again."""
+"""Prepares a collection of films as a directory of records, whole or not at all; interrupted work is resumed."""
 
 import contextlib
 import errno
@@ -16,10 +16,12 @@ from absl import logging
 from avmsnet_jax import interrupts
 from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.data import MANIFEST
+from avmsnet_jax.data.cache import checksums
 from avmsnet_jax.data.film import software
 from avmsnet_jax.data.records import ClipRecords, ClipsConfig, Gaze, Movie50, Movies, Summe, Tvsum
 from avmsnet_jax.data.sources import SPLITS
 from avmsnet_jax.data.sources.gaze import Setting
+from avmsnet_jax.data.sources.movies import Elsewhere
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.staging import empty, remove, taken, working_place
 
@@ -45,37 +47,39 @@ def prepare(
     workers: int = 1,
     strict: bool = False,
     beam_options: Sequence[str] | None = None,
+    elsewhere: Elsewhere | None = None,
     gaze: Setting | None = None,
     labels_out: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
     """Cuts a collection into clips and writes them as sharded records.
 
-    The work is done beside `output`, in `.<name>.partial`; `output` appears when it is whole. What a run that failed,
-    or was killed, has finished by then stays there, and the same call goes on with it. The finished records, and all
-    that is beside them, do not depend on how they came about.
+    The work is done next to `output`, in `.<name>.partial`, and moved to `output` when it is complete. After a failure
+    or kill, finished films stay there, and the same call continues. The output is byte-identical regardless of
+    interruptions.
 
     Args:
       dataset: movies (a folder of films), movie50 (the published layout), tvsum (as downloaded, or in the published
         layout), summe (as downloaded) or gaze (a folder of films with FILM.gaze/ beside each).
       source: the collection.
-      output: the directory to create; it may exist, if it is empty.
+      output: the directory to create; it may exist if empty.
       frames: frames of a clip, a multiple of 8.
       frame_size: height and width of a frame, a multiple of 16, pixels.
       spacing: frames from one clip to the next.
       test_fraction: share of the test split of `movies`, 0 <= test_fraction < 1.
-      splits: a JSON file of the folds of `tvsum` or `summe`; None = what the source says.
-      workers: films that are read at a time, each in a process of its own; 1 = in this one.
-      strict: a film that would be skipped is an error.
+      splits: a JSON file of the folds of `tvsum` or `summe`; None = the source's own.
+      workers: films read in parallel, each in its own process; 1 = in this process.
+      strict: whether a skipped film is an error.
       beam_options: options of an Apache Beam pipeline that does the work instead, as `--name=value`; see `beam`.
+      elsewhere: for the data set movies, gives the key shots of films without a table beside them.
       gaze: for the data set gaze, how it was recorded; None = as the files say.
-      labels_out: for the data set gaze, a folder that gets the labels and the curve of each film as tables, too.
+      labels_out: for the data set gaze, a folder for tables of the labels and the concentration curve of each film.
 
     Returns:
-      the manifest, as it was written to `output`: what was read, what was skipped and why.
+      the manifest, as written to `output`: what was read, and what was skipped and why.
 
     Raises:
-      UserError: an argument makes no sense, `output` is in the way or being written by another process, the disk is
-        full, or nothing could be read.
+      UserError: an argument is invalid, `output` exists or is being written by another process, the disk is full, or
+        nothing could be read.
       KeyboardInterrupt: with a message that says what is kept.
     """
     source, output = Path(source), Path(output)
@@ -83,19 +87,25 @@ def prepare(
     _check(dataset, source, config, workers)
     if (gaze is not None or labels_out is not None) and dataset != "gaze":
         raise UserError(f"screens, angles and --labels_out are for gaze; leave them out for {dataset}")
+    if elsewhere is not None and dataset != "movies":
+        raise UserError(f"key shots from elsewhere are for movies; leave them out for {dataset}")
     with _working_place(output) as place:
         with _quiet_tfds():
             builder = BUILDERS[dataset](data_dir=place / "set", config=config, file_format="array_record")
             builder.place, builder.workers, builder.strict = place, workers, strict
             builder.beam_options = beam_options
+            if isinstance(builder, Movies) and elsewhere is not None:
+                builder.elsewhere = elsewhere
             if isinstance(builder, Gaze):
                 builder.setting = gaze or Setting()
                 builder.labels_out = None if labels_out is None else Path(labels_out)
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(manual_dir=source, try_download_gcs=False)
             )
-        remove(place / "set" / "downloads")  # TFDS makes it, nobody uses it
-        for shard in (place / "shards").iterdir():  # only now: what fails before, TFDS removes with all that is in it
+        remove(place / "set" / "downloads")  # made by TFDS, unused
+        for shard in (
+            place / "shards"
+        ).iterdir():  # only now, because TFDS removes its folder with all contents on failure
             os.replace(shard, Path(builder.data_dir) / shard.name)
         manifest = _manifest(dataset, source, config, builder, place / "set")
         (place / "set" / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
@@ -104,7 +114,7 @@ def prepare(
 
 
 def _check(dataset: str, source: Path, config: ClipsConfig, workers: int) -> None:
-    """Raises UserError for an argument of `prepare` that makes no sense."""
+    """Raises UserError for an invalid argument of `prepare`."""
     try:
         ModelConfig(frames=config.frames, frame_size=config.frame_size)  # raises for clips that no network can take
     except UserError as error:
@@ -123,14 +133,14 @@ def _check(dataset: str, source: Path, config: ClipsConfig, workers: int) -> Non
 
 @contextlib.contextmanager
 def _working_place(output: Path) -> Iterator[Path]:
-    """Yields the folder beside `output` to work in, for this process alone. If the block fails, films stay in it."""
+    """Yields the working folder next to `output`, locked. If the block fails, finished films stay in it."""
     output = Path(os.path.abspath(output))
     try:
         _check_free(output)
         with working_place(output, "partial") as place:
             kept = ""
             try:
-                _check_free(output)  # the run before may have finished meanwhile
+                _check_free(output)  # an earlier run may have finished meanwhile
                 _tidy(place)
                 with interrupts.undone(functools.partial(_abandon, place)):
                     yield place
@@ -160,12 +170,12 @@ def _working_place(output: Path) -> Iterator[Path]:
 def _check_free(output: Path) -> None:
     if taken(output):
         raise UserError(f"{output} exists already; remove it, or choose another --output")
-    if output.is_symlink() or os.path.ismount(output):  # the set takes its place by a renaming
+    if output.is_symlink() or os.path.ismount(output):  # the result is renamed to it
         raise UserError(f"{output} is a link or a mounted place; choose a folder inside it as --output")
 
 
 def _tidy(place: Path) -> None:
-    """Brings back shards that were on their way into a set that did not get finished; removes what is not finished."""
+    """Moves shards back from an incomplete result, and removes unfinished files."""
     for shard in (place / "set").rglob("*.array_record*"):
         os.replace(shard, place / "shards" / shard.name)
     for unfinished in [place / "set", *place.glob(".*"), *place.glob("*/.*")]:
@@ -173,7 +183,7 @@ def _tidy(place: Path) -> None:
 
 
 def _kept(place: Path) -> str:
-    """What a working place holds that need not be made again, in words."""
+    """A message about the finished films in a working folder; empty if there are none."""
     films = len(list((place / "films").glob("*/done.json")))
     return f"{films} finished film{'s are' if films > 1 else ' is'} kept: the same command goes on" if films else ""
 
@@ -188,7 +198,7 @@ def _abandon(place: Path) -> str:
 
 @contextlib.contextmanager
 def _quiet_tfds() -> Iterator[None]:
-    """Keeps to itself that TFDS downloads (nothing) to a folder (that is about to be renamed)."""
+    """Silences TFDS's messages about a download, of which there is none."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:
@@ -255,5 +265,6 @@ def _manifest(dataset: str, source: Path, config: ClipsConfig, builder: ClipReco
         },
         "skipped": [{"video": item.video, "reason": item.reason} for item in builder.skipped],
         **({"warnings": builder.warnings} if builder.warnings else {}),
+        "files": checksums(root),
         "software": software(),
     }

@@ -1,4 +1,4 @@
-"""Films to records in several processes; what happens to one of them costs no more than its film."""
+"""Turns films into records in several processes. A process that dies costs no more than its film."""
 
 import collections
 import contextlib
@@ -21,19 +21,19 @@ Outcome = Prepared | Skipped
 def stage_films(
     tasks: Sequence[Task], cut: Cut, workers: int, on_clip: Callable[[int], Any], on_film: Callable[[int, Outcome], Any]
 ) -> None:
-    """Stages films, in this process with one worker, else in processes of their own.
+    """Turns films into records: with one worker in this process, else in worker processes.
 
-    A film whose process dies is tried once more when the others are through, alone, as memory may have been short.
+    A film whose process dies is tried again after all others, alone, because memory may have been short.
 
     Args:
       tasks: the films.
       cut: how they are cut.
-      workers: how many at a time.
+      workers: films that are read at the same time.
       on_clip: called with the number of the task, for each clip.
-      on_film: called with the number of the task and what became of it, in the order in which they end.
+      on_film: called with the number of the task and its result, in the order in which films finish.
 
     Raises:
-      OSError: the place cannot be written, or is full.
+      OSError: the folder cannot be written, or the disk is full.
       UserError: processes cannot be started.
     """
     if workers == 1:
@@ -55,27 +55,27 @@ def stage_films(
 
 
 class _Worker:
-    """A process that takes films, and says of each first its clips and then what became of it."""
+    """A worker process. It is sent films, and sends back a message for each clip and then the film's result."""
 
     def __init__(self, cut: Cut):
-        context = multiprocessing.get_context("spawn")  # a fork would inherit locks of threads that it has not
+        context = multiprocessing.get_context("spawn")  # after a fork, locks held by other threads would never open
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, cut), daemon=True)
-        # Ctrl-C and SIGTERM reach the whole group of processes, but what happens then is the parent's to say. Python's
-        # own helper comes first: starting it undoes what is blocked.
+        # Workers start with SIGINT and SIGTERM blocked, so that only the parent handles them. Python's resource tracker
+        # is started first, because starting it resets the signal mask.
         resource_tracker.ensure_running()
         self.ready = False
         try:
             with _blocked(signal.SIGINT, signal.SIGTERM):
-                self.process.start()  # it inherits what is blocked
-        except BaseException:  # Ctrl-C, which had to wait
+                self.process.start()  # inherits the signal mask
+        except BaseException:  # Ctrl-C that arrived while it was blocked
             if self.process.pid:
                 self.stop()
             raise
         theirs.close()
 
     def stop(self) -> int:
-        """Ends the process at once, and says how it ended."""
+        """Kills the process and returns its exit code."""
         self.process.kill()
         self.process.join()
         self.pipe.close()
@@ -85,7 +85,7 @@ class _Worker:
 def _in_processes(
     numbers: Sequence[int], tasks: Sequence[Task], cut: Cut, workers: int, on_clip: Callable[[int], Any]
 ) -> Iterator[tuple[int, Outcome | int]]:
-    """Yields the outcome of each task, or how its process ended."""
+    """Yields the number of each task and its result, or the exit code of a process that died."""
     waiting = collections.deque(numbers)
     idle: list[_Worker] = []
     busy: dict[Any, tuple[_Worker, int]] = {}
@@ -94,7 +94,7 @@ def _in_processes(
             while waiting and len(busy) < workers:
                 worker, number = idle.pop() if idle else _Worker(cut), waiting.popleft()
                 busy[worker.pipe] = worker, number
-                with contextlib.suppress(BrokenPipeError):  # it has died; reading from it says so
+                with contextlib.suppress(BrokenPipeError):  # it has died, which reading from it will show
                     worker.pipe.send(tasks[number])
             for pipe in connection.wait(list(busy)):
                 worker, number = busy[pipe]
@@ -130,7 +130,7 @@ _READY, _CLIP = "ready", "clip"
 
 
 def _serve(pipe: Any, cut: Cut) -> None:
-    # Without its parent, which alone holds the other end, a worker ends at its next word.
+    # When the parent is gone, the pipe breaks and the worker ends.
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         pipe.send(_READY)
         while True:

@@ -1,12 +1,11 @@
-"""Clips to sharded records: TFDS builders, so that users of TFDS can load them by name as well.
+"""TFDS builders that write clips as sharded records. TFDS users can load them by name:
 
     builder = tfds.builder("movies", data_dir=..., file_format="array_record")
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=source))
 
-The builders write ArrayRecord themselves, film by film, rather than through TFDS's
-GeneratorBasedBuilder: that one holds up to a gigabyte of records in memory and beyond it needs
-TensorFlow for its temporary files. Here a finished film lies on disk, records come in the order of
-the films, and grain shuffles when it reads.
+The builders write ArrayRecord themselves, film by film. TFDS's GeneratorBasedBuilder would hold up to a gigabyte of
+records in memory, and needs TensorFlow for larger data sets. Records are stored in the order of the films; grain
+shuffles when it reads.
 """
 
 import abc
@@ -30,25 +29,25 @@ from avmsnet_jax.data.film import FORMAT, Cut, Prepared, fingerprint, finished
 from avmsnet_jax.data.process_pool import Task
 from avmsnet_jax.data.sources import Collection, Skipped, Video, gaze, summe, tvsum
 from avmsnet_jax.data.sources.folds import Fold
-from avmsnet_jax.data.sources.movies import find_films
+from avmsnet_jax.data.sources.movies import Elsewhere, find_films, nowhere
 from avmsnet_jax.data.sources.published import find_videos
 from avmsnet_jax.errors import UserError, printable
 from avmsnet_jax.staging import remove
 
 Spans = list[list[int]]  # half-open spans of record numbers
-_LABELLED = ("train", "test", "whole")
+_LABELED = ("train", "test", "whole")
 
 
 @dataclasses.dataclass(eq=False)
 class ClipsConfig(tfds.core.BuilderConfig):
-    """How videos are cut, and divided. The defaults are the published ones.
+    """How videos are cut into clips and split. The defaults are the published ones.
 
     Attributes:
       frames: frames of a clip, a multiple of 8.
       frame_size: height and width of a clip's frames, pixels.
-      spacing: frames from one clip's centre to the next one's.
-      test_fraction: share of the test split where the layout does not say; see `sources.movies`.
-      splits: a JSON file of folds, for TVSum and SumMe; empty = what the source says.
+      spacing: frames between the centers of successive clips.
+      test_fraction: share of the test split if the source does not define one; see `sources.movies`.
+      splits: a JSON file of folds, for TVSum and SumMe; empty = the source's own.
     """
 
     frames: int = 16
@@ -59,7 +58,7 @@ class ClipsConfig(tfds.core.BuilderConfig):
 
 
 class _Info(tfds.core.DatasetInfo):
-    """What TFDS says of a data set, without its look-up in Google's storage, which leaves a temporary folder behind."""
+    """TFDS's description of a data set, without its lookup in Google's storage, which leaves a temporary folder."""
 
     def initialize_from_bucket(self) -> None:
         """Does nothing."""
@@ -68,27 +67,26 @@ class _Info(tfds.core.DatasetInfo):
 class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
     """A data set of labelled clips.
 
-    After `download_and_prepare`, `prepared` and `skipped` say what became of each video, in the collection's order,
-    `warnings` what is doubtful about labels (`{"video": name, "reason": ...}`, or `split`),
-    `folds` which records of the split `whole` each fold trains and tests on, and `annotations` which file (relative to
-    `data_path`) keeps what users said of a video.
+    After `download_and_prepare`, `prepared` and `skipped` hold the outcome for each video, in the collection's order,
+    `warnings` doubtful labels (`{"video": name, "reason": ...}`, or `split`), `folds` the records of the split `whole`
+    that each fold trains and tests on, and `annotations` the file (relative to `data_path`) with the users' annotations
+    of each video.
 
     Attributes:
-      place: where finished films wait for the others, and the shards for whoever set this to put them into `data_dir`
-        in the end; what lies there from an earlier run is not made again. None = in TFDS's temporary folder, which
-        does not outlive a failure.
-      workers: films that are read at a time.
-      strict: whether a film that has to be skipped is an error.
-      beam_options: options of an Apache Beam pipeline that does the work; None = this machine does, without Beam.
+      place: working folder for finished films and shards, which whoever sets it moves to `data_dir` at the end.
+        Finished films of an earlier run are reused. None = a temporary folder of TFDS, which is removed on failure.
+      workers: films read in parallel.
+      strict: whether a skipped film is an error.
+      beam_options: options of an Apache Beam pipeline that does the work; None = without Beam.
     """
 
     VERSION = tfds.core.Version(FORMAT)
     BUILDER_CONFIGS = [ClipsConfig(name="published", description="16 frames of 112x112, one clip every 25 frames")]
 
-    url_infos = None  # nothing is downloaded; TFDS's own look-up needs importlib_resources, which it does not install
+    url_infos = None  # no downloads; TFDS's lookup needs importlib_resources, which TFDS does not install
 
     CITATION = ""
-    USERS = 0  # the most users that scored a video; records of collections without any have no `scores`
+    USERS = 0  # largest number of users who scored a video; with 0, records have no `scores`
 
     place: Path | None = None
     workers = 1
@@ -103,7 +101,7 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
 
     @abc.abstractmethod
     def find(self, source: Path) -> Collection:
-        """The videos of a layout on disk, and what was left out."""
+        """The videos of a collection on disk, and what was left out."""
 
     def cut(self) -> Cut:
         """How the films are cut."""
@@ -160,15 +158,15 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
             remove(place)
 
     def _stage_as_planned(self, films: Sequence[Task], place: Path) -> tuple[list[Prepared | Skipped], pack.Plan]:
-        """Stages what is not finished, and settles what goes to which shard."""
+        """Stages unfinished films, and decides which records go to which shard."""
         known = {folder.name for _, folder in films}
         for entry in (place / "films").iterdir():
-            if entry.name not in known:  # of other settings, of films that have changed, or not finished
+            if entry.name not in known:  # of other settings, changed films or unfinished
                 remove(entry)
         outcomes = self._stage(films)
         plan, path = self._plan(films, outcomes, place), place / pack.PLAN
         if plan != pack.load_plan(path) or not pack.feasible(place, plan):
-            # What an earlier run has packed by another plan is of no use, and the films that it packed are gone.
+            # Shards that an earlier run packed by another plan are useless, and the films in them are gone.
             path.unlink(missing_ok=True)
             remove(place / "shards")
             (place / "shards").mkdir()
@@ -195,7 +193,7 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
         return pack.make_plan(made, name)
 
     def _stage(self, films: Sequence[Task]) -> list[Prepared | Skipped]:
-        """Stages the films that are not finished. The outcomes are in the order of the films."""
+        """Stages unfinished films. The outcomes are in the order of the films."""
         outcomes: dict[int, Prepared | Skipped] = {
             number: outcome for number, (_, folder) in enumerate(films) if (outcome := finished(folder))
         }
@@ -203,7 +201,7 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
             self._say(f"{len(outcomes)} of {len(films)} films are finished already")
         todo = [number for number in range(len(films)) if number not in outcomes]
         cut = self.cut()
-        expected = [len(clips.centres(video.expected_frames, cut.frames, cut.spacing)) for video, _ in films]
+        expected = [len(clips.centers(video.expected_frames, cut.frames, cut.spacing)) for video, _ in films]
         seen = [0] * len(films)
         with tqdm(
             total=sum(expected) or None,
@@ -249,7 +247,7 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
             pack.pack_shard(place, plan, split, number)
 
     def _write_annotations(self, videos: Sequence[Video], folder: Path) -> None:
-        """Keeps what users said of whole videos, a file of arrays for each."""
+        """Writes the users' annotations of each video as a file of arrays."""
         self.annotations = {}
         names = {item.video for item in self.prepared}
         for video in videos:
@@ -265,27 +263,39 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
 
 
 class Movies(ClipRecords):
-    """Films of one's own. A clip is key if its middle lies in a key shot that somebody chose, or is labelled so."""
+    """The user's own films. A clip is key if its middle lies in an annotated key shot, or is labeled so.
+
+    Attributes:
+      elsewhere: gives the key shots of films without a table beside them.
+    """
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "A folder of films, with <film stem>.keyshots.csv (start_s,end_s) or <film stem>.labels.csv (frame,label) "
         "beside each; films with neither are unlabelled."
     )
 
+    elsewhere: Elsewhere = staticmethod(nowhere)
+
     def find(self, source: Path) -> Collection:
         """See `ClipRecords`."""
         config = self.builder_config
-        return find_films(source, config.test_fraction, frames=config.frames, spacing=config.spacing)
+        return find_films(
+            source,
+            config.test_fraction,
+            frames=config.frames,
+            spacing=config.spacing,
+            elsewhere=self.elsewhere,
+        )
 
 
 class Gaze(ClipRecords):
-    """Films of one's own, labelled by where viewers looked: a clip is key where their gaze is concentrated.
+    """The user's own films, labeled by gaze: a clip is key where the viewers' gaze is concentrated.
 
-    The rule is this project's own; see `avmsnet_jax.gaze.concentration`.
+    The rule is defined by this project; see `avmsnet_jax.gaze.concentration`.
 
     Attributes:
       setting: how the gaze was recorded.
-      labels_out: a folder for the labels and the curve of each film as tables; None = nowhere.
+      labels_out: a folder for tables of the labels and the concentration curve of each film; None = none are written.
     """
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = "A folder of films, each with a folder FILM.gaze of recordings beside it."
@@ -328,7 +338,7 @@ class Movie50(ClipRecords):
 
 
 class Tvsum(ClipRecords):
-    """TVSum: 50 videos, each scored by 20 people; or in the published layout, with frames labelled key or not."""
+    """TVSum: 50 videos, each scored by 20 people; or in the published layout, with labeled frames."""
 
     CITATION = """\
 @inproceedings{song2015tvsum,
@@ -351,7 +361,7 @@ class Tvsum(ClipRecords):
 
 
 class Summe(ClipRecords):
-    """SumMe: 25 videos, each summarised by 15 to 18 people."""
+    """SumMe: 25 videos, each summarized by 15 to 18 people."""
 
     CITATION = """\
 @inproceedings{gygli2014creating,
@@ -373,7 +383,7 @@ def _splits_file(config: ClipsConfig) -> Path | None:
 
 
 def _unique(videos: Sequence[Video]) -> tuple[list[Video], list[Skipped]]:
-    """Of videos with the same name in the same split, the first."""
+    """Keeps the first of videos with the same name and split."""
     first: dict[tuple[str, str], Video] = {}
     twice = []
     for video in videos:
@@ -383,17 +393,17 @@ def _unique(videos: Sequence[Video]) -> tuple[list[Video], list[Skipped]]:
 
 
 def _warnings(films: Sequence[Prepared], folds: Sequence[Fold]) -> list[dict[str, str]]:
-    """Films and splits with labels that are probably not meant so."""
+    """Warnings about films and splits whose labels are probably wrong."""
     found = []
     for film in films:
-        count = sum(film.clips[split] for split in _LABELLED)
-        key = sum(film.positives[split] for split in _LABELLED)
+        count = sum(film.clips[split] for split in _LABELED)
+        key = sum(film.positives[split] for split in _LABELED)
         if count and not key:
             found.append({"video": film.video, "reason": "none of its clips is key; check its labels"})
         elif key > count / 2:
             reason = f"{key} of its {count} clips are key, more than half; check its labels"
             found.append({"video": film.video, "reason": reason})
-    parts = [(split, split, {film.video for film in films}) for split in _LABELLED]
+    parts = [(split, split, {film.video for film in films}) for split in _LABELED]
     parts += [
         (f"{split} of fold {number}", "whole", set(names))
         for number, fold in enumerate(folds)
@@ -402,13 +412,13 @@ def _warnings(films: Sequence[Prepared], folds: Sequence[Fold]) -> list[dict[str
     for name, split, names in parts:
         own = [film for film in films if film.video in names]
         if any(film.clips[split] for film in own) and not any(film.positives[split] for film in own):
-            reason = "none of its clips is key, so that nothing can be learned or tested with it; label more films"
+            reason = "none of its clips is key, so nothing can be learned or tested with it; label more films"
             found.append({"split": name, "reason": reason})
     return found
 
 
 def _spans_of(names: Sequence[str], films: Sequence[Prepared]) -> Spans:
-    """The records of some films in the split `whole`, neighbours joined."""
+    """The spans of some films' records in the split `whole`; adjacent spans are joined."""
     spans: Spans = []
     for name, start, stop in _extents(films):
         if name in names and start < stop:
@@ -427,7 +437,7 @@ def _extents(films: Sequence[Prepared]) -> Iterator[tuple[str, int, int]]:
 
 
 def _file_name(name: str) -> str:
-    """A video's name, if a file can be called so; else something like it that no other video gets."""
+    """A file name for a video: its name if valid, else a similar unique one."""
     if re.fullmatch(r"[\w ()+,-][\w ()+,.-]*", name) and len(name.encode()) <= 200:
         return name
     return f"{re.sub(r'[^A-Za-z0-9]+', '_', name)[:40]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}"

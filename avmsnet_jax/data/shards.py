@@ -1,11 +1,11 @@
-"""Records on disk: ArrayRecord files of `tf.train.Example`, decoded by our own schema whatever the files claim.
+"""Reads records, ArrayRecord files of `tf.train.Example`, that may come from strangers.
 
-TFDS would build the decoder from `features.json`, which may name any Python class. Only the sizes of the shards are
-taken from `dataset_info.json`.
+TFDS would build the decoder from `features.json`, which may name any Python class, so records are decoded here by a
+fixed schema. Only the numbers of records per shard are taken from `dataset_info.json`.
 
-An ArrayRecord file is a chain of chunks, each of which says how large it is when it is unpacked
-(https://github.com/google/riegeli/blob/master/doc/riegeli_records_file_format.md). All of them are checked before the
-file's first record is unpacked: a few megabytes of zstd can become gigabytes.
+An ArrayRecord file is a chain of chunks whose headers give their decompressed sizes
+(https://github.com/google/riegeli/blob/master/doc/riegeli_records_file_format.md). A few megabytes of zstd can become
+gigabytes, so all headers are checked before a file's first record is decompressed.
 """
 
 import bisect
@@ -27,17 +27,17 @@ from avmsnet_jax.data.manifest import MOST_BYTES, REMEDY, inside, whole
 from avmsnet_jax.data.sources import is_file_name
 from avmsnet_jax.errors import UserError
 
-# What the library and we raise for a shard that is missing, cut or says something else.
+# Raised by ArrayRecord and here for shards that are missing, truncated or invalid.
 DAMAGE = (RuntimeError, ValueError, OSError, KeyError, IndexError, DecodeError)
 
 _INFO = "dataset_info.json"
 _BLOCK, _BLOCK_HEADER, _CHUNK = 65536, 24, struct.Struct("<5Q")
-_AROUND = 100_000  # bytes of a record beside its pictures and its sound: names, numbers, users' scores
-_FOOTER = 64  # bytes at most that the index of a file takes for a record
+_AROUND = 100_000  # bytes allowed for the other fields of a record: names, numbers, users' scores
+_FOOTER = 64  # bytes allowed per record in the index of a file
 
 
 class Instruction(NamedTuple):
-    """Which records of a shard `ArrayRecordDataSource` reads: given these, it does not open the files at once."""
+    """The records of a shard to read, as `ArrayRecordDataSource` takes it; then it opens files only when needed."""
 
     filename: str
     skip: int
@@ -46,7 +46,7 @@ class Instruction(NamedTuple):
 
 
 class Shards:
-    """The records of one split as they are stored, by number.
+    """The stored records of one split, by number.
 
     Attributes:
       folder: where the shards are.
@@ -70,11 +70,11 @@ class Shards:
             self._users = len(self[0].get("scores", ()))
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of records."""
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        """A record's fields, as `Records` names them. Raises one of `DAMAGE` where it is damaged."""
+        """The fields of a record, named as in `Records`. Raises one of `DAMAGE` if it is damaged."""
         shard = bisect.bisect_right(self._ends, number)
         if shard not in self._checked:
             unpacked = 3 * self.frames * self.frame_size**2 + 4 * SAMPLES_PER_FRAME * self.frames + _AROUND
@@ -83,7 +83,7 @@ class Shards:
         return self._decoded(self._source[number])
 
     def _decoded(self, record: bytes) -> dict[str, Any]:
-        from tensorflow_datasets.proto import tf_example_pb2  # half a second, and only records need it
+        from tensorflow_datasets.proto import tf_example_pb2  # takes half a second to import
 
         fields = tf_example_pb2.Example.FromString(record).features.feature
 
@@ -95,16 +95,16 @@ class Shards:
             (value,) = fields[name].int64_list.value
             return whole(value, least, most)
 
-        names = set(fields)  # asking a map of protocol buffers for what it lacks adds it
+        names = set(fields)  # looking up a missing key of a protocol buffer map would add it
         if missing := {"clip", "sound", "has_sound", "label", "video", "frame", "time_s", "fps"} - names:
             raise ValueError(f"records have no {min(missing)}")
         (name,) = fields["video"].bytes_list.value
         fps, time_s = array("fps", np.float64).item(), array("time_s", np.float64).item()
         if not 0 < fps < math.inf or not 0 <= time_s < math.inf:
-            raise ValueError("a time is none")
+            raise ValueError("a time or frame rate is invalid")
         scores = array("scores", np.float32, -1) if "scores" in names else np.zeros(0, np.float32)
         if self._users not in (None, len(scores)):
-            raise ValueError("the numbers of users differ")
+            raise ValueError("the number of users differs between records")
         return {
             "clip": array("clip", np.uint8, self.frames, self.frame_size, self.frame_size, 3),
             "sound": array("sound", np.float32, SAMPLES_PER_FRAME * self.frames),
@@ -119,7 +119,7 @@ class Shards:
 
 
 def read_lengths(folder: Path) -> tuple[str, dict[str, list[int]]]:
-    """What `dataset_info.json` says: the name that files begin with, and for each split the records of each shard.
+    """Reads `dataset_info.json`: the prefix of file names, and for each split the number of records in each shard.
 
     Raises:
       UserError: the file is missing or damaged.
@@ -130,9 +130,9 @@ def read_lengths(folder: Path) -> tuple[str, dict[str, list[int]]]:
         splits = {split["name"]: [whole(int(n), 1) for n in split["shardLengths"]] for split in info["splits"]}
         name = info["name"]
         if not splits or not all(splits.values()):
-            raise ValueError("there is no split, or one without shards")
+            raise ValueError("no split, or a split without shards")
         if not all(isinstance(part, str) and is_file_name(part) for part in (name, *splits)):
-            raise ValueError("a name is no name of a file")
+            raise ValueError("a name is not a valid file name")
     except FileNotFoundError:
         raise UserError(f"there is no {path}; prepare the data again") from None
     except (KeyError, ValueError, TypeError, AttributeError) as error:
@@ -141,16 +141,16 @@ def read_lengths(folder: Path) -> tuple[str, dict[str, list[int]]]:
 
 
 def shard_paths(directory: Path, folder: Path, name: str, split: str, count: int) -> list[Path]:
-    """The files of a split. Raises UserError for one that is a link to elsewhere."""
+    """The files of a split. Raises UserError for a link that leads out of the data set."""
     files = [folder / f"{name}-{split}.array_record-{number:05d}-of-{count:05d}" for number in range(count)]
     return [inside(directory, str(file.relative_to(directory))) for file in files]
 
 
 def _check_end(path: Path, most: int) -> None:
-    """Raises OSError or ValueError where a file is no whole ArrayRecord file, or its index has more than `most` bytes.
+    """Raises OSError or ValueError if an ArrayRecord file is truncated, or its index has more than `most` bytes.
 
-    Its last block tells where the index of its records is: the chunk `00 03 LENGTH LENGTH LENGTH 08 PLACE ...`, the
-    place as a varint.
+    The last block gives the position of the index: the chunk `00 03 LENGTH LENGTH LENGTH 08 POSITION ...`, with the
+    position as a varint.
     """
     if not path.is_file():
         raise OSError(f"there is no {path.name}")
@@ -175,35 +175,37 @@ def _check_end(path: Path, most: int) -> None:
 
 
 def _check_chunks(path: Path, most: int) -> None:
-    """Raises ValueError where a chunk would unpack to more than `most` bytes, or the chain of chunks breaks off."""
+    """Raises ValueError if a chunk would decompress to more than `most` bytes, or the chain of chunks is broken."""
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         place = count = 0
         while place < len(content):
             end, _, _, unpacked = _chunk(content, place)
             count += 1
             if unpacked > max(most, _FOOTER * count):
-                raise ValueError(f"a record of {path.name} would have {unpacked:,} bytes, and {most:,} are the most")
+                raise ValueError(
+                    f"a record of {path.name} would have {unpacked:,} bytes, more than the {most:,} allowed"
+                )
             place = end
 
 
 def _chunk(content: mmap.mmap, place: int) -> tuple[int, bytes, int, int]:
-    """Where the chunk at a place ends, its kind, how many records it holds, and its bytes when unpacked."""
+    """The chunk at a position: its end, type, number of records and decompressed size in bytes."""
     start = place + (0 if place % _BLOCK else _BLOCK_HEADER)
     room = _BLOCK - start % _BLOCK
     header = content[start : start + min(room, _CHUNK.size)]
-    if room < _CHUNK.size:  # a block's header may stand within a chunk's
+    if room < _CHUNK.size:  # a block header interrupts the chunk header
         rest = start + room + _BLOCK_HEADER
         header += content[rest : rest + _CHUNK.size - room]
     if len(header) < _CHUNK.size:
-        raise ValueError("a chunk is cut short")
+        raise ValueError("a chunk is truncated")
     _, stored, _, kind, unpacked = _CHUNK.unpack(header)
     end = _after(_after(place, _CHUNK.size), stored)
-    # Each record takes a byte at least: places within a chunk are numbers of records.
+    # A chunk takes at least one byte per record, because positions within it are record numbers.
     return max(end, place + (kind >> 8)), bytes([kind & 255]), kind >> 8, unpacked
 
 
 def _after(place: int, size: int) -> int:
-    """The place so many bytes on, not counting the headers of blocks."""
+    """The position `size` bytes further, not counting block headers."""
     if not size:
         return place
     if place % _BLOCK == 0:

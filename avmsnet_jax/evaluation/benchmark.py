@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from avmsnet_jax import unforeseen
+from avmsnet_jax import storage, unforeseen
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
+from avmsnet_jax.data.cache import local_records
 from avmsnet_jax.data.sources.folds import Fold
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation import annotations, comparison, leakage, report
@@ -21,13 +22,14 @@ from avmsnet_jax.evaluation.score_files import Scored, read_scores
 from avmsnet_jax.evaluation.selection import shots
 from avmsnet_jax.scoring.network import Network
 from avmsnet_jax.scoring.records import choose_threshold, score_split
-from avmsnet_jax.staging import staged
 from avmsnet_jax.weights import checkpoint
 
 Clips = list[dict[str, Any]]
 
 
-def evaluate(config: Config, directories: Sequence[str], protocol: str, split: str, output: Path) -> dict[str, Any]:
+def evaluate(
+    config: Config, directories: Sequence[str], protocol: str, split: str, output: storage.Place
+) -> dict[str, Any]:
     """Evaluates a checkpoint, or one for each fold, on prepared records; `comparison.run` lists the files it writes.
 
     Shots are those of the data set, or else those that KTS finds in the network's features of the clips. For films with
@@ -38,7 +40,7 @@ def evaluate(config: Config, directories: Sequence[str], protocol: str, split: s
       directories: a checkpoint, tested on fold `data.fold`; or one for each fold, in order.
       protocol: tvsum or summe.
       split: the part of the records; whole = every video of all folds.
-      output: a directory that does not exist yet or is empty.
+      output: a directory that does not exist yet or is empty, or such a place on a store.
 
     Returns:
       the contents of `metrics.json`.
@@ -48,9 +50,9 @@ def evaluate(config: Config, directories: Sequence[str], protocol: str, split: s
         that it would be tested on.
     """
     report.check_free(output)
-    manifest = pipeline.read_manifest(config.data.dir)
-    judged = annotations.of_records(Path(config.data.dir))[1] if manifest.get("annotations") else []
-    folds = annotations.folds_of_records(Path(config.data.dir))
+    manifest = pipeline.read_manifest(local_records(config.data))
+    judged = annotations.of_records(Path(local_records(config.data)))[1] if manifest.get("annotations") else []
+    folds = annotations.folds_of_records(Path(local_records(config.data)))
     if len(directories) > 1 and len(directories) != len(folds):
         raise UserError(
             f"{len(directories)} checkpoints are given, and {config.data.dir} has {len(folds)} folds; give one, or one "
@@ -61,22 +63,22 @@ def evaluate(config: Config, directories: Sequence[str], protocol: str, split: s
     clips: dict[str, Clips] = {}
     thresholds: dict[str, float] = {}
     found, notes = [], []
-    with staged(output.absolute()) as stage:  # before scoring, to fail early if it is not writable
+    with storage.staged(output) as stage:  # before scoring, to fail early if it is not writable
         for name, fold, directory in zip(names, chosen, directories, strict=True):
             found.append(checkpoint.find(directory))
             notes.append(leakage.note(config, found[-1], fold, split))
-            scorer = Network.load(directory, config.mesh, config.eval.batch_size, fixed_groups=True)
-            records = pipeline.open_split(config.data.dir, split, scorer, fold)
+            scorer = Network.load(str(found[-1]), config.mesh, config.eval.batch_size, fixed_groups=True)
+            records = pipeline.open_split(local_records(config.data), split, scorer, fold)
             clips[name] = score_split(config, scorer, records)
             thresholds[name], origin = choose_threshold(config, scorer, fold, clips[name])
         every = [clip for part in clips.values() for clip in part]
         scored = {name: _by_video(part) for name, part in clips.items()}
-        videos = judged or annotations.of_labels(Path(config.data.dir), every)
+        videos = judged or annotations.of_labels(Path(local_records(config.data)), every)
         tested = {name for part in scored.values() for name in part}
         failed: dict[str, str] = {}
         videos, origin_of_shots = _with_shots([video for video in videos if video.name in tested], scored, failed)
         facts = {
-            "checkpoint": [str(place) for place in found],
+            "checkpoint": [storage.shown(place) for place in found],
             "records": config.data.dir,
             "dataset": manifest["dataset"],
             "split": split,
@@ -97,7 +99,12 @@ def _tests(folds: Sequence[Fold], chosen: Sequence[int], split: str) -> dict[str
 
 
 def evaluate_scores(
-    paths: Sequence[Path], scores: Path | None, protocol: str, splits: Path | None, threshold: float, output: Path
+    paths: Sequence[Path],
+    scores: Path | None,
+    protocol: str,
+    splits: Path | None,
+    threshold: float,
+    output: storage.Place,
 ) -> dict[str, Any]:
     """Evaluates scores of any model, or the baselines alone; `comparison.run` lists the files it writes.
 
@@ -107,7 +114,7 @@ def evaluate_scores(
       protocol: tvsum or summe; empty = that of the annotations.
       splits: a JSON file of the folds; None = see `annotations.read_annotations`.
       threshold: the lowest score at which a frame is predicted key.
-      output: a directory that does not exist yet or is empty.
+      output: a directory that does not exist yet or is empty, or such a place on a store.
 
     Returns:
       the contents of `metrics.json`.
@@ -132,14 +139,14 @@ def evaluate_scores(
         "threshold_from": "eval.threshold",
         "shots": "given" if all(video.shots is not None for video in videos) else "not known of every video",
     }
-    with staged(output.absolute()) as stage:
+    with storage.staged(output) as stage:
         thresholds = dict.fromkeys(scored, threshold)
         return comparison.run(Trial(benchmark.protocol, videos, tests, scored, thresholds, facts), stage)
 
 
 def protocol_of(config: Config) -> str:
     """The default protocol of the records: TVSum's or SumMe's if they hold users' judgments, else movie50."""
-    manifest = pipeline.read_manifest(config.data.dir)
+    manifest = pipeline.read_manifest(local_records(config.data))
     return manifest["dataset"] if manifest.get("annotations") and manifest.get("dataset") in PROTOCOLS else "movie50"
 
 

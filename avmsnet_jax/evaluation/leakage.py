@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from avmsnet_jax import config as config_lib
-from avmsnet_jax import json_file
+from avmsnet_jax import json_file, storage
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
+from avmsnet_jax.data.cache import local_records
 from avmsnet_jax.data.sources.folds import Fold
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation import annotations
@@ -44,7 +45,7 @@ def note(config: Config, found: Path, fold: int, split: str) -> tuple[bool, str]
         return False, ""
     if run.data.train_split in (split, "whole"):
         return True, SEEN
-    folds = annotations.folds_of_records(Path(config.data.dir))
+    folds = annotations.folds_of_records(Path(local_records(config.data)))
     if fold < len(folds):
         _check_apart(run, found, folds, fold, split)
     return False, ""
@@ -63,11 +64,11 @@ def _run(found: Path) -> Config | None:
 
 def _same_records(config: Config, run: Config, found: Path) -> bool:
     """Whether a run was trained on the records of `config`, even if they have moved since."""
-    if Path(run.data.dir).resolve() == Path(config.data.dir).resolve():
+    if run.data.dir == config.data.dir or Path(run.data.dir).resolve() == Path(config.data.dir).resolve():
         return True
     try:
         position = json_file.read(found / "position" / "metadata", "", most_bytes=100_000)
-        whole = pipeline.open_split(config.data.dir, run.data.train_split, None, run.data.fold)
+        whole = pipeline.open_split(local_records(config.data), run.data.train_split, None, run.data.fold)
         records, _ = pipeline.hold_out(whole, run.data.validation_fraction, run.train.seed)
     except (OSError, ValueError, UserError):  # the checkpoint or the records do not tell
         return False
@@ -80,6 +81,7 @@ def _check_apart(run: Config, found: Path, folds: Sequence[Fold], fold: int, spl
     held = folds[fold].get(split, ()) if split != "whole" else [name for part in folds for name in part["test"]]
     if seen := sorted({*trained} & {*held}):
         raise UserError(
-            f"{found} was trained on fold {run.data.fold}, with {checkpoint.few(seen)} in it, which would be tested; "
+            f"{storage.shown(found)} was trained on fold {run.data.fold}, with {checkpoint.few(seen)} in it, which "
+            "would be tested; "
             f"set --config.data.fold={run.data.fold}, or give a checkpoint for each fold"
         )

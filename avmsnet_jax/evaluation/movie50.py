@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from avmsnet_jax import unforeseen
+from avmsnet_jax import storage, unforeseen
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
+from avmsnet_jax.data.cache import local_records
 from avmsnet_jax.evaluation import bootstrap, leakage, report
 from avmsnet_jax.evaluation.plots import score_curve
 from avmsnet_jax.evaluation.precision_recall import Agreement, average_precision, chance, precision_recall_f, reported
 from avmsnet_jax.evaluation.report import file_name
 from avmsnet_jax.scoring.network import Network
 from avmsnet_jax.scoring.records import choose_threshold, score_split
-from avmsnet_jax.staging import staged
 from avmsnet_jax.weights import checkpoint
 
 BASELINES = {
@@ -27,7 +27,7 @@ BASELINES = {
 Clips = list[dict[str, Any]]
 
 
-def evaluate(config: Config, directory: str, split: str, output: Path) -> dict[str, Any]:
+def evaluate(config: Config, directory: str, split: str, output: storage.Place) -> dict[str, Any]:
     """Evaluates a checkpoint on a split of prepared records and writes the results to `output`.
 
     Files: `metrics.json`, `report.md` (the same as tables), `videos.csv` (a line for each video),
@@ -37,7 +37,7 @@ def evaluate(config: Config, directory: str, split: str, output: Path) -> dict[s
       config: `data` (the records), `mesh` and `eval` are used; the network's configuration is the checkpoint's.
       directory: a checkpoint, as for `avmsnet_jax.load`.
       split: the part of the records.
-      output: a directory that does not exist yet or is empty.
+      output: a directory that does not exist yet or is empty, or such a place on a store.
 
     Returns:
       the contents of `metrics.json`.
@@ -48,9 +48,9 @@ def evaluate(config: Config, directory: str, split: str, output: Path) -> dict[s
     report.check_free(output)
     found = checkpoint.find(directory)
     known, note = leakage.note(config, found, config.data.fold, split)
-    scorer = Network.load(directory, config.mesh, config.eval.batch_size, fixed_groups=True)
-    records = pipeline.open_split(config.data.dir, split, scorer, config.data.fold)
-    with staged(output.absolute()) as stage:  # before scoring, to fail early if it is not writable
+    scorer = Network.load(str(found), config.mesh, config.eval.batch_size, fixed_groups=True)
+    records = pipeline.open_split(local_records(config.data), split, scorer, config.data.fold)
+    with storage.staged(output) as stage:  # before scoring, to fail early if it is not writable
         clips = score_split(config, scorer, records)
         threshold, origin = choose_threshold(config, scorer, config.data.fold, clips)
         by_video: dict[str, Clips] = defaultdict(list)
@@ -63,9 +63,9 @@ def evaluate(config: Config, directory: str, split: str, output: Path) -> dict[s
             "threshold_from": origin,
             "split": split,
             "seen_in_training": known,
-            "checkpoint": str(found),
+            "checkpoint": storage.shown(found),
             "records": config.data.dir,
-            "dataset": pipeline.read_manifest(config.data.dir)["dataset"],
+            "dataset": pipeline.read_manifest(local_records(config.data))["dataset"],
         }
         films = {video: _film(rows, threshold) for video, rows in by_video.items()}
         metrics = _metrics(clips, films, threshold) | facts

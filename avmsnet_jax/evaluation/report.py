@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from avmsnet_jax import storage
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation import plots
 from avmsnet_jax.evaluation.calibration import calibration
 from avmsnet_jax.evaluation.precision_recall import average_precision, precision_recall_f, reported
-from avmsnet_jax.staging import taken
 
 Figures = dict[str, Any]  # what `bootstrap.over_videos` and `bootstrap.over_splits` return
 
@@ -23,9 +23,9 @@ def file_name(video: str) -> str:
     return re.sub("/|%(?=2F|25)", lambda found: f"%{ord(found[0]):02X}", video)
 
 
-def check_free(output: Path) -> None:
+def check_free(output: storage.Place) -> None:
     """Raises UserError if the results would replace something."""
-    if taken(output):
+    if storage.taken(output):
         raise UserError(f"{output} exists and is not an empty directory; choose another --output or remove it")
 
 

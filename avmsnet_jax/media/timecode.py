@@ -7,6 +7,18 @@ from fractions import Fraction
 _TEXT = re.compile(r"(\d{1,2}):(\d{2}):(\d{2})([:;.,])(\d{2,3})")
 _SLOW = 25  # frames a second of the timecode of films with less than one frame a second
 
+# Frames a second that editing programs know.
+STANDARD_RATES = (
+    Fraction(24000, 1001),
+    Fraction(24),
+    Fraction(25),
+    Fraction(30000, 1001),
+    Fraction(30),
+    Fraction(50),
+    Fraction(60000, 1001),
+    Fraction(60),
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Timecode:

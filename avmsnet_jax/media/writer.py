@@ -12,9 +12,12 @@ from typing import Any, Protocol
 
 import av
 import numpy as np
+import pysubs2
+from av.subtitles.subtitle import SubtitleSet
 from av.video.reformatter import Colorspace
 
 from avmsnet_jax.errors import UserError
+from avmsnet_jax.media.captions import Cue, one_at_a_time
 from avmsnet_jax.media.opening import local_url, open_film
 from avmsnet_jax.media.reencoding import FilmFrames, Timing
 
@@ -159,6 +162,16 @@ class Mp4Writer:
         self._tracks.append(track)
         return track
 
+    def captions(self, cues: Sequence[Cue]) -> "Text":
+        """Adds a track of captions.
+
+        Args:
+          cues: the captions, at least one, in seconds of this file.
+        """
+        track = Text(self._container, cues)
+        self._tracks.append(track)
+        return track
+
     def copied_sound(self, source: str | os.PathLike[str]) -> "CopiedSound":
         """Adds the sound of another MP4 as it is, if it has any."""
         track = CopiedSound(self._container, self._opened.enter_context(open_film(source)))
@@ -231,6 +244,32 @@ class Sound:
             self._container.mux(self._stream.encode(frame))
             self._encoded += len(chunk)
         self._waiting = self._waiting[count:]
+
+
+class Text:
+    """A track of captions (mov_text)."""
+
+    def __init__(self, container: av.container.OutputContainer, cues: Sequence[Cue]):
+        """See `Mp4Writer.captions`."""
+        self._container, self._stream = container, container.add_stream("mov_text")
+        self._stream.codec_context.subtitle_header = pysubs2.SSAFile().to_string("ass").encode()
+        self._waiting = one_at_a_time(cues)[::-1]
+
+    def write(self, until: Fraction) -> None:
+        """Writes the captions that have begun at `until`, seconds."""
+        while self._waiting and self._waiting[-1].start_s <= until:
+            cue = self._waiting.pop()
+            start, end = round(1000 * cue.start_s), round(1000 * cue.end_s)
+            line = f"0,0,Default,,0,0,0,,{cue.text}".encode()
+            packet = self._stream.codec_context.encode_subtitle(SubtitleSet.create(line, 0, end - start))
+            packet.stream, packet.time_base = self._stream, Fraction(1, 1000)
+            packet.pts, packet.dts, packet.duration = start, start, end - start
+            self._container.mux(packet)
+
+    def close(self) -> None:
+        """Writes the rest."""
+        if self._waiting:
+            self.write(Fraction(self._waiting[0].start_s))
 
 
 class CopiedSound:

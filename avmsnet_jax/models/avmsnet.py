@@ -71,7 +71,7 @@ class AVMSNet(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         config.validate()
-        self.config = config = dataclasses.replace(config)
+        self.config = config
         dtype, width = config.dtype, config.trunk_width
         channels = expansion(config.depth)
         layer1, layer2, layer3 = (width * factor * channels for factor in (1, 2, 4))

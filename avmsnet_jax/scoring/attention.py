@@ -1,6 +1,6 @@
 """A scorer that needs no weights: it scores what draws human attention, by formulas of the literature.
 
-Nothing in it was learned from people. A clip's score is the mean of its ranks within the film over five signals:
+Its scores are not learned from people. A clip's score is the mean of its ranks within the film over five signals:
 
     motion     things that move, as opposed to a moving camera (Ma, Lu, Zhang, Li, A user attention model for video
                summarization, ACM MM 2002)
@@ -14,10 +14,11 @@ Nothing in it was learned from people. A clip's score is the mean of its ranks w
 
 times a factor that takes out what nobody wants to see: black, blurred and uniform pictures, and dissolves. Every signal
 is relative to the film, so that louder sound changes no order; a brighter or mirrored picture can exchange clips of
-nearly equal scores.
+nearly equal scores. Where SoundNet's weights are given, its features count for novelty and for finding shots, too.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import cv2
@@ -25,6 +26,7 @@ import numpy as np
 from scipy import stats
 
 from avmsnet_jax.data.clips import Clip
+from avmsnet_jax.errors import UserError
 from avmsnet_jax.scoring import picture, sound
 from avmsnet_jax.scoring.scorer import ClipScores, Measured
 
@@ -32,27 +34,32 @@ SIGNALS = ("motion", "sound", "picture", "novelty", "agreement")
 
 _SURROUNDINGS_S = 10.0  # on each side of a clip, in which a rise has to stand out
 _NEAREST = 0.1  # of the clips: those that a clip is compared with
-_STYLE = 0.5  # a fault that more than this share of the clips has is how the film looks
+_MOST_FAULTY = 0.15  # at most this share of a film's clips is marked down for a fault
 _CHUNK = 256  # clips whose distances to all others are computed at once
 
 
 class Attention:
-    """A `Scorer` without weights. It is deterministic, and keeps some 10 kB of each clip.
+    """A `Scorer` without weights. It is deterministic, and keeps some 9 kB of each clip.
 
     Attributes:
       frames: frames of a clip.
       frame_size: height and width of a clip's frames, pixels.
       batch_size: most clips in a call of `measure`.
+      soundnet: a checkpoint whose SoundNet describes the sound, as `avmsnet_jax.load` takes it; empty = none.
     """
 
     name: Literal["attention"] = "attention"
     learned_from_people = False
 
-    def __init__(self, frames: int = 16, frame_size: int = 112, batch_size: int = 8):
-        self.frames, self.frame_size, self.batch_size = frames, frame_size, batch_size
+    def __init__(self, frames: int = 16, frame_size: int = 112, batch_size: int = 8, *, soundnet: str = ""):
+        self.frames, self.frame_size, self.batch_size, self.soundnet = frames, frame_size, batch_size, soundnet
 
     def measure(self, batch: Sequence[Clip]) -> Measured:
-        """Measures each clip by itself; see `picture.measure` and `sound.measure`."""
+        """Measures each clip by itself; see `picture.measure` and `sound.measure`.
+
+        Raises:
+          UserError: `soundnet` is no checkpoint, or one without SoundNet.
+        """
         rows = [self._measured(clip) for clip in batch]
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
@@ -63,6 +70,7 @@ class Attention:
             "has_sound": np.asarray(clip.has_sound),
             **picture.measure(clip.clip),
             **sound.measure(clip.sound, rate, self.frames),
+            **({"soundnet": _soundnet(self.soundnet)(clip.sound)} if self.soundnet else {}),
         }
 
     def finish(self, measured: Measured) -> ClipScores:
@@ -85,6 +93,23 @@ class Attention:
             localization=_localization(measured),
             signals={name: ranks.get(name, silent) for name in SIGNALS},
         )
+
+
+@functools.lru_cache(maxsize=1)
+def _soundnet(directory: str) -> Callable[[np.ndarray], np.ndarray]:
+    """SoundNet's features (1024,) float32 of a clip's sound."""
+    import jax  # seconds to import: not for scores without SoundNet
+    from flax import nnx
+
+    from avmsnet_jax.weights import checkpoint
+
+    model = checkpoint.load(directory, finite=True)
+    if not model.config.audiovisual:
+        raise UserError(f"{directory} is a visual-only network without SoundNet; give an audio-visual one")
+    graphdef, state = nnx.split(model.soundnet)
+    forward = jax.jit(lambda state, audio: nnx.merge(graphdef, state)(audio))
+    # One clip at a time, so that no bit depends on the other clips of a batch.
+    return lambda audio: np.asarray(forward(state, audio[None]))[0]
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
@@ -120,16 +145,17 @@ def _over_largest(values: np.ndarray) -> np.ndarray:
 
 
 def _groups(measured: Measured) -> list[np.ndarray]:
-    """Colors, edges and timbre, (N, C) float32 each, less the film's mean and scaled to equal weight.
+    """Colors, edges, timbre and SoundNet's features if measured: (N, C) float32 each, centered, of equal weight.
 
-    The timbre of near silence is that of noise, so it counts by how loud the clip is.
+    Near silence the features of the sound are those of noise, so they are scaled by the loudness of the clip.
     """
     loudness = measured["envelope"].astype(np.float64).mean(axis=1)
     loud = float(np.percentile(loudness, 95))
     heard = np.minimum(loudness / loud, 1) if loud > 0 else np.zeros(len(loudness))
-    timbre = (measured["timbre"] - np.median(measured["timbre"], axis=0)) * heard[:, None]
+    sounds = [measured[name] for name in ("timbre", "soundnet") if name in measured]
+    sounds = [(values - np.median(values, axis=0)) * heard[:, None] for values in sounds]
     groups = []
-    for group in (measured["colors"], measured["edges"], timbre):
+    for group in (measured["colors"], measured["edges"], *sounds):
         values = group.astype(np.float32)
         values = values - values.mean(axis=0)
         scale = float(np.sqrt(np.square(values).sum(axis=1).mean()))
@@ -169,11 +195,7 @@ def _agreement(measured: Measured) -> np.ndarray:
     """
     times = measured["time_s"]
     heard = _standing_out(np.diff(measured["envelope"].astype(np.float64), axis=1), times)
-    change, turn = (measured[name].astype(np.float32) for name in ("change", "turn"))  # (N, frames - 1, h, w)
-    begins = np.diff(change.reshape(*change.shape[:2], -1), axis=1, prepend=0).max(axis=2)
-    begins[:, 0] = 0  # it began before the clip
-    turns = turn.reshape(*turn.shape[:2], -1).max(axis=2)
-    seen = _standing_out(np.maximum(begins, turns).astype(np.float64), times)
+    seen = _standing_out(np.maximum(measured["begins"], measured["turns"]).astype(np.float64), times)
     near = np.maximum(seen, np.maximum(np.roll(seen, 1, axis=1), np.roll(seen, -1, axis=1)))
     return (heard * near).max(axis=1)
 
@@ -194,13 +216,13 @@ def _standing_out(rises: np.ndarray, times_s: np.ndarray) -> np.ndarray:
 
 def _localization(measured: Measured) -> np.ndarray:
     """(N, h, w) float16: the correlation of each cell's movement with the sound, over a clip and its neighbors."""
-    change, envelope = measured["change"] + measured["turn"], measured["envelope"][:, 1:]
-    count, _, height, width = change.shape
+    movement, envelope = measured["movement"], measured["envelope"][:, 1:]
+    count, _, height, width = movement.shape
     found = np.zeros((count, height, width), np.float16)
     for index in range(count):
         near = slice(max(index - 1, 0), index + 2)
         heard = envelope[near].astype(np.float64).ravel()
-        seen = change[near].astype(np.float64).reshape(len(heard), -1)
+        seen = movement[near].astype(np.float64).reshape(len(heard), -1)
         heard, seen = heard - heard.mean(), seen - seen.mean(axis=0)
         scale = np.linalg.norm(heard) * np.linalg.norm(seen, axis=0)
         # Cells that hardly move correlate by chance: they count by how much they move.
@@ -212,8 +234,8 @@ def _localization(measured: Measured) -> np.ndarray:
     return found
 
 
-# Thresholds as in hecate (Song et al., To click or not to click, CIKM 2016).
-_FAULTS: Mapping[str, tuple[float, float]] = {  # measure: what is all right, and what is out of the question
+# Thresholds and the largest share of faulty clips as in hecate (Song et al., To click or not to click, CIKM 2016).
+_FAULTS: Mapping[str, tuple[float, float]] = {  # measure: from here on no fault, and below here useless
     "brightness": (0.075, 0.04),
     "sharpness": (0.08, 0.04),
     "uniformity": (0.80, 0.92),
@@ -222,13 +244,18 @@ _FAULTS: Mapping[str, tuple[float, float]] = {  # measure: what is all right, an
 
 
 def _quality(measured: Measured) -> np.ndarray:
-    """(N,) 0-1: 1 for a picture without fault, 0 for one that nobody wants to see."""
+    """(N,) 0-1: 1 for a picture without fault, 0 for one that nobody wants to see.
+
+    A fault counts for the worst clips only, because one that many clips have is how the film looks. Clips with the same
+    measure are marked down together; if all clips have the same, none is.
+    """
     factor = np.ones(len(measured["time_s"]))
     for name, (right, wrong) in _FAULTS.items():
-        share = np.clip((measured[name].astype(np.float64) - wrong) / (right - wrong), 0, 1)
-        if (share < 1).mean() <= _STYLE:
-            factor *= share
+        level = (measured[name].astype(np.float64) - wrong) / (right - wrong)
+        worse = (stats.rankdata(level, method="min") - 1) / len(level)  # share of the clips that are worse
+        if np.ptp(level) > 0:
+            factor *= np.where(worse < _MOST_FAULTY, np.clip(level, 0, 1), 1)
     return factor
 
 
-cv2.setNumThreads(1)  # batches are short, and the film is decoded by other threads
+cv2.setNumThreads(1)  # other threads decode the film meanwhile

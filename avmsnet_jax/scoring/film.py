@@ -185,7 +185,7 @@ def _cut(
     film_frames = observer.look(movie.frames(constant_rate=True, clock=observer.clock))
     with contextlib.closing(film_frames):
         yield from clips.cut(film_frames, waveform, float(fps), frames=frames, frame_size=size, spacing=spacing)
-    if not observer.n_frames >= clips.first_centre(frames, spacing) + frames // 2:
+    if not observer.n_frames >= clips.first_center(frames, spacing) + frames // 2:
         yield _only_clip(movie, fps, observer, frames, size)
     if waveform is not None:
         # Cuts are placed by the loudness up to the end of the picture; the sound may go on for hours after it.

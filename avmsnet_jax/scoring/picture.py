@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+import scipy.fft
 from scipy import ndimage
 
 _GRID = 14  # cells in a row and in a column of the maps
@@ -23,8 +24,9 @@ def measure(clip: np.ndarray) -> dict[str, np.ndarray]:
     Returns:
       `flow_length`, `flow_entropy`, `flow_entropy_around` (49,): per block the mean length of the flow, and the entropy
       of its directions over the clip and in the blocks around it, 0-1;
-      `change` (T - 1, 14, 14): by how much each cell changes from frame to frame, 0-255; `turn` (T - 1, 14, 14): by how
-      much of that it changes back with the next frame, as where something bounces; 0 for the last;
+      `begins`, `turns` (T - 1,): the largest change that begins in a cell, and that is taken back with the next frame,
+      as where something bounces, 0-255;
+      `movement` (T - 1, 14, 14): by how much each cell changes from frame to frame, and back again;
       `saliency`: mean of the spectral residual map; `attention` (14, 14), sums to 1;
       `colors` (640,), `edges` (8,): histograms;
       `brightness`, `sharpness`, `uniformity` in 0-1; `dissolve`: how far the middle frame is from the mean of the first
@@ -39,8 +41,7 @@ def measure(clip: np.ndarray) -> dict[str, np.ndarray]:
         "flow_length": length.astype(np.float32),
         "flow_entropy": over_time.astype(np.float16),
         "flow_entropy_around": around.astype(np.float16),
-        "change": change.astype(np.float16),
-        "turn": turn.astype(np.float16),
+        **_movement(change.astype(np.float16), turn.astype(np.float16)),
         "saliency": np.asarray(residual.mean(), np.float32),
         "attention": _attention(residual, change),
         "colors": _colors(clip[middle]),
@@ -57,7 +58,16 @@ def _cells(pictures: np.ndarray, cells: int) -> np.ndarray:
     return np.stack([cv2.resize(each, (cells, cells), interpolation=cv2.INTER_AREA) for each in pictures])
 
 
+def _movement(change: np.ndarray, turn: np.ndarray) -> dict[str, np.ndarray]:
+    cells = change.astype(np.float32).reshape(len(change), -1)
+    begins = np.diff(cells, axis=0, prepend=0).max(axis=1)
+    begins[0] = 0  # it began before the clip
+    turns = turn.reshape(len(turn), -1).max(axis=1).astype(np.float32)
+    return {"begins": begins, "turns": turns, "movement": change + turn}
+
+
 def _change(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """By how much each cell changes from frame to frame, and how much of that changes back with the next frame."""
     frames = grey.astype(np.float32)
     step = _cells(np.maximum(np.abs(np.diff(frames, axis=0)) - _NOISE, 0), _GRID)
     across = _cells(np.maximum(np.abs(frames[2:] - frames[:-2]) - _NOISE, 0), _GRID)
@@ -81,13 +91,14 @@ def _flow(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     flows = flows - np.median(flows, axis=(1, 2), keepdims=True)  # what most of the picture does is the camera's
     length = np.hypot(flows[..., 0], flows[..., 1])  # (P, H, W)
     length[length < _STILL] = 0
-    direction = np.floor((np.arctan2(flows[..., 1], flows[..., 0]) / (2 * np.pi) % 1) * _DIRECTIONS).astype(int)
-    side = _FLOW_SIZE // _BLOCKS
-    histogram = np.zeros((_DIRECTIONS, _BLOCKS, _BLOCKS))
-    for number in range(_DIRECTIONS):
-        weight = np.where(direction == number, length, 0).sum(axis=0)
-        histogram[number] = weight.reshape(_BLOCKS, side, _BLOCKS, side).sum(axis=(1, 3))
-    mean = length.mean(axis=0).reshape(_BLOCKS, side, _BLOCKS, side).mean(axis=(1, 3))
+    angle = np.arctan2(flows[..., 1], flows[..., 0]) / (2 * np.pi) % 1
+    direction = np.floor(angle * _DIRECTIONS).astype(int) % _DIRECTIONS
+    along = np.arange(_FLOW_SIZE) * _BLOCKS // _FLOW_SIZE
+    block = along[:, None] * _BLOCKS + along
+    bins = (direction * _BLOCKS**2 + block).ravel()
+    histogram = np.bincount(bins, length.ravel(), minlength=_DIRECTIONS * _BLOCKS**2)
+    histogram = histogram.reshape(_DIRECTIONS, _BLOCKS, _BLOCKS)
+    mean = histogram.sum(axis=0) * _BLOCKS**2 / length.size
     around = np.stack([cv2.blur(each, (3, 3)) for each in histogram])
     return mean.ravel(), _entropy(histogram).ravel(), _entropy(around).ravel()
 
@@ -105,10 +116,12 @@ def _spectral_residual(grey: np.ndarray) -> np.ndarray:
     spread = float(small.std())
     if spread < 1:  # of 255: a picture of one color
         return np.zeros_like(small)
-    spectrum = np.fft.fft2((small - small.mean()) / spread)
-    log = np.log(np.abs(spectrum) + 1e-3).astype(np.float32)
+    spectrum = scipy.fft.fft2((small - small.mean()) / spread)
+    amplitude = np.abs(spectrum)
+    log = np.log(amplitude + 1e-3)
     residual = log - ndimage.uniform_filter(log, 3, mode="wrap")  # the spectrum is periodic
-    saliency = np.abs(np.fft.ifft2(np.exp(residual + 1j * np.angle(spectrum)))) ** 2
+    phase = np.where(amplitude > 0, spectrum / np.maximum(amplitude, 1e-20), 1)
+    saliency = np.abs(scipy.fft.ifft2(np.exp(residual) * phase)) ** 2
     return cv2.GaussianBlur(saliency.astype(np.float32), (0, 0), 2.5)
 
 

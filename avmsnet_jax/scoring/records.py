@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
+from avmsnet_jax.data.cache import local_records
 from avmsnet_jax.data.clips import Clip
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation.precision_recall import best_threshold
@@ -116,7 +117,7 @@ def choose_threshold(config: Config, scorer: Scorer, fold: int, judged: Sequence
     split = config.eval.threshold_split
     if not split:
         return config.eval.threshold, "eval.threshold"
-    clips = score_split(config, scorer, pipeline.open_split(config.data.dir, split, scorer, fold))
+    clips = score_split(config, scorer, pipeline.open_split(local_records(config.data), split, scorer, fold))
     same = {(clip["video"], clip["frame"]) for clip in clips} & {(clip["video"], clip["frame"]) for clip in judged}
     if same:
         raise UserError(

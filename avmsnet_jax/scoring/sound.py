@@ -4,6 +4,7 @@ import functools
 
 import librosa
 import numpy as np
+import scipy.fft
 
 from avmsnet_jax.data.clips import SOUNDNET_RANGE, excerpt_bounds
 from avmsnet_jax.media.audio import SAMPLE_RATE
@@ -11,6 +12,7 @@ from avmsnet_jax.media.audio import SAMPLE_RATE
 _BANDS = 12  # band-pass filters of the Teager energy
 _LOWEST, _HIGHEST = 100.0, 10_000.0  # their centers, Hz
 _TIMBRE = 20  # coefficients
+_WINDOW = 1024  # samples of the spectra that timbre is computed from
 _EDGE = 0.05  # of the Hann window: where it is lower, the sound cannot be brought back
 _SILENCE = 1e-5  # of full scale: less is dither
 
@@ -29,8 +31,10 @@ def measure(buffer: np.ndarray, rate: float, frames: int) -> dict[str, np.ndarra
       depend on the loudness.
     """
     excerpt = _unwindowed(buffer, rate, frames)
-    parts = np.array_split(excerpt, frames)
-    envelope = np.array([np.sqrt(np.mean(np.square(part))) if len(part) else 0.0 for part in parts])
+    whole, rest = divmod(len(excerpt), frames)
+    edges = np.arange(frames + 1) * whole + np.minimum(np.arange(frames + 1), rest)  # the first ones are longer
+    energy = np.concatenate([[0.0], np.cumsum(np.square(excerpt, dtype=np.float64))])[edges]
+    envelope = np.sqrt(np.maximum(np.diff(energy), 0) / np.maximum(np.diff(edges), 1))
     if envelope.max() < _SILENCE:
         return {
             "envelope": np.zeros(frames, np.float32),
@@ -45,25 +49,31 @@ def measure(buffer: np.ndarray, rate: float, frames: int) -> dict[str, np.ndarra
 
 
 def _unwindowed(buffer: np.ndarray, rate: float, frames: int) -> np.ndarray:
-    """The excerpt of a clip as it was before `data.clips.sound_buffer`, in ±1; silence at its very ends."""
+    """The excerpt of a clip before `data.clips.sound_buffer`, (N,) float32 in ±1; silence at its very ends."""
     start, stop = excerpt_bounds(frames, rate, frames)
     length = stop - start
     offset = len(buffer) // 2 - length // 2
     first, last = max(-offset, 0), max(-offset, 0) + len(buffer) - max(offset, 0)
-    window = np.hanning(length)[first:last]
-    kept = buffer[max(offset, 0) : max(offset, 0) + len(window)].astype(np.float64) / SOUNDNET_RANGE
-    return np.where(window > _EDGE, kept / np.maximum(window, _EDGE), 0.0)
+    gain = _gain(length)[first:last]
+    return buffer[max(offset, 0) : max(offset, 0) + len(gain)] * gain
+
+
+@functools.lru_cache(maxsize=4)
+def _gain(length: int) -> np.ndarray:
+    """(length,) float32 that undoes SoundNet's range and the Hann window; 0 where the window is too low."""
+    window = np.hanning(length)
+    return np.where(window > _EDGE, 1 / (SOUNDNET_RANGE * np.maximum(window, _EDGE)), 0).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=4)
 def _filters(length: int) -> np.ndarray:
-    """(bands, length / 2 + 1) of Gaussians over the frequency, as wide as their distance."""
+    """(bands, length / 2 + 1) float32: Gaussians over the logarithm of the frequency, as wide as their distance."""
     hertz = np.fft.rfftfreq(length, 1 / SAMPLE_RATE)
     centers = np.geomspace(_LOWEST, _HIGHEST, _BANDS)
     with np.errstate(divide="ignore"):
         octaves = np.log2(np.maximum(hertz, 1e-9)[None] / centers[:, None])
     width = np.log2(centers[1] / centers[0])
-    return np.exp(-0.5 * (octaves / (width / 2)) ** 2)
+    return np.exp(-0.5 * (octaves / (width / 2)) ** 2).astype(np.float32)
 
 
 def _teager(excerpt: np.ndarray) -> float:
@@ -75,5 +85,12 @@ def _teager(excerpt: np.ndarray) -> float:
 
 
 def _timbre(excerpt: np.ndarray) -> np.ndarray:
-    found = librosa.feature.mfcc(y=excerpt.astype(np.float32), sr=SAMPLE_RATE, n_mfcc=_TIMBRE + 1, n_fft=1024)
-    return found[1:].mean(axis=1).astype(np.float32)
+    power = np.square(np.abs(librosa.stft(excerpt, n_fft=_WINDOW, hop_length=_WINDOW // 2)))
+    decibels = librosa.power_to_db(_mel() @ power)
+    return scipy.fft.dct(decibels.mean(axis=1), norm="ortho")[1 : _TIMBRE + 1].astype(np.float32)
+
+
+@functools.cache
+def _mel() -> np.ndarray:
+    """(128, 513) float32: librosa's mel filters, which it would compute for each clip."""
+    return librosa.filters.mel(sr=SAMPLE_RATE, n_fft=_WINDOW)

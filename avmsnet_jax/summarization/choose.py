@@ -14,6 +14,7 @@ from avmsnet_jax import durations, evaluation
 from avmsnet_jax.config import SummarizeConfig
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media.audio import SAMPLE_RATE
+from avmsnet_jax.media.captions import Cue
 from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.scoring.film import HOP, Watched
 from avmsnet_jax.summarization.result import Shot
@@ -25,6 +26,7 @@ _OWN_CUT_DB = 12  # bonus of the film's own cuts
 _SLIVER_DB = 20  # penalty of places that leave a sliver of a neighboring take in a shot
 _SLIVER_S = 0.4  # what counts as a sliver
 _FAR_DB = 3  # penalty at the edge of the window, in proportion within it
+_CUE_DB = 1000  # penalty of places within a caption: any other place is better
 _SILENCE_DB = -60  # of full scale: lower levels count as silence
 _AROUND_S = 0.05  # loudness is averaged over this much before and after the cut
 
@@ -102,12 +104,12 @@ class Choice:
     length_s: float
 
 
-def choose(watched: Watched, config: SummarizeConfig) -> Choice:
+def choose(watched: Watched, config: SummarizeConfig, cues: Sequence[Cue] = ()) -> Choice:
     """Finds the shots of a film and chooses those with the greatest total score within the budget.
 
     The choice is exact, a 0/1 knapsack. A shot's value is the sum of its frames' scores, so that a long shot is worth
     as much as the short ones that it could be divided into. (The benchmarks' protocol, `evaluation.select_shots`, takes
-    the mean, which prefers short shots whatever their scores are.)
+    the mean, which prefers short shots whatever their scores are.) Cuts avoid the captions `cues`.
 
     Raises:
       UserError: the budget cannot be read, the opening to keep does not fit, or PySceneDetect is asked for and not
@@ -124,7 +126,7 @@ def choose(watched: Watched, config: SummarizeConfig) -> Choice:
     edges = [0, *_beginnings(watched, config.shots, starts), scores.n_frames]
     edges = _far_apart(edges, shortest * fps, opening)
     edges = _divided(edges, by_frame, starts, shortest * fps, longest * fps, opening)
-    edges = _moved(edges, watched, shortest * fps, config.move_cuts_s)
+    edges = _moved(edges, watched, shortest * fps, config.move_cuts_s, cues)
     bounds = _decoded(edges, watched)
     values = _values(bounds, by_frame, watched)
     chosen = _chosen(bounds, values, watched, budget, limit_s, config.keep_opening_s if opening else 0.0)
@@ -203,8 +205,8 @@ def _divided(
     return sorted(found)
 
 
-def _moved(edges: Sequence[int], watched: Watched, shortest: float, window_s: float) -> list[int]:
-    """Moves each edge to the cheapest place nearby: one of the film's own cuts, or a quiet moment.
+def _moved(edges: Sequence[int], watched: Watched, shortest: float, window_s: float, cues: Sequence[Cue]) -> list[int]:
+    """Moves each edge to the cheapest place nearby: one of the film's own cuts, or a quiet moment, outside captions.
 
     The cost of a place is its loudness in decibels, changed by the constants above.
     """
@@ -212,6 +214,9 @@ def _moved(edges: Sequence[int], watched: Watched, shortest: float, window_s: fl
     window = round(window_s * fps)
     own = own_cuts(watched.change, fps)
     loudness = loudness_db(watched.loudness, np.arange(n_frames + 1) / fps)
+    captioned = np.zeros(n_frames + 1, bool)
+    for cue in cues:  # a cut where a cue begins or ends, to half a frame, leaves it whole
+        captioned[max(math.floor(cue.start_s * fps + 0.5) + 1, 0) : max(math.ceil(cue.end_s * fps - 0.5), 0)] = True
     moved = [edges[0]]
     for edge, following in itertools.pairwise(edges[1:]):
         lowest = max(edge - window, math.ceil(moved[-1] + shortest))
@@ -221,6 +226,7 @@ def _moved(edges: Sequence[int], watched: Watched, shortest: float, window_s: fl
             places = np.array([edge])
         away = np.abs(own[:, None] - places).min(axis=0) if len(own) else np.full(len(places), n_frames)
         cost = loudness[places] + _FAR_DB * np.abs(places - edge) / max(window, 1)
+        cost += np.where(captioned[places], _CUE_DB, 0)
         cost += np.where(away == 0, -_OWN_CUT_DB, np.where(away < _SLIVER_S * fps, _SLIVER_DB, 0))
         moved.append(int(places[np.argmin(cost)]))
     return [*moved, edges[-1]]

@@ -10,12 +10,14 @@ import numpy as np
 
 from avmsnet_jax.clock import clock
 from avmsnet_jax.media.audio import Waveform
+from avmsnet_jax.media.captions import Cue
 from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.media.reencoding import Timing
 from avmsnet_jax.media.writer import AAC_RATES, Mp4Writer, Sound
 from avmsnet_jax.scoring.film import Watched
 
 FADE_S = 0.01  # of the sound, before and after a cut
+_SHORTEST_CUE_S = 0.2  # a caption that a cut leaves for less is left out
 
 _TICK = Fraction(1, 90000)  # s, of films whose frames are not evenly spaced
 
@@ -58,8 +60,47 @@ def takes(watched: Watched, ranges: Sequence[tuple[int, int]]) -> list[Take]:
     return found
 
 
+def moved(cues: Sequence[Cue], parts: Sequence[Take]) -> list[Cue]:
+    """The captions of what the summary shows, at its times."""
+    found = []
+    for take in parts:
+        later_s = float(take.at) - take.start_s
+        for cue in cues:
+            start_s, end_s = max(cue.start_s, take.start_s), min(cue.end_s, take.end_s)
+            if end_s - start_s >= min(_SHORTEST_CUE_S, cue.end_s - cue.start_s):
+                found.append(dataclasses.replace(cue, start_s=start_s + later_s, end_s=end_s + later_s))
+    return found
+
+
+def clips(
+    watched: Watched,
+    ranges: Sequence[tuple[int, int]],
+    folder: Path,
+    on_frame: Callable[[], Any] = lambda: None,
+    cues: Sequence[Cue] = (),
+) -> None:
+    """Writes each stretch of the summary to a file of its own, named by its number and its place in the film.
+
+    Args:
+      watched: the film.
+      ranges: as for `cut`.
+      folder: to create.
+      on_frame: called after each frame.
+      cues: as for `cut`.
+    """
+    folder.mkdir()
+    for number, take in enumerate(takes(watched, ranges), start=1):
+        minutes, second = divmod(int(take.start_s), 60)
+        name = f"{number:03d} {minutes // 60:02d}-{minutes % 60:02d}-{second:02d}.mp4"
+        cut(watched, [(take.first, take.stop)], folder / name, on_frame, cues)
+
+
 def cut(
-    watched: Watched, ranges: Sequence[tuple[int, int]], path: Path, on_frame: Callable[[], Any] = lambda: None
+    watched: Watched,
+    ranges: Sequence[tuple[int, int]],
+    path: Path,
+    on_frame: Callable[[], Any] = lambda: None,
+    cues: Sequence[Cue] = (),
 ) -> None:
     """Writes a film's chosen shots, one after the other.
 
@@ -73,6 +114,7 @@ def cut(
       ranges: the shots, ascending, as `[first, last)` of decoded frames counted from 0.
       path: the mp4 to write.
       on_frame: called after each frame.
+      cues: the film's captions; those of what is shown become a text track.
 
     Raises:
       UserError: the film cannot be read any more, or has changed.
@@ -84,7 +126,7 @@ def cut(
     movie = Movie(watched.scores.film)
     with Mp4Writer(path) as out:
         out.set_chapters((part.at, part.until, clock(part.start_s)) for part in parts)
-        picture = sound = None
+        picture = sound = text = None
         coming = iter(parts)
         take = next(coming)
         spans = [(part.first, part.stop) for part in parts]
@@ -92,6 +134,7 @@ def cut(
             if picture is None:
                 picture = out.film_frames(frame, timing)
                 sound = _Soundtrack.of(movie, watched, parts, out)
+                text = out.captions(found) if (found := moved(cues, parts)) else None
             if index >= take.stop:
                 take = next(coming)
             pts, end = (_ticks(watched, take, each, tick) for each in (index, index + 1))
@@ -99,6 +142,8 @@ def cut(
                 picture.add(frame, pts, end - pts, begins=index == take.first, ends=index == take.stop - 1)
                 if sound is not None:
                     sound.play(end * tick)
+                if text is not None:
+                    text.write(end * tick)
             on_frame()
 
 

@@ -187,6 +187,21 @@ class Replay:
         )
 
 
+def has_clips_of(cut: CutList, watched: Watched) -> bool:
+    """Whether a film's clips are those that the cut list has scores of."""
+    return sorted(clip["frame"] for clip in cut.clips) == watched.scores.frames.tolist()
+
+
+def scored(cut: CutList, watched: Watched) -> Watched:
+    """The film with the scores of a cut list of the same clips; without maps if those are another scorer's."""
+    if not has_clips_of(cut, watched):
+        return watched
+    scores, found = watched.scores, Replay(cut).finish({"nearest": np.arange(len(cut.clips))})
+    if not np.array_equal(found.scores, scores.scores):
+        scores = dataclasses.replace(scores, attention=found.attention, localization=found.localization)
+    return dataclasses.replace(watched, scores=dataclasses.replace(scores, scores=found.scores, signals=found.signals))
+
+
 def follow(cut: CutList, watched: Watched) -> Choice:
     """The shots of a cut list in the film that it was made for.
 

@@ -13,13 +13,14 @@ import urllib.parse
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from avmsnet_jax import json_file
 from avmsnet_jax.errors import UserError
+from avmsnet_jax.media.captions import Cue, markup
 from avmsnet_jax.scoring.film import Watched
 from avmsnet_jax.staging import staged
 from avmsnet_jax.summarization import choose, explain
@@ -37,6 +38,7 @@ SCRIPTS = (
     "base.js",
     "lens.js",
     "player.js",
+    "captions.js",
     "curve.js",
     "reel.js",
     "choose.js",
@@ -76,8 +78,20 @@ class Editing:
         return cls(cut, own.tolist(), choose.loudness_db(watched.loudness, middles).tolist())
 
 
+class Captions(NamedTuple):
+    """The captions of the film, and those of the summary."""
+
+    film: Sequence[Cue] = ()
+    summary: Sequence[Cue] = ()
+
+
 def write_report(
-    summary: Summary, folder: Path, *, shown_in: Path | None = None, editing: Editing | None = None
+    summary: Summary,
+    folder: Path,
+    *,
+    shown_in: Path | None = None,
+    editing: Editing | None = None,
+    captions: Captions | None = None,
 ) -> None:
     """Writes `report.html`: the score curve, the summary to watch, the chosen shots, where the network looked.
 
@@ -90,13 +104,19 @@ def write_report(
       folder: where to write it; must hold `summary.mp4`.
       shown_in: the final place of `folder` if it will be renamed; the page's link to the film is relative to it.
       editing: what the page needs to change the cut; None = it only shows.
+      captions: shown by the players.
 
     Raises:
       UserError: `folder` cannot be written.
     """
     embedded = (folder / "summary.mp4").stat().st_size <= EMBEDDED_BYTES
+    data = _data(summary, shown_in or folder, embedded, editing)
+    data["captions"] = {
+        player: [[round(cue.start_s, 3), round(cue.end_s, 3), markup(cue)] for cue in cues]
+        for player, cues in (captions or Captions())._asdict().items()
+    }
     text = page(
-        _data(summary, shown_in or folder, embedded, editing),
+        data,
         _text(summary.scores.film.stem),
         _base64((folder / "summary.mp4").read_bytes()) if embedded else "",
     )

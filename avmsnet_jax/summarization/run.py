@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,13 +16,13 @@ from typing import Any, NamedTuple
 import jax
 from tqdm import tqdm
 
-from avmsnet_jax import json_file, unforeseen
+from avmsnet_jax import json_file, storage, unforeseen
 from avmsnet_jax.clock import clock
 from avmsnet_jax.config import Config, MeshConfig
 from avmsnet_jax.data import beam
 from avmsnet_jax.data.sources import is_file_name
 from avmsnet_jax.errors import UserError, printable
-from avmsnet_jax.media import films
+from avmsnet_jax.media import captions, films
 from avmsnet_jax.media.movie import FFMPEG_VERSION, Movie
 from avmsnet_jax.progress import LINES, ProgressLines
 from avmsnet_jax.scoring.attention import Attention
@@ -29,14 +30,21 @@ from avmsnet_jax.scoring.film import expected_clips, watch
 from avmsnet_jax.scoring.network import Network
 from avmsnet_jax.scoring.scorer import Scorer
 from avmsnet_jax.staging import empty, staged, taken, working_place
-from avmsnet_jax.summarization import choose, cut, cutlist, explain, report, timeline
+from avmsnet_jax.summarization import choose, cut, cutlist, editors, explain, report
+from avmsnet_jax.summarization import watched as watched_file
 from avmsnet_jax.summarization.cutlist import CutList
 from avmsnet_jax.summarization.result import Summary
+from avmsnet_jax.summarization.watched import Kept
 from avmsnet_jax.weights import checkpoint
 
 SUMMARY, SCORES, FACTS = "summary.mp4", "scores.csv", "summary.json"
-OVERLAY = "overlay.mp4"
-_FILES = {SUMMARY, SCORES, FACTS, OVERLAY, timeline.EDL, timeline.OTIO, cutlist.CUT, cutlist.SEGMENTS, "report.html"}
+OVERLAY, CLIPS, VTT = "overlay.mp4", "clips", "summary.vtt"
+_CLIP = re.compile(r"[0-9]{3,} [0-9]{2,}-[0-9]{2}-[0-9]{2}\.mp4")
+_FILES = {
+    *(SUMMARY, SCORES, FACTS, OVERLAY, CLIPS, VTT, "report.html"),
+    *(cutlist.CUT, cutlist.SEGMENTS, watched_file.WATCHED),
+    *(editors.EDL, editors.FCPXML, editors.FCP7, editors.OTIO),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +97,7 @@ def summarize(
     listed = films.listed(movies)
     output = Path(os.path.abspath(output))
     tasks = [(film, output / film.stem) for film in listed]
-    source = Weights.of(directory) if directory else Attention()
+    source = _source(directory, config)
     one = functools.partial(_attempt, config, source, overwrite)
     if beam_options is not None:
         outcomes = _on_beam(tasks, one, output, beam_options)
@@ -136,61 +144,92 @@ def summarize_cut(
     found = cutlist.read(cut_file, film)
     if budget:
         found = cutlist.choose_again(found, choose.parse_budget(budget))
-    return _attempt(config, found, overwrite, (film, Path(os.path.abspath(output)) / film.stem))
+    source = CutFile(found, cut_file.absolute().parent)
+    return _attempt(config, source, overwrite, (film, Path(os.path.abspath(output)) / film.stem))
 
 
-def summarize_film(
-    film: Path,
-    scorer: Scorer,
-    config: Config,
-    folder: Path,
-    facts: dict[str, str],
-    shown_in: Path,
-    follow: CutList | None = None,
-) -> Summary:
-    """Writes one film's summary and the files that go with it to a new folder.
+def _write_summary(config: Config, source: "Source", film: Path, folder: Path, shown_in: Path) -> Summary:
+    """Writes a film's summary and the files that go with it to a new folder.
 
     Args:
+      config: of which `summarize` and `mesh` are used.
+      source: of the scores.
       film: the film.
-      scorer: scores its clips.
-      config: of which `summarize` is used.
       folder: to create; the caller moves it to its place when it is complete.
-      facts: about the run, for the report.
       shown_in: the place it will be moved to.
-      follow: shots that are chosen already.
 
     Raises:
       UserError: the film cannot be read, or the options do not fit it.
     """
-    options = config.summarize
-    spacing_s = options.spacing_s if follow is None else follow.scorer["spacing_s"]
-    with _bar(f"watching {printable(film.name)}", expected_clips(film, spacing_s), "clip") as bar:
-        watched = watch(film, scorer, spacing_s=spacing_s, on_clips=bar.update)
-    choice = choose.choose(watched, options) if follow is None else cutlist.follow(follow, watched)
+    options, follow = config.summarize, source.cut if isinstance(source, CutFile) else None
+    found = _watched(config, source, film, shown_in)
+    watched = found.watched if follow is None else cutlist.scored(follow, found.watched)
+    if options.overlay and max(maps.size for maps in watched.scores.attention) == len(watched.scores.frames):
+        raise UserError(f"no attention of {film.name} is kept to draw; leave --overlay out, or summarize without --cut")
+    said = captions.read(film)
+    choice = choose.choose(watched, options, said.cues) if follow is None else cutlist.follow(follow, watched)
+    scorer = found.scorer if follow is None else follow.scorer
+    facts = _facts(config, source, scorer["name"])
+    if said.cues or said.problem:
+        facts["captions"] = said.problem or said.source
+    summary = Summary(watched.scores, choice.shots, choice.budget_s, choice.length_s, facts)
     kept = [span for span, shot in zip(choice.ranges, choice.shots, strict=True) if shot.chosen]
     folder.mkdir()
-    with _bar(f"cutting {printable(film.name)}", sum(stop - first for first, stop in kept), "frame") as bar:
-        cut.cut(watched, kept, folder / SUMMARY, bar.update)
-    summary = Summary(watched.scores, choice.shots, choice.budget_s, choice.length_s, facts)
+    frames = sum(stop - first for first, stop in kept)
+    with _bar(f"cutting {printable(film.name)}", frames * (1 + options.clips), "frame") as bar:
+        cut.cut(watched, kept, folder / SUMMARY, bar.update, said.cues)
+        if options.clips:
+            cut.clips(watched, kept, folder / CLIPS, bar.update, said.cues)
+    if options.overlay:
+        with _bar(f"drawing over {printable(film.name)}", frames, "frame") as bar:
+            explain.write_overlay(summary, folder / OVERLAY, bar.update)
     _write_scores(summary, folder / SCORES)
     _write_facts(summary, scorer, folder / FACTS)
+    watched_file.write(found, folder / watched_file.WATCHED)
     takes = cut.takes(watched, kept)
-    timeline.write_edl(watched, takes, folder / timeline.EDL)
-    timeline.write_otio(watched, takes, folder / timeline.OTIO)
+    editors.write(watched, takes, folder)
+    shown = report.Captions(said.cues, cut.moved(said.cues, takes))
+    if said.cues:
+        captions.write(shown.summary, folder / VTT)
     if follow is None:
-        told = {
-            "name": scorer.name,
-            "learned_from_people": scorer.learned_from_people,
-            "spacing_s": spacing_s,
-            "clip_frames": scorer.frames,
-        }
         budget, timecode = choose.parse_budget(options.budget), watched.timecode.text(0)
-        follow = cutlist.of_summary(summary, watched.rate, budget, told, start_timecode=timecode)
-        with _bar(f"drawing over {printable(film.name)}", sum(stop - first for first, stop in kept), "frame") as bar:
-            explain.write_overlay(summary, folder / OVERLAY, bar.update)
+        follow = cutlist.of_summary(summary, watched.rate, budget, scorer, start_timecode=timecode)
     cutlist.write(follow, folder)
-    report.write_report(summary, folder, shown_in=shown_in, editing=report.Editing.of(follow, watched))
+    report.write_report(summary, folder, shown_in=shown_in, editing=report.Editing.of(follow, watched), captions=shown)
     return summary
+
+
+def _watched(config: Config, source: "Source", film: Path, shown_in: Path) -> Kept:
+    """What there is to know of a film: kept from an earlier summary where that fits, else found by watching it."""
+    follow = source.cut if isinstance(source, CutFile) else None
+    spacing_s = config.summarize.spacing_s if follow is None else follow.scorer["spacing_s"]
+    film_key, scorer_key = watched_file.film_key(film), _scorer_key(config, source)
+    for folder in [source.folder, shown_in] if isinstance(source, CutFile) else [shown_in]:
+        kept = watched_file.read(folder / watched_file.WATCHED, film, film_key)
+        if kept is not None and follow is not None and cutlist.has_clips_of(follow, kept.watched):
+            return kept
+        if kept is not None and scorer_key and kept.scorer_key == scorer_key:
+            return kept
+    scorer = _scorer(config, source)
+    with _bar(f"watching {printable(film.name)}", expected_clips(film, spacing_s), "clip") as bar:
+        watched = watch(film, scorer, spacing_s=spacing_s, on_clips=bar.update)
+    about = {
+        "name": scorer.name,
+        "learned_from_people": scorer.learned_from_people,
+        "spacing_s": spacing_s,
+        "clip_frames": scorer.frames,
+    }
+    return Kept(watched, about, film_key, scorer_key)
+
+
+def _source(directory: str, config: Config) -> "Weights | Attention":
+    """The network of a checkpoint, or attention; raises UserError where there is no such checkpoint."""
+    soundnet = config.summarize.soundnet
+    if directory and soundnet:
+        raise UserError("summarize.soundnet is for scores without --checkpoint; leave out one of the two")
+    if soundnet:
+        checkpoint.find(soundnet)  # before a film is watched
+    return Weights.of(directory) if directory else Attention(soundnet=soundnet)
 
 
 class Weights(NamedTuple):
@@ -198,6 +237,11 @@ class Weights(NamedTuple):
 
     directory: str
     state: tuple[Any, ...]
+
+    @property
+    def name(self) -> str:
+        """What kind of scorer it is."""
+        return "network"
 
     @classmethod
     def of(cls, directory: str) -> "Weights":
@@ -207,7 +251,14 @@ class Weights(NamedTuple):
         return cls(str(found), tuple((state.st_ino, state.st_mtime_ns) for state in states))
 
 
-Source = Weights | CutList | Scorer  # of a film's scores
+class CutFile(NamedTuple):
+    """A cut list and the folder that it was in."""
+
+    cut: CutList
+    folder: Path
+
+
+Source = Weights | CutFile | Scorer  # of a film's scores
 
 
 def _attempt(config: Config, source: Source, overwrite: bool, task: tuple[Path, Path]) -> Outcome:
@@ -232,16 +283,15 @@ def _summarized(config: Config, source: Source, overwrite: bool, film: Path, fol
         raise UserError(f"the name of {_shown(film)} is not UTF-8, which the summary's files need; rename it")
     Movie(film).info()  # fails before the network is loaded, which takes seconds
     with staged(folder) as stage:
-        scorer, follow = _scorer(config, source), source if isinstance(source, CutList) else None
-        facts = _facts(config, source, scorer)
-        summary = summarize_film(film, scorer, config, stage, facts, folder, follow)
+        summary = _write_summary(config, source, film, stage, folder)
         if taken(folder):  # checked again, because summarizing takes long
             if not overwrite:
                 raise UserError(f"{folder} appeared while {film.name} was watched; move it away, and start again")
             _check_replaceable(folder)
     chosen = sum(shot.chosen for shot in summary.shots)
     lengths = f"{clock(round(summary.length_s))} of {clock(round(summary.scores.duration_s))}"
-    return Outcome(film, folder, account=f"{lengths} in {chosen} shot{'s' * (chosen > 1)}")
+    said = f"; captions: {summary.facts['captions']}" if "captions" in summary.facts else ""
+    return Outcome(film, folder, account=f"{lengths} in {chosen} shot{'s' * (chosen > 1)}{said}")
 
 
 def _is_summary(folder: Path) -> bool:
@@ -257,7 +307,13 @@ def _check_replaceable(folder: Path) -> None:
     """Raises UserError where a folder is no summary, or holds other files, too."""
     if folder.is_symlink() or not _is_summary(folder):
         raise UserError(f"{folder} exists already; it is no summary: choose another place")
-    if others := sorted({entry.name for entry in folder.iterdir()} - _FILES):
+    others = sorted({entry.name for entry in folder.iterdir()} - _FILES)
+    clips = folder / CLIPS
+    if clips.is_dir() and not clips.is_symlink():
+        others += [f"{CLIPS}/{name}" for name in sorted(os.listdir(clips)) if not _CLIP.fullmatch(name)]
+    elif os.path.lexists(clips):
+        others.append(CLIPS)
+    if others:
         raise UserError(
             f"{folder} holds {checkpoint.few(others)} beside the summary, which --overwrite would remove; "
             "move that elsewhere"
@@ -279,32 +335,66 @@ def _network(weights: Weights, data: int, fsdp: int, batch_size: int) -> Network
 
 
 def _scorer(config: Config, source: Source) -> Scorer:
-    if isinstance(source, CutList):
-        return cutlist.Replay(source)
+    if isinstance(source, CutFile):
+        return cutlist.Replay(source.cut)
     if isinstance(source, Weights):
         return _network(source, config.mesh.data, config.mesh.fsdp, config.summarize.batch_size)
     return source
 
 
-def _facts(config: Config, source: Source, scorer: Scorer) -> dict[str, str]:
-    if isinstance(source, CutList):
+def _scorer_key(config: Config, source: Source) -> str:
+    """A fingerprint of what decides the scores of a film; empty for a network in memory, and for scores of a cut."""
+    options, mesh = config.summarize, config.mesh
+    parts: list[Any]
+    if isinstance(source, Weights):
+        parts = [_content(source), mesh.data, mesh.fsdp, options.batch_size, _devices()]
+    elif isinstance(source, Attention):
+        parts = [source.frames, source.frame_size, Weights.of(source.soundnet) if source.soundnet else None]
+    else:
+        return ""
+    facts = [watched_file.FORMAT, options.spacing_s, _versions(source.name), *parts]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=1)
+def _content(weights: Weights) -> str:
+    """A fingerprint of a checkpoint's files, the same for a copy in another place."""
+    folder, digest = Path(weights.directory), hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with open(path, "rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{os.fsencode(path.relative_to(folder)).hex()} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def _versions(scorer: str) -> str:
+    packages = ["avmsnet_jax", "av", *(("jax", "flax") if scorer == "network" else ("numpy", "librosa"))]
+    versions = (f"{name} {importlib.metadata.version(name)}" for name in packages)
+    return ", ".join([*versions, f"FFmpeg {FFMPEG_VERSION}"])
+
+
+def _devices() -> str:
+    devices = jax.devices()
+    return f"{len(devices)} x {devices[0].device_kind}"
+
+
+def _facts(config: Config, source: Source, scorer: str) -> dict[str, str]:
+    if isinstance(source, CutFile):
         return {"shots": "as in cut.json"}
     options = config.summarize
     shots = {"kts": "KTS on the scorer's features", "scenes": "PySceneDetect"}[options.shots]
-    packages = ["avmsnet_jax", "av", *(("jax", "flax") if scorer.name == "network" else ("numpy", "librosa"))]
     used = {"scores": "attention, not learned from people"}
-    if scorer.name == "network":
-        devices = jax.devices()
+    if isinstance(source, Attention) and source.soundnet:
+        used["SoundNet"] = source.soundnet
+    if scorer == "network":
         directory = source.directory if isinstance(source, Weights) else "a network in memory"
-        used = {"checkpoint": directory, "devices": f"{len(devices)} x {devices[0].device_kind}"}
+        used = {"checkpoint": storage.shown(directory), "devices": _devices()}
     return {
         **used,
         "budget": options.budget,
         "shots": f"{shots}, {options.shortest_shot_s:g} s to {options.longest_shot_s:g} s",
         "clips": f"one every {options.spacing_s:g} s",
-        "versions": ", ".join(
-            [*(f"{name} {importlib.metadata.version(name)}" for name in packages), f"FFmpeg {FFMPEG_VERSION}"]
-        ),
+        "versions": _versions(scorer),
     }
 
 
@@ -318,12 +408,12 @@ def _write_scores(summary: Summary, path: Path) -> None:
             writer.writerow([frame, f"{time_s:.6f}", *(f"{value:.9g}" for value in values)])  # 9 digits hold a float32
 
 
-def _write_facts(summary: Summary, scorer: Scorer, path: Path) -> None:
+def _write_facts(summary: Summary, scorer: dict[str, Any], path: Path) -> None:
     scores = summary.scores
     facts = {
         "film": str(scores.film),
-        "scorer": scorer.name,
-        "learned_from_people": scorer.learned_from_people,
+        "scorer": scorer["name"],
+        "learned_from_people": scorer["learned_from_people"],
         "duration_s": scores.duration_s,
         "fps": scores.fps,
         "budget_s": summary.budget_s,

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx, traverse_util
+from jax.experimental import multihost_utils
 
 from avmsnet_jax import config as config_lib
-from avmsnet_jax import hosts
+from avmsnet_jax import hosts, json_file, storage
 from avmsnet_jax.config import Config
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.staging import remove, remove_from_under
@@ -30,7 +32,7 @@ _ITEM_NAMES = (checkpoint.MODEL, checkpoint.CONFIG, checkpoint.VALIDATION, TRAIN
 
 def begun(directory: Path) -> bool:
     """Whether there is a checkpoint to resume from."""
-    return any(path.name.isdigit() for path in directory.glob("*"))
+    return bool(_steps(directory))
 
 
 def _check_ours(directory: Path) -> None:
@@ -55,22 +57,29 @@ def _unfinished(directory: Path) -> list[Path]:
 
 
 class Checkpoints:
-    """The checkpoints of a run, `directory/<step>/`. `avmsnet_jax.load` reads their items `model` and `config`.
+    """The checkpoints of a run, `checkpoints/<step>/`. `avmsnet_jax.load` reads their items `model` and `config`.
 
-    Keeps the newest `train.keep_checkpoints`, and the one with the best validation.
+    Keeps the newest `train.keep_checkpoints`, and the one with the best validation. Of a run on a store, each is copied
+    there in the background once it is on the local disk. If several processes train such a run, the first one fetches
+    the state from all devices and saves it, because the processes share no folder that Orbax could write to.
 
     Args:
-      directory: where they are; made if need be.
+      run: the working directory; `checkpoints` in it is made if need be.
       config: of the run.
       graphdef: the static part of the network.
 
+    Attributes:
+      directory: the folder `checkpoints`.
+      best: step and average precision of the best validation so far.
+      latest: the step of the newest checkpoint, including one still being written; 0 if there is none.
+
     Raises:
-      UserError: `directory` cannot be made, or holds links or what is not ours.
+      UserError: `checkpoints` cannot be made, or holds links or what is not ours.
     """
 
-    def __init__(self, directory: Path, config: Config, graphdef: Any):
-        self.directory = directory
-        self._config, self._graphdef = config, graphdef
+    def __init__(self, run: storage.Run, config: Config, graphdef: Any):
+        self.directory = directory = run.folder / "checkpoints"
+        self._run, self._config, self._graphdef = run, config, graphdef
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -80,23 +89,28 @@ class Checkpoints:
             for unfinished in _unfinished(directory):  # left by a kill in the middle of a save
                 remove(unfinished)
         hosts.wait_for_all("unfinished checkpoints are removed")
-        # Step and average precision of the best validation so far.
+        self._apart = run.is_remote and jax.process_count() > 1
+        self._copier = futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+        self._copying: futures.Future[None] | None = None
         self.best: tuple[int, float] | None = None
-        self._manager = ocp.CheckpointManager(
-            directory.absolute(),
+        self._manager = None if self._apart and not hosts.is_first() else self._make_manager()
+        self.best = self._find_best()
+        self.latest = max(_steps(directory), default=0)
+
+    def _make_manager(self) -> ocp.CheckpointManager:
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
+        )
+        keep = [ocp.checkpoint_managers.LatestN(self._config.train.keep_checkpoints), _Best(self)]
+        return ocp.CheckpointManager(
+            self.directory.absolute(),
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(
-                    [ocp.checkpoint_managers.LatestN(config.train.keep_checkpoints), _Best(self)]
-                ),
+                preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(keep),
+                multiprocessing_options=alone if self._apart else ocp.options.MultiprocessingOptions(),
+                create=False,
             ),
             item_names=_ITEM_NAMES,
         )
-        self.best = self._find_best()
-
-    @property
-    def latest(self) -> int:
-        """The step of the newest checkpoint, including one still being written; 0 if there is none."""
-        return self._manager.latest_step() or 0
 
     def is_better(self, found: dict[str, float | None]) -> bool:
         """Whether a validation is the best so far. One without an average precision never is."""
@@ -124,19 +138,32 @@ class Checkpoints:
           UserError: the disk is full or cannot be written. Earlier checkpoints are still there.
         """
         model = nnx.merge(self._graphdef, state.params if state.ema is None else state.ema, state.stats)
-        items = {
-            checkpoint.MODEL: ocp.args.PyTreeSave(checkpoint.model_tree(model)),
-            checkpoint.CONFIG: ocp.args.JsonSave(config_lib.to_dict(self._config.model)),
-            TRAINING: ocp.args.StandardSave(traverse_util.unflatten_dict(_named(_rest(state)), sep="/")),
-            POSITION: ocp.args.JsonSave(position),
-            FINGERPRINT: ocp.args.JsonSave(fingerprint(state)),
+        trees = {
+            checkpoint.MODEL: checkpoint.model_tree(model),
+            TRAINING: traverse_util.unflatten_dict(_named(_rest(state)), sep="/"),
+        }
+        if self._apart:
+            trees = jax.tree.map(_fetched, trees)
+        documents: dict[str, Any] = {
+            checkpoint.CONFIG: config_lib.to_dict(self._config.model),
+            POSITION: position,
+            FINGERPRINT: fingerprint(state),
         }
         if found is not None:
-            items[checkpoint.VALIDATION] = ocp.args.JsonSave(found)
+            documents[checkpoint.VALIDATION] = found
             if self.is_better(found):
                 self.best = step, found["average_precision"] or 0.0
+        self.latest = step
+        if self._manager is None:
+            return
+        items = {name: ocp.args.JsonSave(values) for name, values in documents.items()}
+        items[checkpoint.MODEL] = ocp.args.PyTreeSave(trees[checkpoint.MODEL])
+        items[TRAINING] = ocp.args.StandardSave(trees[TRAINING])
         with self._writing():
+            self._wait_for_copy()
             self._manager.save(step, args=ocp.args.Composite(**items))
+        if self._run.is_remote:
+            self._copying = self._copier.submit(self._copy)
 
     def restore(self, described: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """Restores the newest readable checkpoint: the state, sharded as `described`, and the data position.
@@ -147,7 +174,7 @@ class Checkpoints:
           UserError: none can be read; they stay where they are.
         """
         damaged: list[tuple[int, str]] = []
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        for step in sorted(_steps(self.directory), reverse=True):
             try:
                 found = self._restore(step, described)
             except Exception as error:  # Orbax and tensorstore raise many kinds for damaged files
@@ -162,10 +189,25 @@ class Checkpoints:
         )
 
     def close(self) -> None:
-        """Waits until the last save is on disk, and closes Orbax's manager."""
-        with self._writing():
-            self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits until the last save is on disk, and on the store, and closes Orbax's manager."""
+        with contextlib.closing(self._manager) if self._manager else contextlib.nullcontext(), self._writing():
+            self._copier.shutdown()
+            self._wait_for_copy()
+            if self._manager:
+                self._manager.wait_until_finished()
+
+    def _copy(self) -> None:
+        """Copies a checkpoint to the store when it is whole."""
+        assert self._manager is not None
+        self._manager.wait_until_finished()
+        try:
+            self._run.push()
+        except UserError as error:
+            raise UserError(f"{error}; the same command resumes from the checkpoint before") from error
+
+    def _wait_for_copy(self) -> None:
+        if self._copying:
+            self._copying.result()
 
     def _restore(self, step: int, described: TrainState) -> tuple[TrainState, dict[str, Any]]:
         place = self.directory / str(step)
@@ -174,8 +216,7 @@ class Checkpoints:
         checkpoint.set_model_tree(model, tree, str(place))
         _, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
         params, stats = states
-        documents = {item: ocp.args.JsonRestore() for item in (POSITION, FINGERPRINT)}
-        found = self._manager.restore(step, args=ocp.args.Composite(**documents))
+        found = {item: json_file.read(place / item / "metadata", "") for item in (POSITION, FINGERPRINT)}
         by_position = isinstance(found[FINGERPRINT], list)  # as versions before this one saved the state
         rest = _rest(described)
         leaves = _named(rest)
@@ -203,7 +244,7 @@ class Checkpoints:
     def _set_aside(self, damaged: Sequence[tuple[int, str]]) -> None:
         for step, reason in damaged:
             target = self.directory.parent / DAMAGED / str(step)
-            if hosts.is_first():
+            if hosts.is_first() or self._apart:
                 try:
                     if target.parent.is_symlink():
                         raise UserError(f"{target.parent} is a link; remove it, or give another --workdir")
@@ -216,16 +257,20 @@ class Checkpoints:
                         f"the checkpoint of step {step} is damaged ({reason}) and cannot be moved to {target}: "
                         f"{error.strerror}; make {target.parent.parent} writable"
                     ) from None
+            if hosts.is_first():
+                place = storage.join(self._run.name, DAMAGED, target.name)
                 print(
-                    f"warning: the checkpoint of step {step} is damaged ({reason}); it is now {target}, and the one "
+                    f"warning: the checkpoint of step {step} is damaged ({reason}); it is now {place}, and the one "
                     "before is used",
                     file=sys.stderr,
                     flush=True,
                 )
         if damaged:
             hosts.wait_for_all("damaged checkpoints are set aside")
-            self._manager.reload()
+            if self._manager:
+                self._manager.reload()
             self.best = self._find_best()
+            self.latest = max(_steps(self.directory), default=0)
 
     def _find_best(self) -> tuple[int, float] | None:
         best = checkpoint.best_step(self.directory)
@@ -243,6 +288,18 @@ class Checkpoints:
                 f"cannot write a checkpoint to {self.directory}: {checkpoint.cause(error)}; "
                 "make room, and the same command resumes from the checkpoint before"
             ) from error
+
+
+def _steps(directory: Path) -> list[int]:
+    """The steps of all checkpoints, damaged ones included."""
+    return [int(path.name) for path in directory.glob("*") if path.name.isdecimal()]
+
+
+def _fetched(leaf: jax.Array) -> np.ndarray:
+    """The values of an array that may be divided among the devices of several processes; all of them call this."""
+    if leaf.is_fully_replicated:
+        return np.asarray(leaf.addressable_data(0))
+    return multihost_utils.process_allgather(leaf, tiled=True)
 
 
 class _Best:

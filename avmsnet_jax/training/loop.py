@@ -12,10 +12,11 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from avmsnet_jax import config as config_lib
-from avmsnet_jax import hosts
+from avmsnet_jax import hosts, storage
 from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
+from avmsnet_jax.data.cache import local_records
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.staging import staged
 from avmsnet_jax.training import curve, nonfinite, tables
@@ -35,11 +36,12 @@ from avmsnet_jax.weights import checkpoint
 CURVE = "curve.png"
 
 
-def train(config: Config, workdir: Path) -> None:
+def train(config: Config, workdir: storage.Place) -> None:
     """Trains the configured network on prepared records, or resumes the run in `workdir`.
 
-    Leaves in `workdir`: `config.json`, `metrics.jsonl` (a line every `train.log_every_steps` steps and at the end of
-    each epoch), `tensorboard/`, `checkpoints/<step>/` and, at the end, `curve.png`.
+    Leaves in `workdir`, a folder or a place on a store: `config.json`, `metrics.jsonl` (a line every
+    `train.log_every_steps` steps and at the end of each epoch), `tensorboard/`, `checkpoints/<step>/` and, at the end,
+    `curve.png`.
 
     SIGTERM saves a checkpoint and returns; Ctrl-C saves one and raises a KeyboardInterrupt that says so.
 
@@ -47,11 +49,13 @@ def train(config: Config, workdir: Path) -> None:
       UserError: the records, the initial weights or the configuration do not fit; `workdir` holds another run or
         cannot be written; or a loss, gradient or statistic is not finite.
     """
-    with hosts.together(config.hosts, workdir):
-        _train(config, workdir)
+    with hosts.together(config.hosts, workdir), storage.run_in(workdir, tidy=hosts.is_first()) as run:
+        hosts.wait_for_all("each has a copy of a run on a store")
+        _train(config, run)
 
 
-def _train(config: Config, workdir: Path) -> None:
+def _train(config: Config, run: storage.Run) -> None:
+    workdir = run.folder
     records, held_out, steps_per_epoch = _open_records(config)
     last = config.train.epochs * steps_per_epoch
     mesh = _make_mesh(config)
@@ -64,12 +68,12 @@ def _train(config: Config, workdir: Path) -> None:
     state = _initialized(create(), config, optimizer, graphdef) if is_new else described
     batches = _train_batches(config, records)
     with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir / "checkpoints", config, graphdef)))
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(run, config, graphdef)))
         if not is_new:
             state = _restored(checkpoints, described, records, batches)
         # Reading `step` of a new state would wait for its weights, which are made while the step is compiled.
         first = 0 if is_new else int(state.step)
-        say(f"{workdir}: {len(records)} clips, {steps_per_epoch} steps per epoch; {_plan(first, last)}")
+        say(f"{run.name}: {len(records)} clips, {steps_per_epoch} steps per epoch; {_plan(first, last)}")
         if first >= last:
             return
         _introduce(config, mesh, described, held_out, changes, peak)
@@ -110,12 +114,12 @@ def _train(config: Config, workdir: Path) -> None:
                     checkpoints.save(done, state, {**position, "records": records.identity}, found)
         if not stopping:
             profile.before(done + 1, state)
-    _finish(workdir, stop, done, last)
+    _finish(run, stop, done, last)
 
 
 def _open_records(config: Config) -> tuple[pipeline.Records, pipeline.Records | None, int]:
     """The records to train on, those held out for validation, and the steps of an epoch."""
-    whole = pipeline.open_split(config.data.dir, config.data.train_split, config.model, config.data.fold)
+    whole = pipeline.open_split(local_records(config.data), config.data.train_split, config.model, config.data.fold)
     records, held_out = pipeline.hold_out(whole, config.data.validation_fraction, config.train.seed)
     return records, held_out, pipeline.steps_per_epoch(records, batch_size=config.train.batch_size)
 
@@ -154,7 +158,7 @@ def _initialized(
     if not config.init.checkpoint:
         return state
     model = nnx.merge(graphdef, state.params, state.stats)
-    checkpoint.initialise(model, config.init.checkpoint)
+    checkpoint.initialize(model, config.init.checkpoint)
     _, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     return jax.jit(lambda *states: begin(config, optimizer, *states), out_shardings=shardings)(*states)
@@ -227,15 +231,17 @@ def _is_checkpoint_due(config: Config, steps_per_epoch: int, done: int) -> bool:
     return not within and (epoch == settings.epochs or not epoch % settings.checkpoint_every_epochs)
 
 
-def _finish(workdir: Path, stop: Stop, done: int, last: int) -> None:
+def _finish(run: storage.Run, stop: Stop, done: int, last: int) -> None:
     """Draws the curve, and says how the run ended."""
     if done and hosts.is_first():
-        with staged(workdir / CURVE) as stage:
-            curve.draw(read_metrics(workdir / METRICS), stage)
+        with staged(run.folder / CURVE) as stage:
+            curve.draw(read_metrics(run.folder / METRICS), stage)
+        run.push()
     if done == last:
-        say(f"{workdir}: trained to step {last}; checkpoints in {workdir / 'checkpoints'}, curve in {CURVE}")
+        checkpoints = storage.join(run.name, "checkpoints")
+        say(f"{run.name}: trained to step {last}; checkpoints in {checkpoints}, curve in {CURVE}")
         return
     saved = f"step {done} of {last} is saved, and the same command resumes there" if done else "no step was done"
     if stop.interrupted:
         raise KeyboardInterrupt(saved)
-    say(f"{workdir}: asked to stop (SIGTERM); {saved}")
+    say(f"{run.name}: asked to stop (SIGTERM); {saved}")

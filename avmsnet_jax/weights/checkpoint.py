@@ -24,16 +24,17 @@ import orbax.checkpoint as ocp
 from flax import nnx, traverse_util
 
 from avmsnet_jax import config as config_lib
-from avmsnet_jax import json_file, program
+from avmsnet_jax import json_file, program, storage
 from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.models.avmsnet import AVMSNet
-from avmsnet_jax.staging import remove_from_under, staged, taken
+from avmsnet_jax.staging import remove_from_under
 from avmsnet_jax.weights import names
 from avmsnet_jax.weights.array_reader import Item, UnknownFormatError, regular_files
 
 MODEL, CONFIG, PASSENGERS, VALIDATION = "model", "config", "passengers", "validation"
 _OURS = {MODEL, CONFIG, PASSENGERS}
+_COPIED = {*_OURS, VALIDATION, "position"}  # from a store: what others than the run itself read
 _REMEDY = "convert or train it again"
 _CONFIG_BYTES = 100_000  # written: 300 bytes
 
@@ -77,16 +78,16 @@ def set_model_tree(model: AVMSNet, tree: Tree, source: str = "the weights") -> N
 def save(model: AVMSNet, directory: str | os.PathLike[str]) -> None:
     """Writes `model` and its configuration to `directory`, whole or not at all.
 
-    A directory made by an earlier `save` or a conversion is replaced. Anything else that is not empty is left as it is,
-    including a training run's step.
+    A directory made by an earlier `save` or a conversion is replaced, but not on a store. Anything else that is not
+    empty is left as it is, including a training run's step.
 
     Raises:
       UserError: `directory` holds something else, or cannot be written.
     """
-    target = Path(directory).absolute()
-    if taken(target) and not _replaceable(target):
+    place = os.fspath(directory)
+    if storage.taken(place) and (storage.is_remote(place) or not _replaceable(Path(place))):
         raise UserError(f"{directory} exists and is not a saved model; choose another directory or remove it")
-    write(target, model.config, model_tree(model))
+    write(place, model.config, model_tree(model))
 
 
 def load(directory: str | os.PathLike[str], *, finite: bool = False) -> AVMSNet:
@@ -103,15 +104,15 @@ def load(directory: str | os.PathLike[str], *, finite: bool = False) -> AVMSNet:
     """
     found = find(directory)
     model = names.abstract_model(_read_config(found))
-    tree = _read_model(found, model.config, names.held_by(model), str(directory))
+    tree = _read_model(found, model.config, names.held_by(model), storage.shown(directory))
     if finite:
-        _check_finite(tree, str(directory))
-    set_model_tree(model, tree, str(directory))
+        _check_finite(tree, storage.shown(directory))
+    set_model_tree(model, tree, storage.shown(directory))
     model.eval()
     return model
 
 
-def initialise(model: AVMSNet, directory: str | os.PathLike[str]) -> None:
+def initialize(model: AVMSNet, directory: str | os.PathLike[str]) -> None:
     """Initializes `model` for training from a checkpoint whose variant may differ.
 
     Depth, shortcut and widths must agree. If only `model` has a fourth attention module (`dam4`), that keeps its
@@ -125,19 +126,19 @@ def initialise(model: AVMSNet, directory: str | os.PathLike[str]) -> None:
       UserError: there is no checkpoint, it is damaged, not finite, or of another network.
     """
     config, tree = restore(directory)
-    _check_finite(tree, str(directory))
+    _check_finite(tree, storage.shown(directory))
     if config.dam4 != model.config.dam4:
         fourth = model_tree(model)["dams"].get("3")
         tree["dams"] = {index: dam for index, dam in tree["dams"].items() if index != "3"}
         tree["dams"] |= {"3": fourth} if fourth else {}
-    set_model_tree(model, tree, str(directory))
+    set_model_tree(model, tree, storage.shown(directory))
 
 
 def restore(directory: str | os.PathLike[str]) -> tuple[ModelConfig, Tree]:
     """The configuration and parameters (nested dictionaries of NumPy float32) of the checkpoint that `load` finds."""
     found = find(directory)
     config = _read_config(found)
-    return config, _read_model(found, config, names.shapes(config), str(directory))
+    return config, _read_model(found, config, names.shapes(config), storage.shown(directory))
 
 
 def restore_passengers(directory: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -154,9 +155,13 @@ def find(directory: str | os.PathLike[str]) -> Path:
 
     Of several steps, the one with the best average precision on held-out films, or the latest if none was validated.
 
+    Of a place on a store, it is a local copy, which is removed when the process ends.
+
     Raises:
       UserError: there is none.
     """
+    if storage.is_remote(directory):
+        return _copied(os.fspath(directory))
     top = Path(directory).absolute()
     if os.path.isfile(top):
         raise UserError(
@@ -179,6 +184,36 @@ def find(directory: str | os.PathLike[str]) -> Path:
         )
     if not found.resolve().is_relative_to(top.resolve()):
         raise UserError(f"{found} is a link out of {directory}; give {found.resolve()} itself if you trust it")
+    return found
+
+
+def _copied(url: str) -> Path:
+    """As `find`, from a store: copies the step that is chosen, without the state of the optimizer."""
+    run, within = re.fullmatch(r"(.+?)(?:/(checkpoints(?:/[0-9]+)?))?/*", url).groups(default="")  # type: ignore[union-attr]
+    files = storage.whole(storage.listed(run))
+    folder = storage.kept_copy(run)
+    small = {
+        name: size
+        for name, size in files.items()
+        if size <= _CONFIG_BYTES and re.fullmatch(rf"config\.json|(.*/)?({CONFIG}|{VALIDATION})/metadata", name)
+    }
+    storage.download(run, small, folder)
+    for name in files:  # what is there, for `_found` to choose from
+        if f"/{MODEL}/" in f"/{name}":
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    found = _found(folder / within)
+    if found is None:
+        raise UserError(
+            f"no checkpoint in {url}; give a place that {program.typed('train')} or {program.typed('convert')} wrote to"
+        )
+    beside = found.relative_to(folder)
+    chosen = {str(beside / item) for item in _COPIED}
+    rest = {
+        name: size
+        for name, size in files.items()
+        if name not in small and any(name.startswith(f"{item}/") for item in chosen)
+    }
+    storage.download(run, rest, folder)
     return found
 
 
@@ -224,7 +259,7 @@ def validation_of(checkpoint: Path) -> float | None:
 
 
 def write(
-    directory: Path,
+    directory: str | os.PathLike[str],
     config: ModelConfig,
     tree: Tree,
     passengers: dict[str, np.ndarray] | None = None,
@@ -233,7 +268,7 @@ def write(
     """Writes a checkpoint, whole or not at all, replacing what was at `directory`.
 
     Args:
-      directory: absolute path.
+      directory: a folder, or a place on a store.
       config: the network's configuration.
       tree: as from `model_tree`.
       passengers: tensors that the network does not use, to be kept, by published name.
@@ -245,7 +280,7 @@ def write(
     }
     if passengers:
         items[PASSENGERS] = ocp.args.PyTreeSave(passengers)
-    with staged(directory) as stage:
+    with storage.staged(directory) as stage:
         try:
             # In a thread that Ctrl-C does not interrupt: otherwise the stage would be removed while Orbax's own threads
             # still write to it.
@@ -357,8 +392,8 @@ def _reading(checkpoint: Path) -> Iterator[None]:
         yield
     except UnknownFormatError as error:
         raise UserError(
-            f"the checkpoint {checkpoint} is in a format that this version does not read ({brief(error)}); "
-            "update avmsnet_jax, or load and save it with what wrote it"
+            f"the checkpoint {storage.shown(checkpoint)} is in a format that this version does not read "
+            f"({brief(error)}); update avmsnet_jax, or load and save it with what wrote it"
         ) from error
     except (OSError, ValueError, MemoryError) as error:
-        raise UserError(f"the checkpoint {checkpoint} is damaged ({brief(error)}); {_REMEDY}") from error
+        raise UserError(f"the checkpoint {storage.shown(checkpoint)} is damaged ({brief(error)}); {_REMEDY}") from error

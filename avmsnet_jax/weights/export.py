@@ -63,8 +63,9 @@ def export(checkpoint: str, target: str, *, keep_unpublished: bool = False) -> s
         raise UserError(f"--export {target}: the name must end in {', '.join(SUFFIXES)}")
     if os.path.lexists(place):
         raise UserError(f"{target} exists; choose another name or remove it")
-    config, tree = checkpoint_lib.restore(checkpoint)
-    passengers = checkpoint_lib.restore_passengers(checkpoint)
+    found = checkpoint_lib.find(checkpoint)
+    config, tree = checkpoint_lib.restore(found)
+    passengers = checkpoint_lib.restore_passengers(found)
     try:
         tensors = state_dict(config, tree, passengers)
     except (KeyError, ValueError) as error:

@@ -31,7 +31,7 @@ def prepared(names):
 def two_steps(names):
     """The losses and gradient norms of two steps, and the parameters and statistics after them."""
     step, _, create, mesh = prepared(names)
-    program = step.lowered.compile({"xla_backend_optimization_level": 0})  # run twice only
+    program = step.lowered.compile()
     state, told = step.begin(create()), []
     for _ in range(2):
         state, measured = program(state, mesh_lib.place_batch(mesh, clips(CONFIG.model, 4)))

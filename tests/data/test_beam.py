@@ -44,6 +44,7 @@ def test_beam_gives_the_same_bytes(source, plain, tmp_path, capfd, options):
     assert [line.split(":")[0] for line in lines] == ["[1/4] a", "[2/4] b", "[3/4] c", "[4/4] skipped short"]
 
 
+@pytest.mark.soak
 def test_beam_s_worker_processes_give_the_same_bytes_as_the_command(source, plain, tmp_path):
     pytest.importorskip("apache_beam")
     output = tmp_path / "records"

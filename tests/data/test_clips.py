@@ -52,9 +52,9 @@ def test_every_clip_is_the_published_one(fps):
     n_frames = 260
     waveform = np.random.default_rng(0).uniform(-1, 1, int(n_frames / fps * 22050)).astype(np.float32)
     cut = list(clips.cut(drawn_film(n_frames), Waveform(np.array_split(waveform, 7)), fps))
-    centres = [j for j in range(25, n_frames, 25) if j + 8 <= n_frames]
-    assert len(cut) == len(centres) == 10
-    for clip, j in zip(cut, centres, strict=True):
+    centers = [j for j in range(25, n_frames, 25) if j + 8 <= n_frames]
+    assert len(cut) == len(centers) == 10
+    for clip, j in zip(cut, centers, strict=True):
         assert [number_of(picture) for picture in clip.clip] == [j + k for k in range(-7, 9)]
         assert clip.frame == (j if j % 2 == 0 else j + 1)
         assert clip.time_s == (clip.frame - 1) / fps
@@ -68,12 +68,12 @@ def test_every_clip_is_the_published_one(fps):
     ("n_frames", "expected"), [(32, []), (33, [25]), (57, [25]), (58, [25, 50]), (83, [25, 50, 75])]
 )
 def test_a_clip_that_would_run_past_the_end_is_dropped(n_frames, expected):
-    assert list(clips.centres(n_frames)) == expected
+    assert list(clips.centers(n_frames)) == expected
     assert [clip.frame for clip in clips.cut(drawn_film(n_frames), None, 25)] == [round(j + 0.5) for j in expected]
 
 
 def test_a_header_that_claims_a_trillion_frames_costs_no_memory():
-    assert len(clips.centres(10**12)) == 4 * 10**10 - 1
+    assert len(clips.centers(10**12)) == 4 * 10**10 - 1
 
 
 def test_the_label_frame_is_rounded_half_to_even():
@@ -84,11 +84,11 @@ def test_the_label_frame_is_rounded_half_to_even():
 def test_other_lengths_and_overlapping_clips(frames, spacing):
     n_frames = 120
     half = frames // 2
-    centres = [j for j in range(spacing, n_frames, spacing) if j - half + 1 >= 1 and j + half <= n_frames]
-    assert list(clips.centres(n_frames, frames, spacing)) == centres
+    centers = [j for j in range(spacing, n_frames, spacing) if j - half + 1 >= 1 and j + half <= n_frames]
+    assert list(clips.centers(n_frames, frames, spacing)) == centers
     cut = list(clips.cut(drawn_film(n_frames), None, 25, frames=frames, spacing=spacing, frame_size=32))
     assert [[number_of(picture) for picture in clip.clip] for clip in cut] == [
-        list(range(j - half + 1, j + half + 1)) for j in centres
+        list(range(j - half + 1, j + half + 1)) for j in centers
     ]
     assert all(clip.sound.shape == (2205 * frames,) for clip in cut)
 
@@ -100,7 +100,7 @@ def test_the_window_is_symmetric_and_what_is_too_long_loses_its_ends(length):
     assert np.count_nonzero(buffer) <= length
     if length > 2:
         heard = np.flatnonzero(buffer)
-        assert abs(heard[0] - (999 - heard[-1])) <= 1  # centred
+        assert abs(heard[0] - (999 - heard[-1])) <= 1  # centered
         assert 250 < buffer.max() <= 256
         whole = np.hanning(length) * 256
         middle = whole[max(length // 2 - 500, 0) :][:1000]

@@ -127,7 +127,7 @@ def test_nothing_outside_the_folder_is_read(records, tmp_path, how):
 
 
 @pytest.mark.parametrize("name", ["../secret.npz", "/etc/passwd", "link.npz", "\0"])
-def test_judgements_outside_the_folder_are_not_read(records, tmp_path, name):
+def test_judgments_outside_the_folder_are_not_read(records, tmp_path, name):
     np.savez(tmp_path / "secret.npz", n_frames=10, fps=25.0, user_scores=np.ones((2, 10), np.uint8))
     (records / "link.npz").symlink_to(tmp_path / "secret.npz")
     edit(records / "manifest.json", lambda values: values.update(dataset="tvsum", annotations={"a": name}))

@@ -52,8 +52,8 @@ def test_the_account(awkward, python, tmp_path):
     assert disk.split() == f"on disk: {megabytes:,.1f} MB".split()
     assert written == f"written to {tmp_path / 'a' / 'sheet.png'}"
     assert [path.name for path in tmp_path.rglob("*")] == ["a", "sheet.png"]
-    assert pixels(tmp_path / "a" / "sheet.png", inspect.COLOURS["key"]) > 1000
-    assert pixels(tmp_path / "a" / "sheet.png", inspect.COLOURS["other"]) > 1000
+    assert pixels(tmp_path / "a" / "sheet.png", inspect.COLORS["key"]) > 1000
+    assert pixels(tmp_path / "a" / "sheet.png", inspect.COLORS["other"]) > 1000
 
 
 def test_users_and_folds(scored):
@@ -81,8 +81,8 @@ def test_clips_are_chosen_from_all_over_and_of_both_kinds(directory):
 
 def test_a_sheet_without_labels_or_sound(scored, awkward, tmp_path):
     inspect.draw_sheet(open_split(scored, "unlabelled"), tmp_path / "unlabelled.png")
-    assert pixels(tmp_path / "unlabelled.png", inspect.COLOURS["no label"]) > 1000
-    assert not any(pixels(tmp_path / "unlabelled.png", inspect.COLOURS[kind]) for kind in ("key", "other"))
+    assert pixels(tmp_path / "unlabelled.png", inspect.COLORS["no label"]) > 1000
+    assert not any(pixels(tmp_path / "unlabelled.png", inspect.COLORS[kind]) for kind in ("key", "other"))
     for name in ("one", "two"):  # a single fold's test clips, with users' scores; the same picture again
         inspect.draw_sheet(open_split(scored, "test", fold=1), tmp_path / f"{name}.png")
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
@@ -90,7 +90,7 @@ def test_a_sheet_without_labels_or_sound(scored, awkward, tmp_path):
 
 def test_mistakes_are_one_line(awkward, python, tmp_path):
     for arguments, message in (
-        ([], "give one data set: the --output of python -m avmsnet_jax prepare"),
+        ([], "give one folder: the --output of python -m avmsnet_jax prepare or python -m avmsnet_jax summarize"),
         ([awkward, "--split=dev"], "has no split 'dev'; it has train"),
         ([awkward, f"--output={tmp_path}"], f"{tmp_path} is a folder; --output is the picture to write"),
     ):

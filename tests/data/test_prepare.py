@@ -394,7 +394,7 @@ def test_folds_are_records_of_the_split_all(tmp_path):
             assert [names[index] for span in spans[split] for index in range(*span)] == wanted
             read = builder.as_data_source("+".join(f"whole[{a}:{b}]" for a, b in spans[split]))
             assert [record["video"].decode() for record in read] == wanted
-    assert len(manifest["folds"][1]["train"]) == 1  # neighbours are joined
+    assert len(manifest["folds"][1]["train"]) == 1  # neighbors are joined
 
 
 def test_what_users_said_is_kept(tmp_path):
@@ -521,8 +521,7 @@ def test_the_command(films, tmp_path):
         "[3/3] c: 2 clips, 0 key",
         "warning: b: none of its clips is key; check its labels",
         "warning: c: none of its clips is key; check its labels",
-        "warning: split test: none of its clips is key, so that nothing can be learned or tested with it; "
-        "label more films",
+        "warning: split test: none of its clips is key, so nothing can be learned or tested with it; label more films",
     ]
     assert open_split(output, "train")[0]["clip"].shape == (8, 32, 32, 3)
 

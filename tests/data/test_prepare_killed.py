@@ -39,7 +39,10 @@ def finish(process: subprocess.Popen) -> tuple[int, str]:
     return process.returncode, errors
 
 
-@pytest.mark.parametrize("kill", [os.killpg, os.kill], ids=["with its workers", "alone"])
+@pytest.mark.parametrize(
+    "kill",
+    [pytest.param(os.killpg, id="with its workers", marks=pytest.mark.soak), pytest.param(os.kill, id="alone")],
+)
 def test_killed_between_films_it_ends_with_the_same_bytes(source, tmp_path, undisturbed, kill):
     output = tmp_path / "records"
     process = start(source, output, "--workers=2")
@@ -74,7 +77,7 @@ def test_a_crash_before_any_file_system_operation_is_recovered():
     assert int(done.stdout.split()[0]) > 3
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
 def test_interrupted_by_a_signal_it_says_what_is_kept(source, tmp_path, undisturbed, how):
     output = tmp_path / "records"
     process = start(source, output, "--workers=2")
@@ -175,7 +178,7 @@ def test_a_script_without_a_main_guard_is_told_so(source, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["script.py"]
 
 
-@pytest.mark.parametrize(("workers", "size"), [(1, "1100k"), (2, "3300k")])
+@pytest.mark.parametrize(("workers", "size"), [pytest.param(1, "1100k", marks=pytest.mark.soak), (2, "3300k")])
 def test_a_full_disk(source, tmp_path, undisturbed, workers, size):
     with small_disk(tmp_path / "disk", size) as resize:
         output = tmp_path / "disk" / "records"

@@ -16,7 +16,7 @@ from avmsnet_jax.data.prepare import prepare
 from tests.data.test_clips import published_buffer, published_excerpt
 from tests.media.films import number_of, numbered
 
-FRAMES = 120  # centres 25, 50, 75 and 100
+FRAMES = 120  # centers 25, 50, 75 and 100
 
 
 @dataclasses.dataclass(frozen=True)

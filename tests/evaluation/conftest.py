@@ -1,6 +1,5 @@
 """What tests of eval.py on TVSum and SumMe share: small downloads as records, networks, and the field's HDF5 files."""
 
-import copy
 from pathlib import Path
 
 import h5py
@@ -11,7 +10,7 @@ from flax import nnx
 import avmsnet_jax
 from avmsnet_jax.config import Config, DataConfig, EvalConfig, ModelConfig
 from avmsnet_jax.data.prepare import prepare
-from tests.conftest import SMALL
+from tests.conftest import SMALL, made_once
 from tests.data.sources.downloads import write_summe, write_tvsum
 
 TVSUM = ["AwmHb44_ouw", "98MoyGZKHXc", "J0nA4VgnoCo", "gzDbaEs1Rlg", "XzYM3PfTM4w"]
@@ -19,28 +18,33 @@ TVSUM = ["AwmHb44_ouw", "98MoyGZKHXc", "J0nA4VgnoCo", "gzDbaEs1Rlg", "XzYM3PfTM4
 
 @pytest.fixture(scope="session")
 def downloads(tmp_path_factory):
-    """A folder with small TVSum and SumMe downloads."""
-    root = tmp_path_factory.mktemp("downloads")
+    """A folder with small TVSum and SumMe downloads, and their records."""
+    return made_once(tmp_path_factory, "downloads", _download)
+
+
+def _download(root: Path) -> None:
     write_tvsum(root / "tvsum", dict.fromkeys(TVSUM, 150))
     write_summe(root / "summe", {"Air_Force_One": 90, "Base jumping": 120})
-    return root
+    for dataset in ("tvsum", "summe"):
+        prepare(dataset, root / dataset, root / f"{dataset}_records", frames=8, frame_size=32, spacing=5)
 
 
 @pytest.fixture(scope="session")
 def judged_records(downloads):
     """Their records, 29 and 17 or 23 clips a video."""
-    for dataset in ("tvsum", "summe"):
-        prepare(dataset, downloads / dataset, downloads / f"{dataset}_records", frames=8, frame_size=32, spacing=5)
     return {dataset: downloads / f"{dataset}_records" for dataset in ("tvsum", "summe")}
 
 
 @pytest.fixture(scope="session")
 def networks(tmp_path_factory) -> list[str]:
     """Two untrained networks as checkpoints."""
-    root = tmp_path_factory.mktemp("networks")
+    root = made_once(tmp_path_factory, "networks", _save_networks)
+    return [str(root / str(seed)) for seed in range(2)]
+
+
+def _save_networks(root: Path) -> None:
     for seed in range(2):
         avmsnet_jax.save(avmsnet_jax.AVMSNet(ModelConfig(**SMALL), rngs=nnx.Rngs(seed)), root / str(seed))
-    return [str(root / str(seed)) for seed in range(2)]
 
 
 @pytest.fixture
@@ -48,12 +52,10 @@ def judged_config(judged_records):
     """A configuration for the records of a data set."""
 
     def of(dataset: str, **data: object) -> Config:
-        return copy.deepcopy(
-            Config(
-                model=ModelConfig(**SMALL),
-                data=DataConfig(dir=str(judged_records[dataset]), threads=1, **data),
-                eval=EvalConfig(batch_size=16),
-            )
+        return Config(
+            model=ModelConfig(**SMALL),
+            data=DataConfig(dir=str(judged_records[dataset]), threads=1, **data),
+            eval=EvalConfig(batch_size=16),
         )
 
     return of

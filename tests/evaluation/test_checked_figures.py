@@ -85,6 +85,7 @@ def test_summe_random_scores(summe):
     assert np.mean(found, axis=0) == pytest.approx([0.403, 0.189], abs=0.015)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("annotations", "expected"),
     [

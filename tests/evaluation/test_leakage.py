@@ -1,6 +1,5 @@
 """A report names what was tested, and says where the network was trained on it."""
 
-import copy
 import json
 import shutil
 
@@ -18,10 +17,7 @@ def run(tmp_path, small_config):
     """The checkpoint of a run on the small records, which may be said to lie elsewhere."""
 
     def run(directory=None, position=None, **data):
-        config = copy.deepcopy(small_config)
-        config.data.dir = str(directory or small_config.data.dir)
-        for name, value in data.items():
-            setattr(config.data, name, value)
+        config = small_config.replace(data={"dir": str(directory or small_config.data.dir), **data})
         found = tmp_path / "myrun" / "checkpoints" / "8"
         for part in ("model", "config", "position"):
             (found / part).mkdir(parents=True)
@@ -49,8 +45,7 @@ def test_records_that_were_moved_or_named_by_another_way_are_known(run, small_co
     shutil.copytree(small_config.data.dir, tmp_path / "moved")
     identity = open_split(small_config.data.dir, "train").identity
     found = run(directory="demo/records", position=identity)  # relative to a folder that is not the current one
-    small_config = copy.deepcopy(small_config)
-    small_config.data.dir = str(tmp_path / "moved")
+    small_config = small_config.replace(data={"dir": str(tmp_path / "moved")})
     assert leakage.note(small_config, found, 0, "train") == (True, leakage.SEEN)
     (found / "position" / "metadata").write_text('{"records": "18 clips 00000000"}')
     assert leakage.note(small_config, found, 0, "train") == (False, "")  # records of other films

@@ -1,6 +1,5 @@
 """Evaluation as users run it: a checkpoint, records, and what is left in --output."""
 
-import copy
 import csv
 import json
 
@@ -39,7 +38,7 @@ def done(python, small_config_file, small_run, threshold, tmp_path_factory):
 
 @pytest.fixture
 def config(small_config):
-    return copy.deepcopy(small_config)
+    return small_config
 
 
 def scores(run, config, batch_size, split="test"):
@@ -157,10 +156,10 @@ def test_what_cannot_be_scored_is_refused_and_leaves_nothing(small_run, small_co
         ({"data.dir": "/none"}, str(small_run), "test", "there is no folder of records /none"),
         ({"mesh.data": 64}, str(small_run), "test", "mesh.data is 64, but there are"),
     ]:
-        config = copy.deepcopy(small_config)
+        config = small_config
         for name, value in settings.items():
             section, field = name.split(".")
-            setattr(getattr(config, section), field, value)
+            config = config.replace(**{section: {field: value}})
         with pytest.raises(UserError) as caught:
             evaluate(config, checkpoint, split, tmp_path / "made" / "out")
         assert message in str(caught.value)

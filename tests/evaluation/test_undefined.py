@@ -33,8 +33,8 @@ def evaluated(small_config, networks, tmp_path, monkeypatch):
         monkeypatch.setattr(movie50, "score_split", lambda *_: clips)
         monkeypatch.setattr(movie50.Network, "load", lambda *_, **__: None)
         monkeypatch.setattr(movie50.pipeline, "open_split", lambda *_: None)
-        monkeypatch.setattr(small_config.eval, "threshold", threshold)
-        metrics = movie50.evaluate(small_config, networks[0], "test", tmp_path / "out")
+        config = small_config.replace(eval={"threshold": threshold})
+        metrics = movie50.evaluate(config, networks[0], "test", tmp_path / "out")
         assert metrics == json.loads((tmp_path / "out" / "metrics.json").read_text())
         return metrics, (tmp_path / "out" / "report.md").read_text(), movie50.summary(metrics)
 
@@ -103,11 +103,11 @@ def test_no_threshold_is_chosen_where_no_clip_is_key(small_config, monkeypatch):
     clips = [{"video": "v", "frame": frame, "score": 0.1 * frame, "label": False} for frame in range(4)]
     monkeypatch.setattr(records, "score_split", lambda *_: clips)
     monkeypatch.setattr(records.pipeline, "open_split", lambda *_: None)
-    monkeypatch.setattr(small_config.eval, "threshold_split", "train")
+    config = small_config.replace(eval={"threshold_split": "train"})
     with pytest.raises(
         UserError, match=r"no clip of eval\.threshold_split=train in .* is a key moment.*choose a split"
     ):
-        records.choose_threshold(small_config, None, 0, [])
+        records.choose_threshold(config, None, 0, [])
 
 
 def judged(tmp_path, scores, **changes):

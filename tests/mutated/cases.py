@@ -275,9 +275,8 @@ def _whole(script: str, result: Path, films: int) -> int:
 
 
 def _whole_summary(folder: Path) -> None:
-    for name in ("summary.mp4", "overlay.mp4"):
-        with av.open(str(folder / name)) as film:
-            assert sum(1 for _ in film.decode(video=0)), f"no picture in {name}"
+    with av.open(str(folder / "summary.mp4")) as film:
+        assert sum(1 for _ in film.decode(video=0)), "no picture in summary.mp4"
     facts = _strict_json(folder / "summary.json")
     assert facts["shots"]
     with open(folder / "scores.csv", newline="", encoding="utf-8") as file:

@@ -21,18 +21,30 @@ SIDE = 16  # channels between the two convolutions of an attention module
 class NetworkConfig(typing.Protocol):
     """What is read of a configuration; `avmsnet_jax.config.ModelConfig` has it."""
 
-    depth: int
-    shortcut: str
-    audiovisual: bool
-    dam4: bool
-    frames: int
-    frame_size: int
-    trunk_width: int
-    soundnet_width: int
-    alm_width: int
-    alm_channels: int
-    adjust_width: int
-    head_width: int
+    @property
+    def depth(self) -> int: ...
+    @property
+    def shortcut(self) -> str: ...
+    @property
+    def audiovisual(self) -> bool: ...
+    @property
+    def dam4(self) -> bool: ...
+    @property
+    def frames(self) -> int: ...
+    @property
+    def frame_size(self) -> int: ...
+    @property
+    def trunk_width(self) -> int: ...
+    @property
+    def soundnet_width(self) -> int: ...
+    @property
+    def alm_width(self) -> int: ...
+    @property
+    def alm_channels(self) -> int: ...
+    @property
+    def adjust_width(self) -> int: ...
+    @property
+    def head_width(self) -> int: ...
 
 
 @dataclasses.dataclass

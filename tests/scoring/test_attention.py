@@ -3,10 +3,14 @@
 import cv2
 import numpy as np
 import pytest
+from flax import nnx
 
+import avmsnet_jax
 from avmsnet_jax.data import clips
+from avmsnet_jax.errors import UserError
 from avmsnet_jax.scoring.attention import SIGNALS, Attention
 from avmsnet_jax.scoring.scorer import finish
+from tests.conftest import SMALL
 
 FPS, RATE, SIZE = 25, 22050, 112
 BLUE, RED, GREEN = (40, 80, 220), (220, 50, 40), (40, 180, 60)
@@ -33,7 +37,7 @@ def beep(wave, at_s, hertz=600, loudness=0.3, length_s=0.15):
 def cut(pictures, wave=None):
     """Clips of a film: one a second, as data.clips makes them."""
     made = []
-    for centre in clips.centres(len(pictures)):
+    for centre in clips.centers(len(pictures)):
         labelled = clips.label_frame(centre)
         start, stop = clips.excerpt_bounds(centre, FPS)
         excerpt = np.zeros(0, np.float32) if wave is None else wave[start:stop].astype(np.float32)
@@ -162,6 +166,19 @@ def test_what_nobody_wants_to_see_scores_lowest(fault):
     assert scores[bad].max() < np.delete(scores, bad).min()
 
 
+def test_a_fault_marks_down_at_most_15_percent_of_the_clips():
+    """Half of the pictures are blurred, each more than the one before: only the most blurred ones count as faulty."""
+    seconds, ramp = 40, np.linspace(-80, 80, SIZE)
+    shots = [landscape(seed) for seed in range(seconds)]
+    for second in range(1, seconds, 2):
+        row = (120 + (1 - second / 400) * ramp).astype(np.uint8)
+        shots[second] = np.broadcast_to(row[None, :, None], shots[0].shape).copy()
+    found = scored([shots[min(int(number / FPS + 0.5), seconds - 1)] for number in range(seconds * FPS)])
+    ranks = np.mean([found.signals[name] for name in ("motion", "picture", "novelty")], axis=0)
+    marked = np.flatnonzero(found.scores < 0.99 * ranks)  # clip 0 is at second 1
+    assert marked.tolist() == [28, 30, 32, 34, 36, 38]
+
+
 def test_loudness_changes_no_order_and_brightness_and_a_mirror_hardly_any(bouncing):
     seconds, still = 20, landscape()
     wave, pictures = noise(seconds), []
@@ -208,3 +225,31 @@ def test_batches_of_any_size_and_a_second_run_give_the_same_bits():
     first, second = scored(pictures, noise(8), 1), scored(pictures, noise(8), 8)
     np.testing.assert_array_equal(first.scores, second.scores)
     np.testing.assert_array_equal(first.features, second.features)
+
+
+def save_network(path, *, audiovisual=True):
+    """A small network whose SoundNet tells sounds apart: by its initial weights little is left after seven layers."""
+    model = avmsnet_jax.AVMSNet(avmsnet_jax.ModelConfig(**SMALL, audiovisual=audiovisual), rngs=nnx.Rngs(0))
+    for conv in model.soundnet.convs:
+        conv.kernel.set_value(20 * conv.kernel[...])
+    avmsnet_jax.save(model, path)
+
+
+def test_soundnet_adds_to_features_and_novelty_alone(tmp_path):
+    save_network(tmp_path / "sound")
+    pictures, wave = [landscape(number // 40) for number in range(8 * FPS)], noise(8, 0.1)
+    beep(wave, 3.0)
+    made, scorer = cut(pictures, wave), Attention(soundnet=str(tmp_path / "sound"))
+    found, plain = finish(scorer, [scorer.measure(made)], "film"), scored(pictures, wave)
+    assert found.features.shape[1] - plain.features.shape[1] == 64 * SMALL["soundnet_width"]
+    assert np.abs(found.features[:, plain.features.shape[1] :]).max() > 0
+    for name in SIGNALS:
+        assert (found.signals[name] == plain.signals[name]).all() == (name != "novelty")
+    again = finish(scorer, [scorer.measure([clip]) for clip in made], "film")
+    np.testing.assert_array_equal(again.features, found.features)
+
+
+def test_a_network_without_soundnet_is_refused(tmp_path):
+    save_network(tmp_path / "silent", audiovisual=False)
+    with pytest.raises(UserError, match="visual-only network without SoundNet"):
+        Attention(soundnet=str(tmp_path / "silent")).measure(cut([landscape()] * 34, noise(2)))

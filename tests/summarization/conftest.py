@@ -10,16 +10,18 @@ import pytest
 from flax import nnx
 
 import avmsnet_jax
-from tests.conftest import SMALL
+from tests.conftest import SMALL, made_once
 
 
 @pytest.fixture(scope="session")
 def random_weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A checkpoint of the small network."""
-    folder = tmp_path_factory.mktemp("weights") / "random"
-    config = avmsnet_jax.ModelConfig(**SMALL)
-    avmsnet_jax.save(avmsnet_jax.AVMSNet(config, rngs=nnx.Rngs(0)), folder)
-    return str(folder)
+
+    def make(folder: Path) -> None:
+        config = avmsnet_jax.ModelConfig(**SMALL)
+        avmsnet_jax.save(avmsnet_jax.AVMSNet(config, rngs=nnx.Rngs(0)), folder / "random")
+
+    return str(made_once(tmp_path_factory, "weights", make) / "random")
 
 
 @pytest.fixture

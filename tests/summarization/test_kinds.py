@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import itertools
 import json
 from collections.abc import Callable
@@ -142,20 +143,25 @@ class Result:
 
 @pytest.fixture(scope="module")
 def results(random_weights, tmp_path_factory):
-    """Summarizes a kind of film, once."""
-    made: dict[str, Result] = {}
+    """Summarizes a kind of film by a scorer, once."""
+    made: dict[tuple[str, str], Result] = {}
 
-    def result(kind: str) -> Result:
-        if kind not in made:
-            folder = tmp_path_factory.mktemp("kind")
-            name, make = KINDS[kind]
-            film = make(folder / name)
-            (outcome,) = summarize([film], random_weights, folder / "out", CONFIG)
+    @functools.cache
+    def film_of(kind: str) -> Path:
+        name, make = KINDS[kind]
+        return make(tmp_path_factory.mktemp("kind") / name)
+
+    def result(kind: str, scorer: str = "network") -> Result:
+        if (kind, scorer) not in made:
+            film = film_of(kind)
+            weights = random_weights if scorer == "network" else ""
+            (outcome,) = summarize([film], weights, film.parent / scorer, CONFIG)
             assert isinstance(outcome, Outcome)
             assert not outcome.error, outcome.error
             facts = json.loads((outcome.folder / "summary.json").read_text())
-            made[kind] = Result(film, outcome.folder, facts)
-        return made[kind]
+            assert facts["scorer"] == scorer
+            made[kind, scorer] = Result(film, outcome.folder, facts)
+        return made[kind, scorer]
 
     return result
 
@@ -171,9 +177,10 @@ def stretches(facts: dict) -> list[tuple[float, float]]:
     return joined
 
 
+@pytest.mark.parametrize("scorer", ["network", "attention"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_summary_shows_the_chosen_frames_and_no_others(results, kind):
-    result = results(kind)
+def test_the_summary_shows_the_chosen_frames_and_no_others(results, kind, scorer):
+    result = results(kind, scorer)
 
     def number(frame: Frame) -> int:
         return number_of(np.rot90(frame.rgb(), -1 if kind == "rotated" else 0))
@@ -190,9 +197,10 @@ def test_the_summary_shows_the_chosen_frames_and_no_others(results, kind):
     assert len(set(wanted)) == len(wanted)
 
 
+@pytest.mark.parametrize("scorer", ["network", "attention"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_picture_and_sound_are_equally_long_and_within_the_budget(results, kind):
-    result = results(kind)
+def test_picture_and_sound_are_equally_long_and_within_the_budget(results, kind, scorer):
+    result = results(kind, scorer)
     frame_s = 1 / result.facts["fps"]
     length = sum(end - start for start, end in stretches(result.facts))
     budget = max(0.5 * result.facts["duration_s"], frame_s)

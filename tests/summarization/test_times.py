@@ -1,18 +1,17 @@
-"""Summaries, EDL and OTIO of films with few frames a second, a timecode, jumps of the clock, or a rotation."""
+"""Summaries and EDL of films with few frames a second, jumps of the clock, or a rotation."""
 
 import csv
 import json
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
 from avmsnet_jax.config import Config, SummarizeConfig
 from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.scoring.film import Watched, watch
-from avmsnet_jax.summarization import cut, timeline
+from avmsnet_jax.summarization import cut
 from avmsnet_jax.summarization.choose import choose
 from avmsnet_jax.summarization.run import summarize
 from tests.media.films import encode, number_of, numbered
@@ -54,7 +53,7 @@ FILMS = {
 def test_slow_films_have_summaries_of_the_right_length(tmp_path, random_weights, kind):
     make, spacing_s, fps = FILMS[kind]
     film = make(tmp_path)
-    options = SummarizeConfig(spacing_s=spacing_s, batch_size=4, budget="0.5")
+    options = SummarizeConfig(spacing_s=spacing_s, batch_size=4, budget="0.5", overlay=True)
     (outcome,) = summarize([film], random_weights, tmp_path / "out", Config(summarize=options))
     assert not outcome.error, outcome.error
     facts = json.loads((outcome.folder / "summary.json").read_text())
@@ -98,52 +97,6 @@ def sources(path: Path, base: int) -> list[tuple[float, float]]:
 
 def watched(film: Path) -> Watched:
     return watch(film, Stub(lambda clip: clip.frame % 7 / 7), spacing_s=0.4)
-
-
-def with_timecode(path: Path, fps: Fraction, text: str) -> Path:
-    encode(path.with_name("plain.mp4"), [numbered(number) for number in range(1, 101)], fps, **H264)
-    with av.open(str(path.with_name("plain.mp4"))) as film, av.open(str(path), "w") as out:
-        stream = out.add_stream_from_template(film.streams.video[0])
-        stream.metadata["timecode"] = text
-        for packet in film.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = stream
-                out.mux(packet)
-    return path
-
-
-@pytest.mark.parametrize(
-    ("fps", "text", "start"),
-    [
-        (Fraction(25), "01:00:00:00", 90000),
-        (Fraction(24000, 1001), "00:59:59:12", 86388),
-        (Fraction(30000, 1001), "01:00:00;00", 107892),
-        (Fraction(30000, 1001), "00:09:59;20", 17972),
-    ],
-)
-def test_edl_and_otio_use_the_film_s_timecode(tmp_path, fps, text, start):
-    otio = pytest.importorskip("opentimelineio")
-    film = watched(with_timecode(tmp_path / "film.mov", fps, text))
-    takes = cut.takes(film, [(10, 30), (50, 75)])
-    timeline.write_edl(film, takes, tmp_path / "film.edl")
-    assert timeline.write_otio(film, takes, tmp_path / "film.otio")
-    for name, rate in (("film.edl", float(fps) if ";" in text else round(fps)), ("film.otio", float(fps))):
-        options = {"rate": rate} if name == "film.edl" else {}
-        track = otio.adapters.read_from_file(str(tmp_path / name), **options).tracks[0]
-        spans = [clip.source_range for clip in track]
-        assert [span.start_time.value for span in spans] == [start + 10, start + 50]
-        assert [span.duration.value for span in spans] == [20, 25]
-    assert spans[0].start_time.to_timecode() == timeline_text(film, 10)
-    assert track[0].media_reference.available_range.start_time.value == start
-    edl = (tmp_path / "film.edl").read_text()
-    assert ("FCM: DROP FRAME" in edl) == (";" in text)
-    assert edl.splitlines()[3].split()[6:] == (
-        ["00:00:00;00", "00:00:00;20"] if ";" in text else ["00:00:00:00", "00:00:00:20"]
-    )
-
-
-def timeline_text(film: Watched, frame: int) -> str:
-    return film.timecode.text(frame)
 
 
 def test_the_summary_of_joined_recordings_stays_in_sync(tmp_path):

@@ -14,11 +14,11 @@ from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config, MeshConfig, ModelConfig, OptimizerConfig, TrainConfig
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.training.optimizer import make_optimizer
-from avmsnet_jax.training.step import TrainState, batch_shapes, describe, make_step
-from tests.conftest import ROOT, SMALL
+from avmsnet_jax.training.step import TrainState, describe, make_step
+from tests.conftest import QUICK, ROOT, SMALL
 
 BATCH = 16
-EIGHT_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+EIGHT_DEVICES = {"XLA_FLAGS": f"{QUICK} --xla_force_host_platform_device_count=8"}
 
 
 def batches(count: int) -> list[dict[str, np.ndarray]]:
@@ -46,8 +46,7 @@ def run(config: Config, pool: list[dict[str, np.ndarray]], steps: int) -> tuple[
     optimizer = make_optimizer(config, steps_per_epoch=5)
     graphdef, described, create = describe(config, optimizer, mesh)
     state = create()
-    step = make_step(graphdef, optimizer, config, described).lower(described, batch_shapes(config, mesh))
-    step = step.compile({"xla_backend_optimization_level": 0})  # compiles in half the time
+    step = make_step(graphdef, optimizer, config, described)
     losses, states = [], [jax.tree.map(np.array, state)]
     for index in range(steps):
         state, measured = step(state, mesh_lib.place_batch(mesh, pool[index % len(pool)]))

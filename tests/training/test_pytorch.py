@@ -120,13 +120,9 @@ def train_jax(
     model.set_attributes(BatchNorm, norm_clips=config.train.norm_clips)
     graphdef, *parts = nnx.split(model, nnx.Param, nnx.BatchStat)
     training = jax.device_put(begin(config, optimizer, *parts), mesh_lib.replicated(mesh))
-    step, losses = None, []
+    step, losses = make_step(graphdef, optimizer, config, described), []
     for batch in pool:
-        placed = mesh_lib.place_batch(mesh, batch)
-        if step is None:
-            lowered = make_step(graphdef, optimizer, config, described).lower(training, placed)
-            step = lowered.compile({"xla_backend_optimization_level": 0})  # compiles in half the time
-        training, measured = step(training, placed)
+        training, measured = step(training, mesh_lib.place_batch(mesh, batch))
         losses.append(float(measured.loss))
     named = by_published_name(config.model, nnx.merge_state(training.params, training.stats))
     return losses, named
@@ -163,18 +159,21 @@ def configured(model: ModelConfig, norm_clips: int = 0) -> Config:
     )
 
 
-@pytest.mark.parametrize("norm_clips", [0, 2])
-def test_ten_steps_equal_pytorchs(monkeypatch, norm_clips):
+@pytest.mark.parametrize(
+    ("depth", "norm_clips"),
+    [(10, 0), (10, 2), *(pytest.param(18, group, marks=pytest.mark.soak) for group in (0, 2))],
+)
+def test_ten_steps_equal_pytorchs(monkeypatch, depth, norm_clips):
     monkeypatch.setattr(ModelConfig, "validate", lambda self: None)
     monkeypatch.setattr(jnp, "float32", jnp.float64)
     with jax.enable_x64(True):
-        config = configured(ModelConfig(depth=18, dtype="float64", **TINY), norm_clips)
+        config = configured(ModelConfig(depth=depth, dtype="float64", **TINY), norm_clips)
         loss, values, moves = compare(config, 8, torch.float64, "tpu")  # the form that compiles fastest
     assert loss < 1e-9
     assert max(values.values()) < 1e-9
     # What each parameter has moved by, too, which a wrong learning rate or decay would change.
     assert max(moves.values()) < 1e-6, max(moves, key=moves.get)
-    assert len(moves) > 100
+    assert len(moves) > 60
 
 
 if __name__ == "__main__":
@@ -184,8 +183,9 @@ if __name__ == "__main__":
     parser.add_argument("--learning_rate", type=float, default=0.01)
     options = parser.parse_args()
     settings = configured(ModelConfig(depth=options.depth))
-    settings.optimizer.learning_rate, settings.optimizer.weight_decay = options.learning_rate, 1e-5
-    settings.train.batch_size = options.batch
+    settings = settings.replace(
+        optimizer={"learning_rate": options.learning_rate, "weight_decay": 1e-5}, train={"batch_size": options.batch}
+    )
     loss, values, moves = compare(settings, options.batch, torch.float32, jax.devices()[0].platform)
     print(f"losses within {loss:.1e}")
     for title, errors in (("values over their scale", values), ("movement over its scale", moves)):

@@ -29,7 +29,7 @@ def two_steps(remat: bool, accumulate: int, model: dict) -> tuple[list[float], l
 
 
 def test_losses_gradients_and_statistics_are_the_same():
-    model, bound = {"depth": 18, "shortcut": "A"}, 1e-4
+    model, bound = {"shortcut": "A"}, 1e-4
     losses, states = two_steps(False, 2, model)
     again, others = two_steps(True, 2, model)
     assert again == pytest.approx(losses, rel=bound)
@@ -78,7 +78,7 @@ def memory_of_a_step(remat: bool) -> int:
     mesh, optimizer = mesh_lib.make_mesh(config.mesh), make_optimizer(config, 100)
     graphdef, described, _ = describe(config, optimizer, mesh)
     lowered = make_step(graphdef, optimizer, config, described).lower(described, batch_shapes(config, mesh))
-    return lowered.compile({"xla_backend_optimization_level": 0}).memory_analysis().temp_size_in_bytes
+    return lowered.compile().memory_analysis().temp_size_in_bytes
 
 
 @pytest.mark.soak

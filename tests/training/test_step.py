@@ -145,7 +145,7 @@ def test_every_parameter_and_statistic_moves(steps):
 
 def test_more_devices_than_there_are_and_batches_that_do_not_divide():
     config = Config()
-    config.mesh.data = 99
+    config = config.replace(mesh={"data": 99})
     with pytest.raises(UserError, match=r"mesh.data is 99, but there are \d+ devices"):
         mesh_lib.make_mesh(config.mesh)
     mesh = jax.sharding.AbstractMesh((2, 2), ("data", "fsdp"))

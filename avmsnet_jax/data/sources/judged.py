@@ -23,7 +23,7 @@ class JudgedVideo(Video):
 
     Attributes:
       path: the film.
-      tables: where the judgements were read from.
+      tables: where the judgments were read from.
       votes: (users, n_frames) uint8; what users gave each frame, more for frames they value more.
       said: what else users said of the whole video, for `annotations`.
     """

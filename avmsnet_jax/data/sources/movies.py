@@ -1,11 +1,11 @@
-"""A folder of films, each with its key shots in seconds beside it, or labels of its frames, or neither."""
+"""A folder of films with their annotations: key shots in seconds, or a label for each frame, or none."""
 
 import collections
 import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from avmsnet_jax import durations
@@ -20,25 +20,31 @@ from avmsnet_jax.media.movie import Movie
 KEYSHOTS_SUFFIX = ".keyshots.csv"
 LABELS_SUFFIX = ".labels.csv"
 
+_END_SLACK_S = 1.0  # how far a key shot may go beyond the end of the film, which players and people round
 
-# How far a key shot may go beyond the film: players and people round its end.
-_END_SLACK_S = 1.0
+KeyShots = tuple[tuple[float, float], ...]  # (start_s, end_s) of each
+# Where a film's key shots are from if no table lies beside it: the file and what it says, or None.
+Elsewhere = Callable[[Path], tuple[Path, KeyShots] | None]
+
+
+def nowhere(_: Path) -> None:
+    """No film has key shots elsewhere."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Film(Video):
-    """A film and what was said of it: its key shots, or a label for each frame, or nothing.
+    """A film and its annotations: key shots, or a label for each frame, or none.
 
     Attributes:
       path: the film.
       key_shots: (start_s, end_s) of each, start included, end not.
       labels: label by frame number; a frame without one is 0.
-      table: where either was read from.
-      expected_frames: what the film's header promises.
+      table: the file that either was read from.
+      expected_frames: the number of frames by the film's header.
     """
 
     path: Path
-    key_shots: tuple[tuple[float, float], ...] | None = None
+    key_shots: KeyShots | None = None
     labels: Mapping[int, int] | None = None
     table: Path | None = None
     expected_frames: int = 0
@@ -49,7 +55,7 @@ class Film(Video):
         return Movie(self.path)
 
     def read_frames(self) -> Iterable[clips.Frame]:
-        """Evenly spaced in time, unless the labels count frames as they are decoded. See `Video`."""
+        """Frames evenly spaced in time; as they are decoded if labels count them. See `Video`."""
         return self.movie.frames(constant_rate=self.labels is None)
 
     @property
@@ -62,7 +68,7 @@ class Film(Video):
         return self.movie.waveform()
 
     def label(self, frame: int, time_s: float) -> int:
-        """1 where the frame's time lies in a key shot, or where its row says so."""
+        """1 if the frame's time lies in a key shot, or if its row says so."""
         if self.labels is not None:
             return self.labels.get(frame, 0)
         if self.key_shots is not None:
@@ -70,31 +76,34 @@ class Film(Video):
         return UNLABELLED
 
 
-def find_films(source: Path, test_fraction: float, *, frames: int = 16, spacing: int = 25) -> Collection:
-    """Lists the films of a folder and decides which split each belongs to.
+def find_films(
+    source: Path, test_fraction: float, *, frames: int = 16, spacing: int = 25, elsewhere: Elsewhere = nowhere
+) -> Collection:
+    """Lists the films of a folder and assigns each to a split.
 
-    Films in the subfolders `train` and `test` belong to these. Without such subfolders, the last
+    Films in the subfolders `train` and `test` belong to these splits. Without such subfolders, the last
     `test_fraction` of the films in name order, at least one, are the test split; of a single film, the
-    clips in the last `test_fraction` of its running time. Films that have neither key shots nor labels
-    are the split `unlabelled`, wherever they lie, and count for no share.
+    clips in the last `test_fraction` of its running time. Films without key shots and labels
+    are the split `unlabelled`, wherever they lie, and do not count for `test_fraction`.
 
-    Where that leaves the test split without a key clip, the last film that has one takes the place of the first of the
-    test films; of a single film, the stretch for testing begins with the last key moment. Both need a second film, or a
-    second moment, with key clips, which stays in the training split.
+    If the test split would have no key clip, the last film that has one replaces the first of the test films; of a
+    single film, the stretch for testing begins with the last key moment. Both need a second film, or a second moment,
+    with key clips, which stays in the training split.
 
     Args:
       source: the folder.
       test_fraction: share of the test split, 0 <= test_fraction < 1; 0 = everything is for training.
       frames: frames of a clip.
-      spacing: frames from one clip to the next; with `frames` it decides which moments a clip is labelled at.
+      spacing: frames from one clip to the next; with `frames` it decides the moments at which clips are labelled.
+      elsewhere: gives the key shots of films without a table beside them.
     """
     if not any((source / split).is_dir() for split in ("train", "test")):
-        films, skipped = _films_in(source, "train")
+        films, skipped = _films_in(source, "train", elsewhere)
         return Collection(_with_test_share(films, test_fraction, frames, spacing), skipped)
     films, skipped = [], []
     for split in ("train", "test"):
         if (source / split).is_dir():
-            found, left_out = _films_in(source / split, split)
+            found, left_out = _films_in(source / split, split, elsewhere)
             names = {(film.name, film.split) for film in films}
             films += [film for film in found if (film.name, film.split) not in names]
             left_out += [
@@ -108,7 +117,7 @@ def find_films(source: Path, test_fraction: float, *, frames: int = 16, spacing:
     return Collection(films, skipped + beside)
 
 
-def read_key_shots(path: Path, duration_s: float = math.inf) -> tuple[tuple[float, float], ...]:
+def read_key_shots(path: Path, duration_s: float = math.inf) -> KeyShots:
     """Reads key shots from a CSV file with the header `start_s,end_s`; see `durations.parse` for the times.
 
     Args:
@@ -143,8 +152,8 @@ def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
-def _films_in(folder: Path, split: str) -> tuple[list[Film], list[Skipped]]:
-    skipped = []
+def _films_in(folder: Path, split: str, elsewhere: Elsewhere) -> tuple[list[Film], list[Skipped]]:
+    skipped: list[Skipped] = []
     tables: dict[str, list[Path]] = collections.defaultdict(list)
     for path in _visible(folder):
         if path.name.lower().endswith((KEYSHOTS_SUFFIX, LABELS_SUFFIX)):
@@ -158,7 +167,7 @@ def _films_in(folder: Path, split: str) -> tuple[list[Film], list[Skipped]]:
         with skipping(path.name, skipped):
             if path.stem in films:
                 raise UserError(f"has the same name as {films[path.stem].path.name}; rename it, or take it away")
-            films[path.stem] = _film(path, tables.get(path.stem, ()), split)
+            films[path.stem] = _film(path, tables.get(path.stem, ()), split, elsewhere)
     stems = {path.stem for path in candidates}
     for stem, paths in tables.items():
         if stem not in stems:
@@ -166,19 +175,20 @@ def _films_in(folder: Path, split: str) -> tuple[list[Film], list[Skipped]]:
     return list(films.values()), skipped
 
 
-def _film(path: Path, tables: Sequence[Path], split: str) -> Film:
+def _film(path: Path, tables: Sequence[Path], split: str, elsewhere: Elsewhere) -> Film:
     if len(tables) > 1:
         raise UserError(f"has both {tables[0].name} and {tables[1].name}; keep one")
     info = Movie(path).info()
     film = Film(path.stem, float(info.fps), "unlabelled", path, expected_frames=info.frames)
     if not tables:
-        return film
+        found = elsewhere(path)
+        return film if found is None else dataclasses.replace(film, split=split, table=found[0], key_shots=found[1])
     (table,) = tables
     if not table.name.lower().endswith(KEYSHOTS_SUFFIX):
         return dataclasses.replace(
             film, split=split, table=table, labels=read_labels(table, film.movie.measured().frames)
         )
-    # The header may promise more than there is, or less: what is in the file counts.
+    # Measured, because the header may be wrong.
     key_shots = read_key_shots(table, film.movie.measured().seconds)
     return dataclasses.replace(film, split=split, table=table, key_shots=key_shots)
 
@@ -202,7 +212,7 @@ def _with_test_share(films: list[Film], test_fraction: float, frames: int, spaci
 
 
 def _with_test_stretch(film: Film, test_fraction: float, frames: int, spacing: int) -> Film:
-    """A single film with the stretch of its running time that is for testing."""
+    """A single film, part of whose running time is for testing."""
     running_time = film.movie.measured().seconds
     start, length = (1 - test_fraction) * running_time, test_fraction * running_time
     times = _key_times(film, frames, spacing)
@@ -214,8 +224,8 @@ def _with_test_stretch(film: Film, test_fraction: float, frames: int, spacing: i
 
 
 def _key_times(film: Film, frames: int, spacing: int) -> list[float]:
-    """When the key clips of a film are labelled, seconds."""
+    """The times at which the key clips of a film are labelled, seconds."""
     n_frames = film.movie.measured().frames
-    labelled = [clips.label_frame(centre, spacing) for centre in clips.centres(n_frames, frames, spacing)]
+    labelled = [clips.label_frame(center, spacing) for center in clips.centers(n_frames, frames, spacing)]
     times = [(frame, clips.frame_time(frame, film.fps)) for frame in labelled]
     return [time for frame, time in times if film.label(frame, time) == 1]

@@ -274,8 +274,8 @@ def test_the_stretch_for_testing_gets_a_key_clip(tmp_path, key, tested):
     film(tmp_path / "a.mkv", 175)
     (tmp_path / "a.labels.csv").write_text("".join(f"{frame},1\n" for frame in key))
     manifest = prepare("movies", tmp_path, tmp_path / "records", frames=8, frame_size=32)
-    centres = [26, 50, 76, 100, 126, 150]
-    assert manifest["splits"]["test"]["clips"] == sum(frame in tested for frame in centres)
+    centers = [26, 50, 76, 100, 126, 150]
+    assert manifest["splits"]["test"]["clips"] == sum(frame in tested for frame in centers)
     assert manifest["splits"]["test"]["positives"] == sum(frame in tested for frame in set(key))
 
 
