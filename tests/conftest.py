@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -179,6 +180,22 @@ def small_run(python: Run, small_config_file: Path, tmp_path_factory: pytest.Tem
 @pytest.fixture(scope="module")
 def compiled_before(small_run: Path) -> None:
     """Makes `small_run` first, so that a module's tests find its programs in the compilation cache."""
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Playwright's browser, shared by all tests, as its start takes most of their time."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("there is no Chromium; apt-get install chromium")
+
+    options = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+    options += ["--disable-background-networking", "--disable-component-update"]  # no requests to the vendor
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=options)
+        yield browser
+        browser.close()
 
 
 def wait_until(condition: Callable[[], object], *processes: subprocess.Popen, seconds: float = 200) -> None:

@@ -22,6 +22,7 @@ COMMANDS = {
     "-m avmsnet_jax convert": ("convert", ()),
     "summarize.py": ("summarize", FEW),
     "-m avmsnet_jax summarize": ("summarize", FEW),
+    "-m avmsnet_jax studio": ("studio", ()),
     "-m avmsnet_jax inspect": ("inspect", ()),
     "-m avmsnet_jax.toy": ("../toy/__main__", ()),
 }
@@ -296,7 +297,7 @@ def test_the_commands_are_listed(python):
     for arguments in ((), ("--help",)):
         done = python("-m", "avmsnet_jax", *arguments)
         assert (done.returncode, done.stderr) == (0, "")
-        for name in ("prepare", "train", "evaluate", "convert", "summarize", "inspect"):
+        for name in ("prepare", "train", "evaluate", "convert", "summarize", "studio", "inspect"):
             assert re.search(rf"^  {name} +\w", done.stdout, re.MULTILINE)
     done = python("-m", "avmsnet_jax", "trane", "--help")
     assert (done.returncode, done.stdout) == (2, "")

@@ -185,7 +185,7 @@ def read_data(path: Path) -> dict[str, Any]:
     data = json_file.parse(found[1], str(path), remedy) if found else None
     if not isinstance(data, dict) or not {"film", "summary", "editing"} <= data.keys():
         raise UserError(f"{path} is damaged, or of an earlier version; {remedy}")
-    return data
+    return {"captions": {}} | data  # reports of earlier versions have none
 
 
 def _data(summary: Summary, folder: Path, embedded: bool, editing: Editing | None) -> dict[str, Any]:

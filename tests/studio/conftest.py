@@ -18,7 +18,6 @@ import pytest
 from avmsnet_jax.summarization import cutlist, report
 from avmsnet_jax.summarization.result import Summary
 from tests.conftest import wait_until
-from tests.summarization.conftest import browser  # noqa: F401 - a fixture
 from tests.summarization.made import editing_of, make_summary
 
 

@@ -7,13 +7,9 @@ import signal
 import socket
 from pathlib import Path
 
-import numpy as np
-
 from avmsnet_jax.data.sources.movies import KEYSHOTS_SUFFIX
-from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.summarization import cutlist
 from tests.conftest import small_disk, wait_until
-from tests.media.films import number_of
 from tests.studio.conftest import tree
 
 
@@ -22,10 +18,6 @@ def changed(folder: Path, *states: str, reviewed: bool = False) -> dict:
     cut = cutlist.load(folder / "cut.json")
     shots = tuple(dataclasses.replace(shot, state=state) for shot, state in zip(cut.shots, states, strict=True))
     return dataclasses.replace(cut, shots=shots, reviewed=reviewed).as_json()
-
-
-def numbers(path: Path) -> list[int]:
-    return [number_of(np.asarray(frame.rgb())) for frame in Movie(path).frames()]
 
 
 def running_child(studio, name: str) -> int:
@@ -80,7 +72,7 @@ def test_key_shots_are_written_beside_the_film_and_replaced_only_when_asked(stud
     assert sorted(path.name for path in film.parent.glob("*labelled*")) == ["labelled.keyshots.csv", "labelled.mp4"]
 
 
-def test_a_cut_is_cancelled_killed_and_made(studio, made):
+def test_a_cut_that_is_cancelled_or_killed_leaves_the_summary(studio, made):
     made.add(studio.root, "cut")
     folder, work = studio.root / "cut", "/films/cut/work"
     sent = changed(folder, "left", "left", "kept", "dropped", "chosen")
@@ -101,13 +93,6 @@ def test_a_cut_is_cancelled_killed_and_made(studio, made):
     assert job["state"] == "failed"
     assert "killed (SIGKILL); the summary is as it was" in job["error"]
     assert tree(studio.root) == before
-
-    assert studio.send("POST", work)[0] == 200
-    assert studio.finished("cut")["state"] == "done", studio.state()
-    assert numbers(folder / "summary.mp4") == [*range(91, 151), *range(171, 241)]
-    entry = studio.state()["films"]["cut"]
-    assert (entry["differs"], entry["summary_s"]) == (False, 13)
-    assert not [name for name in tree(studio.root) if ".stage" in name]
 
 
 def test_ctrl_c_ends_a_cut_and_the_summary_stays(serve, made, tmp_path):

@@ -37,6 +37,13 @@ def opened(browser, studio):
     assert not [url for url in asked if not url.startswith(own)]
 
 
+def edit(page, name):
+    """Opens a film from the list and begins to edit its cut."""
+    page.get_by_role("link", name=name).click()
+    page.locator("#edit").click()
+    page.locator("#timeline").wait_for()
+
+
 def lag_s(heard: np.ndarray, meant: np.ndarray, rate: int) -> float:
     """How much later the same sound is heard than it is meant to be."""
     size = 2 * len(meant)
@@ -49,9 +56,7 @@ def test_edit_reload_save_and_cut(opened, studio, made):
     film = made.add(studio.root, "walk")
     page = opened()
     until(page, "document.querySelector('#films img')?.naturalWidth > 0")
-    page.get_by_role("link", name="walk").click()
-    until(page, "document.getElementById('film')")
-    page.keyboard.press("e")
+    edit(page, "walk")
     page.mouse.click(*place(page, 20))  # the first shot, put in
     drag(page, 90, 94.8)  # the end of the second, to where the film cuts: frame 95
     page.keyboard.press("Control+z")
@@ -104,8 +109,7 @@ def test_edit_reload_save_and_cut(opened, studio, made):
 def test_key_shots_and_changes_from_elsewhere(opened, studio, made):
     film = made.add(studio.root, "keys")
     page = opened()
-    page.get_by_role("link", name="keys").click()
-    page.keyboard.press("e")
+    edit(page, "keys")
     page.mouse.click(*place(page, 20))
     page.locator("#write-keyshots").click()
     until(page, "document.getElementById('work-status').textContent.startsWith('Written to')")
@@ -155,9 +159,10 @@ def test_it_fits_and_is_accessible(opened, studio, made, width, scheme):
     if not (studio.root / "fits").exists():
         made.add(studio.root, "fits")
     page = opened(width=width, height=844, color_scheme=scheme)
-    for step in (lambda: None, page.get_by_role("link", name="fits").click, lambda: page.keyboard.press("e")):
-        step()
-        page.wait_for_load_state()
+    for link in (None, page.get_by_role("link", name="fits"), page.locator("#edit")):
+        if link:
+            link.click()
+            page.wait_for_url("**/films/fits/")
         found = Axe().run(page)
         assert found.violations_count == 0, found.generate_report()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -170,15 +175,13 @@ def test_a_studio_that_has_ended_loses_nothing(serve, made, browser, tmp_path):
     page = browser.new_context().new_page()
     with serve(root) as client:
         page.goto(client.address)
-        page.get_by_role("link", name="film").click()
-        page.keyboard.press("e")
+        edit(page, "film")
     page.mouse.click(*place(page, 20))
     page.locator("#save").click()
     until(page, "document.getElementById('work-status').textContent.includes('does not answer')")
     with serve(root, f"--port={client.port}") as client:
         page.goto(client.address)
-        page.get_by_role("link", name="film").click()
-        page.keyboard.press("e")
+        edit(page, "film")
         page.locator("#save").click()
         until(page, "document.getElementById('work-status').textContent === 'Saved.'")
     assert json.loads((root / "film" / "cut.json").read_text())["shots"][0]["state"] == "kept"

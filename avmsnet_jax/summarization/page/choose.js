@@ -64,8 +64,17 @@ class Chooser {
     return Math.floor(seconds * this.rate + 1e-6);
   }
 
-  /** The shots with their new states. */
-  choose(budget) {
+  /** Whether it chooses among these shots, too: with the same ends, and the same ones kept and dropped. */
+  fits(shots) {
+    const held = (state) => (state === "kept" || state === "dropped" ? state : "");
+    return shots.length === this.shots.length && shots.every(({ first, stop, state }, index) => {
+      const own = this.shots[index];
+      return first === own.first && stop === own.stop && held(state) === held(own.state);
+    });
+  }
+
+  /** The shots with their new states; `shots` are those of the constructor, or others that fit. */
+  choose(budget, shots = this.shots) {
     let found;
     if (budget.shots === undefined) {
       const room = Math.max(this.frames(budget) - this.keptFrames, 0);
@@ -75,7 +84,7 @@ class Chooser {
       found = order.slice(0, Math.max(budget.shots - this.kept.length, 0));
     }
     const chosen = new Set(found.map((place) => this.free[place]));
-    return this.shots.map((shot, index) => {
+    return shots.map((shot, index) => {
       const state = shot.state === "kept" || shot.state === "dropped" ? shot.state : chosen.has(index) ? "chosen" : "left";
       return state === shot.state ? shot : { ...shot, state };
     });

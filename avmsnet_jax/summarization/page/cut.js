@@ -15,7 +15,7 @@ const cut = editing && (() => {
   const listeners = [];
   let shotsNow = original, budget = file.budget, reviewed = Boolean(file.reviewed);
   let saved = ""; // the cut as it is in cut.json, as text
-  let past = [], future = []; // changes: {at, removed, added, from, to}, the last two of them budgets
+  let past = [], future = []; // changes: {parts: [{at, removed, added}], from, to}, the last two of them budgets
 
   // Each frame has the score of the nearest clip, as in Python.
   const picks = editing.cut.clips.map((clip) => clip.frame - 1);
@@ -28,21 +28,35 @@ const cut = editing && (() => {
   };
   const made = (first, stop, state) => ({ first, stop, state, score: Math.max((total(stop) - total(first)) / (stop - first), 0) });
 
-  /** The smallest splice that turns one list of shots into another. */
+  const same = (a, b) => a.first === b.first && a.stop === b.stop && a.state === b.state;
+  /** Small splices that turn one list of shots into another: a shot each if there are as many, else one. */
   const difference = (before, after) => {
+    if (before.length === after.length) {
+      return after.flatMap((shot, at) => (same(shot, before[at]) ? [] : [{ at, removed: [before[at]], added: [shot] }]));
+    }
     let at = 0, tail = 0;
-    while (at < before.length && before[at] === after[at]) at++;
-    while (tail < Math.min(before.length, after.length) - at && before[before.length - 1 - tail] === after[after.length - 1 - tail]) tail++;
-    return { at, removed: before.slice(at, before.length - tail), added: after.slice(at, after.length - tail) };
+    const least = Math.min(before.length, after.length);
+    while (at < least && same(before[at], after[at])) at++;
+    while (tail < least - at && same(before[before.length - 1 - tail], after[after.length - 1 - tail])) tail++;
+    return [{ at, removed: before.slice(at, before.length - tail), added: after.slice(at, after.length - tail) }];
   };
   const spliced = (list, at, count, added) => [...list.slice(0, at), ...added, ...list.slice(at + count)];
-  const redone = (change) => { shotsNow = spliced(shotsNow, change.at, change.removed.length, change.added); budget = change.to; };
-  const undone = (change) => { shotsNow = spliced(shotsNow, change.at, change.added.length, change.removed); budget = change.from; };
+  const redone = (change) => {
+    shotsNow = [...shotsNow];
+    for (const { at, removed, added } of change.parts) shotsNow.splice(at, removed.length, ...added);
+    budget = change.to;
+  };
+  const undone = (change) => {
+    shotsNow = [...shotsNow];
+    for (const { at, removed, added } of change.parts) shotsNow.splice(at, added.length, ...removed);
+    budget = change.from;
+  };
 
-  const packed = (change) => ({ ...change, removed: change.removed.map(pack), added: change.added.map(pack) });
+  const withParts = (change, act) => ({ ...change, parts: change.parts.map(({ at, removed, added }) => ({ at, removed: removed.map(act), added: added.map(act) })) });
+  const packed = (change) => withParts(change, pack);
+  const unpacked = (change) => withParts(change, unpack);
   const pack = (shot) => [shot.first, shot.stop, STATES.indexOf(shot.state), shot.score];
   const unpack = ([first, stop, state, score]) => ({ first, stop, state: STATES[state], score });
-  const unpacked = (change) => ({ ...change, removed: change.removed.map(unpack), added: change.added.map(unpack) });
   const asText = () => JSON.stringify([shotsNow.map(pack), budget, reviewed]);
   let stored = true;
   /** Stores the cut and its history, without the oldest changes if there is no room for all. */
@@ -60,8 +74,8 @@ const cut = editing && (() => {
 
   /** Applies a change, which can be undone. */
   const change = (after, to = budget) => {
-    const made = { ...difference(shotsNow, after), from: budget, to };
-    if (!made.removed.length && !made.added.length && JSON.stringify(made.from) === JSON.stringify(to)) return;
+    const made = { parts: difference(shotsNow, after), from: budget, to };
+    if (!made.parts.length && JSON.stringify(made.from) === JSON.stringify(to)) return;
     redone(made);
     past.push(made);
     future = [];

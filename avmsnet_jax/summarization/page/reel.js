@@ -31,10 +31,13 @@ const buildReel = () => {
     line.append(make("b", clock(shot.start, brief) + "–" + clock(shot.end, brief)), make("small", (shot.end - shot.start).toFixed(1) + " s"), mean);
     const position = thumbs.clips.indexOf(shot.best), image = make("img");
     image.alt = "";
-    image.src = thumb(position);
     const canvases = kinds.map((kind) => [kind, make("canvas")]);
     frames.append(image, ...canvases.map((pair) => pair[1]));
-    frames.paint = () => image.decode().then(() => {
+    frames.paint = () => {
+      image.src = thumb(position);
+      image.decode().then(paint);
+    };
+    const paint = () => {
       for (const [kind, canvas] of canvases) {
         canvas.width = image.naturalWidth;
         canvas.height = image.naturalHeight;
@@ -45,7 +48,7 @@ const buildReel = () => {
         canvas.getContext("2d").drawImage(image, 0, 0);
         canvas.getContext("2d").drawImage(over, 0, 0);
       }
-    });
+    };
     const shares = make("span", undefined, "shares");
     shares.append(...signalBars(shot.start, shot.end));
     button.append(line, frames, shares);

@@ -4,7 +4,7 @@ const editor = cut && (() => {
   const slider = $("budget");
   const longest = Math.min(cut.duration, Math.max(cut.duration / 2, 1.5 * (cut.budget.seconds || (cut.budget.share || 0) * cut.duration), 10));
   const step = cut.duration >= 300 ? 1 : 0.1;
-  let open = false, selected = 0, time = 0, chooser = null, pendingFill = 0;
+  let open = false, selected = 0, time = 0, chooser = null, pendingFill = 0, sliding = false;
   let playing = 0; // speed; below 0 = backwards
   let takes = []; // stretches to play; empty unless the cut plays
 
@@ -22,7 +22,7 @@ const editor = cut && (() => {
     clearTimeout(pendingFill);
     const work = () => {
       if (!open) return;
-      if (choosing().knapsack.fill(12)) offer();
+      if (choosing().knapsack.fill(12)) sliding ? preview() : offer();
       else pendingFill = setTimeout(work, 0);
     };
     pendingFill = setTimeout(work, 150);
@@ -32,7 +32,7 @@ const editor = cut && (() => {
   /** Near misses: what a 20% larger budget would add. */
   const offer = () => {
     const now = cut.shots;
-    const added = choosing().choose(larger(cut.budget)).filter((shot, index) => shown(shot) && !shown(now[index]));
+    const added = choosing().choose(larger(cut.budget), now).filter((shot, index) => shown(shot) && !shown(now[index]));
     const best = [...added].sort((a, b) => b.score - a.score).slice(0, 6);
     $("misses").replaceChildren(...best.map((shot) => {
       const button = make("button", "+ " + clock(secondsOf(shot.first), brief) + " · " + (secondsOf(shot.stop - shot.first)).toFixed(1) + " s");
@@ -44,15 +44,23 @@ const editor = cut && (() => {
     $("misses-title").hidden = !best.length;
     timeline.near(added);
   };
-  slider.addEventListener("input", () => {
-    const wanted = choosing().choose({ seconds: Number(slider.value) });
+  /** Shows what the slider would choose; if the table is not filled yet, as soon as it is. */
+  const preview = () => {
+    const seconds = Number(slider.value), ready = choosing().knapsack.fill(8);
+    const wanted = ready ? chooser.choose({ seconds }, cut.shots) : cut.shots;
     timeline.preview(wanted);
-    tellBudget(Number(slider.value), wanted);
+    tellBudget(seconds, wanted);
+    if (!ready) prepare();
+  };
+  slider.addEventListener("input", () => {
+    sliding = true;
+    preview();
   });
   slider.addEventListener("change", () => {
     const budget = { seconds: Number(slider.value) };
+    sliding = false;
     timeline.preview(null);
-    cut.change(choosing().choose(budget), budget);
+    cut.change(choosing().choose(budget, cut.shots), budget);
   });
 
   // ---------------------------------------------------------------- showing it
@@ -96,7 +104,7 @@ const editor = cut && (() => {
     timeline.redraw();
   };
   cut.listen(() => {
-    chooser = null;
+    if (chooser && !chooser.fits(cut.shots)) chooser = null;
     if (takes.length) stop();
     refresh();
     prepare();
