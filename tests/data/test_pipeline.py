@@ -133,7 +133,7 @@ def test_a_split_smaller_than_a_batch(train):
 def test_unopenable_records_are_refused(directory, tmp_path):
     for path, reason in (
         ("", "no records given; set --config.data.dir"),
-        (tmp_path / "nowhere", r"there is no folder of records .*nowhere; prepare one with prepare_data\.py --output"),
+        (tmp_path / "nowhere", r"there is no folder of records .*nowhere; prepare one with avmsnet prepare --output"),
         (tmp_path, "holds no prepared records"),
     ):
         with pytest.raises(UserError, match=reason):
