@@ -1,23 +1,37 @@
-"""The whole way from films without labels to a network that learned from a person's corrections, on toy movies."""
+"""The way from films without labels to a network that learned from a person's corrections, on toy movies."""
+
+import functools
 
 import pytest
 
-from avmsnet_jax.config import load
-from tests.soak import learn_from_corrections
+from avmsnet_jax.data import pipeline
+from avmsnet_jax.data.prepare import prepare
+from avmsnet_jax.summarization import reviewed
+from avmsnet_jax.toy import movies
+from tests.soak import learn_from_corrections as loop
 
 
-def test_a_network_trained_on_corrected_cuts_beats_attention_on_films_it_has_not_seen(tmp_path):
-    config = load("demo").replace(
-        model={"frame_size": 32}, train={"epochs": 6, "batch_size": 8, "checkpoint_every_epochs": 6}
+def test_records_of_corrected_cuts_have_the_labels_of_the_key_shots(tmp_path):
+    films, summaries = tmp_path / "films", tmp_path / "summaries"
+    movies.render(films, films=2, seconds=12, seed=0)
+    sizes = {"frame_size": 32, "test_fraction": 0.0}
+    prepare("movies", films, tmp_path / "wanted", **sizes)
+    truth = loop.hide_labels(films)
+    loop.make_cuts(films, summaries)
+    assert loop.look_through(films, summaries, None) < 0.9  # attention does not cut as the key shots do
+    assert loop.look_through(films, summaries, truth) > 0.9
+    prepare("movies", films, tmp_path / "found", **sizes, elsewhere=functools.partial(reviewed.key_shots, summaries))
+    wanted, found = (
+        [(str(record["video"]), int(record["frame"]), int(record["label"])) for record in opened]
+        for opened in (pipeline.open_split(tmp_path / name, "train") for name in ("wanted", "found"))
     )
-    figures = learn_from_corrections.learn(tmp_path, config, films=8, seconds=40, compare=False)
-    assert figures["corrected cuts, F"] > 0.95  # the key shots to the frame
-    assert figures["corrected AP"] > figures["attention AP"] + 0.05
-    assert figures["attention AP"] > 0.4
+    assert found == wanted
+    assert sum(label for *_, label in found) == 2
 
 
 @pytest.mark.soak
-def test_corrections_teach_more_than_the_cuts_of_attention(tmp_path):
-    figures = learn_from_corrections.learn(tmp_path, load("demo"), films=24, seconds=40)
-    assert figures["corrected AP"] > max(figures["attention AP"], figures["uncorrected AP"]) + 0.1
-    assert figures["corrected F"] > 0.9
+def test_corrections_teach_more_than_attention_and_its_cuts(tmp_path):
+    figures = loop.learn(tmp_path, films=12, seconds=40, epochs=8)
+    assert figures["corrected cuts, F"] > 0.95  # the key shots to the frame
+    assert figures["corrected AP"] > figures["attention AP"] + 0.1
+    assert figures["corrected AP"] > figures["uncorrected AP"] + 0.1

@@ -112,7 +112,7 @@ class Studio:
         try:
             path = await run_in_threadpool(functools.partial(self.library.write_key_shots, name, cut, replace=replace))
         except FileExistsError as error:
-            return JSONResponse({"exists": str(error)}, HTTPStatus.CONFLICT)
+            return JSONResponse({"exists": str(error)})
         return JSONResponse({"path": str(path)})
 
     def start(self, request: Request) -> Response:

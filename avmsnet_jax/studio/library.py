@@ -64,9 +64,10 @@ class Library:
 
     def recover(self) -> None:
         """Removes what a killed studio or cut left in the folder."""
-        for place in self.root.glob(".*.stage"):
-            with contextlib.suppress(UserError, OSError):  # in use, or not ours
-                recover(self.root / place.name[1:].removesuffix(".stage"))
+        for folder in [self.root, *self._folders()]:
+            for place in folder.glob(".*.stage"):
+                with contextlib.suppress(UserError, OSError):  # in use, or not ours
+                    recover(folder / place.name[1:].removesuffix(".stage"))
 
     def entries(self) -> list[Entry]:
         """All films, by name."""

@@ -347,13 +347,24 @@ def _scorer_key(config: Config, source: Source) -> str:
     options, mesh = config.summarize, config.mesh
     parts: list[Any]
     if isinstance(source, Weights):
-        parts = [source, mesh.data, mesh.fsdp, options.batch_size, _devices()]
+        parts = [_content(source), mesh.data, mesh.fsdp, options.batch_size, _devices()]
     elif isinstance(source, Attention):
         parts = [source.frames, source.frame_size, Weights.of(source.soundnet) if source.soundnet else None]
     else:
         return ""
     facts = [watched_file.FORMAT, options.spacing_s, _versions(source.name), *parts]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=1)
+def _content(weights: Weights) -> str:
+    """A fingerprint of a checkpoint's files, the same for a copy in another place."""
+    folder, digest = Path(weights.directory), hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with open(path, "rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{os.fsencode(path.relative_to(folder)).hex()} {content}\n".encode())
+    return digest.hexdigest()
 
 
 def _versions(scorer: str) -> str:

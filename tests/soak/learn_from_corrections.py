@@ -1,6 +1,6 @@
 """From films without labels to a network: summaries by attention, corrected by a person, are what it is trained on.
 
-    python -m tests.soak.learn_from_corrections [--films=24] [--seconds=40] [--epochs=12] [--keep=FOLDER]
+    python -m tests.soak.learn_from_corrections [--films=12] [--seconds=40] [--epochs=8] [--keep=FOLDER]
 
 Renders toy movies and hides the key shots of those for training. Summarizes them by attention, corrects each cut as a
 person would who knows the key shots, and trains a network on the corrected cuts; for comparison also one on the cuts
@@ -115,28 +115,29 @@ def _figures(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     return average_precision(scores, labels), precision_recall_f(scores >= threshold, labels).fscore
 
 
-def learn(folder: Path, config: Config, *, films: int, seconds: int, compare: bool = True) -> dict[str, float]:
+def learn(folder: Path, *, films: int, seconds: int, epochs: int) -> dict[str, float]:
     """Goes through all steps in a folder.
 
     Args:
       folder: for films, summaries, records and runs.
-      config: of the network and its training.
       films: number of toy movies, a quarter of them test films.
       seconds: length of each.
-      compare: train on attention's own cuts, too.
+      epochs: of training.
 
     Returns:
       the figures of each step by name.
     """
+    config = load("demo").replace(
+        model={"frame_size": 32}, train={"epochs": epochs, "checkpoint_every_epochs": epochs, "batch_size": 16}
+    )
     place, summaries = folder / "films", folder / "summaries"
     movies.render(place, films=films, seconds=seconds, seed=0)
     truth = hide_labels(place)
     figures = dict(zip(("attention AP", "attention F"), by_attention(place), strict=True))
     make_cuts(place, summaries)
-    if compare:
-        figures["cuts by attention, F"] = look_through(place, summaries, None)
-        found = by_training(place, summaries, folder / "uncorrected", config)
-        figures |= dict(zip(("uncorrected AP", "uncorrected F"), found, strict=True))
+    figures["cuts by attention, F"] = look_through(place, summaries, None)
+    found = by_training(place, summaries, folder / "uncorrected", config)
+    figures |= dict(zip(("uncorrected AP", "uncorrected F"), found, strict=True))
     figures["corrected cuts, F"] = look_through(place, summaries, truth)
     found = by_training(place, summaries, folder / "corrected", config)
     return figures | dict(zip(("corrected AP", "corrected F"), found, strict=True))
@@ -145,15 +146,14 @@ def learn(folder: Path, config: Config, *, films: int, seconds: int, compare: bo
 def main() -> None:
     """Prints the figures as JSON; fails if the network is no better than attention."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--films", type=int, default=24)
+    parser.add_argument("--films", type=int, default=12)
     parser.add_argument("--seconds", type=int, default=40)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--keep", type=Path, help="an empty folder to leave everything in")
     arguments = parser.parse_args()
-    config = load("demo").replace(train={"epochs": arguments.epochs})
     folder = arguments.keep or Path(tempfile.mkdtemp())
     try:
-        figures = learn(folder, config, films=arguments.films, seconds=arguments.seconds)
+        figures = learn(folder, films=arguments.films, seconds=arguments.seconds, epochs=arguments.epochs)
     finally:
         if arguments.keep is None:
             shutil.rmtree(folder)

@@ -42,7 +42,7 @@ class Client:
         sent = {"Host": f"127.0.0.1:{self.port}", "Cookie": self.cookie if cookie is None else cookie} | headers
         if body is not None:
             body = body if isinstance(body, bytes) else json.dumps(body).encode()
-            sent.setdefault("Content-Length", str(len(body)))
+            sent.setdefault("Content_Length", str(len(body)))
         for name, value in sent.items():
             if value is not None:
                 connection.putheader(name.replace("_", "-"), value)

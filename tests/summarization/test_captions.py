@@ -2,6 +2,7 @@
 
 import json
 import re
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from avmsnet_jax.config import SummarizeConfig
 from avmsnet_jax.media import captions
 from avmsnet_jax.media.captions import Cue
 from avmsnet_jax.media.movie import Movie
+from avmsnet_jax.media.writer import Mp4Writer
 from avmsnet_jax.scoring.film import watch
 from avmsnet_jax.summarization import report
 from avmsnet_jax.summarization.choose import choose
@@ -124,6 +126,11 @@ def test_broken_captions_cost_no_summary(made, tmp_path):
 
 def test_the_page_shows_captions(tmp_path, open_report):
     summary = make_summary(tmp_path, tmp_path / "film.mp4")
+    with Mp4Writer(tmp_path / "summary.mp4") as movie:  # browsers play it with its text track
+        track, text = movie.pictures((48, 64, 3), Fraction(10), crf=20), movie.captions([Cue(0, 1, "a <b> & c")])
+        for picture in pictures(60):
+            track.add(picture)
+        text.write(Fraction(6))
     shown = report.Captions([Cue(5, 6, "a <b> & c"), Cue(7, 8, "d")], [Cue(0, 1, "a <b> & c")])
     report.write_report(summary, tmp_path, captions=shown)
     page = open_report(tmp_path)

@@ -132,7 +132,7 @@ def scaled(summary: Summary, factor: float, added: float = 0.0) -> Summary:
     ("factor", "added", "said", "means"),
     [
         (1, 0, "", ["mean 0.30 · rank 4 of 5", "mean 0.50 · rank 2 of 5"]),
-        (0.1625, 0, "the highest score is 0.13 of 1. The summary holds the best", ["mean 0.05", "mean 0.08"]),
+        (0.1625, 0, "the highest score is 0.13 of 1. The summary still shows", ["mean 0.05", "mean 0.08"]),
         (0.01, 0, "the highest score is 0.0080 of 1. The scores hardly differ", ["mean 0.0030", "mean 0.0050"]),
         (0.00001, 0, "the highest score is 0.000008 of 1.", ["mean 0.000003", "mean 0.000005"]),
         (0.01, 0.9, "The scores hardly differ, from 0.900 to 0.908: the choice is uncertain", ["mean 0.903"]),

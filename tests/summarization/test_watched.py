@@ -13,6 +13,7 @@ from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.summarization import run, watched
 from avmsnet_jax.summarization.run import summarize, summarize_cut
 from tests.media.films import encode
+from tests.scoring.stub import Stub
 from tests.summarization.test_kinds import noise, pictures
 
 
@@ -105,18 +106,14 @@ def test_an_edited_cut_is_not_watched_and_keeps_the_maps(again, tmp_path, films_
     assert "leave --overlay out" in outcome.error
 
 
-def test_another_film_scorer_or_spacing_is_watched_again(again, films_watched, random_weights, monkeypatch, tmp_path):
+def test_another_film_spacing_or_version_is_watched_again(again, films_watched, monkeypatch, tmp_path):
     film, output = again
     summarized(film, output, config(spacing_s=0.4))
     summarized(film, output, config())
     assert len(films_watched) == 2
-    (outcome,) = summarize([film], random_weights, output, config(), overwrite=True)
-    (outcome,) = summarize([film], random_weights, output, config("0.5"), overwrite=True)
-    assert not outcome.error
-    assert len(films_watched) == 3
     monkeypatch.setattr(watched, "FORMAT", 0)
     summarized(film, output, config())
-    assert len(films_watched) == 4
+    assert len(films_watched) == 3
     monkeypatch.undo()
     other = tmp_path / "film.mkv"
     content = bytearray(film.read_bytes())
@@ -126,6 +123,25 @@ def test_another_film_scorer_or_spacing_is_watched_again(again, films_watched, r
     os.utime(other, (1, 1))
     other.write_bytes(film.read_bytes())
     assert watched.film_key(other) == watched.film_key(film)
+
+
+def test_a_copied_checkpoint_is_the_same_scorer_and_a_changed_one_is_not(again, films_watched, monkeypatch, tmp_path):
+    film, output = again
+    monkeypatch.setattr(run, "_network", lambda *_: Stub(lambda clip: clip.frame % 7 / 7))
+    for item in ("model", "config"):
+        (tmp_path / "weights" / item).mkdir(parents=True)
+    (tmp_path / "weights" / "model" / "array").write_bytes(b"1")
+
+    def watched_by(weights: str) -> int:
+        (outcome,) = summarize([film], str(tmp_path / weights), output, config(), overwrite=True)
+        assert not outcome.error
+        return len(films_watched)
+
+    assert watched_by("weights") == watched_by("weights") == 1
+    shutil.copytree(tmp_path / "weights", tmp_path / "copied")
+    assert watched_by("copied") == 1
+    (tmp_path / "copied" / "model" / "array").write_bytes(b"2")
+    assert watched_by("copied") == 2
 
 
 def damaged(content: bytes) -> dict[str, bytes]:

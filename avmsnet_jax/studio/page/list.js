@@ -44,17 +44,19 @@ const bar = (share, text) => {
 };
 const STATES = {
   "looked through": "Looked through: counts as labels", edited: "Edited, not looked through to the end", untouched: "Not looked through",
-  "no summary": "No summary yet", damaged: "Damaged",
+  "no summary": "No summary yet", coming: "No summary yet", damaged: "Damaged",
 };
 
 const card = (film, job) => {
   const item = make("li"), box = make("div", undefined, "film"), picture = make("div", undefined, "picture"), words = make("div", undefined, "words");
   const place = "/films/" + encodeURIComponent(film.name) + "/", opens = film.length_s > 0;
-  const image = make("img");
-  image.alt = "";
-  image.loading = "lazy";
-  image.src = place + "picture.jpg";
-  if (!uploads.has(film.name)) picture.append(image);
+  if (opens || film.state === "no summary") {
+    const image = make("img");
+    image.alt = "";
+    image.loading = "lazy";
+    image.src = place + "picture.jpg";
+    picture.append(image);
+  }
   const title = make("h2"), link = make("a", film.name);
   if (opens) link.href = place;
   title.append(opens ? link : film.name);
@@ -86,8 +88,8 @@ const draw = () => {
   if (text === shown) return; // keeps the focus where it is
   shown = text;
   const jobs = new Map(state.jobs.map((job) => [job.name, job])), films = [...state.films];
-  for (const name of [...uploads.keys(), ...jobs.keys()]) {
-    if (!films.some((film) => film.name === name)) films.push({ name, length_s: 0, state: "no summary", differs: false, problem: "" });
+  for (const name of [...uploads.keys(), ...[...jobs.keys()].filter((name) => busy(jobs.get(name)))]) {
+    if (!films.some((film) => film.name === name)) films.push({ name, length_s: 0, state: "coming", differs: false, problem: "" });
   }
   const focused = document.activeElement && document.activeElement.closest("#films li");
   const at = focused ? [...$("films").children].indexOf(focused) : -1;

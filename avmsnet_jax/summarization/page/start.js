@@ -47,7 +47,7 @@ const tell = () => {
   const low = highest < data.high ? "No moment scores high: the highest score is " + points(highest) + " of 1. " : "";
   const alike = highest === lowest ? "All moments score " + points(highest) + ": the choice between them is arbitrary. "
     : highest - lowest < 0.02 ? "The scores hardly differ, from " + points(lowest) + " to " + points(highest) + ": the choice is uncertain. "
-    : low ? "The summary has the highest scores that there are. " : "";
+    : low ? "The summary still shows the highest-scoring shots. " : "";
   $("caution").textContent = low + alike;
   $("caution").hidden = !(low + alike);
   const learned = !Object.keys(data.signals).length;

@@ -12,8 +12,8 @@ const inStudio = studio && cut && (() => {
       answer = await fetch(place, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
     } catch { throw new Error("The studio does not answer: start it again. Your changes stay in this browser."); }
     const text = await answer.text();
-    if (!answer.ok && answer.status !== 409) throw new Error(text.trim());
-    try { return JSON.parse(text); } catch { throw new Error(text.trim()); }
+    if (!answer.ok) throw new Error(text.trim());
+    return JSON.parse(text);
   };
   /** Runs `act` and shows what goes wrong. */
   const trying = (act) => async () => {
