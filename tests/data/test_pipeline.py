@@ -133,7 +133,7 @@ def test_a_split_smaller_than_a_batch(train):
 def test_unopenable_records_are_refused(directory, tmp_path):
     for path, reason in (
         ("", "no records given; set --config.data.dir"),
-        (tmp_path / "nowhere", r"there is no folder of records .*nowhere; prepare one with prepare_data\.py --output"),
+        (tmp_path / "nowhere", r"there is no folder of records .*nowhere; prepare one with avmsnet prepare --output"),
         (tmp_path, "holds no prepared records"),
     ):
         with pytest.raises(UserError, match=reason):
@@ -316,7 +316,7 @@ def test_missing_folds_are_refused(scored, directory, tmp_path):
     copy = shutil.copytree(scored, tmp_path / "records")
     manifest = json.loads((copy / "manifest.json").read_text())
     for folds, message in (
-        ([{"train": [[0, 99]]}], "fold 0 has records beyond the 38 that there are; prepare them again"),
+        ([{"train": [[0, 99]]}], "fold 0 lists records beyond the 38 stored; prepare them again"),
         ([{"train": [[0]]}, {"train": 3}], "holds no prepared records"),
     ):
         (copy / "manifest.json").write_text(json.dumps({**manifest, "folds": folds}))
