@@ -31,7 +31,8 @@ def as_before(step, config):
         optax.add_decayed_weights(0.1), torch_momentum(0.9, 0.9), optax.scale_by_learning_rate(lambda count: 0.1)
     )
     groups = labels(params, config.model.audiovisual)
-    partition = optax.partition(dict.fromkeys(jax.tree.leaves(groups), chain), groups)
+    chains = dict.fromkeys(jax.tree.leaves(groups), chain) | {"frozen": optax.set_to_zero()}
+    partition = optax.partition(chains, groups)
     old = ["step"]
     for path, _ in jax.tree.leaves_with_path(jax.eval_shape(partition.init, params)):
         group, part, field = path[1].key, PARTS[path[3].idx], path[4].name
