@@ -154,6 +154,7 @@ def test_a_reader_that_dies_costs_no_more_than_its_film(source, tmp_path, undist
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+@pytest.mark.soak
 def test_a_reader_that_dies_on_the_only_film_gives_one_line(source, tmp_path, monkeypatch):
     def find(self, source):
         found = movies.find_films(source, 0.3)
