@@ -40,10 +40,12 @@ def _reliabilities(manifest: dict[str, Any], directory: Path) -> list[str]:
     """For films labelled by gaze, how well the curves of two halves of the observers agree."""
     if manifest["dataset"] != "gaze":
         return []
+    from avmsnet_jax.gaze.concentration import split_half  # a second to import
+
     lines = []
     for name, file in manifest["annotations"].items():
         kept = array_file.read_npz(inside(directory, file), "prepare the data again")
-        reliability, observers = float(kept["reliability"]), len(kept["validity"])
+        reliability, observers = split_half(kept["halves"]), len(kept["validity"])
         word = "no agreement: its labels mean nothing" if not reliability > _AGREES else ""
         lines.append(f"  {name + ':':12}{observers} observers, split-half {reliability:.2f} {word}".rstrip())
     return lines

@@ -82,7 +82,7 @@ def prepare(
     config = _config(frames, frame_size, spacing, test_fraction, splits)
     _check(dataset, source, config, workers)
     if (gaze is not None or labels_out is not None) and dataset != "gaze":
-        raise UserError(f"screens, angles and --labels_out are for gaze; leave them out for {dataset}")
+        raise UserError(f"--gaze_…, --key_share and --labels_out are for gaze; leave them out for {dataset}")
     with _working_place(output) as place:
         with _quiet_tfds():
             builder = BUILDERS[dataset](data_dir=place / "set", config=config, file_format="array_record")

@@ -29,7 +29,7 @@ LEAST_OBSERVERS = 3
 SMOOTHING_S = 1.0
 KEY_SHARE = 0.15  # of the frames that have a value
 
-_DIVISION_FRAMES = 500_000  # of all divisions that `split_half` takes together
+_DIVISION_FRAMES = 500_000  # of all divisions that `halves` takes together
 _CELLS = 6  # of the table of past positions, for each sigma
 _FAR = 60.0  # squared sigmas: the product of two Gaussians so far apart is below 1e-6
 
@@ -85,27 +85,46 @@ def key_frames(values: np.ndarray, share: float = KEY_SHARE) -> np.ndarray:
     return labels
 
 
-def split_half(positions: np.ndarray, rate: float, aspect: float, sigma: float = SIGMA_WIDTH, seed: int = 0) -> float:
-    """The reliability of the curve: how well the curves of two halves of the observers agree.
+def halves(positions: np.ndarray, rate: float, aspect: float, sigma: float = SIGMA_WIDTH, seed: int = 0) -> np.ndarray:
+    """The curves of random halves of the observers.
 
-    The mean correlation over random divisions, ten of a film of half an hour and fewer of longer ones, is brought to
-    the full number of observers by the formula of Spearman and Brown, 2 r / (1 + r). No model can be expected to
-    correlate with the curve by more than its square root.
+    Args:
+      positions: see `concentration`.
+      rate: see `concentration`.
+      aspect: see `concentration`.
+      sigma: see `concentration`.
+      seed: of the divisions: ten of a film of half an hour, fewer of a longer one.
+
+    Returns:
+      (D, 2, N) float64, the `values` of both halves of D divisions.
+    """
+    chance = np.random.default_rng(seed)
+    count, n_frames, _ = positions.shape
+    found = []
+    for _ in range(int(np.clip(_DIVISION_FRAMES / max(n_frames, 1), 2, 10))):
+        order = chance.permutation(count)
+        parts = (np.sort(part) for part in (order[: count // 2], order[count // 2 :]))
+        found.append([concentration(positions[part], rate, aspect, sigma).values for part in parts])
+    return np.array(found)
+
+
+def split_half(curves: np.ndarray) -> float:
+    """The reliability of a film's curve: how well the curves of two halves of the observers agree.
+
+    The mean correlation over divisions is brought to the full number of observers by the formula of Spearman and Brown,
+    2 r / (1 + r). No model can be expected to correlate with the curve by more than its square root.
+
+    Args:
+      curves: see `halves`.
 
     Returns:
       about 0 to 1; NaN where there are too few observers for two halves, or a half's curve is constant.
     """
-    chance, found = np.random.default_rng(seed), []
-    count, n_frames, _ = positions.shape
-    for _ in range(int(np.clip(_DIVISION_FRAMES / max(n_frames, 1), 2, 10))):
-        order = chance.permutation(count)
-        halves = [
-            concentration(positions[np.sort(part)], rate, aspect, sigma).values
-            for part in (order[: count // 2], order[count // 2 :])
-        ]
-        both = np.isfinite(halves[0]) & np.isfinite(halves[1])
-        if both.sum() > 2 and min(half[both].std() for half in halves) > 0:
-            found.append(float(np.corrcoef(halves[0][both], halves[1][both])[0, 1]))
+    found = []
+    for pair in curves:
+        both = pair[:, np.isfinite(pair).all(axis=0)]
+        if both.shape[1] > 2 and both.std(axis=1).min() > 0:
+            found.append(float(np.corrcoef(both)[0, 1]))
     if not found:
         return float("nan")
     correlation = float(np.mean(found))

@@ -21,6 +21,7 @@ OUTPUT = flags.DEFINE_string(
 FILMS = flags.DEFINE_integer("films", 24, "films in all; a quarter of them, at least one, is for testing")
 SECONDS = flags.DEFINE_integer("seconds", 40, "length of a film in seconds; each second but the first is one clip")
 SEED = flags.DEFINE_integer("seed", 0, "films of one seed are the same")
+GAZE = flags.DEFINE_bool("gaze", False, "write FILM.gaze/, the gaze of simulated viewers, beside each film, too")
 
 
 def main(_: list[str]) -> None:
@@ -29,7 +30,9 @@ def main(_: list[str]) -> None:
         raise UserError("--output is missing (--help lists all options)")
     from avmsnet_jax.toy import movies  # seconds to import: not for --help or a wrong flag
 
-    scripts = movies.render(Path(OUTPUT.value), films=FILMS.value, seconds=SECONDS.value, seed=SEED.value)
+    scripts = movies.render(
+        Path(OUTPUT.value), films=FILMS.value, seconds=SECONDS.value, seed=SEED.value, gaze=GAZE.value
+    )
     told = ", ".join(
         f"{split}: {len(films)} films, {sum(len(film.key_shots) for film in films)} key moments"
         for split, films in scripts.items()

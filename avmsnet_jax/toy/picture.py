@@ -133,17 +133,39 @@ class _Passer:
         _paint(picture[box], self.colour * (1 - 0.25 * (dy[..., None] / self.radius)), self.radius - distance + 0.5)
 
 
+def middle(event: Event, time: float, seed: int) -> tuple[float, float]:
+    """Where the ball (at half its hop) or the square is, as shares of the picture's width and height.
+
+    Args:
+      event: one with a sight.
+      time: seconds from the middle of the event.
+      seed: of the script.
+    """
+    x, drift, *rest = _course(event, seed)
+    y = GROUND - 0.7 * rest[0] - rest[1] / 2 if event.sight == "ball" else rest[0]
+    return x + drift * time, y
+
+
+def _course(event: Event, seed: int) -> list[float]:
+    """Place at the middle of the event and drift a second; then radius and hop, or height, half side and spin."""
+    rng = np.random.default_rng((seed, round(1000 * event.time)))
+    ball, square = ((0.14, 0.17), (0.22, 0.34)), ((0.3, 0.6), (0.13, 0.16), (-0.6, 0.6))
+    ranges = ((0.22, 0.78), (-0.12, 0.12), *(ball if event.sight == "ball" else square))
+    return [rng.uniform(*edges) for edges in ranges]
+
+
 def _draw_event(picture: np.ndarray, event: Event, time: float, seed: int) -> None:
     """Paints the ball or the square, `time` seconds from the middle of the event."""
-    rng = np.random.default_rng((seed, round(1000 * event.time)))
     # Both grow out of nothing and shrink away within the first and the last tenth of a second.
     size = np.clip((EVENT_SECONDS / 2 - abs(time)) / 0.08, 0, 1)
-    x = (rng.uniform(0.22, 0.78) + rng.uniform(-0.12, 0.12) * time) * WIDTH
+    start, drift, *rest = _course(event, seed)
+    x = (start + drift * time) * WIDTH
     if event.sight == "ball":
-        _draw_ball(picture, x, time, size * rng.uniform(0.14, 0.17) * HEIGHT, rng.uniform(0.22, 0.34) * HEIGHT)
+        radius, hop = rest
+        _draw_ball(picture, x, time, size * radius * HEIGHT, hop * HEIGHT)
     else:
-        y = rng.uniform(0.3, 0.6) * HEIGHT
-        _draw_square(picture, x, y, time, size * rng.uniform(0.13, 0.16) * HEIGHT, rng.uniform(-0.6, 0.6))
+        y, half, spin = rest
+        _draw_square(picture, x, y * HEIGHT, time, size * half * HEIGHT, spin)
 
 
 def _draw_ball(picture: np.ndarray, x: float, time: float, radius: float, hop: float) -> None:
