@@ -135,8 +135,8 @@ def _between_observers(places: np.ndarray, rate: float, height: float, sigma: fl
     """C(t) of the module's text, (N,); NaN where fewer than two observers look."""
     reach = max(int(np.ceil(3 * SIGMA_S * rate)), 1)
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / rate / SIGMA_S) ** 2)
-    # The mean over all positions of the film of a Gaussian about a given one, and of the product of two Gaussians:
-    # that is one of sigma / sqrt(2) about the middle of their centers, times a factor.
+    # Means over all positions of the film: of a Gaussian, and of the product of two Gaussians, which is a Gaussian of
+    # sigma / sqrt(2) about the midpoint of their centers, times a factor.
     cell = sigma / _CELLS
     single = _table(places, height, cell, sigma)
     product = _table(places, height, cell, sigma / np.sqrt(2))
@@ -149,7 +149,7 @@ def _table(places: np.ndarray, height: float, cell: float, width: float) -> np.n
     shape = int(np.ceil(height / cell)) + 2, int(np.ceil(1 / cell)) + 2
     count = np.zeros(shape)
     np.add.at(count, (known[:, 1].clip(0, shape[0] - 1), known[:, 0].clip(0, shape[1] - 1)), 1.0)
-    spread = math.sqrt((width / cell) ** 2 - 1 / 12)  # rounding to a cell has spread the positions by the rest
+    spread = math.sqrt((width / cell) ** 2 - 1 / 12)  # rounding to a cell adds a variance of 1/12
     smooth = ndimage.gaussian_filter(count, spread, mode="constant", truncate=5)
     return smooth * 2 * np.pi * (width / cell) ** 2 / max(len(known), 1)
 
@@ -165,7 +165,7 @@ def _mean_saliency(
     most = n_observers * len(weights)
     x, y, weight, of = np.empty(most), np.empty(most), np.empty(most), np.empty(most, np.int64)
     for frame in range(n_frames):
-        # All that the maps at this frame are made of.
+        # The positions that contribute to the maps at this frame.
         count = 0
         for near in range(max(frame - reach, 0), min(frame + reach + 1, n_frames)):
             for observer in range(n_observers):
@@ -173,7 +173,7 @@ def _mean_saliency(
                     x[count], y[count] = places[near, observer]
                     weight[count], of[count] = weights[near - frame + reach], observer
                     count += 1
-        # For the map of all observers: its mean and mean square over the film's positions, and each observer's share.
+        # Mean and mean square of all observers' map over the film's positions, and each observer's contribution.
         mean, means = 0.0, np.zeros(n_observers)
         square, squares, own_squares = 0.0, np.zeros(n_observers), np.zeros(n_observers)
         for a in range(count):
@@ -202,7 +202,7 @@ def _mean_saliency(
                 if of[a] != observer:
                     apart = (x[a] - places[frame, observer, 0]) ** 2 + (y[a] - places[frame, observer, 1]) ** 2
                     value += weight[a] * math.exp(-apart / (2 * sigma**2))
-            # The map of the others is that of all less what this observer added.
+            # The map of the others is the map of all minus this observer's contribution.
             others = mean - means[observer]
             variance = square - squares[observer] + own_squares[observer] - others**2
             if variance > 0:
@@ -215,7 +215,7 @@ def _mean_saliency(
 
 @njit(cache=True)
 def _at(table: np.ndarray, x: float, y: float, cell: float) -> float:
-    """The table at a position, between its four nearest cells."""
+    """The table at a position, interpolated bilinearly."""
     row = min(max(y / cell, 0.0), table.shape[0] - 1.001)
     column = min(max(x / cell, 0.0), table.shape[1] - 1.001)
     top, left = int(row), int(column)
@@ -226,7 +226,7 @@ def _at(table: np.ndarray, x: float, y: float, cell: float) -> float:
 
 
 def _smoothed(values: np.ndarray, rate: float) -> np.ndarray:
-    """The mean over a second around each frame, of the frames that have a value."""
+    """The mean of the known values within a second around each frame."""
     width = max(round(SMOOTHING_S * rate), 1) | 1
     known = np.isfinite(values)
     total = ndimage.uniform_filter1d(np.where(known, values, 0.0), width, mode="constant")

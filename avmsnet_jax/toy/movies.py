@@ -1,4 +1,4 @@
-"""Toy movies as files: films that any player shows, with their key shots beside them."""
+"""Writes toy movies as MP4 files with their key shots, and on request simulated gaze, beside them."""
 
 import concurrent.futures
 import multiprocessing
@@ -18,7 +18,7 @@ TEST_SHARE = 0.25
 
 
 def write_scripts(films: int, seconds: int, seed: int) -> dict[str, list[Script]]:
-    """The scripts of a collection, by split: the same as long as the arguments are.
+    """The scripts of a collection, by split; the same for the same arguments.
 
     Args:
       films: how many in all; a quarter of them, at least one, is for testing.
@@ -55,7 +55,7 @@ def render(output: Path, *, films: int, seconds: int, seed: int, gaze: bool = Fa
       the scripts, by split, in the order of the files' names.
 
     Raises:
-      UserError: too few or too short films, or `output` does not serve.
+      UserError: too few or too short films, or `output` is not a new or empty directory.
     """
     scripts = write_scripts(films, seconds, seed)
     if staging.taken(output):
@@ -65,8 +65,8 @@ def render(output: Path, *, films: int, seconds: int, seed: int, gaze: bool = Fa
         for split, members in scripts.items():
             (stage / split).mkdir(parents=True)
             jobs += [(stage / split / f"toy_{len(jobs) + n:02d}.mp4", script) for n, script in enumerate(members)]
-        # Spawned: forked processes would inherit JAX's threads in whatever state they are. Deaf to Ctrl-C: it is the
-        # parent that reports it.
+        # Spawn: forked processes would inherit JAX's threads in an undefined state. Workers ignore SIGINT, so that only
+        # the parent reports Ctrl-C.
         with concurrent.futures.ProcessPoolExecutor(
             min(cores.count(), len(jobs)),
             mp_context=multiprocessing.get_context("spawn"),

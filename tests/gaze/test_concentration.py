@@ -1,4 +1,4 @@
-"""The rule, against the plain statement of it, and on viewers whose attention is known."""
+"""The rule against a plain implementation, and on simulated viewers whose attention is known."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Films with gaze beside them become records whose labels follow from it."""
+"""prepare_data.py --dataset=gaze: films with gaze beside them become labeled records."""
 
 import csv
 import json
@@ -71,7 +71,7 @@ def test_clips_of_moments_with_too_few_observers_are_unlabelled(source, tmp_path
     assert all(np.isnan(records[index]["label"]) for index in range(len(records)))
 
 
-def test_films_without_gaze_or_with_too_little_cost_no_other(source, tmp_path):
+def test_films_without_enough_gaze_do_not_affect_the_others(source, tmp_path):
     for path in source.iterdir():
         (tmp_path / path.name).symlink_to(path)
     write_film(tmp_path / "d.mkv", frames=100)
@@ -88,7 +88,7 @@ def test_films_without_gaze_or_with_too_little_cost_no_other(source, tmp_path):
     assert json.loads((tmp_path / "records" / "manifest.json").read_text())["dataset"] == "gaze"
 
 
-def test_settings_of_gaze_are_for_gaze_alone(source, tmp_path):
+def test_settings_of_gaze_are_refused_for_other_data_sets(source, tmp_path):
     with pytest.raises(UserError, match="are for gaze; leave them out for movies"):
         prepare("movies", source, tmp_path / "records", gaze=Setting())
 
