@@ -39,6 +39,7 @@ soak: .venv/test-installed demo/run
 	$(BIN)/python -m tests.soak.kill_preparing
 	$(BIN)/python -m tests.soak.kill_training
 	$(BIN)/python -m tests.soak.find_events --checkpoint=demo/run
+	$(BIN)/python -m tests.soak.learn_from_gaze
 
 lint: .venv/test-installed
 	$(BIN)/ruff check

@@ -30,7 +30,7 @@ SCRIPTS = {"prepare_data.py", "train.py", "eval.py", "convert_weights.py", "summ
 # What is added to a command to make it small enough for a test.
 SMALLER = {
     "prepare_data.py": ["--frame_size=32"],
-    "avmsnet_jax.toy": ["--films=2", "--seconds=3"],
+    "avmsnet_jax.toy": ["--films=2", "--seconds=10"],
     "train.py": [
         "--config.train.epochs=1",
         "--config.train.batch_size=4",
@@ -113,10 +113,11 @@ def _lay_out(desk: Path) -> None:
     avmsnet_jax.summarize(desk / "film.mp4", desk / "made")
     shutil.copy(desk / "made" / "film" / "cut.json", desk)
     shutil.copy(desk / "film.mp4", desk / "another.mp4")
-    (desk / "watched" / "film.gaze").mkdir(parents=True)
-    shutil.copy(desk / "film.mp4", desk / "watched")
-    viewers = {f"viewer{number}": writers.simulated(10, seed=number) for number in range(4)}
-    writers.plain(desk / "watched" / "film.gaze", viewers, seconds=10)
+    for first, name in ((0, "film"), (4, "another")):
+        (desk / "watched" / f"{name}.gaze").mkdir(parents=True)
+        shutil.copy(desk / "film.mp4", desk / "watched" / f"{name}.mp4")
+        viewers = {f"viewer{number}": writers.simulated(10, seed=first + number) for number in range(4)}
+        writers.plain(desk / "watched" / f"{name}.gaze", viewers, seconds=10)
     write_pth(desk / "audiovisual_save_60.pth", published_weights(audio=True))
     write_pth(desk / "visual_save_60.pth", published_weights(audio=False))
     write_sound8(desk / "sound8.npy")

@@ -1,6 +1,6 @@
-"""Evaluate a checkpoint or the scores of any model, beside random, uniform and human baselines.
+"""Evaluate a checkpoint or the scores of any model, beside attention, random, uniform and human baselines.
 
-A checkpoint on prepared records; the data set chooses the protocol:
+A checkpoint on prepared records; the data set chooses the protocol. Without --checkpoint, the baselines alone:
   {program} --config=films --config.data.dir=RECORDS --checkpoint=RUN --output=RESULTS
 
 Scores of any model against TVSum's or SumMe's annotations; without --scores, the baselines alone:
@@ -20,7 +20,7 @@ _CHECKPOINT = flags.DEFINE_multi_string(
     "checkpoint",
     [],
     "the --workdir of a training run, one of its steps, or the --output of a conversion; one for each fold tests all "
-    "folds",
+    "folds; without it the attention scorer, which needs no weights, is evaluated on the records",
 )
 _SCORES = flags.DEFINE_string(
     "scores",
@@ -50,8 +50,8 @@ _SPLITS = flags.DEFINE_string(
 _SPLIT = flags.DEFINE_string(
     "split",
     "test",
-    "with --checkpoint: the part of the prepared records to test (train, test); whole = all videos of all folds. For "
-    "annotations see --splits",
+    "the part of the prepared records to test (train, test); whole = all videos of all folds. For annotations see "
+    "--splits",
 )
 _OUTPUT = flags.DEFINE_string(
     "output", "", "folder for the results, or a place on gs:// or s3://; must be new or empty"
@@ -59,10 +59,11 @@ _OUTPUT = flags.DEFINE_string(
 
 
 def main(config: Config) -> None:
-    if not (_CHECKPOINT.value or _SCORES.value or _ANNOTATIONS.value):
+    if not (_CHECKPOINT.value or _SCORES.value or _ANNOTATIONS.value or config.data.dir):
         raise UserError(
-            "--checkpoint is missing: give a training run or a converted checkpoint, or give --annotations to evaluate "
-            "other --scores or the baselines alone (--help lists all options)"
+            "--checkpoint is missing: give a training run or a converted checkpoint; or give --config.data.dir "
+            "(prepared records) or --annotations for the baselines alone, or --annotations and --scores for any model "
+            "(--help lists all options)"
         )
     command_line.require(_OUTPUT)
     table, failed = _test_files(config) if _SCORES.value or _ANNOTATIONS.value else _test_checkpoints(config)
@@ -80,7 +81,8 @@ def _test_checkpoints(config: Config) -> tuple[str, dict[str, str]]:
             "--splits is a file that divides --annotations; a checkpoint is tested on prepared records, which have "
             "their own parts: leave it out, and choose a part by --split"
         )
-    command_line.require_checkpoint(*_CHECKPOINT.value)
+    if _CHECKPOINT.value:
+        command_line.require_checkpoint(*_CHECKPOINT.value)
     # Imported here because it is slow and --help does not need it.
     from avmsnet_jax.evaluation import benchmark, benchmark_report, movie50
 
@@ -91,7 +93,7 @@ def _test_checkpoints(config: Config) -> tuple[str, dict[str, str]]:
         return benchmark_report.text(metrics), metrics.get("failed", {})
     if len(_CHECKPOINT.value) > 1:
         raise UserError("several checkpoints are for the folds of tvsum and summe; give one --checkpoint for movie50")
-    metrics = movie50.evaluate(config, _CHECKPOINT.value[0], _SPLIT.value, output)
+    metrics = movie50.evaluate(config, (_CHECKPOINT.value or [""])[0], _SPLIT.value, output)
     return movie50.summary(metrics), metrics.get("failed", {})
 
 

@@ -74,7 +74,7 @@ LABELS_OUT = flags.DEFINE_string(
 )
 
 _DATASETS = ("movies", "movie50", "summe", "tvsum", "gaze")
-_OF_GAZE = (GAZE_FORMAT, GAZE_SCREEN, GAZE_FILM, GAZE_DEGREES, KEY_SHARE, LABELS_OUT)
+_OF_GAZE = (GAZE_FORMAT, GAZE_SCREEN, GAZE_FILM, GAZE_DEGREES, KEY_SHARE)
 
 
 @interrupts.listening()
@@ -88,8 +88,6 @@ def main(_: list[str]) -> None:
         raise UserError(f"--dataset is {dataset!r}; choose {', '.join(_DATASETS[:-1])} or {_DATASETS[-1]}")
     if not os.path.isdir(source):  # before what takes seconds to import
         raise UserError(f"there is no folder {source}; --source must be the folder of the collection")
-    if dataset != "gaze" and (set_anyway := [flag.name for flag in _OF_GAZE if flag.present]):
-        raise UserError(f"--{set_anyway[0]} is for gaze; leave it out for {dataset}")
     if CUTS.value and dataset != "movies":
         raise UserError(f"--cuts is for movies; leave it out for {dataset}")
     screen = _numbers(GAZE_SCREEN, "x", "WIDTHxHEIGHT")
@@ -111,7 +109,7 @@ def main(_: list[str]) -> None:
         strict=STRICT.value,
         beam_options=None if BEAM.value is None else shlex.split(BEAM.value),
         elsewhere=_reviewed(CUTS.value) if CUTS.value else None,
-        gaze=setting if dataset == "gaze" else None,
+        gaze=setting if any(flag.present for flag in _OF_GAZE) else None,
         labels_out=LABELS_OUT.value,
     )
     splits = ", ".join(_account(name, split) for name, split in manifest["splits"].items())

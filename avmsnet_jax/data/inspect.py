@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from avmsnet_jax import array_file
 from avmsnet_jax.data.manifest import inside
 from avmsnet_jax.data.pipeline import Record, Records, read_manifest
 from avmsnet_jax.media.audio import SAMPLE_RATE
@@ -40,10 +39,13 @@ def _reliabilities(manifest: dict[str, Any], directory: Path) -> list[str]:
     """For films labelled by gaze, how well the curves of two halves of the observers agree."""
     if manifest["dataset"] != "gaze":
         return []
+    from avmsnet_jax.gaze import viewed  # these take a second to import
+    from avmsnet_jax.gaze.concentration import split_half
+
     lines = []
     for name, file in manifest["annotations"].items():
-        kept = array_file.read_npz(inside(directory, file), "prepare the data again")
-        reliability, observers = float(kept["reliability"]), len(kept["validity"])
+        kept = viewed.read(inside(directory, file))
+        reliability, observers = split_half(kept.halves), len(kept.positions)
         word = "no agreement: its labels mean nothing" if not reliability > _AGREES else ""
         lines.append(f"  {name + ':':12}{observers} observers, split-half {reliability:.2f} {word}".rstrip())
     return lines

@@ -86,7 +86,7 @@ def prepare(
     config = _config(frames, frame_size, spacing, test_fraction, splits)
     _check(dataset, source, config, workers)
     if (gaze is not None or labels_out is not None) and dataset != "gaze":
-        raise UserError(f"screens, angles and --labels_out are for gaze; leave them out for {dataset}")
+        raise UserError(f"--gaze_…, --key_share and --labels_out are for gaze; leave them out for {dataset}")
     if elsewhere is not None and dataset != "movies":
         raise UserError(f"key shots from elsewhere are for movies; leave them out for {dataset}")
     with _working_place(output) as place:

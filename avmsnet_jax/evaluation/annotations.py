@@ -203,13 +203,14 @@ def of_records(directory: Path) -> tuple[str, list[Judged]]:
     """From prepared records: the data set's name, and every video with users' judgments."""
     manifest = pipeline.read_manifest(directory)
     videos = []
-    for name, file in manifest.get("annotations", {}).items():
+    kept = {} if manifest["dataset"] == "gaze" else manifest.get("annotations", {})  # those of gaze are no judgments
+    for name, file in kept.items():
         place = pipeline.inside(directory, file)
         held = array_file.read_npz(place, "prepare the data again")
         videos.append(_judged_of_arrays(name, held, place))
     if not videos:
         raise UserError(
-            f"{directory} keeps no judgements of users; give TVSum or SumMe as downloaded to "
+            f"{directory} keeps no judgments of users; give TVSum or SumMe as downloaded to "
             f"{program.typed('prepare')}, or use --protocol=movie50"
         )
     return manifest["dataset"], videos

@@ -1,28 +1,37 @@
-"""The model's scores on TVSum and SumMe, and the baselines beside them: random, uniform and human."""
+"""The attention scorer for records, and the measures of scores and of random and uniform ones on TVSum and SumMe."""
 
 import dataclasses
 import zlib
 
 import numpy as np
 
+from avmsnet_jax.data import pipeline
 from avmsnet_jax.evaluation import summe, tvsum
 from avmsnet_jax.evaluation.annotations import Judged
 from avmsnet_jax.evaluation.protocol import BUDGET, Protocol, Values
 from avmsnet_jax.evaluation.score_files import Scored
 from avmsnet_jax.evaluation.selection import frame_scores, summary
+from avmsnet_jax.scoring.attention import Attention
 
 PROTOCOLS = {"tvsum": tvsum.PROTOCOL, "summe": summe.PROTOCOL}
 
 DRAWS = 100  # of random scores
 _CORRELATED_DRAWS = 10  # draws of which TVSum's tau and rho are taken: their expectation is 0, and 20 users are slow
 
+ATTENTION = "formulas for what draws human attention, not learned from people"
 BASELINES = {
     "random": f"scores drawn evenly from 0 to 1 for each pick, mean of {DRAWS} draws ({_CORRELATED_DRAWS} for TVSum's "
     "tau and rho)",
-    "uniform": "all moments alike: equal scores, which have no tau and rho, and a summary of pieces as long as the "
-    "mean shot at even distances",
+    "uniform": "equal scores, which have no tau and rho, and a summary of evenly spaced segments of the mean shot's "
+    "length",
     "human": "each user in turn against the others, mean over users",
 }
+
+
+def attention(records: str) -> Attention:
+    """The attention scorer for clips of the size that prepared records hold."""
+    settings = pipeline.read_manifest(records)["settings"]
+    return Attention(settings["frames"], settings["frame_size"])
 
 
 def of_scores(protocol: Protocol, video: Judged, scored: Scored) -> Values:

@@ -13,7 +13,7 @@ from avmsnet_jax.data import pipeline
 from avmsnet_jax.data.cache import local_records
 from avmsnet_jax.data.sources.folds import Fold
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.evaluation import annotations, comparison, leakage, report
+from avmsnet_jax.evaluation import annotations, baselines, comparison, leakage, report
 from avmsnet_jax.evaluation.annotations import Judged
 from avmsnet_jax.evaluation.baselines import PROTOCOLS
 from avmsnet_jax.evaluation.comparison import ALL, Trial
@@ -30,14 +30,16 @@ Clips = list[dict[str, Any]]
 def evaluate(
     config: Config, directories: Sequence[str], protocol: str, split: str, output: storage.Place
 ) -> dict[str, Any]:
-    """Evaluates a checkpoint, or one for each fold, on prepared records; `comparison.run` lists the files it writes.
+    """Evaluates a checkpoint, or one for each fold, and the attention scorer on prepared records.
 
-    Shots are those of the data set, or else those that KTS finds in the network's features of the clips. For films with
-    labels instead of users' judgments, the labels are the summary of a single user.
+    `comparison.run` lists the files that it writes. Shots are those of the data set, or else those that KTS finds in
+    the network's features of the clips. For films with labels instead of users' judgments, the labels are the summary
+    of a single user.
 
     Args:
       config: `data` (the records), `mesh` and `eval` are used; the network's configuration is the checkpoint's.
-      directories: a checkpoint, tested on fold `data.fold`; or one for each fold, in order.
+      directories: a checkpoint, tested on fold `data.fold`; or one for each fold, in order; empty = the attention
+        scorer alone.
       protocol: tvsum or summe.
       split: the part of the records; whole = every video of all folds.
       output: a directory that does not exist yet or is empty, or such a place on a store.
@@ -51,7 +53,8 @@ def evaluate(
     """
     report.check_free(output)
     manifest = pipeline.read_manifest(local_records(config.data))
-    judged = annotations.of_records(Path(local_records(config.data)))[1] if manifest.get("annotations") else []
+    users = manifest.get("annotations") and manifest["dataset"] != "gaze"
+    judged = annotations.of_records(Path(local_records(config.data)))[1] if users else []
     folds = annotations.folds_of_records(Path(local_records(config.data)))
     if len(directories) > 1 and len(directories) != len(folds):
         raise UserError(
@@ -59,36 +62,64 @@ def evaluate(
             "for each fold in order"
         )
     chosen = range(len(folds)) if len(directories) > 1 else [config.data.fold]
-    names = [f"fold {fold}" for fold in chosen] if len(directories) > 1 else [ALL]
-    clips: dict[str, Clips] = {}
-    thresholds: dict[str, float] = {}
-    found, notes = [], []
     with storage.staged(output) as stage:  # before scoring, to fail early if it is not writable
-        for name, fold, directory in zip(names, chosen, directories, strict=True):
-            found.append(checkpoint.find(directory))
-            notes.append(leakage.note(config, found[-1], fold, split))
-            scorer = Network.load(str(found[-1]), config.mesh, config.eval.batch_size, fixed_groups=True)
-            records = pipeline.open_split(local_records(config.data), split, scorer, fold)
-            clips[name] = score_split(config, scorer, records)
-            thresholds[name], origin = choose_threshold(config, scorer, fold, clips[name])
-        every = [clip for part in clips.values() for clip in part]
+        clips, thresholds, facts = _scored_by_networks(config, directories, split, chosen)
+        attention = _scored_by_attention(config, split, chosen)
+        if not directories:
+            scorer = baselines.attention(local_records(config.data))
+            clips = {ALL: attention}
+            thresholds[ALL], facts["threshold_from"] = choose_threshold(config, scorer, config.data.fold, attention)
         scored = {name: _by_video(part) for name, part in clips.items()}
+        every = [clip for part in clips.values() for clip in part]
         videos = judged or annotations.of_labels(Path(local_records(config.data)), every)
         tested = {name for part in scored.values() for name in part}
         failed: dict[str, str] = {}
-        videos, origin_of_shots = _with_shots([video for video in videos if video.name in tested], scored, failed)
-        facts = {
+        videos, facts["shots"] = _with_shots([video for video in videos if video.name in tested], scored, failed)
+        facts |= {"records": config.data.dir, "dataset": manifest["dataset"], "split": split}
+        tests = _tests(folds, chosen, split)
+        row, beside = ("model", _by_video(attention)) if directories else ("attention", {})
+        return comparison.run(Trial(protocol, videos, tests, scored, thresholds, facts, failed, row, beside), stage)
+
+
+def _scored_by_networks(
+    config: Config, directories: Sequence[str], split: str, folds: Sequence[int]
+) -> tuple[dict[str, Clips], dict[str, float], dict[str, Any]]:
+    """The clips and the threshold of each checkpoint, by the fold's name or `ALL`, and facts for `metrics.json`."""
+    clips: dict[str, Clips] = {}
+    thresholds: dict[str, float] = {}
+    found, notes, origin = [], [], ""
+    for fold, directory in zip(folds, directories, strict=False):  # there may be no checkpoint
+        name = f"fold {fold}" if len(directories) > 1 else ALL
+        found.append(checkpoint.find(directory))
+        notes.append(leakage.note(config, found[-1], fold, split))
+        network = Network.load(str(found[-1]), config.mesh, config.eval.batch_size, fixed_groups=True)
+        clips[name] = score_split(
+            config, network, pipeline.open_split(local_records(config.data), split, network, fold)
+        )
+        thresholds[name], origin = choose_threshold(config, network, fold, clips[name])
+    return (
+        clips,
+        thresholds,
+        {
             "checkpoint": [storage.shown(place) for place in found],
-            "records": config.data.dir,
-            "dataset": manifest["dataset"],
-            "split": split,
             "seen_in_training": any(known for known, _ in notes),
             "threshold_from": origin,
-            "shots": origin_of_shots,
             "notes": list(dict.fromkeys(word for _, word in notes if word)),
-        }
-        trial = Trial(protocol, videos, _tests(folds, chosen, split), scored, thresholds, facts, failed)
-        return comparison.run(trial, stage)
+        },
+    )
+
+
+def _scored_by_attention(config: Config, split: str, folds: Sequence[int]) -> Clips:
+    """The attention scorer's clips of all folds, each once."""
+    clips: Clips = []
+    seen: set[int] = set()
+    for fold in folds:
+        records = pipeline.open_split(local_records(config.data), split, None, fold)
+        new = [number for number in records.numbers if number not in seen]
+        seen.update(new)
+        if new:
+            clips += score_split(config, baselines.attention(local_records(config.data)), records.only(new))
+    return clips
 
 
 def _tests(folds: Sequence[Fold], chosen: Sequence[int], split: str) -> dict[str, tuple[str, ...]]:
@@ -202,10 +233,10 @@ def _with_shots(
                 except UserError as error:
                     failed[video.name] = str(error)
         completed.append(video)
-    return completed, f"KTS on the network's features of the clips, for {found} of {len(videos)} videos"
+    return completed, f"KTS on the scorer's features of the clips, for {found} of {len(videos)} videos"
 
 
 def _kts_shots(video: Judged, scored: Mapping[str, Mapping[str, Scored]]) -> np.ndarray:
     first = next(part[video.name] for part in scored.values() if video.name in part)
-    assert first.features is not None  # a network always gives them
+    assert first.features is not None  # scorers always give them
     return shots(kts(first.features, len(first.features) - 1), first.picks, video.n_frames)

@@ -14,7 +14,7 @@ def markdown(metrics: Mapping[str, Any]) -> str:
     for heading, kind, note in _tables(metrics):
         header, rows = _table(metrics, kind, short=False)
         parts += [f"## {heading}", report.markdown_table(header, rows), note]
-    if metrics["rows"].get("model") and len(metrics["folds"]) > 1:
+    if next(iter(metrics["rows"])) in ("model", "attention") and len(metrics["folds"]) > 1:
         parts += ["## Each split", report.markdown_table(*_each_split(metrics))]
     if "num_clips" in metrics:
         parts += ["## All scored frames pooled", report.pooled_sentence(metrics)]
@@ -69,12 +69,13 @@ def _table(metrics: Mapping[str, Any], kind: str, short: bool) -> tuple[list[str
 def _each_split(metrics: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     measures = PROTOCOLS[metrics["protocol"]].measures
     rows = []
+    first = next(iter(metrics["rows"]))
     for number, (name, tested) in enumerate(metrics["folds"].items()):
-        cells = [metrics["rows"]["model"][measure]["splits"] for measure in measures]
+        cells = [metrics["rows"][first][measure]["splits"] for measure in measures]
         rows.append(
             [f"{name}, {len(tested)} videos", *(f"{cell['each'][number]:.4f}" if cell else "-" for cell in cells)]
         )
-    return ["model", *(measure.heading for measure in measures.values())], rows
+    return [first, *(measure.heading for measure in measures.values())], rows
 
 
 def _sources(metrics: Mapping[str, Any]) -> str:
@@ -87,5 +88,10 @@ def _sources(metrics: Mapping[str, Any]) -> str:
         )
     elif metrics.get("scores"):
         whose = f"Scores of {metrics['scores']}"
+    elif metrics.get("records"):
+        whose = (
+            f"Attention scorer, not learned from people, on data set {metrics['dataset']} ({metrics['records']}), "
+            f"split {metrics['split']}"
+        )
     said = f"; annotations {', '.join(metrics['annotations'])}" if metrics.get("annotations") else ""
     return f"{whose}{said}. Shots: {metrics['shots']}."

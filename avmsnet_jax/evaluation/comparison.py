@@ -37,6 +37,8 @@ class Trial:
       thresholds: by the splits of `scored`, the lowest score at which a frame is predicted key.
       facts: the origin of the data, for `metrics.json`.
       failed: by video, why KTS found no shots.
+      row: the row of `scored`: model, or attention.
+      attention: the attention scorer's scores by video, for a row beside the model's; empty = no such row.
     """
 
     protocol: str
@@ -46,6 +48,8 @@ class Trial:
     thresholds: Mapping[str, float]
     facts: Mapping[str, Any]
     failed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    row: str = "model"
+    attention: Mapping[str, Scored] = dataclasses.field(default_factory=dict)
 
     @property
     def pairs(self) -> list[tuple[Judged, str, Scored]]:
@@ -66,25 +70,27 @@ def run(trial: Trial, stage: Path) -> dict[str, Any]:
     0-1, `calibration.png`. If each split has its own scores, they are in `scores/<split>/` and `plots/<split>/`.
 
     Returns:
-      the contents of `metrics.json`: for scores the figures of `report.pooled`; `rows`, by row (model, random, uniform,
-      human) and measure, with `videos` as `bootstrap.over_videos` returns it and `splits` as `bootstrap.over_splits`
-      does; the meaning of measures and rows; the origin of scores, shots and threshold.
+      the contents of `metrics.json`: for scores the figures of `report.pooled`; `rows`, by row (model, attention,
+      random, uniform, human) and measure, with `videos` as `bootstrap.over_videos` returns it and `splits` as
+      `bootstrap.over_splits` does; the meaning of measures and rows; the origin of scores, shots and threshold.
     """
     stage.mkdir()
     protocol = PROTOCOLS[trial.protocol]
     trial = dataclasses.replace(trial, videos=[video.completed() for video in trial.videos])
-    rows: dict[str, Row] = {"model": {}} if trial.scored else {}
-    rows |= {"random": {}, "uniform": {}, "human": {}}
+    rows: dict[str, Row] = {trial.row: {}} if trial.scored else {}
+    rows |= ({"attention": {}} if trial.attention else {}) | {"random": {}, "uniform": {}, "human": {}}
     failed = dict(trial.failed)
     for video in tqdm(trial.videos, unit="video", disable=not sys.stderr.isatty()):
         with unforeseen.noted(video.name, failed):
             rows["random"][video.name, ALL] = baselines.of_random(protocol, video)
             rows["uniform"][video.name, ALL] = baselines.of_uniform(protocol, video)
             rows["human"][video.name, ALL] = protocol.humans(video)
+            if video.name in trial.attention:
+                rows["attention"][video.name, ALL] = baselines.of_scores(protocol, video, trial.attention[video.name])
     constant: list[tuple[int, int]] = []
     for video, split, scored in trial.pairs:
         with unforeseen.noted(video.name, failed):
-            rows["model"][video.name, split] = baselines.of_scores(protocol, video, scored)
+            rows[trial.row][video.name, split] = baselines.of_scores(protocol, video, scored)
             frames = frame_scores(scored.scores, scored.picks, video.n_frames)
             constant.append(protocol.constant(video, frames))
     metrics = _write_scores(trial, stage, failed) if trial.scored else {}
@@ -106,7 +112,7 @@ def run(trial: Trial, stage: Path) -> dict[str, Any]:
             *(report.pooled_notes(metrics) if trial.scored else ()),
         ],
         "measures": {name: measure.meaning for name, measure in measures.items()},
-        "baselines": baselines.BASELINES,
+        "baselines": ({"attention": baselines.ATTENTION} if "attention" in rows else {}) | baselines.BASELINES,
         "folds": {name: list(tested) for name, tested in trial.tests.items()},
     }
     if trial.scored:
@@ -152,7 +158,7 @@ def _undefined(trial: Trial, rows: Mapping[str, Row], constant: Sequence[tuple[i
     if some := sum(flat for flat, total in constant if flat < total):
         total = sum(total for _, total in constant)
         notes.append(f"{some} of the {total} correlations with a user count as 0, as the user's scores are all equal.")
-    made = [values for values in rows.get("model", {}).values() if "f1_max" in values]
+    made = [values for values in rows.get(trial.row, {}).values() if "f1_max" in values]
     if trial.protocol == "summe" and (bare := sum("summary_tau" not in values for values in made)):
         notes.append(
             f"No tau and rho of the summary for {bare} of the {report.counted(len(made), 'prediction')}: it is empty, "
@@ -200,7 +206,11 @@ def _write_scores(trial: Trial, stage: Path, failed: dict[str, str]) -> dict[str
         path = stage / "plots" / folder / f"{name}.png"
         with unforeseen.noted(video.name, failed):
             context = report.context(trial.facts, split)
-            plots.judged_curve(video.name, context, frames, video.votes, video.shots, chosen, video.fps, path)
+            beside = trial.attention.get(video.name)
+            attention = None if beside is None else frame_scores(beside.scores, beside.picks, video.n_frames)
+            plots.judged_curve(
+                video.name, context, frames, video.votes, video.shots, chosen, video.fps, path, attention
+            )
         scores.append(scored.scores)
         labels.append(key)
         called.append(scored.scores >= trial.thresholds[split])

@@ -57,7 +57,7 @@ def _run(found: Path) -> Config | None:
     if found.parent.name != "checkpoints":
         return None
     try:
-        return config_lib.from_dict(Config, json_file.read(path, "give the checkpoint's own run"), str(path))
+        return config_lib.load_json(path, "give the folder of a training run")
     except FileNotFoundError:
         return None
 

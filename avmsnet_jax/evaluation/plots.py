@@ -11,13 +11,16 @@ from avmsnet_jax.clock import clock
 from avmsnet_jax.evaluation.calibration import calibration, wilson_interval
 from avmsnet_jax.evaluation.precision_recall import average_precision, precision_recall_curve, precision_recall_f
 
-_BLUE, _AMBER, _GREY, _GREEN = "#1b5e8c", "#f2b134", "#777777", "#3c8d5a"
+_BLUE, _AMBER, _GREY, _GREEN, _PURPLE = "#1b5e8c", "#f2b134", "#777777", "#3c8d5a", "#8a5fa8"
+_ATTENTION = "attention scorer"
 _MOST_POINTS = 400  # of a curve that is not smoothed; a plot is about 1,000 pixels wide
 _MOST_SHADED = 150  # shots; more would be only a few pixels wide
 _TICKS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800)  # seconds between ticks
 
 
-def score_curve(clips: Sequence[dict[str, Any]], threshold: float, context: str, path: Path) -> None:
+def score_curve(
+    clips: Sequence[dict[str, Any]], threshold: float, context: str, path: Path, attention: Sequence[float] = ()
+) -> None:
     """Draws the scores of one video over time, key moments shaded, to a PNG.
 
     Args:
@@ -25,6 +28,7 @@ def score_curve(clips: Sequence[dict[str, Any]], threshold: float, context: str,
       threshold: drawn as a line.
       context: the subtitle.
       path: the file to write.
+      attention: the attention scorer's score of each clip, drawn for comparison; empty = not drawn.
     """
     times = np.array([clip["time_s"] for clip in clips])
     spacing = float(np.diff(times).min()) if len(times) > 1 else 1.0
@@ -33,6 +37,8 @@ def score_curve(clips: Sequence[dict[str, Any]], threshold: float, context: str,
     for index, (first, last) in enumerate(zip(starts, ends, strict=True)):
         edges = times[first] - spacing / 2, times[last - 1] + spacing / 2
         axes.axvspan(*edges, color=_AMBER, alpha=0.45, linewidth=0, label=None if index else "key moment")
+    if len(attention):
+        _curve(axes, times, np.array(attention), _PURPLE, _ATTENTION, band=False)
     _curve(axes, times, np.array([clip["score"] for clip in clips]), _BLUE, "score")
     axes.axhline(threshold, color=_GREY, linewidth=0.8, linestyle="--", label=f"threshold {threshold:g}")
     axes.set(ylabel="importance", ylim=(-0.03, 1.03), xlim=(times[0] - spacing / 2, times[-1] + spacing / 2))
@@ -52,6 +58,7 @@ def judged_curve(
     chosen: np.ndarray | None,
     fps: float | None,
     path: Path,
+    attention: np.ndarray | None = None,
 ) -> None:
     """Draws the scores of one video above its users' votes, with shots and summary, to a PNG.
 
@@ -64,6 +71,7 @@ def judged_curve(
       chosen: (n_frames,) bool, the frames of the summary; None = no summary.
       fps: frames a second, for an axis in seconds; None = the axis is in frames.
       path: the file to write.
+      attention: (n_frames,) the attention scorer's scores, drawn for comparison; None = not drawn.
     """
     figure, axes = _figure(10, 3.8, rows=2, height_ratios=(3, 1.1), sharex=True)
     curve, strip = axes
@@ -80,6 +88,8 @@ def judged_curve(
     mean = users.mean(axis=0)
     one = len(users) == 1
     _curve(curve, times, _stretched(mean), _GREEN, "the user" if one else "mean of the users", band=False)
+    if attention is not None:
+        _curve(curve, times, _stretched(attention), _PURPLE, _ATTENTION, band=False)
     _curve(curve, times, _stretched(scores), _BLUE, "score")
     curve.set(ylabel="least to greatest", ylim=(-0.04, 1.04), yticks=(0, 1), xlim=(0, count / rate))
     _title(curve, video, context)
@@ -94,7 +104,14 @@ def judged_curve(
     _save(figure, path)
 
 
-def precision_recall(context: str, scores: np.ndarray, labels: np.ndarray, threshold: float | None, path: Path) -> None:
+def precision_recall(
+    context: str,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    threshold: float | None,
+    path: Path,
+    attention: np.ndarray | None = None,
+) -> None:
     """Draws precision against recall of all clips, with lines of equal F, to a PNG.
 
     Without key clips the plot says that there is nothing to draw.
@@ -105,6 +122,7 @@ def precision_recall(context: str, scores: np.ndarray, labels: np.ndarray, thres
       labels: (N,) bool.
       threshold: marked on the curve; None = no mark.
       path: the file to write.
+      attention: (N,) the attention scorer's scores, drawn for comparison; None or empty = not drawn.
     """
     figure, axes = _figure(5.2, 4.8)
     figure.suptitle(_wrapped(context, 62), fontsize="small", color=_GREY, parse_math=False)
@@ -118,16 +136,10 @@ def precision_recall(context: str, scores: np.ndarray, labels: np.ndarray, thres
         recalls = np.linspace(level / (2 - level), 1, 100)
         axes.plot(recalls, level * recalls / (2 * recalls - level), color="#cccccc", linewidth=0.8, zorder=1)
         axes.annotate(f"F {level}", (1.0, level / (2 - level)), (4, -3), textcoords="offset points", color="#999999")
-    _, precisions, recalls = precision_recall_curve(scores, labels)
-    area, share = average_precision(scores, labels), float(np.mean(labels))
-    # As average precision counts it, the precision at the first threshold holds from recall 0.
-    axes.step(
-        np.append(0, recalls),
-        np.append(precisions[:1], precisions),
-        where="pre",
-        color=_BLUE,
-        label=f"scores: average precision {area:.3f}",
-    )
+    share = float(np.mean(labels))
+    if attention is not None and len(attention):
+        _precision_recall_steps(axes, attention, labels, _PURPLE, _ATTENTION)
+    _precision_recall_steps(axes, scores, labels, _BLUE, "scores")
     axes.axhline(share, color=_GREY, linewidth=1.0, linestyle="--", label=f"chance: {share:.3f} of the clips are key")
     if threshold is not None:
         found, called = precision_recall_f(scores >= threshold, labels), bool((scores >= threshold).any())
@@ -136,6 +148,13 @@ def precision_recall(context: str, scores: np.ndarray, labels: np.ndarray, thres
         axes.plot(*place, "o", color=_AMBER, markeredgecolor="black", label=label, clip_on=False)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
     _save(figure, path)
+
+
+def _precision_recall_steps(axes: Any, scores: np.ndarray, labels: np.ndarray, color: str, name: str) -> None:
+    _, precisions, recalls = precision_recall_curve(scores, labels)
+    label = f"{name}: average precision {average_precision(scores, labels):.3f}"
+    # As in average precision, the precision at the first threshold holds from recall 0.
+    axes.step(np.append(0, recalls), np.append(precisions[:1], precisions), where="pre", color=color, label=label)
 
 
 def calibration_curve(context: str, scores: np.ndarray, labels: np.ndarray, path: Path) -> None:
@@ -179,12 +198,12 @@ def calibration_curve(context: str, scores: np.ndarray, labels: np.ndarray, path
     _save(figure, path)
 
 
-def _curve(axes: Any, times: np.ndarray, values: np.ndarray, colour: str, label: str, band: bool = True) -> None:
+def _curve(axes: Any, times: np.ndarray, values: np.ndarray, color: str, label: str, band: bool = True) -> None:
     """A line through values over time; if they change too often, their moving mean over a band from least to most."""
     changes = np.count_nonzero(np.diff(values))
     if changes <= _MOST_POINTS:
         marker = "." if len(values) <= _MOST_POINTS / 3 else ""
-        axes.plot(times, values, marker=marker, color=colour, linewidth=1.4 if changes < 200 else 1.0, label=label)
+        axes.plot(times, values, marker=marker, color=color, linewidth=1.4 if changes < 200 else 1.0, label=label)
         return
     starts = np.arange(_MOST_POINTS // 2) * len(values) // (_MOST_POINTS // 2)
     counts = np.diff(np.append(starts, len(values)))
@@ -192,10 +211,10 @@ def _curve(axes: Any, times: np.ndarray, values: np.ndarray, colour: str, label:
     if band:
         low, high = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
         axes.fill_between(
-            middles, low, high, color=colour, alpha=0.25, linewidth=0, label=f"{label}, from least to most"
+            middles, low, high, color=color, alpha=0.25, linewidth=0, label=f"{label}, from least to most"
         )
     smooth = np.add.reduceat(values, starts) / counts
-    axes.plot(middles, smooth, color=colour, linewidth=1.2, label=f"{label}, smoothed")
+    axes.plot(middles, smooth, color=color, linewidth=1.2, label=f"{label}, smoothed")
 
 
 def _time_axis(axes: Any, end_s: float) -> None:

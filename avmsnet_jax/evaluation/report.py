@@ -84,22 +84,40 @@ def _probable(scores: np.ndarray) -> bool:
     return len(scores) > 0 and 0 <= scores.min() <= scores.max() <= 1
 
 
-def write_plots(folder: Path, title: str, scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> None:
-    """Draws `precision_recall.png` and, for scores in 0-1, `calibration.png`; None = no threshold to mark."""
-    plots.precision_recall(title, scores, labels, threshold, folder / "precision_recall.png")
+def write_plots(
+    folder: Path,
+    title: str,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    threshold: float | None,
+    attention: np.ndarray | None = None,
+) -> None:
+    """Draws `precision_recall.png` and, for scores in 0-1, `calibration.png`.
+
+    Args:
+      folder: for the files.
+      title: of both.
+      scores: (N,).
+      labels: (N,) bool.
+      threshold: marked on the curve; None = no mark.
+      attention: (N,) the attention scorer's, drawn for comparison; None or empty = not drawn.
+    """
+    plots.precision_recall(title, scores, labels, threshold, folder / "precision_recall.png", attention)
     if _probable(scores):
         plots.calibration_curve(title, scores, labels, folder / "calibration.png")
 
 
 def context(facts: Mapping[str, Any], split: str = "") -> str:
-    """A subtitle for plots: split, data set and checkpoint, or the file of scores.
+    """A subtitle for plots: split, data set and scorer, or the file of scores.
 
     Args:
       facts: of `metrics.json`.
       split: the fold, if one of several is drawn.
     """
-    if not facts.get("checkpoint"):
+    if facts.get("scores"):
         return ", ".join(filter(None, (split, f"scores of {Path(facts['scores']).name}")))
+    if not facts.get("checkpoint"):
+        return f"split {split or facts['split']} of {facts['dataset']}; attention scorer, not learned from people"
     places = facts["checkpoint"] if isinstance(facts["checkpoint"], list) else [facts["checkpoint"]]
     network = _short(places[0]) if len(places) == 1 else f"{len(places)} checkpoints"
     seen = ", seen in training" if facts["seen_in_training"] else ""

@@ -29,7 +29,7 @@ LEAST_OBSERVERS = 3
 SMOOTHING_S = 1.0
 KEY_SHARE = 0.15  # of the frames that have a value
 
-_DIVISION_FRAMES = 500_000  # of all divisions that `split_half` takes together
+_DIVISION_FRAMES = 500_000  # of all divisions that `halves` takes together
 _CELLS = 6  # of the table of past positions, for each sigma
 _FAR = 60.0  # squared sigmas: the product of two Gaussians so far apart is below 1e-6
 
@@ -85,27 +85,46 @@ def key_frames(values: np.ndarray, share: float = KEY_SHARE) -> np.ndarray:
     return labels
 
 
-def split_half(positions: np.ndarray, rate: float, aspect: float, sigma: float = SIGMA_WIDTH, seed: int = 0) -> float:
-    """The reliability of the curve: how well the curves of two halves of the observers agree.
+def halves(positions: np.ndarray, rate: float, aspect: float, sigma: float = SIGMA_WIDTH, seed: int = 0) -> np.ndarray:
+    """The curves of random halves of the observers.
 
-    The mean correlation over random divisions, ten of a film of half an hour and fewer of longer ones, is brought to
-    the full number of observers by the formula of Spearman and Brown, 2 r / (1 + r). No model can be expected to
-    correlate with the curve by more than its square root.
+    Args:
+      positions: see `concentration`.
+      rate: see `concentration`.
+      aspect: see `concentration`.
+      sigma: see `concentration`.
+      seed: of the divisions: ten of a film of half an hour, fewer of a longer one.
+
+    Returns:
+      (D, 2, N) float64, the `values` of both halves of D divisions.
+    """
+    chance = np.random.default_rng(seed)
+    count, n_frames, _ = positions.shape
+    found = []
+    for _ in range(int(np.clip(_DIVISION_FRAMES / max(n_frames, 1), 2, 10))):
+        order = chance.permutation(count)
+        parts = (np.sort(part) for part in (order[: count // 2], order[count // 2 :]))
+        found.append([concentration(positions[part], rate, aspect, sigma).values for part in parts])
+    return np.array(found)
+
+
+def split_half(curves: np.ndarray) -> float:
+    """The reliability of a film's curve: how well the curves of two halves of the observers agree.
+
+    The mean correlation over divisions is brought to the full number of observers by the formula of Spearman and Brown,
+    2 r / (1 + r). No model can be expected to correlate with the curve by more than its square root.
+
+    Args:
+      curves: see `halves`.
 
     Returns:
       about 0 to 1; NaN where there are too few observers for two halves, or a half's curve is constant.
     """
-    chance, found = np.random.default_rng(seed), []
-    count, n_frames, _ = positions.shape
-    for _ in range(int(np.clip(_DIVISION_FRAMES / max(n_frames, 1), 2, 10))):
-        order = chance.permutation(count)
-        halves = [
-            concentration(positions[np.sort(part)], rate, aspect, sigma).values
-            for part in (order[: count // 2], order[count // 2 :])
-        ]
-        both = np.isfinite(halves[0]) & np.isfinite(halves[1])
-        if both.sum() > 2 and min(half[both].std() for half in halves) > 0:
-            found.append(float(np.corrcoef(halves[0][both], halves[1][both])[0, 1]))
+    found = []
+    for pair in curves:
+        both = pair[:, np.isfinite(pair).all(axis=0)]
+        if both.shape[1] > 2 and both.std(axis=1).min() > 0:
+            found.append(float(np.corrcoef(both)[0, 1]))
     if not found:
         return float("nan")
     correlation = float(np.mean(found))
@@ -116,8 +135,8 @@ def _between_observers(places: np.ndarray, rate: float, height: float, sigma: fl
     """C(t) of the module's text, (N,); NaN where fewer than two observers look."""
     reach = max(int(np.ceil(3 * SIGMA_S * rate)), 1)
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / rate / SIGMA_S) ** 2)
-    # The mean over all positions of the film of a Gaussian about a given one, and of the product of two Gaussians:
-    # that is one of sigma / sqrt(2) about the middle of their centers, times a factor.
+    # Means over all positions of the film: of a Gaussian, and of the product of two Gaussians, which is a Gaussian of
+    # sigma / sqrt(2) about the midpoint of their centers, times a factor.
     cell = sigma / _CELLS
     single = _table(places, height, cell, sigma)
     product = _table(places, height, cell, sigma / np.sqrt(2))
@@ -130,7 +149,7 @@ def _table(places: np.ndarray, height: float, cell: float, width: float) -> np.n
     shape = int(np.ceil(height / cell)) + 2, int(np.ceil(1 / cell)) + 2
     count = np.zeros(shape)
     np.add.at(count, (known[:, 1].clip(0, shape[0] - 1), known[:, 0].clip(0, shape[1] - 1)), 1.0)
-    spread = math.sqrt((width / cell) ** 2 - 1 / 12)  # rounding to a cell has spread the positions by the rest
+    spread = math.sqrt((width / cell) ** 2 - 1 / 12)  # rounding to a cell adds a variance of 1/12
     smooth = ndimage.gaussian_filter(count, spread, mode="constant", truncate=5)
     return smooth * 2 * np.pi * (width / cell) ** 2 / max(len(known), 1)
 
@@ -146,7 +165,7 @@ def _mean_saliency(
     most = n_observers * len(weights)
     x, y, weight, of = np.empty(most), np.empty(most), np.empty(most), np.empty(most, np.int64)
     for frame in range(n_frames):
-        # All that the maps at this frame are made of.
+        # The positions that contribute to the maps at this frame.
         count = 0
         for near in range(max(frame - reach, 0), min(frame + reach + 1, n_frames)):
             for observer in range(n_observers):
@@ -154,7 +173,7 @@ def _mean_saliency(
                     x[count], y[count] = places[near, observer]
                     weight[count], of[count] = weights[near - frame + reach], observer
                     count += 1
-        # For the map of all observers: its mean and mean square over the film's positions, and each observer's share.
+        # Mean and mean square of all observers' map over the film's positions, and each observer's contribution.
         mean, means = 0.0, np.zeros(n_observers)
         square, squares, own_squares = 0.0, np.zeros(n_observers), np.zeros(n_observers)
         for a in range(count):
@@ -183,7 +202,7 @@ def _mean_saliency(
                 if of[a] != observer:
                     apart = (x[a] - places[frame, observer, 0]) ** 2 + (y[a] - places[frame, observer, 1]) ** 2
                     value += weight[a] * math.exp(-apart / (2 * sigma**2))
-            # The map of the others is that of all less what this observer added.
+            # The map of the others is the map of all minus this observer's contribution.
             others = mean - means[observer]
             variance = square - squares[observer] + own_squares[observer] - others**2
             if variance > 0:
@@ -196,7 +215,7 @@ def _mean_saliency(
 
 @njit(cache=True)
 def _at(table: np.ndarray, x: float, y: float, cell: float) -> float:
-    """The table at a position, between its four nearest cells."""
+    """The table at a position, interpolated bilinearly."""
     row = min(max(y / cell, 0.0), table.shape[0] - 1.001)
     column = min(max(x / cell, 0.0), table.shape[1] - 1.001)
     top, left = int(row), int(column)
@@ -207,7 +226,7 @@ def _at(table: np.ndarray, x: float, y: float, cell: float) -> float:
 
 
 def _smoothed(values: np.ndarray, rate: float) -> np.ndarray:
-    """The mean over a second around each frame, of the frames that have a value."""
+    """The mean of the known values within a second around each frame."""
     width = max(round(SMOOTHING_S * rate), 1) | 1
     known = np.isfinite(values)
     total = ndimage.uniform_filter1d(np.where(known, values, 0.0), width, mode="constant")

@@ -1,4 +1,4 @@
-"""A film's gaze as a person looks at it: the curve, and where viewers looked at its peaks and elsewhere."""
+"""Plots a film's gaze: the curve of concentration, and frames of high and low concentration with the gaze on them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""One viewer's gaze during one film, whatever the eye tracker wrote it as."""
+"""One viewer's gaze during one film, independent of the file format."""
 
 import dataclasses
 

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,8 +32,8 @@ def score_records(
       workers: processes that read ahead; 0 = this one does.
 
     Yields:
-      for each clip: `video` str, `frame` int, `time_s` float, `score` float in 0-1, `label` bool, None where nobody
-      has judged the film, and `features` (C,) float32.
+      for each clip: `video` str, `frame` int, `time_s` float, `score` float in 0-1, `label` bool, None if nobody has
+      judged the film, `features` (C,) float32, and `attention`, the maps (h, w) of its attention modules.
 
     Raises:
       UserError: the scores are NaN.
@@ -45,14 +45,14 @@ def score_records(
             parts = list(film)
             found = finish(scorer, [measured for _, _, measured in parts], video)
             rows = [row for _, rows, _ in parts for row in rows]
-            for row, score, features in zip(rows, found.scores, found.features, strict=True):
-                yield row | {"score": float(score), "features": features}
+            for row, score, features, *maps in zip(rows, found.scores, found.features, *found.attention, strict=True):
+                yield row | {"score": float(score), "features": features, "attention": maps}
 
 
 def _stretches(scorer: Scorer, batches: Iterable[pipeline.Batch]) -> Iterator[tuple[str, list[Row], Measured]]:
-    """The clips in a row of each batch that are of one film: its name, what is known of them, what was measured."""
+    """Divides each batch by film: the film's name, its clips' rows, and what was measured of them."""
     for batch in batches:
-        real = range(int(batch["mask"].sum()))  # what fills the last batch comes after
+        real = range(int(batch["mask"].sum()))  # the padding of the last batch comes after the clips
         measured = scorer.measure([_clip(batch, index) for index in real])
         for video, indices in itertools.groupby(real, key=lambda index: str(batch["video"][index])):
             held = list(indices)
@@ -81,11 +81,19 @@ def _row(batch: pipeline.Batch, index: int) -> Row:
     }
 
 
-def score_split(config: Config, scorer: Scorer, records: pipeline.Records) -> list[dict[str, Any]]:
-    """Scores every clip of an opened split, with a progress bar; `config.data` says how records are read.
+def score_split(
+    config: Config, scorer: Scorer, records: pipeline.Records, reduce: Callable[[Row], Row] = dict
+) -> list[Row]:
+    """Scores every clip of an opened split, with a progress bar.
+
+    Args:
+      config: `data` says how records are read.
+      scorer: the scorer.
+      records: the split.
+      reduce: what to keep of a clip, given its row; attention maps of all clips may not fit into memory.
 
     Returns:
-      what `score_records` yields.
+      what `reduce` returns for the rows of `score_records`, without `attention`.
 
     Raises:
       UserError: there are no clips, or nobody has judged them.
@@ -94,22 +102,27 @@ def score_split(config: Config, scorer: Scorer, records: pipeline.Records) -> li
     if not len(records):
         raise UserError(f"{records.directory} has no clips in split {records.split}, fold {records.fold}; test another")
     scored = score_records(scorer, records, threads=config.data.threads, workers=config.data.workers)
-    return list(tqdm(scored, total=len(records), unit="clip", disable=not sys.stderr.isatty()))
+    rows = []
+    for row in tqdm(scored, desc=scorer.name, total=len(records), unit="clip", disable=not sys.stderr.isatty()):
+        kept = reduce(row)
+        kept.pop("attention", None)
+        rows.append(kept)
+    return rows
 
 
 def choose_threshold(config: Config, scorer: Scorer, fold: int, judged: Sequence[dict[str, Any]]) -> tuple[float, str]:
     """The score from which on a clip is called key: `eval.threshold`, or the best on `eval.threshold_split`.
 
-    Clips that are judged by the threshold have no part in choosing it: that would flatter the scorer.
+    The threshold is never chosen on the clips that it is applied to, which would flatter the scorer.
 
     Args:
       config: the configuration.
       scorer: the scorer.
       fold: which of the data set's divisions.
-      judged: the clips, as `score_records` yields them, that are to be judged.
+      judged: the tested clips, as `score_records` yields them.
 
     Returns:
-      the threshold, and where it is from.
+      the threshold, and its origin.
 
     Raises:
       UserError: the other split has some of the same clips, or no key clip.

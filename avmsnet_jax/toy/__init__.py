@@ -1,1 +1,1 @@
-"""Toy movies: rendered films in which what matters is that picture and sound agree."""
+"""Toy movies: rendered films whose key moments are those at which picture and sound agree."""

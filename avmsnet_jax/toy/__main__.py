@@ -2,9 +2,9 @@
 
     python -m avmsnet_jax.toy --output toy_movies
 
-A red ball bounces, a blue square flashes; the ball goes boing, the square chirps. A key moment is one in which what is
-seen is heard with its own sound. Both also come alone, and with each other's sound, so that neither eyes nor ears are
-enough.
+A red ball bounces with a boing; a blue square flashes with a chirp. A key moment is one at which an object is seen
+with its own sound. Objects also appear in silence or with the other's sound, and sounds without an object, so neither
+picture nor sound alone is enough. With --gaze, simulated viewers look at the object at key moments: see docs/gaze.md.
 """
 
 import sys
@@ -21,15 +21,18 @@ OUTPUT = flags.DEFINE_string(
 FILMS = flags.DEFINE_integer("films", 24, "films in all; a quarter of them, at least one, is for testing")
 SECONDS = flags.DEFINE_integer("seconds", 40, "length of a film in seconds; each second but the first is one clip")
 SEED = flags.DEFINE_integer("seed", 0, "films of one seed are the same")
+GAZE = flags.DEFINE_bool("gaze", False, "write FILM.gaze/, the gaze of simulated viewers, beside each film, too")
 
 
 def main(_: list[str]) -> None:
-    """Renders, and says in one line what there is now."""
+    """Renders, and prints a summary of one line."""
     if not OUTPUT.value:
         raise UserError("--output is missing (--help lists all options)")
     from avmsnet_jax.toy import movies  # seconds to import: not for --help or a wrong flag
 
-    scripts = movies.render(Path(OUTPUT.value), films=FILMS.value, seconds=SECONDS.value, seed=SEED.value)
+    scripts = movies.render(
+        Path(OUTPUT.value), films=FILMS.value, seconds=SECONDS.value, seed=SEED.value, gaze=GAZE.value
+    )
     told = ", ".join(
         f"{split}: {len(films)} films, {sum(len(film.key_shots) for film in films)} key moments"
         for split, films in scripts.items()

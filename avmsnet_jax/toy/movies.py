@@ -1,4 +1,4 @@
-"""Toy movies as files: films that any player shows, with their key shots beside them."""
+"""Writes toy movies as MP4 files with their key shots, and on request simulated gaze, beside them."""
 
 import concurrent.futures
 import multiprocessing
@@ -11,14 +11,14 @@ from tqdm import tqdm
 from avmsnet_jax import cores, staging
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media.writer import write_movie
-from avmsnet_jax.toy import picture, sound
+from avmsnet_jax.toy import picture, sound, viewers
 from avmsnet_jax.toy.script import FPS, Script, write_script
 
 TEST_SHARE = 0.25
 
 
 def write_scripts(films: int, seconds: int, seed: int) -> dict[str, list[Script]]:
-    """The scripts of a collection, by split: the same as long as the arguments are.
+    """The scripts of a collection, by split; the same for the same arguments.
 
     Args:
       films: how many in all; a quarter of them, at least one, is for testing.
@@ -39,7 +39,7 @@ def write_scripts(films: int, seconds: int, seed: int) -> dict[str, list[Script]
     return {"train": scripts[:-tests], "test": scripts[-tests:]}
 
 
-def render(output: Path, *, films: int, seconds: int, seed: int) -> dict[str, list[Script]]:
+def render(output: Path, *, films: int, seconds: int, seed: int, gaze: bool = False) -> dict[str, list[Script]]:
     """Renders a collection: `output/{train,test}/toy_NN.mp4`, each with `toy_NN.keyshots.csv` beside it.
 
     `output` appears when all films are done, or not at all.
@@ -49,12 +49,13 @@ def render(output: Path, *, films: int, seconds: int, seed: int) -> dict[str, li
       films: how many in all; a quarter of them, at least one, is for testing.
       seconds: length of each.
       seed: films of one seed are the same, byte for byte with the same encoder.
+      gaze: whether to write the gaze of simulated viewers to `toy_NN.gaze/`, too.
 
     Returns:
       the scripts, by split, in the order of the files' names.
 
     Raises:
-      UserError: too few or too short films, or `output` does not serve.
+      UserError: too few or too short films, or `output` is not a new or empty directory.
     """
     scripts = write_scripts(films, seconds, seed)
     if staging.taken(output):
@@ -64,15 +65,15 @@ def render(output: Path, *, films: int, seconds: int, seed: int) -> dict[str, li
         for split, members in scripts.items():
             (stage / split).mkdir(parents=True)
             jobs += [(stage / split / f"toy_{len(jobs) + n:02d}.mp4", script) for n, script in enumerate(members)]
-        # Spawned: forked processes would inherit JAX's threads in whatever state they are. Deaf to Ctrl-C: it is the
-        # parent that reports it.
+        # Spawn: forked processes would inherit JAX's threads in an undefined state. Workers ignore SIGINT, so that only
+        # the parent reports Ctrl-C.
         with concurrent.futures.ProcessPoolExecutor(
             min(cores.count(), len(jobs)),
             mp_context=multiprocessing.get_context("spawn"),
             initializer=signal.signal,
             initargs=(signal.SIGINT, signal.SIG_IGN),
         ) as pool:
-            futures = [pool.submit(write_film, *job) for job in jobs]
+            futures = [pool.submit(write_film, *job, gaze) for job in jobs]
             try:
                 done = concurrent.futures.as_completed(futures)
                 for film in tqdm(done, total=len(jobs), unit="film", disable=not sys.stderr.isatty()):
@@ -87,8 +88,10 @@ def key_shots_path(film: Path) -> Path:
     return film.with_name(f"{film.stem}.keyshots.csv")
 
 
-def write_film(path: Path, script: Script) -> None:
-    """Renders one script to `path` and its key shots to `<stem>.keyshots.csv` beside it."""
+def write_film(path: Path, script: Script, gaze: bool = False) -> None:
+    """Renders one script to `path`, with its key shots, and its viewers' gaze if asked for, beside it."""
     write_movie(path, picture.frames(script), FPS, sound.waveform(script), sound.SAMPLE_RATE)
     rows = "".join(f"{start:.3f},{end:.3f}\n" for start, end in script.key_shots)
     key_shots_path(path).write_text("start_s,end_s\n" + rows, encoding="utf-8")
+    if gaze:
+        viewers.write_gaze(path.with_suffix(".gaze"), script)

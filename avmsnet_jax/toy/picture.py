@@ -14,7 +14,7 @@ NOISE = 2.5  # standard deviation of the camera's noise, of 0-255
 
 RED = np.array((228, 38, 30), np.float32)
 BLUE = np.array((36, 78, 236), np.float32)
-# Passers-by have neither of the two colours that mean something.
+# Passers-by have neither the ball's color nor the square's.
 PASSERS = np.array(((244, 205, 70), (92, 176, 96), (170, 112, 196), (235, 236, 228)), np.float32)
 
 _ROWS, _COLUMNS = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
@@ -46,8 +46,8 @@ class _Shot:
     def __init__(self, rng: np.random.Generator):
         hue = rng.uniform(0.5, 0.85)
         dusk = rng.random()
-        top = _colour(hue, 0.25 + 0.35 * rng.random(), 0.85 - 0.5 * dusk)
-        low = _colour(rng.uniform(0.07, 0.16), 0.1 + 0.35 * dusk, 0.95 - 0.3 * dusk)
+        top = _color(hue, 0.25 + 0.35 * rng.random(), 0.85 - 0.5 * dusk)
+        low = _color(rng.uniform(0.07, 0.16), 0.1 + 0.35 * dusk, 0.95 - 0.3 * dusk)
         down = (_ROWS / HEIGHT)[..., None]
         self.sky = top + (low - top) * np.minimum(1, down / 0.7)
         x, y, radius = rng.uniform(0.1, 0.9) * WIDTH, rng.uniform(0.12, 0.35) * HEIGHT, rng.uniform(0.05, 0.09) * HEIGHT
@@ -56,8 +56,7 @@ class _Shot:
         self.sky += 40 * np.exp(-np.maximum(0, away - radius) / (2 * radius))
         light = 0.95 - 0.45 * dusk
 
-        # Layers scroll: each is a strip that closes on itself after two pictures, of colour times cover and of what it
-        # leaves of what is behind.
+        # Layers scroll. Each is a periodic strip, two pictures wide, of color times cover (RGB) and 1 - cover.
         across = np.arange(2 * WIDTH, dtype=np.float32) * (2 * np.pi / (2 * WIDTH))
         rows = np.arange(HEIGHT, dtype=np.float32)[:, None]
         cover = 0.55 * _clouds(rng) * np.clip(1.4 - 2.2 * rows / HEIGHT, 0, 1)
@@ -71,7 +70,7 @@ class _Shot:
             )
             height = HEIGHT * (line + rough * wave)
             hills += rng.uniform(-0.04, 0.04)
-            tone = _colour(hills, 0.25 + 0.4 * line, light * (0.85 - 0.45 * (1 - line)))
+            tone = _color(hills, 0.25 + 0.4 * line, light * (0.85 - 0.45 * (1 - line)))
             strips.append((np.clip(rows - height + 0.5, 0, 1), tone, speed * rng.uniform(0.7, 1.3)))
         grain = 1 + 0.06 * rng.standard_normal((HEIGHT, 2 * WIDTH, 1)).astype(np.float32)
         self.layers = []
@@ -84,8 +83,8 @@ class _Shot:
             self.layers.append((strip, span, float(direction * speed)))
         self.passers = [_Passer(rng) for _ in range(rng.integers(1, 4))]
         self.flicker = rng.uniform(0, 6.3)
-        # Noise is drawn once a shot and looked at from another place each frame: drawing it anew costs more than all
-        # the rest of the picture.
+        # Noise is drawn once per shot and shifted randomly in each frame: drawing it anew takes longer than all the
+        # rest of the picture.
         self.grain = rng.normal(0, NOISE, (2 * HEIGHT, 2 * WIDTH, 3)).astype(np.float32)
 
     def draw(self, time: float) -> np.ndarray:
@@ -95,7 +94,7 @@ class _Shot:
             if number == 2:
                 for passer in self.passers:
                     passer.draw(picture, time)
-            # Half a pixel counts: without it slow layers would jerk.
+            # Interpolate between pixels; otherwise slow layers would jerk.
             offset = speed * time % (2 * WIDTH)
             whole = int(offset)
             part = np.float32(offset - whole)
@@ -112,11 +111,11 @@ class _Shot:
 
 
 class _Passer:
-    """A balloon, a kite or a box that drifts by: something to see that means nothing."""
+    """A balloon, a kite or a box that drifts by: a visual distractor."""
 
     def __init__(self, rng: np.random.Generator):
         self.shape = rng.integers(3)
-        self.colour = PASSERS[rng.integers(len(PASSERS))] * rng.uniform(0.75, 1)
+        self.color = PASSERS[rng.integers(len(PASSERS))] * rng.uniform(0.75, 1)
         self.radius = rng.uniform(0.05, 0.12) * HEIGHT
         self.start = rng.uniform(0, WIDTH), rng.uniform(0.2, 0.7) * HEIGHT
         self.speed = rng.choice((-1, 1)) * rng.uniform(8, 30), rng.uniform(-4, 4)
@@ -124,26 +123,48 @@ class _Passer:
 
     def draw(self, picture: np.ndarray, time: float) -> None:
         rate, phase, reach = self.swing
-        # Gone on one side, it comes back on the other.
+        # It leaves on one side and returns on the other.
         x = (self.start[0] + self.speed[0] * time + self.radius) % (WIDTH + 2 * self.radius) - self.radius
         y = self.start[1] + self.speed[1] * time + reach * np.sin(rate * time + phase)
         box = _box(x, y, 1.5 * self.radius)
         dx, dy = _COLUMNS[box] - x, _ROWS[box] - y
         distance = (np.hypot(dx, dy), np.abs(dx) + np.abs(dy) / 1.4, np.maximum(np.abs(dx), np.abs(dy)))[self.shape]
-        _paint(picture[box], self.colour * (1 - 0.25 * (dy[..., None] / self.radius)), self.radius - distance + 0.5)
+        _paint(picture[box], self.color * (1 - 0.25 * (dy[..., None] / self.radius)), self.radius - distance + 0.5)
+
+
+def middle(event: Event, time: float, seed: int) -> tuple[float, float]:
+    """Where the ball (at half its hop) or the square is, as shares of the picture's width and height.
+
+    Args:
+      event: one with a sight.
+      time: seconds from the middle of the event.
+      seed: of the script.
+    """
+    x, drift, *rest = _course(event, seed)
+    y = GROUND - 0.7 * rest[0] - rest[1] / 2 if event.sight == "ball" else rest[0]
+    return x + drift * time, y
+
+
+def _course(event: Event, seed: int) -> list[float]:
+    """Place at the middle of the event and drift a second; then radius and hop, or height, half side and spin."""
+    rng = np.random.default_rng((seed, round(1000 * event.time)))
+    ball, square = ((0.14, 0.17), (0.22, 0.34)), ((0.3, 0.6), (0.13, 0.16), (-0.6, 0.6))
+    ranges = ((0.22, 0.78), (-0.12, 0.12), *(ball if event.sight == "ball" else square))
+    return [rng.uniform(*edges) for edges in ranges]
 
 
 def _draw_event(picture: np.ndarray, event: Event, time: float, seed: int) -> None:
     """Paints the ball or the square, `time` seconds from the middle of the event."""
-    rng = np.random.default_rng((seed, round(1000 * event.time)))
-    # Both grow out of nothing and shrink away within the first and the last tenth of a second.
+    # Both grow from zero and shrink to zero within the first and the last 0.08 s.
     size = np.clip((EVENT_SECONDS / 2 - abs(time)) / 0.08, 0, 1)
-    x = (rng.uniform(0.22, 0.78) + rng.uniform(-0.12, 0.12) * time) * WIDTH
+    start, drift, *rest = _course(event, seed)
+    x = (start + drift * time) * WIDTH
     if event.sight == "ball":
-        _draw_ball(picture, x, time, size * rng.uniform(0.14, 0.17) * HEIGHT, rng.uniform(0.22, 0.34) * HEIGHT)
+        radius, hop = rest
+        _draw_ball(picture, x, time, size * radius * HEIGHT, hop * HEIGHT)
     else:
-        y = rng.uniform(0.3, 0.6) * HEIGHT
-        _draw_square(picture, x, y, time, size * rng.uniform(0.13, 0.16) * HEIGHT, rng.uniform(-0.6, 0.6))
+        y, half, spin = rest
+        _draw_square(picture, x, y * HEIGHT, time, size * half * HEIGHT, spin)
 
 
 def _draw_ball(picture: np.ndarray, x: float, time: float, radius: float, hop: float) -> None:
@@ -183,9 +204,9 @@ def _draw_square(picture: np.ndarray, x: float, y: float, time: float, half: flo
     _paint(picture[box], face + (255 - face) * 0.5 * edge, 0.5 - away)
 
 
-def _paint(target: np.ndarray, colour: np.ndarray, cover: np.ndarray) -> None:
-    """Lays `colour` (3,) or (h, w, 3) over `target` (h, w, 3) where `cover` (h, w) is 1, and in part below."""
-    target += (colour - target) * np.clip(cover, 0, 1)[..., None]
+def _paint(target: np.ndarray, color: np.ndarray, cover: np.ndarray) -> None:
+    """Blends `color` (3,) or (h, w, 3) into `target` (h, w, 3) with opacity `cover` (h, w)."""
+    target += (color - target) * np.clip(cover, 0, 1)[..., None]
 
 
 def _box(x: float, y: float, reach: float) -> tuple[slice, slice]:
@@ -196,12 +217,12 @@ def _box(x: float, y: float, reach: float) -> tuple[slice, slice]:
 
 
 def _clouds(rng: np.random.Generator) -> np.ndarray:
-    """Cover of a strip of clouds, (HEIGHT, 2 WIDTH) in 0-1: low-pass noise, cut at its middle."""
+    """Cover of a strip of clouds, (HEIGHT, 2 WIDTH) in 0-1: the positive part of low-pass noise."""
     spectrum = np.fft.rfft2(rng.standard_normal((HEIGHT, 2 * WIDTH)))
     fy, fx = np.fft.fftfreq(HEIGHT)[:, None], np.fft.rfftfreq(2 * WIDTH)[None]
     smooth = np.fft.irfft2(spectrum / (0.02 + np.hypot(2 * fx, fy)) ** 2 * (np.hypot(fx, fy) > 0), (HEIGHT, 2 * WIDTH))
     return np.clip(smooth / smooth.std(), 0, 1).astype(np.float32)
 
 
-def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
+def _color(hue: float, saturation: float, value: float) -> np.ndarray:
     return 255 * np.array(colorsys.hsv_to_rgb(hue % 1, min(saturation, 1), min(value, 1)), np.float32)

@@ -1,4 +1,4 @@
-"""What happens in a toy movie: which event is seen, which is heard, and when."""
+"""The script of a toy movie: which events are seen, which are heard, and when."""
 
 import dataclasses
 from collections.abc import Callable, Hashable, Sequence
@@ -12,8 +12,8 @@ JITTER = 0.05  # seconds by which the middle of an event may miss its slot's
 
 OWN_SOUND = {"ball": "boing", "square": "chirp"}
 
-# Of all slots. What is seen alone, and what is heard alone, is a key event in 20 of 50 cases: a model that only
-# looks, or only listens, cannot do better than F = 2 * 0.4 / 1.4 = 0.57, and 0.33 is what calling all key gives.
+# Shares of all slots. Of the events that are seen, and likewise of those that are heard, 20 of 50 are key: a model with
+# picture or sound only reaches at most F = 2 * 0.4 / 1.4 = 0.57. Calling every slot key gives 0.33.
 SHARES = {"key": 0.2, "sight": 0.2, "sound": 0.2, "mismatch": 0.1, "nothing": 0.3}
 
 
@@ -48,9 +48,9 @@ class Script:
 
     Attributes:
       seconds: length of the film.
-      events: in order of time. Slot k is the second around time k, where the clip with centre frame 25 k lies.
+      events: in order of time. Slot k is the second around time k, where the clip with center frame 25 k lies.
       cuts: times at which a new shot begins, the first one (0) left out.
-      seed: of everything that does not matter: landscapes, weather, passers-by, noise.
+      seed: of landscapes, weather, passers-by and noise.
     """
 
     seconds: int
@@ -64,7 +64,7 @@ class Script:
         return [event.span for event in self.events if event.key]
 
     def slots(self) -> list[Event]:
-        """What each of the `seconds - 1` clips of the film holds; where nothing, an event without sight and sound."""
+        """The event of each of the film's `seconds - 1` clips; an empty clip gets one without sight and sound."""
         held = {round(event.time): event for event in self.events}
         return [held.get(k, Event(k, None, None)) for k in range(1, self.seconds)]
 
@@ -72,7 +72,7 @@ class Script:
 def write_script(seconds: int, seed: int) -> Script:
     """Fills the slots of a film.
 
-    The kinds of `SHARES` are dealt, not drawn, so that every film has nearly the same number of each.
+    Kinds are dealt like cards, so every film has nearly the same number of each kind of `SHARES`.
 
     Args:
       seconds: length of the film; it gets `seconds - 1` slots, one for each clip.
@@ -113,14 +113,14 @@ def _event(kind: str, sight: str) -> tuple[str | None, str | None]:
 
 
 def ceiling(scripts: Sequence[Script], observe: Callable[[Event], Hashable]) -> float:
-    """The highest F that any model can have which knows nothing of a slot but `observe(event)`.
+    """The highest F of any model that knows only `observe(event)` of each slot.
 
-    F grows with the hits and falls with the false alarms, so the best rule calls key all slots whose observation is
-    key often enough: it is enough to try the observations in order of how often they are.
+    F rises with hits and falls with false alarms, so the best rule calls key the observations with the highest share of
+    key events; all such rules are tried in order of that share.
 
     Args:
       scripts: the films.
-      observe: what is known; `lambda event: event.sight` for a model that cannot hear.
+      observe: what the model knows; `lambda event: event.sight` for a model that cannot hear.
 
     Returns:
       2 hits / (called + keys), at the best rule.

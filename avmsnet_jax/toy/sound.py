@@ -7,7 +7,7 @@ from avmsnet_jax.toy.script import BEATS, Script
 SAMPLE_RATE = 22050
 BOING_HZ = (330.0, 150.0)  # pitch at the start and at the end
 CHIRP_HZ = (2300.0, 4300.0)
-PLUCK_HZ = (700.0, 1100.0)  # between the two: what is heard at any time and means nothing
+PLUCK_HZ = (700.0, 1100.0)  # between the two: distractors
 
 
 def waveform(script: Script) -> np.ndarray:
@@ -63,7 +63,7 @@ def _fade(time: np.ndarray, length: float, decay: float) -> np.ndarray:
 
 
 def _add(sound: np.ndarray, start: float, note: np.ndarray) -> None:
-    """Mixes a note in from `start` seconds, and drops what is past the end."""
+    """Mixes a note in from `start` seconds on, cut at the end of the film."""
     first = int(start * SAMPLE_RATE)
     note = note[: max(0, len(sound) - first)]
     sound[first : first + len(note)] += note

@@ -1,4 +1,4 @@
-"""What tests of eval.py on TVSum and SumMe share: small downloads as records, networks, and the field's HDF5 files."""
+"""Fixtures for tests of eval.py on TVSum and SumMe: small downloads, their records, networks and HDF5 files."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def _download(root: Path) -> None:
 
 @pytest.fixture(scope="session")
 def judged_records(downloads):
-    """Their records, 29 and 17 or 23 clips a video."""
+    """Records of the downloads: TVSum's with 29 clips a video, SumMe's with 17 and 23."""
     return {dataset: downloads / f"{dataset}_records" for dataset in ("tvsum", "summe")}
 
 
@@ -49,7 +49,7 @@ def _save_networks(root: Path) -> None:
 
 @pytest.fixture
 def judged_config(judged_records):
-    """A configuration for the records of a data set."""
+    """Returns a function that makes the configuration for the records of a data set."""
 
     def of(dataset: str, **data: object) -> Config:
         return Config(
@@ -62,7 +62,7 @@ def judged_config(judged_records):
 
 
 def write_hdf5(path: Path, videos: dict[str, dict[str, object]]) -> Path:
-    """The field's HDF5 file: a group of datasets for each video."""
+    """Writes an HDF5 file in the usual format: a group of datasets for each video."""
     with h5py.File(path, "w") as file:
         for key, fields in videos.items():
             for name, value in fields.items():
@@ -71,7 +71,7 @@ def write_hdf5(path: Path, videos: dict[str, dict[str, object]]) -> Path:
 
 
 def field_video(rng, n_frames=300, users=3, **changes):
-    """A video as the field's files have it: shots of 20 frames, a pick every 15."""
+    """The datasets of a video: shots of 20 frames, a pick every 15 frames."""
     shots = np.arange(0, n_frames, 20)[:, None] + [0, 19]
     picks = np.arange(0, n_frames, 15)
     fields = {

@@ -1,4 +1,4 @@
-"""eval.py's TVSum and SumMe: checkpoints on records of small downloads, the figures counted anew from what is left."""
+"""eval.py on small TVSum and SumMe records; the figures are recomputed from the written score files."""
 
 import csv
 import json
@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 from avmsnet_jax import config as config_lib
+from avmsnet_jax.data import pipeline
 from avmsnet_jax.data.pipeline import open_split
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation import baselines, benchmark, best_threshold
@@ -31,7 +32,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def scores_of(path: Path, n_frames: int) -> np.ndarray:
-    """A score for each frame, held from row to row, by counting."""
+    """A score for each frame; each row's score is held until the next row."""
     held, rows = {int(row["frame"]) - 1: float(row["score"]) for row in table(path)}, []
     for frame in range(n_frames):
         before = [pick for pick in held if pick <= frame]
@@ -65,14 +66,32 @@ def test_one_fold_of_tvsum(judged_config, judged_records, networks, tmp_path):
     assert model["rho"]["videos"]["mean"] == pytest.approx(rho)
     taus = [stats.kendalltau(a[::15], b[::15]).statistic for i, a in enumerate(said) for b in np.delete(said, i, 0)]
     assert human["tau"]["videos"]["mean"] == pytest.approx(np.mean(taus))
-    assert metrics["rows"]["uniform"]["tau"]["videos"] is None  # equal scores have none
+    assert metrics["rows"]["uniform"]["tau"]["videos"] is None  # undefined for constant scores
     called = [float(row["score"]) >= 0.5 for row in rows]
     hits = sum(c and row["label"] == "1" for c, row in zip(called, rows, strict=True))
     assert metrics["precision"] == (pytest.approx(hits / sum(called)) if any(called) else None)
     assert (metrics["num_clips"], metrics["threshold"], metrics["folds"]) == (29, 0.5, {"fold 3": [name]})
-    assert metrics["shots"].startswith("KTS on the network's features")
+    assert metrics["shots"].startswith("KTS on the scorer's features")
     for word in ("# TVSum", "| model |", "| random |", "| uniform |", "| human |", networks[0]):
         assert word in (out / "report.md").read_text()
+
+
+def test_the_attention_scorer_without_and_beside_a_checkpoint(judged_config, networks, tmp_path):
+    config = judged_config("tvsum", fold=3)
+    alone = benchmark.evaluate(config, [], "tvsum", "test", tmp_path / "alone")
+    assert list(alone["rows"]) == ["attention", "random", "uniform", "human"]
+    assert {path.name for path in (tmp_path / "alone").iterdir()} == FILES
+    frames = scores_of(tmp_path / "alone" / "scores" / f"{TVSUM[3]}.csv", 150)
+    said = np.load(Path(config.data.dir) / pipeline.read_manifest(config.data.dir)["annotations"][TVSUM[3]])
+    tau = np.mean([stats.kendalltau(frames[::15], user[::15]).statistic for user in said["user_scores"]])
+    assert alone["rows"]["attention"]["tau"]["videos"]["mean"] == pytest.approx(tau)
+    beside = benchmark.evaluate(config, networks[:1], "tvsum", "test", tmp_path / "beside")
+    assert list(beside["rows"]) == ["model", "attention", "random", "uniform", "human"]
+    assert beside["rows"]["attention"]["tau"] == alone["rows"]["attention"]["tau"]
+    assert [row["row"] for row in table(tmp_path / "beside" / "videos.csv")] == list(beside["rows"])
+    for word in ("| attention |", "not learned from people"):
+        assert word in (tmp_path / "alone" / "report.md").read_text()
+        assert word in (tmp_path / "beside" / "report.md").read_text()
 
 
 def test_a_checkpoint_for_each_fold_each_with_its_own_threshold(judged_config, networks, tmp_path):
@@ -84,6 +103,7 @@ def test_a_checkpoint_for_each_fold_each_with_its_own_threshold(judged_config, n
         fold: [path.stem for path in (tmp_path / "out" / "scores" / f"fold_{fold}").iterdir()] for fold in range(5)
     }
     assert scored == {fold: [name] for fold, name in enumerate(TVSUM)}
+    assert metrics["rows"]["attention"]["tau"]["videos"]["count"] == 5
     lines = [row for row in table(tmp_path / "out" / "videos.csv") if row["row"] == "model"]
     assert [(row["video"], row["split"]) for row in lines] == [(name, f"fold {i}") for i, name in enumerate(TVSUM)]
     taus = [float(row["tau"]) for row in lines]
@@ -92,7 +112,7 @@ def test_a_checkpoint_for_each_fold_each_with_its_own_threshold(judged_config, n
     assert (splits["mean"], splits["sd"]) == (pytest.approx(np.mean(taus)), pytest.approx(np.std(taus, ddof=1)))
     assert splits["interval"][0] <= splits["mean"] <= splits["interval"][1]
     assert metrics["num_clips"] == 5 * 29
-    # The threshold of a fold is the best of its training videos: score them, and choose it.
+    # Recompute the threshold: score the training videos of a fold and choose the best.
     benchmark.evaluate(judged_config("tvsum", fold=1), chosen[1:2], "tvsum", "train", tmp_path / "train")
     rows = [row for path in (tmp_path / "train" / "scores").iterdir() for row in table(path)]
     best, _ = best_threshold([float(row["score"]) for row in rows], [int(row["label"]) for row in rows])
@@ -101,14 +121,14 @@ def test_a_checkpoint_for_each_fold_each_with_its_own_threshold(judged_config, n
 
 
 @pytest.mark.parametrize("error", [KeyError(8), UserError("features holds NaN")])
-def test_a_video_on_which_kts_fails_costs_no_other(judged_config, networks, tmp_path, monkeypatch, error):
+def test_kts_failure_on_one_video_does_not_affect_the_others(judged_config, networks, tmp_path, monkeypatch, error):
     calls = []
 
     def failing(features, most):
         calls.append(most)
         if len(calls) == 1:
             raise error
-        return np.arange(3, len(features), 3)  # shots that fit a summary
+        return np.arange(3, len(features), 3)  # shots short enough for a summary
 
     monkeypatch.setattr(benchmark, "kts", failing)
     metrics = benchmark.evaluate(judged_config("tvsum"), networks[:1], "tvsum", "whole", tmp_path / "out")
@@ -132,7 +152,7 @@ def test_summe_with_its_own_shots(judged_config, networks, tmp_path, downloads):
         people = np.zeros((3, count), bool)
         for user in range(3):
             people[user, 10 + 2 * user : 20 + 2 * user] = people[user, 40:42] = True
-        # The shots are 0-29 and 30-end, and no more than 15% of the frames may be chosen: none fits.
+        # The shots are 0-29 and 30-end: both are longer than 15% of the frames, so the summary is empty.
         row = lines[name, "model"]
         assert float(row["f1_max"]) == float(row["f1_mean"]) == 0
         assert row["summary_tau"] == ""
@@ -145,7 +165,7 @@ def test_summe_with_its_own_shots(judged_config, networks, tmp_path, downloads):
     assert metrics["rows"]["human"]["scores_tau"]["videos"] is None
 
 
-def test_the_labels_of_films_are_one_user(small_config, networks, tmp_path):
+def test_labels_of_films_count_as_a_single_user(small_config, networks, tmp_path):
     metrics = benchmark.evaluate(small_config, networks[:1], "summe", "test", tmp_path / "out")
     assert metrics["rows"]["human"]["f1_max"] == {"videos": None, "splits": None}
     rows = {path.stem: table(path) for path in (tmp_path / "out" / "scores").iterdir()}
@@ -161,7 +181,7 @@ def test_the_labels_of_films_are_one_user(small_config, networks, tmp_path):
         assert float(line["scores_tau"]) == pytest.approx(stats.kendalltau(frames, labels).statistic)
 
 
-def test_what_a_run_was_trained_on_is_no_test(judged_config, networks, tmp_path):
+def test_videos_of_the_training_fold_are_refused(judged_config, networks, tmp_path):
     """Fold 0 trains on all videos but the first."""
     run = tmp_path / "run"
     shutil.copytree(networks[0], run / "checkpoints" / "7")
@@ -174,7 +194,7 @@ def test_what_a_run_was_trained_on_is_no_test(judged_config, networks, tmp_path)
     assert metrics["checkpoint"] == [str(run / "checkpoints" / "7")]
 
 
-def test_a_threshold_is_never_chosen_on_what_it_judges(judged_config, networks, tmp_path):
+def test_the_threshold_split_must_not_overlap_the_tested_clips(judged_config, networks, tmp_path):
     config = judged_config("tvsum", fold=0)
     for split in ("test", "whole"):
         config = config.replace(eval={"threshold_split": split})
@@ -190,16 +210,16 @@ def test_a_threshold_is_never_chosen_on_what_it_judges(judged_config, networks, 
         (1, "unlabelled", "has no split 'unlabelled'"),
     ],
 )
-def test_what_cannot_be_tested(judged_config, networks, tmp_path, checkpoints, split, word):
+def test_invalid_checkpoints_and_splits_are_errors(judged_config, networks, tmp_path, checkpoints, split, word):
     with pytest.raises(UserError, match=word):
         benchmark.evaluate(judged_config("tvsum"), networks[:checkpoints], "tvsum", split, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.soak
-def test_any_batch_size_and_any_number_of_devices_give_the_same_figures(python, networks, judged_records, small_records,
+def test_batch_size_and_number_of_devices_do_not_change_figures(python, networks, judged_records, small_records,
                                                                         tmp_path):  # fmt: skip
-    """Every clip once. To the last bit for any batch size; XLA's CPU threads, one a device, may change a last bit."""
+    """Bit-identical for every batch size; the number of simulated CPU devices may change the last bit of a score."""
     program = (
         "import sys, pathlib\n"
         "from avmsnet_jax.config import Config, DataConfig, EvalConfig\n"
@@ -236,7 +256,7 @@ def test_any_batch_size_and_any_number_of_devices_give_the_same_figures(python, 
                 np.testing.assert_allclose(*scores, atol=1e-6)
 
 
-def test_the_command_says_what_is_missing(python, tmp_path, downloads):
+def test_missing_options_are_errors_of_one_line(python, tmp_path, downloads):
     mat = downloads / "tvsum" / "ydata-tvsum50-matlab" / "matlab" / "ydata-tvsum50.mat"
     assert "--annotations is missing" in one_line(python("eval.py", "--scores=s.json", f"--output={tmp_path / 'out'}"))
     assert "movie50 tests a checkpoint" in one_line(

@@ -1,4 +1,4 @@
-"""The field's published figures from its real annotations, which are not part of the repository."""
+"""Published figures reproduced from the real annotations, which are not part of the repository."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 @pytest.fixture(scope="module")
 def tvsum():
-    """(20, n) for each of the 50 videos: every user's score for every 15th frame."""
+    """For each of the 50 videos (20, n): each user's score for every 15th frame."""
     path = DATA / "tvsum" / "ydata-tvsum50.mat"
     if not path.exists():
         pytest.skip("needs ../shared/data/tvsum: TVSum's annotations")
@@ -33,7 +33,7 @@ def tvsum():
 
 @pytest.fixture(scope="module")
 def summe():
-    """For each of the 25 videos: (U, N) bool, every user's summary, and (S, 2) the shots."""
+    """For each of the 25 videos: each user's summary (U, N) bool, and the shots (S, 2)."""
     path = DATA / "summe"
     if not path.exists():
         pytest.skip("needs ../shared/data/summe: SumMe's annotations")
@@ -53,7 +53,7 @@ def summe():
 def test_tvsum_humans(tvsum, measure, humans, mean_of_users):
     assert len(tvsum) == 50
     agreement = []
-    for users in tvsum:  # both measures are symmetric: each pair of users once
+    for users in tvsum:  # both measures are symmetric, so each pair of users is taken once
         later = len(users) - 1 - np.arange(len(users) - 1)
         agreement.append(np.average([measure(users[i], users[i + 1 :]) for i in range(len(users) - 1)], weights=later))
     assert np.mean(agreement) == pytest.approx(humans, abs=5e-6)
@@ -72,7 +72,7 @@ def test_summe_humans(summe):
 
 
 def test_summe_random_scores(summe):
-    """One draw over all videos has a standard deviation of 0.018 (max) and 0.008 (mean); these are ten."""
+    """The mean of ten draws; one has a standard deviation of 0.018 (max) and 0.008 (mean) over all videos."""
     rng = np.random.default_rng(0)
     found = []
     for users, shots in summe * 10:
@@ -95,7 +95,7 @@ def test_summe_random_scores(summe):
             {
                 ("human", "f1_mean"): (0.3107, 5e-5),
                 ("human", "f1_max"): (0.5433, 5e-5),
-                # One draw: its standard deviation over the 25 videos is 0.018 and 0.008.
+                # The standard deviation of one draw over the 25 videos is 0.018 and 0.008.
                 ("random", "f1_max"): (0.403, 0.036),
                 ("random", "f1_mean"): (0.189, 0.016),
             },

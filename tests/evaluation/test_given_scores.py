@@ -1,4 +1,4 @@
-"""eval.py on anyone's scores: the forms they come in, the field's HDF5 files, and what does not fit."""
+"""eval.py on the scores of other models: file formats, HDF5 annotations, and scores that do not fit."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ def _few_draws(monkeypatch):
 
 @pytest.fixture
 def field(tmp_path):
-    """TVSum's HDF5 file with videos of twenty users and its .mat, and scores for every pick."""
+    """TVSum's HDF5 file with videos of 20 users, its .mat file, and a score for every pick."""
     rng = np.random.default_rng(0)
     videos = {f"video_{number}": field_video(rng, users=20) for number in range(1, COUNT + 1)}
     write_tvsum_mat(
@@ -42,7 +42,7 @@ def lines(output):
         return [row for row in csv.DictReader(file) if row["row"] == "model"]
 
 
-def test_two_files_of_annotations_together(field, tmp_path):
+def test_two_files_of_annotations_complete_each_other(field, tmp_path):
     paths, videos, scores = field
     (tmp_path / "s.json").write_text(json.dumps({key: values.tolist() for key, values in scores.items()}))
     metrics = run(paths, tmp_path / "s.json", tmp_path / "out")
@@ -60,8 +60,8 @@ def test_two_files_of_annotations_together(field, tmp_path):
     assert "give ydata-tvsum50.mat" in only["notes"][0]
 
 
-def test_every_form_gives_the_same_figures(field, tmp_path, monkeypatch):
-    monkeypatch.setattr(plots, "judged_curve", lambda *_: None)  # drawn in the other tests
+def test_every_file_format_gives_the_same_figures(field, tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "judged_curve", lambda *_: None)  # other tests draw it
     paths, videos, scores = field
     listed = {key: values.tolist() for key, values in scores.items()}
     (tmp_path / "one.json").write_text(json.dumps(listed))
@@ -85,7 +85,7 @@ def test_every_form_gives_the_same_figures(field, tmp_path, monkeypatch):
         for name in ("one.json", "splits.json", "plain.h5", "groups.h5", "npy", "csv", "parts")
     ]
     assert all(each == found[0] for each in found)
-    again = run(paths, tmp_path / "out_one.json" / "scores", tmp_path / "again")  # what eval.py itself left
+    again = run(paths, tmp_path / "out_one.json" / "scores", tmp_path / "again")  # the scores that eval.py wrote
     assert again["rows"]["model"]["tau"]["splits"]["mean"] == pytest.approx(found[0]["mean"])
 
 
@@ -99,7 +99,7 @@ def test_every_form_gives_the_same_figures(field, tmp_path, monkeypatch):
         (lambda scores: scores.update(id3=[0.1] * 20), "stand there twice"),
     ],
 )
-def test_what_does_not_fit(field, tmp_path, change, word):
+def test_scores_that_do_not_fit_are_errors(field, tmp_path, change, word):
     paths, _, scores = field
     listed = {key: values.tolist() for key, values in scores.items()}
     change(listed)
@@ -109,7 +109,7 @@ def test_what_does_not_fit(field, tmp_path, change, word):
     assert not (tmp_path / "out").exists()
 
 
-def test_one_of_several_epochs_is_never_picked(field, tmp_path):
+def test_scores_of_several_epochs_are_refused(field, tmp_path):
     (tmp_path / "runs").mkdir()
     for epoch in ("1", "2"):
         (tmp_path / "runs" / f"{epoch}.json").write_text("{}")
@@ -126,14 +126,14 @@ def test_means_over_splits_and_their_interval():
     assert bootstrap.over_videos(np.array([np.nan])) is None
 
 
-def test_the_interval_is_scipys():
+def test_bootstrap_interval_equals_scipy():
     values = np.random.default_rng(1).normal(size=40)
     theirs = stats.bootstrap((values,), np.mean, n_resamples=10_000, method="percentile", rng=2).confidence_interval
     assert bootstrap.over_videos(values)["interval"] == pytest.approx([theirs.low, theirs.high], abs=0.02)
 
 
 @pytest.mark.parametrize("broken", ["baselines.of_random", "baselines.of_scores", "plots.judged_curve"])
-def test_what_nobody_foresaw_of_one_video_costs_no_other(field, tmp_path, monkeypatch, broken):
+def test_unexpected_error_on_one_video_does_not_affect_the_others(field, tmp_path, monkeypatch, broken):
     paths, _, scores = field
     (tmp_path / "s.json").write_text(json.dumps({key: values.tolist() for key, values in scores.items()}))
     owner, name = {"baselines": baselines, "plots": plots}[broken.split(".")[0]], broken.split(".")[1]

@@ -1,4 +1,4 @@
-"""Scores and annotations that somebody else wrote, or that a disk damaged: an array of numbers, or one line."""
+"""Malicious or damaged files of scores and annotations: read as arrays of numbers, or an error of one line."""
 
 import contextlib
 import io
@@ -34,7 +34,7 @@ GOOD = [0.1, 0.2, 0.3, 0.4]
 
 
 def refused(path: Path, *parts: str) -> str:
-    """The one line for scores that cannot be read; it names the file."""
+    """The error message for scores that cannot be read; it names the file."""
     with pytest.raises(UserError) as caught:
         read_scores(path, VIDEOS)
     message = str(caught.value)
@@ -66,7 +66,7 @@ def refused(path: Path, *parts: str) -> str:
         [0.1] * 5,
     ],
 )
-def test_json_that_holds_no_array_of_numbers(tmp_path, values):
+def test_json_without_an_array_of_numbers(tmp_path, values):
     path = tmp_path / "s.json"
     path.write_text(json.dumps({"video_1": GOOD, "video_2": values}))
     refused(path, "video_2")
@@ -87,7 +87,7 @@ def test_json_that_holds_no_array_of_numbers(tmp_path, values):
         '{"video_1": 1' + "0" * 5000,
     ],
 )
-def test_json_of_another_kind(tmp_path, content):
+def test_json_with_another_structure(tmp_path, content):
     path = tmp_path / "s.json"
     path.write_text(content)
     refused(path)
@@ -99,7 +99,7 @@ def test_json_nested_beyond_the_axes_of_an_array(tmp_path):
     refused(path, "video_1")
 
 
-def test_a_name_twice(tmp_path):
+def test_duplicate_names(tmp_path):
     path = tmp_path / "s.json"
     path.write_text('{"video_1": [1, 2, 3, 4], "video_1": [4, 3, 2, 1]}')
     refused(path, "twice")
@@ -114,7 +114,7 @@ VALUES = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(["video_1", "clip 2", "x"]), VALUES | st.just(GOOD), max_size=3) | VALUES)
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_json_is_scores_or_one_line(tmp_path, values):
+def test_any_json_gives_scores_or_an_error_of_one_line(tmp_path, values):
     path = tmp_path / "s.json"
     path.write_text(json.dumps(values))
     with contextlib.suppress(UserError):
@@ -142,14 +142,14 @@ def test_any_json_is_scores_or_one_line(tmp_path, values):
         ("video_1.h5", b"no hdf5"),
     ],
 )
-def test_files_in_a_folder_that_are_none(tmp_path, name, content):
+def test_unreadable_files_in_a_folder(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     assert name in refused(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["video_1.npy", "video_1.csv", "s.json", "s.h5"])
 @pytest.mark.parametrize("kind", ["dangling link", "folder", "loop", "pipe"])
-def test_what_is_no_file(tmp_path, name, kind):
+def test_paths_that_are_not_regular_files(tmp_path, name, kind):
     path = tmp_path / name
     if kind == "folder":
         path.mkdir()
@@ -161,7 +161,7 @@ def test_what_is_no_file(tmp_path, name, kind):
 
 
 def test_links_in_a_folder_of_scores_are_refused(tmp_path):
-    """A link may lead to any file of this machine, whoever made the folder."""
+    """A link may lead to any file on this machine."""
     outside, inside = tmp_path / "outside.csv", tmp_path / "scores"
     outside.write_text("frame,score\n1,0.5\n")
     (inside / "split0").mkdir(parents=True)
@@ -172,7 +172,7 @@ def test_links_in_a_folder_of_scores_are_refused(tmp_path):
     refused(inside, "split0 is a link")
 
 
-def test_splits_within_splits_and_twice(tmp_path):
+def test_nested_and_duplicate_splits(tmp_path):
     (tmp_path / "split0").mkdir()
     (tmp_path / "split0" / "split0").mkdir()
     refused(tmp_path / "split0")
@@ -181,7 +181,7 @@ def test_splits_within_splits_and_twice(tmp_path):
 
 
 class Evil:
-    """Leaves a file where it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -202,7 +202,7 @@ def test_pickles_are_not_loaded(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-# Sizes that lie
+# False sizes
 
 
 def npy_header(shape, dtype="<f8"):
@@ -212,12 +212,12 @@ def npy_header(shape, dtype="<f8"):
 
 
 @pytest.mark.parametrize("shape", [(10**13,), (2**62, 8), (-4,), (-1, -4), (5,)])
-def test_npy_headers_that_promise_more(tmp_path, shape):
+def test_npy_headers_that_promise_more_than_the_file_holds(tmp_path, shape):
     (tmp_path / "video_1.npy").write_bytes(npy_header(shape) + bytes(32))
     refused(tmp_path, "video_1.npy", "promises")
 
 
-def test_npz_that_unpacks_to_far_more(tmp_path, monkeypatch):
+def test_npz_that_expands_beyond_the_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(array_file, "MOST_BYTES", 5_000_000)
     path = tmp_path / "a.npz"
     with (
@@ -335,7 +335,7 @@ WRITERS = {
 
 
 @pytest.mark.parametrize(("write", "reason"), WRITERS.items(), ids=[write.__name__ for write in WRITERS])
-def test_hdf5_that_lies_elsewhere_or_holds_no_scores(tmp_path, write, reason):
+def test_hdf5_with_external_data_or_without_scores(tmp_path, write, reason):
     with h5py.File(tmp_path / "secret.h5", "w") as file:
         file["video_1"] = [0.123456, 0.2, 0.3, 0.4]
     with h5py.File(tmp_path / "s.h5", "w") as file:
@@ -369,7 +369,7 @@ def test_hdf5_that_lies_elsewhere_or_holds_no_scores(tmp_path, write, reason):
         {"video_name": np.arange(3)},
     ],
 )
-def test_annotations_that_say_something_else(tmp_path, changes):
+def test_inconsistent_annotations(tmp_path, changes):
     fields = field_video(np.random.default_rng(0), users=20) | changes
     fields = {name: value for name, value in fields.items() if value is not None}
     path = write_hdf5(tmp_path / "a.h5", {"video_1": fields})
@@ -377,7 +377,7 @@ def test_annotations_that_say_something_else(tmp_path, changes):
         read_annotations([path])
 
 
-def test_mat_files_that_unpack_to_far_more_or_promise_it(tmp_path, monkeypatch):
+def test_mat_files_that_expand_beyond_the_limit_or_claim_to(tmp_path, monkeypatch):
     monkeypatch.setattr(mat_file, "MOST_BYTES", 5_000_000)
     path = tmp_path / "GT" / "car.mat"
     path.parent.mkdir()
@@ -397,7 +397,7 @@ def test_mat_files_that_unpack_to_far_more_or_promise_it(tmp_path, monkeypatch):
         summe.read_annotation(path)
 
 
-# Bytes that changed
+# Changed bytes
 
 
 def mutated(whole: bytes, number: int) -> bytes:
@@ -407,7 +407,7 @@ def mutated(whole: bytes, number: int) -> bytes:
         content[place] = rng.integers(256)
     if number % 4 == 0:
         del content[rng.integers(len(content)) :]
-    if number % 7 == 0:  # a piece of the file at another place
+    if number % 7 == 0:  # move a part of the file
         start, at = sorted(rng.integers(0, len(content) + 1, 2))
         content[start:start] = content[at : at + 50]
     return bytes(content)
@@ -459,7 +459,7 @@ READERS = {
 
 
 @pytest.mark.parametrize("kind", READERS)
-def test_bytes_that_changed(tmp_path, kind):
+def test_changed_bytes(tmp_path, kind):
     path = whole_file(kind, tmp_path)
     READERS[kind](path)
     whole, refusals = path.read_bytes(), 0

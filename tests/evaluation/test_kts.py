@@ -1,4 +1,4 @@
-"""KTS against every segmentation there is, and against its formula written out plainly."""
+"""KTS against all segmentations by brute force, and against a plain implementation of the formula."""
 
 import itertools
 import shutil
@@ -16,7 +16,7 @@ from avmsnet_jax.evaluation import kts, kts_loops
 from tests.conftest import ROOT, small_disk
 from tests.reference.kts import normalised, penalty, segment
 
-TIE = 1e-9  # as documented
+TIE = 1e-9  # the documented tolerance
 
 
 def objective(features, changes):
@@ -29,7 +29,7 @@ def objective(features, changes):
 
 
 def film(rng, samples, shots, noise, dimensions=16):
-    """Features that jump at `shots` - 1 cuts, and the cuts."""
+    """Features that change at `shots` - 1 cuts, and the cuts."""
     cuts = np.sort(rng.choice(np.arange(1, samples), shots - 1, replace=False))
     places = rng.normal(size=(shots, dimensions))
     return places[np.searchsorted(cuts, np.arange(samples), "right")] + noise * rng.normal(
@@ -57,7 +57,7 @@ def features(draw, most):
 
 @settings(max_examples=700, deadline=None, derandomize=True, database=None)
 @given(features(22), st.integers(0, 25))
-def test_equals_the_plain_statement(rows, most):
+def test_equals_the_plain_implementation(rows, most):
     found = kts(rows, most)
     assert found.dtype == np.int64
     assert found.tolist() == segment(rows, most)
@@ -65,7 +65,7 @@ def test_equals_the_plain_statement(rows, most):
 
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(features(7), st.integers(0, 8))
-def test_no_segmentation_is_better(rows, most):
+def test_result_is_optimal_by_brute_force(rows, most):
     every = [c for m in range(min(most, len(rows) - 1) + 1) for c in itertools.combinations(range(1, len(rows)), m)]
     found = kts(rows, most)
     assert len(found) <= most
@@ -82,10 +82,10 @@ def test_no_segmentation_is_better(rows, most):
         (260, 9, 2.0, 40),
         (330, 90, 0.05, 100),
         (257, 60, 0.2, 5),
-        (1100, 110, 10.0, 1000),  # enough for threads, and all are used
+        (1100, 110, 10.0, 1000),  # enough samples for several threads
     ],
 )
-def test_equals_the_plain_statement_over_several_blocks(samples, shots, noise, most):
+def test_equals_the_plain_implementation_over_several_blocks(samples, shots, noise, most):
     rows, _ = film(np.random.default_rng(samples), samples, shots, noise)
     found = kts(rows, most)
     assert len(found)
@@ -95,14 +95,14 @@ def test_equals_the_plain_statement_over_several_blocks(samples, shots, noise, m
 def test_finds_the_cuts_of_a_film():
     rows, cuts = film(np.random.default_rng(0), 700, 30, 0.2, 64)
     assert kts(rows, 699).tolist() == cuts.tolist()
-    assert kts((1000 * rows).astype(np.int32), 70).tolist() == cuts.tolist()  # the length of a row does not matter
+    assert kts((1000 * rows).astype(np.int32), 70).tolist() == cuts.tolist()  # features are normalized
     assert len(kts(rows, 12)) == 12
 
 
 @pytest.mark.parametrize("quarter", [1, 5, 40])
 @pytest.mark.parametrize("share", [0.999, 1.001])
 def test_a_change_point_must_save_what_it_costs(quarter, share):
-    """Two directions in turn, 2 phi apart: the mean scatter is sin(phi)^2 without change points, 0 with all of them."""
+    """Alternating directions 2 phi apart: mean scatter is sin(phi)^2 without change points, 0 with all of them."""
     for changes in (1, 3):
         cost = penalty(changes, 4 * quarter)
         sine = np.sqrt(share * cost)
@@ -112,15 +112,15 @@ def test_a_change_point_must_save_what_it_costs(quarter, share):
         assert kts(rows, 4 * quarter).tolist() == (every if share > 1 else [])
 
 
-def test_of_equal_segmentations_the_earliest():
-    """Two samples in the middle are as near to either side: both cuts cost the same."""
+def test_ties_go_to_the_earliest_change_point():
+    """Two samples in the middle are equally near to both sides, so both cuts cost the same."""
     rows = [[1, 0]] * 6 + [[1, 1]] * 2 + [[0, 1]] * 6
     assert objective(rows, [6]) == pytest.approx(objective(rows, [8]), abs=1e-12)
     assert kts(rows, 1).tolist() == [6]
 
 
 @pytest.mark.parametrize("value", [0.0, 3.0])
-def test_nothing_to_find(value):
+def test_constant_features_have_no_change_points(value):
     for samples in (0, 1, 2, 500):
         for most in (0, 1, 1000):
             assert kts(np.full((samples, 5), value), most).tolist() == []
@@ -128,14 +128,14 @@ def test_nothing_to_find(value):
     assert kts([[1.0, 0.0], [0.0, 1.0]], 0).tolist() == []
 
 
-def test_several_threads_at_once():
+def test_concurrent_calls():
     rows = [film(np.random.default_rng(seed), 300, 10, 0.2)[0] for seed in range(4)]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda one: kts(one, 50).tolist(), rows))
     assert together == [kts(one, 50).tolist() for one in rows]
 
 
-def test_the_features_stay_as_they_are():
+def test_the_input_is_not_modified():
     rows = np.random.default_rng(0).normal(size=(20, 3))
     kept = rows.copy()
     kts(rows, 19)
@@ -152,13 +152,13 @@ def test_the_features_stay_as_they_are():
         ([[1.0], [2.0]], -1, "max_change_points is -1"),
     ],
 )
-def test_what_cannot_be_segmented(rows, most, word):
+def test_invalid_input_is_an_error(rows, most, word):
     with pytest.raises(UserError, match=word):
         kts(rows, most)
 
 
-def test_without_a_place_to_write_it_works_all_the_same(environment, tmp_path):
-    """As in a container whose packages are read-only, for a user without a home."""
+def test_works_without_a_writable_cache(environment, tmp_path):
+    """A container with read-only packages and a user without a home directory."""
     with small_disk(tmp_path / "disk", "20m") as resize:
         shutil.copytree(ROOT / "avmsnet_jax", tmp_path / "disk" / "avmsnet_jax", ignore=lambda *_: {"__pycache__"})
         resize("ro")
@@ -175,7 +175,7 @@ def test_without_a_place_to_write_it_works_all_the_same(environment, tmp_path):
 
 
 @pytest.mark.parametrize(("mode", "kept"), [(0o777, False), (0o770, False), (0o700, True)])
-def test_code_is_not_kept_where_others_can_write(tmp_path, monkeypatch, mode, kept):
+def test_compiled_code_is_not_cached_where_others_can_write(tmp_path, monkeypatch, mode, kept):
     monkeypatch.setattr("numba.core.config.CACHE_DIR", str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache").chmod(mode)
@@ -187,7 +187,7 @@ def test_code_is_not_kept_where_others_can_write(tmp_path, monkeypatch, mode, ke
     assert bool(list((tmp_path / "cache").rglob("*.nbc"))) == kept
 
 
-def test_a_full_disk_does_not_end_it(tmp_path, monkeypatch):
+def test_a_full_disk_is_no_error(tmp_path, monkeypatch):
     with small_disk(tmp_path / "cache", "4k"):
         (tmp_path / "cache").chmod(0o700)
         monkeypatch.setattr("numba.core.config.CACHE_DIR", str(tmp_path / "cache"))

@@ -1,4 +1,4 @@
-"""A report names what was tested, and says where the network was trained on it."""
+"""Reports name the tested split, and say if the network was trained on it."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from tests.conftest import one_line
 
 @pytest.fixture
 def run(tmp_path, small_config):
-    """The checkpoint of a run on the small records, which may be said to lie elsewhere."""
+    """Returns a function that fakes the checkpoint of a run on the small records, possibly under another path."""
 
     def run(directory=None, position=None, **data):
         config = small_config.replace(data={"dir": str(directory or small_config.data.dir), **data})
@@ -29,19 +29,19 @@ def run(tmp_path, small_config):
     return run
 
 
-def test_a_split_that_the_run_trained_on_is_seen(run, small_config):
+def test_training_split_is_recognized(run, small_config):
     found = run()
     assert leakage.note(small_config, found, 0, "train") == (True, leakage.SEEN)
     assert leakage.note(small_config, found, 0, "test") == (False, "")
 
 
-def test_a_run_on_the_test_split_has_seen_that(run, small_config):
+def test_run_on_the_test_split_is_recognized(run, small_config):
     found = run(train_split="test")
     assert leakage.note(small_config, found, 0, "test") == (True, leakage.SEEN)
     assert leakage.note(small_config, found, 0, "train") == (False, "")
 
 
-def test_records_that_were_moved_or_named_by_another_way_are_known(run, small_config, tmp_path):
+def test_moved_records_are_recognized(run, small_config, tmp_path):
     shutil.copytree(small_config.data.dir, tmp_path / "moved")
     identity = open_split(small_config.data.dir, "train").identity
     found = run(directory="demo/records", position=identity)  # relative to a folder that is not the current one
@@ -53,7 +53,7 @@ def test_records_that_were_moved_or_named_by_another_way_are_known(run, small_co
     assert leakage.note(small_config, found, 0, "train") == (False, "")
 
 
-def test_films_held_out_to_validate_do_not_hide_it(run, judged_config, judged_records, monkeypatch):
+def test_held_out_validation_films_do_not_hide_leakage(run, judged_config, judged_records, monkeypatch):
     config = judged_config("tvsum", fold=0)
     rest, held = hold_out(open_split(judged_records["tvsum"], "train", fold=0), 0.4, config.train.seed)
     assert held
@@ -64,7 +64,7 @@ def test_films_held_out_to_validate_do_not_hide_it(run, judged_config, judged_re
         movie50.evaluate(judged_config("tvsum", fold=1), str(found), "test", found / "out")
 
 
-def test_a_converted_checkpoint_may_have_seen_a_training_split(small_config, networks, tmp_path):
+def test_converted_checkpoint_may_have_been_trained_on_the_split(small_config, networks, tmp_path):
     known, word = leakage.note(small_config, tmp_path / "converted", 0, "train")
     assert not known
     assert "does not say what it was trained on" in word
@@ -89,7 +89,7 @@ def test_a_report_names_data_set_split_and_checkpoint(run, small_config, monkeyp
         assert (leakage.SEEN in text) == (split == "train")
 
 
-def test_an_option_that_would_be_ignored_is_refused(python, tmp_path):
+def test_options_without_effect_are_refused(python, tmp_path):
     given = ["eval.py", "--annotations=a.mat", f"--output={tmp_path / 'out'}"]
     for option, word in (
         ("--split=train", "--split is the name of a part of prepared records"),

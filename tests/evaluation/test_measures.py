@@ -1,4 +1,4 @@
-"""Correlations, F1, precision and recall against scipy and against their formulas, pair by pair and frame by frame."""
+"""Correlations, F1, precision and recall against scipy and against plain implementations of their formulas."""
 
 import math
 import warnings
@@ -38,7 +38,7 @@ def tau_by_pairs(a, b):
 
 @st.composite
 def sides(draw):
-    """A prediction and users: many ties, constants, and continuous scores."""
+    """Predictions and users with many ties, constant scores, and continuous scores."""
     n, users = draw(st.integers(1, 12)), draw(st.integers(1, 3))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
 
@@ -51,10 +51,10 @@ def sides(draw):
 
 @THOUSAND
 @given(sides())
-def test_correlations_equal_scipys_and_the_formula(case):
+def test_correlations_equal_scipy_and_the_formula(case):
     pred, users = case
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scipy warns of constants, and answers NaN
+        warnings.simplefilter("ignore")  # scipy warns of constant input and returns NaN
         taus = [stats.kendalltau(pred, user).statistic for user in users]
         rhos = [stats.spearmanr(pred, user).statistic if len(pred) > 1 else math.nan for user in users]
     assert kendall_tau(pred, users) == pytest.approx(np.nan_to_num(taus).mean(), abs=1e-12)
@@ -66,11 +66,11 @@ def test_correlations_equal_scipys_and_the_formula(case):
 def test_correlations_by_hand():
     assert kendall_tau([1, 2, 3], [[1, 2, 3], [3, 2, 1], [1, 1, 1]]) == 0
     assert kendall_tau([1, 2, 3], [1, 2, 3]) == spearman_rho([1, 2, 3], [10, 20, 30]) == pytest.approx(1)
-    assert kendall_tau([1, 2, 3], [[1, 2, 3], [5, 5, 5]]) == pytest.approx(0.5)  # the constant user counts, with 0
+    assert kendall_tau([1, 2, 3], [[1, 2, 3], [5, 5, 5]]) == pytest.approx(0.5)  # the constant user counts as 0
     assert spearman_rho([1, 2, 3], [[1, 2, 3], [5, 5, 5]]) == pytest.approx(0.5)
     assert constant_pairs([1, 2, 3], [[1, 2, 3], [5, 5, 5]]) == 1
     assert constant_pairs([7, 7, 7], [[1, 2, 3], [5, 5, 5]]) == 2
-    assert spearman_rho([0.1] * 3, [[0.1, 0.2, 0.3]]) == 0  # 0.1 + 0.1 + 0.1 is not 0.3: no size of rounding is taken
+    assert spearman_rho([0.1] * 3, [[0.1, 0.2, 0.3]]) == 0  # no rounding tolerance: 0.1 + 0.1 + 0.1 != 0.3 in float64
 
 
 @THOUSAND
@@ -114,12 +114,12 @@ def test_precision_curve_by_every_threshold(clips, levels, seed, share):
     threshold, agreement = best_threshold(scores, labels)
     assert agreement == precision_recall_f(scores >= threshold, labels)
     assert agreement.fscore == pytest.approx(best[0])
-    assert threshold == max(  # the highest of the equally good
+    assert threshold == max(  # ties go to the highest threshold
         level for level in scores.tolist() if precision_recall_f(scores >= level, labels).fscore >= best[0] - 1e-12
     )
 
 
-def test_each_film_on_its_own():
+def test_precision_recall_f_per_film():
     predicted = np.array([1, 0, 1, 1, 0], bool)
     labels = np.array([1, 1, 0, 1, 0], bool)
     found = precision_recall_f_per_film(predicted, labels, ["b", "b", "a", "a", "c"])
@@ -147,6 +147,6 @@ def test_each_film_on_its_own():
         (lambda: precision_recall_f_per_film(np.ones(2, bool), np.ones(2, bool), ["a"]), "one for each clip"),
     ],
 )
-def test_what_does_not_fit(call, word):
+def test_invalid_input_is_an_error(call, word):
     with pytest.raises(UserError, match=word):
         call()

@@ -1,4 +1,4 @@
-"""Evaluation as users run it: a checkpoint, records, and what is left in --output."""
+"""eval.py with movie50's protocol: a checkpoint and records, and the files in --output."""
 
 import csv
 import json
@@ -9,10 +9,12 @@ from flax import nnx
 
 import avmsnet_jax
 from avmsnet_jax import mesh as mesh_lib
+from avmsnet_jax.data.clips import Clip
 from avmsnet_jax.data.pipeline import open_split
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation import movie50
 from avmsnet_jax.evaluation.movie50 import evaluate, file_name
+from avmsnet_jax.scoring.attention import Attention
 from avmsnet_jax.scoring.network import Network
 from avmsnet_jax.scoring.records import score_records
 from tests.conftest import one_line
@@ -23,7 +25,7 @@ VIDEOS = {"100% für Ältere", "a film, with spaces"}
 
 @pytest.fixture(scope="module")
 def threshold(small_run, small_config):
-    """The median of the scores, so that something lies on either side."""
+    """The median of the scores, so that clips lie on both sides of it."""
     return float(np.median([clip["score"] for clip in scores(small_run, small_config, 4)]))
 
 
@@ -56,7 +58,7 @@ def test_the_files(done):
     _, output = done
     assert {path.name for path in output.iterdir()} >= {"metrics.json", "scores"}
     assert {path.name for path in (output / "scores").iterdir()} == {f"{video}.csv" for video in VIDEOS}
-    assert [path.name for path in output.parent.iterdir()] == ["results"]  # nothing half-written beside it
+    assert [path.name for path in output.parent.iterdir()] == ["results"]  # no partial output remains
     for path in (output / "scores").iterdir():
         assert path.read_text().splitlines()[0] == "frame,score,label"
 
@@ -73,7 +75,7 @@ def test_every_clip_has_a_row_with_its_own_label(done, small_config):
 
 
 def test_the_figures_follow_from_the_tables(done, threshold):
-    """An independent count over the rows of all videos together."""
+    """Recounted from the score files of all videos."""
     process, output = done
     rows = [row for table in tables(output).values() for row in table]
     key = [row["label"] == "1" for row in rows]
@@ -102,8 +104,38 @@ def test_the_figures_follow_from_the_tables(done, threshold):
         assert f"{figure:.3f}" in process.stdout
 
 
-def test_scores_are_the_networks(done, small_run, small_config):
-    """Clip by clip through the public call, without the machinery of batches."""
+def test_the_attention_row_is_recomputed(done, small_config, threshold):
+    """Each film's clips in one call of the attention scorer, without batches."""
+    rows, scorer = [], Attention(8, 32)
+    for video in VIDEOS:
+        film = [record for record in open_split(small_config.data.dir, "test") if str(record["video"]) == video]
+        names = ("frame", "time_s", "clip", "sound", "has_sound")
+        measured = scorer.measure([Clip(**{name: record[name] for name in names}) for record in film])
+        found = scorer.finish(measured).scores
+        rows += [(score >= threshold, bool(record["label"])) for score, record in zip(found, film, strict=True)]
+    hits, called, key = sum(c and k for c, k in rows), sum(c for c, _ in rows), sum(k for _, k in rows)
+    attention = json.loads((done[1] / "metrics.json").read_text())["rows"]["attention"]
+    assert attention["precision"] == pytest.approx(hits / called)
+    assert attention["recall"] == pytest.approx(hits / key)
+    assert "attention" in (done[1] / "report.md").read_text()
+    assert "attention" in done[0].stdout
+
+
+def test_without_a_checkpoint_the_command_evaluates_the_attention_scorer(python, small_config_file, done, tmp_path):
+    process = python("eval.py", "--config", small_config_file, "--output", tmp_path / "out")
+    assert (process.returncode, process.stderr) == (0, ""), process.stderr
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert list(metrics["rows"]) == ["attention", "random", "uniform", "human"]
+    assert metrics["fscore"] == metrics["rows"]["attention"]["fscore"]
+    assert metrics["rows"]["attention"]["average_precision"] == pytest.approx(
+        json.loads((done[1] / "metrics.json").read_text())["rows"]["attention"]["average_precision"]
+    )
+    assert set(tables(tmp_path / "out")) == VIDEOS
+    assert "not learned from people" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_scores_equal_the_network_output(done, small_run, small_config):
+    """One clip at a time by calling the model directly."""
     model = avmsnet_jax.load(small_run)
     record = open_split(small_config.data.dir, "test")[10]
     [row] = [row for row in tables(done[1])[str(record["video"])] if int(row["frame"]) == record["frame"]]
@@ -112,8 +144,8 @@ def test_scores_are_the_networks(done, small_run, small_config):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7])
-def test_every_clip_once_with_the_same_score_whatever_the_batch(small_run, small_config, batch_size, done):
-    """18 clips: batches of 7 leave a last one of 4, batches of 4 one of 2."""
+def test_every_clip_is_scored_once_for_any_batch_size(small_run, small_config, batch_size, done):
+    """18 clips: the last batch of 7 has 4 clips, the last batch of 4 has 2."""
     found = scores(small_run, small_config, batch_size)
     names = [(clip["video"], clip["frame"]) for clip in found]
     assert len(names) == len(set(names)) == 18
@@ -141,13 +173,13 @@ def test_results_are_never_overwritten(small_run, config, tmp_path, python, smal
     assert [(path.name, path.read_text()) for path in (tmp_path / "out").iterdir()] == [("mine.txt", "mine")]
 
 
-def test_an_empty_directory_serves(small_run, config, tmp_path):
+def test_an_empty_output_directory_is_used(small_run, config, tmp_path):
     (tmp_path / "out").mkdir()
     evaluate(config, str(small_run), "test", tmp_path / "out")
     assert set(tables(tmp_path / "out")) == VIDEOS
 
 
-def test_what_cannot_be_scored_is_refused_and_leaves_nothing(small_run, small_config, tmp_path):
+def test_invalid_input_is_refused_and_leaves_no_files(small_run, small_config, tmp_path):
     for settings, checkpoint, split, message in [
         ({}, "/none", "test", "no checkpoint at /none: no such directory"),
         ({}, str(tmp_path), "test", f"no checkpoint in {tmp_path}"),
@@ -166,7 +198,7 @@ def test_what_cannot_be_scored_is_refused_and_leaves_nothing(small_run, small_co
         assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_is_known_before_anything_is_scored(small_run, config, tmp_path, monkeypatch):
+def test_unwritable_output_fails_before_scoring(small_run, config, tmp_path, monkeypatch):
     def never(*_, **__):
         raise AssertionError("scored")
 
@@ -176,7 +208,7 @@ def test_a_place_that_cannot_be_written_is_known_before_anything_is_scored(small
         evaluate(config, str(small_run), "test", tmp_path / "file" / "out")
 
 
-def test_any_name_of_a_video_is_safe_for_files():
+def test_file_names_of_videos_are_safe_and_distinct():
     videos = ["plain", "a/b", "a%2Fb", "a%252Fb", "a%b", "100%", "../up", "/root", "ü", "with space", "..", "a\\b"]
     names = [file_name(video) for video in videos]
     assert len(set(names)) == len(videos)
@@ -186,8 +218,8 @@ def test_any_name_of_a_video_is_safe_for_files():
     ]
 
 
-def test_a_plot_that_fails_costs_no_other_film(small_run, config, tmp_path, monkeypatch):
-    def draw(rows, threshold, context, path):
+def test_failing_plot_does_not_affect_other_films(small_run, config, tmp_path, monkeypatch):
+    def draw(rows, threshold, context, path, attention):
         if rows[0]["video"] == "a film, with spaces":
             raise ValueError("unforeseen")
         path.parent.mkdir(exist_ok=True)
@@ -201,8 +233,8 @@ def test_a_plot_that_fails_costs_no_other_film(small_run, config, tmp_path, monk
     assert [path.stem for path in (tmp_path / "out" / "plots").iterdir()] == ["100% für Ältere"]
 
 
-def test_scores_that_are_nan_are_no_scores(small_run, small_config):
-    """Finite weights can make them, too: here by a variance below zero."""
+def test_nan_scores_are_an_error(small_run, small_config):
+    """Finite weights can give NaN: here by a negative variance."""
     model = avmsnet_jax.load(small_run)
     model.fc2_bn.var[...] = model.fc2_bn.var[...] * 0 - 1
     records = open_split(small_config.data.dir, "test", model.config)

@@ -1,4 +1,4 @@
-"""Plots, read from the figure before it becomes a picture."""
+"""Plots, checked on the matplotlib figure before it is saved."""
 
 import itertools
 
@@ -28,7 +28,7 @@ def drawn(monkeypatch, tmp_path):
 
 
 def words(figure):
-    """All that is written in a figure."""
+    """All text in a figure."""
     from matplotlib.text import Text
 
     return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
@@ -51,7 +51,7 @@ def film(seconds, key=lambda second: second % 100 < 15):
         (10 * 3600, ["2:00:00", "8:00:00", "10:00:00"], "time (h:mm:ss)"),
     ],
 )
-def test_times_are_read_as_on_a_clock(drawn, seconds, ticks, label):
+def test_time_axis_labels(drawn, seconds, ticks, label):
     figure = drawn(plots.score_curve, film(seconds), 0.5, CONTEXT)
     said = words(figure)
     assert set(ticks) <= set(said)
@@ -73,9 +73,9 @@ def test_a_long_film_is_a_smoothed_line_over_a_band(drawn, seconds):
     assert len(axes.collections) == long
     if long:
         low, high = np.array([path.get_extents().get_points() for path in axes.collections[0].get_paths()])[0]
-        assert (low[1], high[1]) == (0, 6 / 7)  # no score lies outside
+        assert (low[1], high[1]) == (0, 6 / 7)  # the band covers all scores
         assert axes.get_lines()[0].get_ydata() == pytest.approx(3 / 7, abs=0.05)
-    assert len(axes.patches) == -(-seconds // 100)  # neighboring key clips are one moment
+    assert len(axes.patches) == -(-seconds // 100)  # neighboring key clips are drawn as one span
 
 
 def test_a_film_without_key_moments_says_so(drawn):
@@ -83,7 +83,7 @@ def test_a_film_without_key_moments_says_so(drawn):
     assert "no key moment" not in words(drawn(plots.score_curve, film(30), 0.5, CONTEXT))
 
 
-def test_what_users_said_of_a_long_film(drawn):
+def test_users_of_a_long_film(drawn):
     frames = 2 * 3600 * 25
     rng = np.random.default_rng(0)
     scores, users = rng.random(frames // 25).repeat(25), rng.integers(1, 6, (4, frames // 50)).repeat(50, 1)
@@ -91,7 +91,7 @@ def test_what_users_said_of_a_long_film(drawn):
     figure = drawn(plots.judged_curve, "film", CONTEXT, scores, users, shots, np.arange(frames) < 500, 25.0)
     assert {"1:15:00", "2:00:00", "time (h:mm:ss)", CONTEXT} <= set(words(figure))
     assert [len(line.get_xdata()) for line in figure.axes[0].get_lines()] == [200, 200]
-    assert len(figure.axes[0].patches) == 1  # the summary; so many shots would be a grey veil
+    assert len(figure.axes[0].patches) == 1  # the summary only; too many shots to shade
 
 
 @pytest.mark.parametrize("threshold", [None, 0.5])
@@ -102,13 +102,13 @@ def test_precision_and_recall_without_key_clips_have_no_curve(drawn, threshold):
     assert not [word for word in words(figure) if "average precision" in word]
 
 
-def test_a_threshold_that_no_score_reaches_is_no_point(drawn):
+def test_a_threshold_above_all_scores_has_no_marker(drawn):
     figure = drawn(plots.precision_recall, CONTEXT, np.array([0.2, 0.7]), np.array([False, True]), 0.9)
     assert len(figure.axes[0].get_lines()[-1].get_xdata()) == 0
     assert "threshold 0.9: no score reaches it" in words(figure)
 
 
-def test_calibration_shows_how_many_clips_a_share_is_of(drawn):
+def test_calibration_plot_shows_the_number_of_clips(drawn):
     scores = np.concatenate([np.full(200, 0.05), np.full(20, 0.35), [0.95]])
     labels = np.concatenate([np.arange(200) < 20, np.arange(20) < 8, [True]])
     figure = drawn(plots.calibration_curve, CONTEXT, scores, labels)
@@ -121,7 +121,7 @@ def test_calibration_shows_how_many_clips_a_share_is_of(drawn):
     assert {"200", "20", "1", CONTEXT} <= set(words(figure))
 
 
-def test_the_interval_is_scipys():
+def test_wilson_interval_equals_scipy():
     for hits, count in [(0, 1), (1, 1), (3, 7), (0, 200), (150, 1000)]:
         expected = binomtest(hits, count).proportion_ci(0.95, "wilson")
         assert wilson_interval(hits, count) == pytest.approx([expected.low, expected.high], abs=1e-6)

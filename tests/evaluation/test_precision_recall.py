@@ -17,7 +17,7 @@ def by_counting(predicted, labels):
 
 
 def test_every_small_case():
-    """All predictions of up to four clips against all labels, none predicted, none true and no clip among them."""
+    """All predictions against all labels of up to four clips, including no predictions, no key clips and no clips."""
     for n in range(5):
         for predicted in itertools.product([False, True], repeat=n):
             for labels in itertools.product([False, True], repeat=n):
@@ -26,7 +26,7 @@ def test_every_small_case():
                 assert all(type(value) is float for value in found)
 
 
-def test_by_name_and_by_hand():
+def test_a_case_computed_by_hand():
     found = precision_recall_f(np.array([1, 1, 1, 0, 0], bool), np.array([1, 0, 0, 1, 0], bool))
     assert found._asdict() == {"precision": pytest.approx(1 / 3), "recall": 0.5, "fscore": pytest.approx(0.4)}
 
@@ -39,7 +39,7 @@ def test_chance_follows_its_formulas(share):
     assert chance(labels, 0.0) == (0, 0, 0)
 
 
-def test_chance_is_what_a_coin_gets():
+def test_chance_equals_the_mean_of_random_predictions():
     labels = np.random.default_rng(0).random(200_000) < 0.2
     coin = np.random.default_rng(1).random(200_000) < 0.5
     assert precision_recall_f(coin, labels) == pytest.approx(chance(labels, 0.5), abs=0.01)
@@ -48,7 +48,7 @@ def test_chance_is_what_a_coin_gets():
 
 @pytest.mark.parametrize("seed", range(200))
 def test_curve_and_calibration_by_counting(seed):
-    """Few distinct scores, so that many are equal; some draws have no key clip, or none at all."""
+    """Few distinct scores, so many ties; some cases have no key clip or no clip at all."""
     rng = np.random.default_rng(seed)
     count = int(rng.integers(0, 30))
     scores, labels = rng.integers(0, 8, count) / 7, rng.random(count) < rng.choice([0.0, 0.3, 1.0])
@@ -70,6 +70,6 @@ def test_curve_and_calibration_by_counting(seed):
     assert found.error == pytest.approx(off / max(count, 1))
 
 
-def test_calibration_is_of_scores_from_0_to_1():
+def test_calibration_needs_scores_in_0_to_1():
     with pytest.raises(UserError, match=r"scores lie within 0 to 2; calibration needs scores in 0 to 1"):
         calibration([0, 2], [0, 1])

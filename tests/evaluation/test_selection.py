@@ -1,4 +1,4 @@
-"""Scores to frames to shots to a summary, and the knapsack against every choice there is."""
+"""From scores to frames, shots and a summary; the knapsack against brute force."""
 
 import itertools
 
@@ -13,7 +13,7 @@ from avmsnet_jax.evaluation import frame_scores, knapsack, kts, select_shots, sh
 
 
 def best_by_trying(values, weights, capacity):
-    """Of all choices within the capacity the best; of equal ones that whose last item in dispute is left out."""
+    """The best choice by brute force; ties go to the choice without the last item in which they differ."""
     choices = [c for k in range(len(values) + 1) for c in itertools.combinations(range(len(values)), k)]
     fitting = [c for c in choices if sum(weights[i] for i in c) <= capacity and all(values[i] > 0 for i in c)]
     greatest = max(sum(values[i] for i in c) for c in fitting)
@@ -23,11 +23,11 @@ def best_by_trying(values, weights, capacity):
 
 @settings(max_examples=1000, deadline=None, derandomize=True, database=None)
 @given(
-    # Quarters: their sums are exact, so that ties are ties.
+    # Multiples of 1/4 have exact sums, so ties are exact.
     st.lists(st.tuples(st.integers(-4, 12), st.integers(0, 9)), max_size=9),
     st.integers(0, 40),
 )
-def test_knapsack_tries_everything(items, capacity):
+def test_knapsack_equals_brute_force(items, capacity):
     values, weights = [quarters / 4 for quarters, _ in items], [weight for _, weight in items]
     found = knapsack(values, weights, capacity)
     assert found.dtype == np.int64
@@ -36,7 +36,7 @@ def test_knapsack_tries_everything(items, capacity):
 
 @settings(max_examples=200, deadline=None, derandomize=True, database=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(1, 300)), max_size=9), st.floats(0, 1))
-def test_knapsack_of_any_floats(items, share):
+def test_knapsack_of_random_floats(items, share):
     values, weights = [value for value, _ in items], [weight for _, weight in items]
     capacity = int(share * sum(weights))
     found = knapsack(values, weights, capacity)
@@ -45,7 +45,7 @@ def test_knapsack_of_any_floats(items, share):
     assert sum(values[i] for i in found) == pytest.approx(sum(values[i] for i in best), rel=1e-12)
 
 
-def test_knapsack_of_a_film_equals_a_solver_of_integer_programs():
+def test_knapsack_of_a_film_equals_an_integer_program_solver():
     rng = np.random.default_rng(0)
     values, weights = rng.random(150), rng.integers(20, 400, 150)
     capacity = int(0.15 * weights.sum())
@@ -58,12 +58,12 @@ def test_knapsack_of_a_film_equals_a_solver_of_integer_programs():
 
 
 def test_knapsack_keeps_fractions():
-    """With values cut to integers the first item would be worth nothing."""
+    """Truncated to integers, the first item would have value 0."""
     assert knapsack([0.9, 0.5, 0.3], [5, 3, 3], 6).tolist() == [0]
     assert knapsack([0.5, 0.4, 0.3], [5, 3, 3], 6).tolist() == [1, 2]
 
 
-def test_knapsack_at_the_edges():
+def test_knapsack_edge_cases():
     assert knapsack([], [], 5).tolist() == []
     assert knapsack([1, 2], [0, 0], 0).tolist() == [0, 1]
     assert knapsack([1, 2], [3, 4], 2).tolist() == []
@@ -84,7 +84,7 @@ def test_knapsack_at_the_edges():
         ([[1]], [[1]], 1, r"give \(items,\)"),
     ],
 )
-def test_what_cannot_be_packed(values, weights, capacity, word):
+def test_invalid_knapsack_input_is_an_error(values, weights, capacity, word):
     with pytest.raises(UserError, match=word):
         knapsack(values, weights, capacity)
 
@@ -98,11 +98,14 @@ def test_scores_are_held_until_the_next_pick():
 def test_change_points_become_shots():
     assert shots([2, 3], [0, 15, 30, 45], 50).tolist() == [[0, 29], [30, 44], [45, 49]]
     assert shots([], [7], 50).tolist() == [[0, 49]]
-    assert shots([1], [10, 20], 30).tolist() == [[0, 19], [20, 29]]  # what is before the first pick has a shot too
+    assert shots([1], [10, 20], 30).tolist() == [
+        [0, 19],
+        [20, 29],
+    ]  # frames before the first pick belong to the first shot
 
 
 def test_from_features_to_a_summary():
-    """Three scenes, one of them important: a summary of a third of the film is that scene."""
+    """Three scenes, one of them important: the summary of a third of the film is that scene."""
     features = np.repeat(np.eye(3), 10, axis=0)
     picks = np.arange(30) * 15
     found = shots(kts(features, 29), picks, 450)
@@ -110,7 +113,7 @@ def test_from_features_to_a_summary():
     scores = frame_scores(np.repeat([0.2, 0.9, 0.3], 10), picks, 450)
     assert select_shots(scores, found, 0.34).tolist() == [1]
     assert np.flatnonzero(summary(scores, found, 0.34)).tolist() == list(range(150, 300))
-    assert not summary(scores, found).any()  # 67 frames: no shot is that short
+    assert not summary(scores, found).any()  # 67 frames: all shots are longer
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -156,6 +159,6 @@ def test_frames_in_no_shot_count_for_the_capacity_only():
         (lambda: summary([1, 2], [[0, 1]], 15), "0 to 1"),
     ],
 )
-def test_what_does_not_fit(call, word):
+def test_invalid_input_is_an_error(call, word):
     with pytest.raises(UserError, match=word):
         call()

@@ -1,4 +1,4 @@
-"""What has no value is a dash with its reason in tables, null in JSON, empty in CSV, and a word in plots."""
+"""Undefined figures: a dash and the reason in tables, null in JSON, empty in CSV, and a note in plots."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ def _few_draws(monkeypatch):
 
 @pytest.fixture
 def evaluated(small_config, networks, tmp_path, monkeypatch):
-    """movie50's report of given clips: `{film: [(score, label), ...]}`; no network runs."""
+    """Evaluates given clips `{film: [(score, label), ...]}` by movie50's protocol, without a network."""
 
     def evaluated(films, threshold=0.5):
         clips = [
@@ -42,7 +42,7 @@ def evaluated(small_config, networks, tmp_path, monkeypatch):
 
 
 def row(table, name):
-    """The cells of a row of a report's first table that has one of this name."""
+    """The cells of the first row of this name in a report."""
     line = next(line for line in table.splitlines() if line.startswith(f"| {name} |"))
     return [cell.strip() for cell in line.strip("|").split("|")[1:]]
 
@@ -52,15 +52,15 @@ def row(table, name):
     [
         {"a": [(0.9, 0), (0.1, 0)]},
         {"a": [(0.2, 0)], "b": [(0.7, 0), (0.6, 0)]},
-        {"a": [(0.1, 0), (0.2, 0), (0.3, 0)]},  # nothing predicted either
+        {"a": [(0.1, 0), (0.2, 0), (0.3, 0)]},  # no clip is predicted key either
     ],
 )
-def test_without_key_clips_nobody_has_figures(evaluated, films, tmp_path):
+def test_without_key_clips_all_rows_are_undefined(evaluated, films, tmp_path):
     metrics, report, said = evaluated(films)
     assert [metrics[name] for name in (*FIGURES, "average_precision")] == [None] * 4
     for name in ("model", "random", "uniform"):
         assert [metrics["rows"][name][figure] for figure in FIGURES] == [None] * 3
-        assert row(report, name) == ["-", "-", "-"]
+        assert row(report, name) == ["-"] * 4  # with average precision
     assert metrics["rows"]["model"]["interval"] == dict.fromkeys(FIGURES)
     assert set(metrics["films"].values()) == {None}
     reason = "a key moment, so precision, recall, F and average precision have no value"
@@ -71,26 +71,26 @@ def test_without_key_clips_nobody_has_figures(evaluated, films, tmp_path):
         assert {line[figure] for line in csv.DictReader(file) for figure in FIGURES} == {""}
 
 
-def test_where_nothing_is_predicted_precision_alone_has_no_value(evaluated):
+def test_without_predicted_clips_only_precision_is_undefined(evaluated):
     metrics, report, said = evaluated({"a": [(0.2, 1), (0.1, 0)], "b": [(0.3, 1), (0.4, 0)]}, threshold=0.75)
     assert [metrics[name] for name in FIGURES] == [None, 0, 0]
     assert row(report, "model")[0] == "-"
     assert metrics["rows"]["random"]["precision"] == 0.5
-    assert metrics["average_precision"] == pytest.approx(7 / 12)  # the key clips are the second and the third of four
+    assert metrics["average_precision"] == pytest.approx(7 / 12)  # the key clips rank second and third of four
     assert "No score reaches the threshold, so precision is undefined and F is 0" in report
     assert "Precision -, recall 0.000, F 0.000" in said
 
 
-def test_a_film_without_key_clips_has_no_part_in_the_means(evaluated):
+def test_a_film_without_key_clips_does_not_count_in_the_means(evaluated):
     films = {"a": [(0.9, 1), (0.1, 0)], "b": [(0.8, 0), (0.2, 0)], "c": [(0.6, 0), (0.7, 1)]}
     metrics, report, _ = evaluated(films)
     assert metrics["films"]["average_precision"]["count"] == 2
     assert metrics["films"]["average_precision"]["mean"] == 1
     assert metrics["films"]["fscore"]["mean"] == pytest.approx((1 + 2 / 3) / 2)
-    assert metrics["precision"] == 2 / 4  # of all clips pooled the film has its part
+    assert metrics["precision"] == 2 / 4  # the film counts in the pooled figures
     assert "1 of the 3 films have no key moment" in report
     low, high = metrics["rows"]["model"]["interval"]["fscore"]
-    assert 0 < low <= high <= 1  # draws of the film without key moments alone have no F, not an F of 0
+    assert 0 < low <= high <= 1  # resamples without key clips are left out, not counted as 0
 
 
 def test_one_film_has_no_interval_and_the_report_says_so(evaluated):
@@ -99,7 +99,7 @@ def test_one_film_has_no_interval_and_the_report_says_so(evaluated):
     assert "[95% interval: none, as there is one film]" in report
 
 
-def test_no_threshold_is_chosen_where_no_clip_is_key(small_config, monkeypatch):
+def test_no_threshold_is_chosen_without_key_clips(small_config, monkeypatch):
     clips = [{"video": "v", "frame": frame, "score": 0.1 * frame, "label": False} for frame in range(4)]
     monkeypatch.setattr(records, "score_split", lambda *_: clips)
     monkeypatch.setattr(records.pipeline, "open_split", lambda *_: None)
@@ -111,7 +111,7 @@ def test_no_threshold_is_chosen_where_no_clip_is_key(small_config, monkeypatch):
 
 
 def judged(tmp_path, scores, **changes):
-    """The report of SumMe's protocol on one video of three users; `scores` has 20."""
+    """The report of SumMe's protocol on one video with three users and 20 scores."""
     rng = np.random.default_rng(3)
     path = write_hdf5(tmp_path / "field.h5", {"video_1": field_video(rng, **changes)})
     (tmp_path / "s.json").write_text(json.dumps({"video_1": list(scores)}))
@@ -130,10 +130,10 @@ def test_equal_scores_have_no_tau_and_rho(tmp_path):
     assert of(metrics, "random", "scores_tau") is not None
     assert "No tau and rho of the scores for 1 of the 1 prediction, as the scores are all equal" in report
     assert row(report, "uniform")[4:] == ["-", "-"]
-    assert "uniform: all moments alike: equal scores, which have no tau and rho" in benchmark_report.text(metrics)
+    assert "uniform: equal scores, which have no tau and rho" in benchmark_report.text(metrics)
 
 
-def test_users_who_chose_nothing_leave_nothing_to_agree_with(tmp_path):
+def test_users_who_chose_nothing_leave_f1_undefined(tmp_path):
     metrics, report = judged(tmp_path, np.linspace(0, 1, 20), user_summary=np.zeros((3, 300), np.float32))
     for name in ("model", "random", "uniform", "human"):
         assert {of(metrics, name, measure) is None for measure in metrics["measures"]} == {True}
@@ -171,7 +171,7 @@ def test_a_split_without_videos_leaves_no_mean_over_splits(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", ["tvsum", "summe"])
-def test_a_user_who_judges_all_frames_alike_counts_as_0_and_is_counted(tmp_path, protocol):
+def test_a_constant_user_counts_as_0_and_is_reported(tmp_path, protocol):
     rng = np.random.default_rng(0)
     scores = rng.integers(1, 6, (3, 300)).astype(np.uint8)
     scores[1] = 3

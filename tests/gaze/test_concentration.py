@@ -1,4 +1,4 @@
-"""The rule, against the plain statement of it, and on viewers whose attention is known."""
+"""The rule against a plain implementation, and on simulated viewers whose attention is known."""
 
 import numpy as np
 import pytest
@@ -87,8 +87,8 @@ def test_scattered_viewers_leave_a_curve_without_reliability():
     positions, _ = viewers(10, seconds=60)
     chance = np.random.default_rng(0)
     scattered = chance.uniform(0.1, 0.9, (10, 150, 2)).repeat(10, axis=1)
-    assert abs(gaze.split_half(scattered, 25, 16 / 9)) < 0.35
-    assert gaze.split_half(positions, 25, 16 / 9) > 0.8
+    assert abs(gaze.split_half(gaze.halves(scattered, 25, 16 / 9))) < 0.35
+    assert gaze.split_half(gaze.halves(positions, 25, 16 / 9)) > 0.8
 
 
 def test_moments_with_too_few_observers_have_no_value():

@@ -1,4 +1,4 @@
-"""Files of eye trackers: the same gaze in every format gives the same key frames; what is wrong is said in a line."""
+"""Eye-tracking files: all formats give the same key frames; damaged files are errors of one line."""
 
 import dataclasses
 
@@ -27,7 +27,7 @@ def labels(found):
 
 @pytest.fixture(scope="module")
 def expected():
-    """The labels by the fixations themselves."""
+    """The labels computed from the simulated fixations without a file."""
     return labels([formats.Recording(name, *np.array(rows).T, recorded_s=40.0) for name, rows in OBSERVERS.items()])
 
 
@@ -40,7 +40,7 @@ def test_every_format_gives_the_same_key_frames(form, tmp_path, expected):
     assert sorted(one.observer.removesuffix("_eyelink") for one in found) == sorted(OBSERVERS)
     assert all(0.7 < one.validity < 0.95 for one in found)
     got = labels(found)
-    # Stretches of key frames begin and end where they should, to within a frame.
+    # Runs of key frames begin and end within a frame of the expected place.
     edges, wanted = (np.flatnonzero(np.diff(each == 1)) for each in (got, expected))
     assert (got == expected).mean() > 0.97
     assert np.median([np.abs(wanted - edge).min() for edge in edges]) <= 1
@@ -111,12 +111,35 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_wrong_is_said_in_a_line(case, tmp_path):
+def test_damaged_files_are_errors_of_one_line(case, tmp_path):
     content, complaint = WRONG[case]
     (tmp_path / "file.txt").write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(UserError, match=complaint) as error:
         formats.read(tmp_path / "file.txt", writers.FILM)
     assert str(error.value).startswith((str(tmp_path / "file.txt"), f"cannot read {tmp_path}"))
+
+
+ODD = {
+    "semicolons and decimal commas": rows().replace(",", ";").replace(".", ","),
+    "tabs": rows().replace(",", "\t"),
+    "rows in any order": "\n".join([rows().splitlines()[0], *rows().splitlines()[:0:-1]]),
+    "Windows line ends and a byte order mark": "\ufeff" + rows().replace("\n", "\r\n"),
+    "empty lines": rows().replace("\n", "\n\n"),
+    "further columns in another order": "pupil,x,y,observer,time_s\n"
+    + "".join(f"3.1,0.5,0.5,a,{n * 0.08:.3f}\n" for n in range(500)),
+    "a fifth of the rows in pixels": rows(count=400) + "".join(f"a,{32 + n * 0.08:.3f},640,360\n" for n in range(100)),
+    "a tail of two seconds after the film": rows(count=525),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_odd_files_are_read(case, tmp_path):
+    (tmp_path / "a.csv").write_text(ODD[case], newline="")
+    (found,) = formats.read(tmp_path / "a.csv", writers.FILM)
+    positions = found.positions(N_FRAMES, RATE)
+    known = np.isfinite(positions[:, 0])
+    assert known.mean() == pytest.approx(0.8 if "fifth" in case else 1.0, abs=0.01)
+    np.testing.assert_allclose(positions[known], 0.5, atol=1e-6)
 
 
 def test_gaze_off_the_picture_does_not_count(tmp_path):
@@ -127,7 +150,7 @@ def test_gaze_off_the_picture_does_not_count(tmp_path):
     assert np.isnan(found.positions(N_FRAMES, RATE)[510:]).all()
 
 
-def test_who_joined_late_counts_from_then_on(tmp_path):
+def test_a_late_observer_counts_from_the_first_sample(tmp_path):
     (tmp_path / "a.csv").write_text(
         "observer,time_s,x,y\n" + "".join(f"a,{20 + n * 0.02:.3f},.5,.5\n" for n in range(900))
     )

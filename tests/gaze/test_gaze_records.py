@@ -1,4 +1,4 @@
-"""Films with gaze beside them become records whose labels follow from it."""
+"""prepare_data.py --dataset=gaze: films with gaze beside them become labeled records."""
 
 import csv
 import json
@@ -11,6 +11,7 @@ from avmsnet_jax.data.pipeline import open_split
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.data.sources.gaze import Setting
 from avmsnet_jax.errors import UserError
+from avmsnet_jax.gaze.concentration import split_half
 from tests.gaze import writers
 from tests.media.films import encode, numbered
 
@@ -45,7 +46,8 @@ def test_clips_are_key_where_viewers_agree(source, tmp_path):
     kept = np.load(tmp_path / "records" / manifest["annotations"]["a"])
     assert kept["concentration"].shape == kept["observers"].shape == (1000,)
     assert kept["validity"].shape == (6,)
-    assert float(kept["reliability"]) > 0.7
+    assert kept["gaze"].shape == (6, 1000, 2)
+    assert split_half(kept["halves"]) > 0.7
     with open(tmp_path / "out" / "a.labels.csv") as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["frame", "label"]
@@ -69,7 +71,7 @@ def test_clips_of_moments_with_too_few_observers_are_unlabelled(source, tmp_path
     assert all(np.isnan(records[index]["label"]) for index in range(len(records)))
 
 
-def test_films_without_gaze_or_with_too_little_cost_no_other(source, tmp_path):
+def test_films_without_enough_gaze_do_not_affect_the_others(source, tmp_path):
     for path in source.iterdir():
         (tmp_path / path.name).symlink_to(path)
     write_film(tmp_path / "d.mkv", frames=100)
@@ -86,7 +88,7 @@ def test_films_without_gaze_or_with_too_little_cost_no_other(source, tmp_path):
     assert json.loads((tmp_path / "records" / "manifest.json").read_text())["dataset"] == "gaze"
 
 
-def test_settings_of_gaze_are_for_gaze_alone(source, tmp_path):
+def test_settings_of_gaze_are_refused_for_other_data_sets(source, tmp_path):
     with pytest.raises(UserError, match="are for gaze; leave them out for movies"):
         prepare("movies", source, tmp_path / "records", gaze=Setting())
 
@@ -111,7 +113,10 @@ def test_the_command(source, tmp_path, python):
         (["--dataset=gaze", "--gaze_screen=1280"], "--gaze_screen is '1280'; give WIDTHxHEIGHT in pixels"),
         (["--dataset=gaze", "--gaze_film=0,0,wide,high"], "give LEFT,TOP,WIDTH,HEIGHT in pixels"),
         (["--dataset=gaze", "--gaze_format=video"], "--gaze_format is 'video'; choose plain, diem, bids"),
-        (["--dataset=movies", "--key_share=0.2"], "--key_share is for gaze; leave it out for movies"),
+        (
+            ["--dataset=movies", "--key_share=0.2"],
+            "--key_share and --labels_out are for gaze; leave them out for movies",
+        ),
     ],
 )
 def test_mistakes_of_the_command(source, tmp_path, python, arguments, complaint):

@@ -46,8 +46,8 @@ def decode(path):
     return frames, np.concatenate(heard, axis=1)[0]
 
 
-def coloured(frame):
-    """Which of the events' colours covers a good part of `frame` (H, W, 3)."""
+def colored(frame):
+    """Which of the events' colors covers a good part of `frame` (H, W, 3)."""
     red, green, blue = np.moveaxis(frame.astype(int), -1, 0)
     reds = ((red > 120) & (red > 2.5 * green) & (red > 2.5 * blue)).mean()
     blues = ((blue > 170) & (blue > 2 * red) & (blue > 1.3 * green)).mean()
@@ -81,7 +81,7 @@ def test_the_files_show_what_the_script_says(films):
             expected = {slot.sight} - {None}
             for number in (25 * k - 6, 25 * k, 25 * k + 8):  # counted from 1, as the clips are
                 if number <= len(frames):
-                    assert coloured(frames[number - 1]) == expected, f"{path.name} frame {number}: {slot}"
+                    assert colored(frames[number - 1]) == expected, f"{path.name} frame {number}: {slot}"
 
 
 def test_the_files_sound_as_the_script_says(films):
@@ -109,7 +109,7 @@ def test_the_key_shots_are_the_key_events(films):
         assert rows[0] == ["start_s", "end_s"]
         spans = [(float(start), float(end)) for start, end in rows[1:]]
         np.testing.assert_allclose(spans, [event.span for event in script.events if event.key], atol=1e-6)
-        # The label of a clip is that of its centre: it lies in a key shot if and only if the slot is a key event.
+        # The label of a clip is that of its center: it lies in a key shot if and only if the slot is a key event.
         inside = [any(start <= k + 0.02 < end for start, end in spans) for k in range(1, SECONDS)]
         assert inside == [slot.key for slot in script.slots()]
 
@@ -134,8 +134,8 @@ def test_a_handwritten_script_renders():
     frames = list(picture.frames(script))
     assert len(frames) == 4 * FPS
     assert frames[0].shape == (picture.HEIGHT, picture.WIDTH, 3)
-    assert coloured(frames[round(2 * FPS)]) == {"ball"}
-    assert coloured(frames[0]) == coloured(frames[-1]) == set()
+    assert colored(frames[round(2 * FPS)]) == {"ball"}
+    assert colored(frames[0]) == colored(frames[-1]) == set()
     waveform = sound.waveform(script)
     assert waveform.dtype == np.float32
     assert waveform.shape == (4 * sound.SAMPLE_RATE,)

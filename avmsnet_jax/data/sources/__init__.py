@@ -125,6 +125,11 @@ class Collection:
     folds: Sequence[dict[str, tuple[str, ...]]] = ()
 
 
+def split_folders(source: Path) -> dict[str, Path]:
+    """The subfolders `train` and `test` of a folder by name, those that exist."""
+    return {split: source / split for split in ("train", "test") if (source / split).is_dir()}
+
+
 def is_file_name(name: str) -> bool:
     """Whether a video's name can be that of a file: what users said is kept under it."""
     return name not in ("", ".", "..") and not set(name) & set("/\\\0")

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from avmsnet_jax import unforeseen
 from avmsnet_jax.data import clips
-from avmsnet_jax.data.sources import UNLABELLED, Collection, Skipped, Video
+from avmsnet_jax.data.sources import UNLABELLED, Collection, Skipped, Video, skipping, split_folders
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.gaze import formats
-from avmsnet_jax.gaze.concentration import KEY_SHARE, Concentration, concentration, key_frames, split_half
+from avmsnet_jax.gaze.concentration import KEY_SHARE, Concentration, concentration, halves, key_frames
 from avmsnet_jax.gaze.geometry import Geometry
 from avmsnet_jax.gaze.recording import Recording
 from avmsnet_jax.media.audio import Waveform
@@ -38,7 +37,7 @@ class Setting:
       screen: width and height of the screen, pixels; None = as the recordings say.
       film: left, top, width and height of the film on the screen, pixels; None = in its middle.
       degrees: visual angle of the film's width; None = unknown.
-      key_share: share of a film's frames that are key.
+      key_share: share of a film's frames that are key, of those with a label.
     """
 
     form: str = ""
@@ -54,21 +53,31 @@ class Watched(Video):
 
     Attributes:
       path: the film.
-      recordings: of each observer.
+      folder: of the recordings.
+      geometry: the film's shape and the width of its Gaussians.
+      positions: (U, N, 2) float16, where each observer looked during each frame, shares of the picture; NaN where one
+        did not look.
+      validity: (U,) share of each observer's recorded time with a position.
       curve: how concentrated their gaze is at each frame.
+      halves: (D, 2, N) float32, the curves of halves of the observers; see `gaze.concentration.halves`.
+      key_share: share of the frames that are key.
       labels: (N,) int8 for frames 1 to N: 1 = key, 0 = not, -1 = too few observers.
-      reliability: of the curve; see `gaze.concentration.split_half`.
-      folder: that of the recordings.
-      expected_frames: how many frames the film has.
     """
 
     path: Path
-    recordings: tuple[Recording, ...]
-    curve: Concentration
-    labels: np.ndarray
-    reliability: float
     folder: Path
-    expected_frames: int = 0
+    geometry: Geometry
+    positions: np.ndarray
+    validity: np.ndarray
+    curve: Concentration
+    halves: np.ndarray
+    key_share: float
+    labels: np.ndarray
+
+    @property
+    def expected_frames(self) -> int:
+        """See `Video`."""
+        return len(self.labels)
 
     def read_frames(self) -> Iterable[clips.Frame]:
         """Evenly spaced in time, as gaze is. See `Video`."""
@@ -98,19 +107,24 @@ class Watched(Video):
         return super().split_of(time_s) if labelled else "unlabelled"
 
     def annotations(self) -> dict[str, np.ndarray]:
-        """The curve, how many observers it is of, and each observer's validity. See `Video`."""
+        """What evaluation judges scores and attention maps by. See `Video`."""
         return {
             "concentration": self.curve.values,
             "observers": self.curve.observers,
-            "validity": np.array([recording.validity for recording in self.recordings]),
-            "reliability": np.array(self.reliability),
+            "validity": self.validity,
+            "halves": self.halves,
+            "key_share": np.array(self.key_share),
+            "gaze": self.positions,
+            "aspect": np.array(self.geometry.aspect),
+            "sigma": np.array(self.geometry.sigma),
         }
 
 
 def find_watched(source: Path, test_fraction: float, setting: Setting) -> Collection:
     """Lists the films of a folder that have gaze beside them, and computes their key frames.
 
-    The last `test_fraction` of the films in name order, at least one of several, are the test split.
+    Films in the subfolders `train` and `test` belong to these splits. Without such subfolders, the last
+    `test_fraction` of the films in name order, at least one of several, are the test split.
 
     Args:
       source: the folder.
@@ -119,21 +133,19 @@ def find_watched(source: Path, test_fraction: float, setting: Setting) -> Collec
     """
     films: list[Watched] = []
     skipped: list[Skipped] = []
-    for path in in_folder(source):
-        folder = path.with_name(path.stem + formats.FOLDER_SUFFIX)
-        try:
-            if not folder.is_dir():
-                raise UserError(f"no folder {folder.name} of recordings beside it; add one, or take the film away")
-            films.append(_watched(path, folder, setting))
-        except UserError as error:
-            skipped.append(Skipped(path.name, str(error)))
-        except Exception as error:
-            skipped.append(Skipped(path.name, unforeseen.report(error, name=path.stem)))
-    count = min(max(round(test_fraction * len(films)), 1), len(films) - 1) if test_fraction and len(films) > 1 else 0
-    first_test = len(films) - count
-    films = [
-        dataclasses.replace(film, split="train" if number < first_test else "test") for number, film in enumerate(films)
-    ]
+    divided = split_folders(source)
+    for split, place in (divided or {"train": source}).items():
+        for path in in_folder(place):
+            with skipping(f"{split}/{path.name}" if divided else path.name, skipped):
+                if path.stem in {film.name for film in films}:
+                    raise UserError("has the same name as another film; rename it")
+                films.append(_watched(path, split, setting))
+    if divided:
+        reason = "beside the folders train and test; move it into one"
+        skipped += [Skipped(path.name, reason) for path in in_folder(source)]
+    elif test_fraction and len(films) > 1:
+        count = min(max(round(test_fraction * len(films)), 1), len(films) - 1)
+        films[-count:] = [dataclasses.replace(film, split="test") for film in films[-count:]]
     return Collection(films, skipped)
 
 
@@ -156,9 +168,8 @@ def write_labels(film: Watched, folder: Path) -> None:
     _write_table(folder / f"{film.name}.concentration.csv", ["time_s", "value", "observers"], rows)
     from avmsnet_jax.gaze import plots  # half a second to import
 
-    positions = np.stack([recording.positions(film.expected_frames, film.fps) for recording in film.recordings])
     with staged(folder / f"{film.name}.gaze.png") as stage:
-        plots.draw(film.path, film.fps, curve, film.labels, positions, stage)
+        plots.draw(film.path, film.fps, curve, film.labels, film.positions, stage)
 
 
 def _write_table(path: Path, header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
@@ -174,35 +185,46 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
-def _watched(path: Path, folder: Path, setting: Setting) -> Watched:
+def _watched(path: Path, split: str, setting: Setting) -> Watched:
+    folder = path.with_name(path.stem + formats.FOLDER_SUFFIX)
+    if not folder.is_dir():
+        raise UserError(f"no folder {folder.name} of recordings beside it; add one, or take the film away")
     movie = Movie(path)
-    info, n_frames = movie.info(), movie.measured().frames
+    rate, n_frames = float(movie.info().fps), movie.measured().frames
     width, height = next(iter(movie.frames())).shown_size
-    geometry = Geometry(width, height, n_frames / float(info.fps), setting.screen, setting.film, setting.degrees)
+    geometry = Geometry(width, height, n_frames / rate, setting.screen, setting.film, setting.degrees)
+    recordings = _recordings(folder, geometry, setting.form)
+    positions = np.stack([recording.positions(n_frames, rate) for recording in recordings])
+    curve = concentration(positions, rate, geometry.aspect, geometry.sigma)
+    if not np.isfinite(curve.values).any():
+        raise UserError(f"{folder}: at no moment do {_FEW} observers look at the film; check its times and its screen")
+    return Watched(
+        path.stem,
+        rate,
+        split,
+        path=path,
+        folder=folder,
+        geometry=geometry,
+        positions=positions.astype(np.float16),
+        validity=np.array([recording.validity for recording in recordings]),
+        curve=curve,
+        halves=halves(positions, rate, geometry.aspect, geometry.sigma).astype(np.float32),
+        key_share=setting.key_share,
+        labels=key_frames(curve.values, setting.key_share),
+    )
+
+
+def _recordings(folder: Path, geometry: Geometry, form: str) -> list[Recording]:
+    """The recordings in a film's folder; raises UserError for fewer than are needed."""
     recordings = [
         recording
         for file in _files(folder)
         if file.suffix.lower() != ".json"  # a BIDS file's own description
-        for recording in formats.read(file, geometry, setting.form)
+        for recording in formats.read(file, geometry, form)
     ]
     names = [recording.observer for recording in recordings]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"{folder} holds two recordings of {twice}; keep one")
     if len(recordings) < _FEW:
         raise UserError(f"{folder} holds {len(recordings)} observers, and key frames need at least {_FEW}; add more")
-    positions = np.stack([recording.positions(n_frames, float(info.fps)) for recording in recordings])
-    curve = concentration(positions, float(info.fps), geometry.aspect, geometry.sigma)
-    if not np.isfinite(curve.values).any():
-        raise UserError(f"{folder}: at no moment do {_FEW} observers look at the film; check its times and its screen")
-    return Watched(
-        path.stem,
-        float(info.fps),
-        "train",
-        path=path,
-        recordings=tuple(recordings),
-        curve=curve,
-        labels=key_frames(curve.values, setting.key_share),
-        reliability=split_half(positions, float(info.fps), geometry.aspect, geometry.sigma),
-        folder=folder,
-        expected_frames=n_frames,
-    )
+    return recordings

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from avmsnet_jax import durations
 from avmsnet_jax.data import clips
-from avmsnet_jax.data.sources import UNLABELLED, Collection, Skipped, Video, skipping
+from avmsnet_jax.data.sources import UNLABELLED, Collection, Skipped, Video, skipping, split_folders
 from avmsnet_jax.data.sources.tables import read_labels, read_rows, shown
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media import audio
@@ -97,21 +97,21 @@ def find_films(
       spacing: frames from one clip to the next; with `frames` it decides the moments at which clips are labelled.
       elsewhere: gives the key shots of films without a table beside them.
     """
-    if not any((source / split).is_dir() for split in ("train", "test")):
+    divided = split_folders(source)
+    if not divided:
         films, skipped = _films_in(source, "train", elsewhere)
         return Collection(_with_test_share(films, test_fraction, frames, spacing), skipped)
     films, skipped = [], []
-    for split in ("train", "test"):
-        if (source / split).is_dir():
-            found, left_out = _films_in(source / split, split, elsewhere)
-            names = {(film.name, film.split) for film in films}
-            films += [film for film in found if (film.name, film.split) not in names]
-            left_out += [
-                Skipped(film.path.name, "has the same name as another film without labels; rename it")
-                for film in found
-                if (film.name, film.split) in names
-            ]
-            skipped += [dataclasses.replace(item, video=f"{split}/{item.video}") for item in left_out]
+    for split, folder in divided.items():
+        found, left_out = _films_in(folder, split, elsewhere)
+        names = {(film.name, film.split) for film in films}
+        films += [film for film in found if (film.name, film.split) not in names]
+        left_out += [
+            Skipped(film.path.name, "has the same name as another film without labels; rename it")
+            for film in found
+            if (film.name, film.split) in names
+        ]
+        skipped += [dataclasses.replace(item, video=f"{split}/{item.video}") for item in left_out]
     reason = "beside the folders train and test; move it into one"
     beside = [Skipped(path.name, reason) for path in in_folder(source)]
     return Collection(films, skipped + beside)
