@@ -68,6 +68,7 @@ def one_of(found, name):
     return path
 
 
+@pytest.mark.soak
 def test_a_second_start_compiles_nothing_and_trains_to_the_same_bit(start, small_config_file, tmp_path):
     def train(name):
         few = ["--config.train.epochs=1", "--config.data.validation_fraction=0", "--config.model.audiovisual=false"]

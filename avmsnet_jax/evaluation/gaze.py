@@ -1,4 +1,4 @@
-"""Scores and attention maps against viewers' gaze, for records that `prepare_data.py --dataset=gaze` made."""
+"""Scores and attention maps against viewers' gaze, for records prepared with `--dataset=gaze`."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -94,6 +94,7 @@ def test_the_attention_scorer_without_and_beside_a_checkpoint(judged_config, net
         assert word in (tmp_path / "beside" / "report.md").read_text()
 
 
+@pytest.mark.soak
 def test_a_checkpoint_for_each_fold_each_with_its_own_threshold(judged_config, networks, tmp_path):
     config = judged_config("tvsum")
     config = config.replace(eval={"threshold_split": "train"})

@@ -201,7 +201,7 @@ def test_the_command_s_output(python, random_weights, folder, tmp_path):
 
 @pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak), signal.SIGKILL])
 def test_an_ended_run_leaves_no_summary_folder(environment, random_weights, folder, tmp_path, how):
-    path = encode(folder / "film.mp4", pictures(500) * 12, 25, codec="libx264", pix_fmt="yuv420p")
+    path = encode(folder / "film.mp4", pictures(500) * 6, 25, codec="libx264", pix_fmt="yuv420p")
     out = tmp_path / "out"
     arguments = [sys.executable, "summarize.py", str(path), f"--checkpoint={random_weights}", f"--output={out}"]
     process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)

