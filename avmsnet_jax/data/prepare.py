@@ -78,38 +78,55 @@ def prepare(
       the manifest, as written to `output`: what was read, and what was skipped and why.
 
     Raises:
-      UserError: an argument is invalid, `output` exists or is being written by another process, the disk is full, or
-        nothing could be read.
+      UserError: an argument is invalid, `output` exists or is being written, the disk is full, or nothing was readable.
       KeyboardInterrupt: with a message that says what is kept.
     """
     source, output = Path(source), Path(output)
     config = _config(frames, frame_size, spacing, test_fraction, splits)
     _check(dataset, source, config, workers)
-    if (gaze is not None or labels_out is not None) and dataset != "gaze":
-        raise UserError(f"--gaze_…, --key_share and --labels_out are for gaze; leave them out for {dataset}")
-    if elsewhere is not None and dataset != "movies":
-        raise UserError(f"key shots from elsewhere are for movies; leave them out for {dataset}")
+    _check_belongs(dataset, elsewhere, gaze, labels_out)
     with _working_place(output) as place:
         with _quiet_tfds():
             builder = BUILDERS[dataset](data_dir=place / "set", config=config, file_format="array_record")
             builder.place, builder.workers, builder.strict = place, workers, strict
             builder.beam_options = beam_options
-            if isinstance(builder, Movies) and elsewhere is not None:
-                builder.elsewhere = elsewhere
-            if isinstance(builder, Gaze):
-                builder.setting = gaze or Setting()
-                builder.labels_out = None if labels_out is None else Path(labels_out)
-            builder.download_and_prepare(
-                download_config=tfds.download.DownloadConfig(manual_dir=source, try_download_gcs=False)
-            )
-        remove(place / "set" / "downloads")  # made by TFDS, unused
-        for shard in (
-            place / "shards"
-        ).iterdir():  # only now, because TFDS removes its folder with all contents on failure
-            os.replace(shard, Path(builder.data_dir) / shard.name)
-        manifest = _manifest(dataset, source, config, builder, place / "set")
-        (place / "set" / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        os.replace(place / "set", output)
+            _hand_over(builder, elsewhere, gaze, labels_out)
+            manual = tfds.download.DownloadConfig(manual_dir=source, try_download_gcs=False)
+            builder.download_and_prepare(download_config=manual)
+        return _complete(place, output, dataset, source, config, builder)
+
+
+def _check_belongs(
+    dataset: str, elsewhere: Elsewhere | None, gaze: Setting | None, labels_out: str | os.PathLike[str] | None
+) -> None:
+    """Raises UserError for an argument that is for another data set."""
+    if (gaze is not None or labels_out is not None) and dataset != "gaze":
+        raise UserError(f"--gaze_…, --key_share and --labels_out are for gaze; leave them out for {dataset}")
+    if elsewhere is not None and dataset != "movies":
+        raise UserError(f"key shots from elsewhere are for movies; leave them out for {dataset}")
+
+
+def _hand_over(
+    builder: ClipRecords, elsewhere: Elsewhere | None, gaze: Setting | None, labels_out: str | os.PathLike[str] | None
+) -> None:
+    """Gives a builder the arguments that are for its data set alone."""
+    if isinstance(builder, Movies) and elsewhere is not None:
+        builder.elsewhere = elsewhere
+    if isinstance(builder, Gaze):
+        builder.setting = gaze or Setting()
+        builder.labels_out = None if labels_out is None else Path(labels_out)
+
+
+def _complete(
+    place: Path, output: Path, dataset: str, source: Path, config: ClipsConfig, builder: ClipRecords
+) -> dict[str, Any]:
+    """Moves the shards into the data set, writes its manifest, which is returned, and moves it all to `output`."""
+    remove(place / "set" / "downloads")  # made by TFDS, unused
+    for shard in (place / "shards").iterdir():  # only now, because on failure TFDS removes its folder with all contents
+        os.replace(shard, Path(builder.data_dir) / shard.name)
+    manifest = _manifest(dataset, source, config, builder, place / "set")
+    (place / "set" / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    os.replace(place / "set", output)
     return manifest
 
 

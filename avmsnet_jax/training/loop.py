@@ -61,7 +61,6 @@ def _train(config: Config, run: storage.Run) -> None:
     mesh = _make_mesh(config)
     changes = check_same_run(config, workdir)
     peak = peak_lib.of(mesh, config.model.dtype)  # timed while the devices have no other work
-
     optimizer = make_optimizer(config, steps_per_epoch)
     graphdef, described, create = describe(config, optimizer, mesh)
     is_new = not begun(workdir / "checkpoints")
