@@ -106,15 +106,15 @@ def _draw(rows: list[dict[str, Any]], path: Path) -> None:
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     time_axes, memory_axes = figure.subplots(1, 2)
-    for kind, colour, name, below in (
+    for kind, color, name, below in (
         ("noise", "#c1440e", "noise: nothing to pass over", 7),
         ("film", "#1b5e8c", "film: a shot for every ten samples", -14),
     ):
         points = [(row["samples"], row["seconds"]) for row in rows if row["kind"] == kind]
-        time_axes.plot(*zip(*points, strict=True), "o-", color=colour, label=name)
+        time_axes.plot(*zip(*points, strict=True), "o-", color=color, label=name)
         for point in points:
             time_axes.annotate(
-                f"{point[1]:.1f}", point, (0, below), textcoords="offset points", ha="center", fontsize=8, color=colour
+                f"{point[1]:.1f}", point, (0, below), textcoords="offset points", ha="center", fontsize=8, color=color
             )
     largest = [(size, max(row["megabytes"] for row in rows if row["samples"] == size)) for size in _SIZES]
     memory_axes.plot(*zip(*largest, strict=True), "o-", color="#1b5e8c")

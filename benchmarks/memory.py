@@ -190,7 +190,7 @@ def compiled(case: Case) -> dict[str, Any]:
     mesh, optimizer = mesh_lib.make_mesh(config.mesh), make_optimizer(config, steps_per_epoch=100)
     graphdef, described, _ = describe(config, optimizer, mesh)
     step: Any = make_step(graphdef, optimizer, config, described)
-    # It never runs: no need for LLVM to optimise what XLA has.
+    # It never runs: no need for LLVM to optimize what XLA has.
     quickly = _QUICKLY.get(jax.default_backend(), {})
     program = step.lower(described, batch_shapes(config, mesh)).compile(quickly)
     analysis = program.memory_analysis()

@@ -279,14 +279,14 @@ def draw(rows: list[dict[str, Any]], roof: float, bandwidth: float, path: Path) 
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     slope = np.geomspace(1, 2000, 100)
     axes.plot(slope, np.minimum(slope * bandwidth, roof) / 1e9, color="0.5", label="what memory and arithmetic allow")
-    for side, marker, colour in (("torch", "o", "tab:orange"), ("chosen", "x", "tab:blue")):
+    for side, marker, color in (("torch", "o", "tab:orange"), ("chosen", "x", "tab:blue")):
         points = [
             (row["flops"] / row["bytes"], found["flops a second"][found["chosen"] if side == "chosen" else side] / 1e9)
             for row in rows
             for found in row["passes"].values()
         ]
         label = "PyTorch" if side == "torch" else "ours, the forms chosen"
-        axes.scatter(*zip(*points, strict=True), marker=marker, color=colour, label=label)
+        axes.scatter(*zip(*points, strict=True), marker=marker, color=color, label=label)
     axes.set(xscale="log", yscale="log", xlabel="operations a byte", ylabel="GFLOP/s", xlim=(5, 1000))
     axes.legend(frameon=False)
     figure.savefig(path, dpi=120)

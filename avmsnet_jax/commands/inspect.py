@@ -5,7 +5,7 @@
 
 For records: films, clips, labels, and a picture of some clips with their sound. Half of the clips drawn are key clips,
 if there are enough; the sound is that of the frames above it, all on one scale. For summaries: how many films a person
-has looked through, which are those that prepare --cuts=SUMMARIES takes as labelled.
+has looked through, which are those that prepare --cuts=SUMMARIES takes as labeled.
 """
 
 from pathlib import Path

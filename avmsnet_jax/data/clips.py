@@ -131,9 +131,9 @@ def resize(frame: Frame, size: int) -> np.ndarray:
     of films.
     """
     picture = frame.scaled(320, 240)
-    # Colour by colour: it gives the same and takes Pillow, which keeps four bytes for three, half the time.
-    colours = [Image.fromarray(np.ascontiguousarray(picture[..., colour])) for colour in range(3)]
-    return np.stack([np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)) for image in colours], axis=-1)
+    # Color by color: it gives the same and takes Pillow, which keeps four bytes for three, half the time.
+    colors = [Image.fromarray(np.ascontiguousarray(picture[..., color])) for color in range(3)]
+    return np.stack([np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)) for image in colors], axis=-1)
 
 
 def cut(
@@ -174,10 +174,10 @@ def cut(
             excerpt = np.zeros(0, np.float32)
             if waveform is not None:
                 excerpt = waveform.excerpt(*excerpt_bounds(center, fps, frames))
-            labelled = label_frame(center, spacing)
+            labeled = label_frame(center, spacing)
             yield Clip(
-                frame=labelled,
-                time_s=frame_time(labelled, fps),
+                frame=labeled,
+                time_s=frame_time(labeled, fps),
                 sound=sound_buffer(excerpt, SAMPLES_PER_FRAME * frames),
                 has_sound=len(excerpt) > 0,
                 clip=np.stack([picture.result() for picture in recent]),

@@ -36,7 +36,7 @@ def account(directory: Path, users: int) -> str:
 
 
 def _reliabilities(manifest: dict[str, Any], directory: Path) -> list[str]:
-    """For films labelled by gaze, how well the curves of two halves of the observers agree."""
+    """For films labeled by gaze, how well the curves of two halves of the observers agree."""
     if manifest["dataset"] != "gaze":
         return []
     from avmsnet_jax.gaze import viewed  # these take a second to import
@@ -113,7 +113,7 @@ def choose(records: Records, count: int) -> list[tuple[int, Record]]:
 
 
 def kind_of(record: Record) -> str:
-    """How a clip is labelled: one of `COLORS`."""
+    """How a clip is labeled: one of `COLORS`."""
     return "no label" if np.isnan(record["label"]) else "key" if record["label"] else "other"
 
 
@@ -151,7 +151,7 @@ def draw_sheet(records: Records, path: Path) -> None:
 def _draw_clip(cell: Any, record: Record, loudest: float) -> None:
     """One clip: a strip of frames, and the sound of the same span of time."""
     kind = kind_of(record)
-    colour = COLORS[kind]
+    color = COLORS[kind]
     frames = record["clip"][np.linspace(0, len(record["clip"]) - 1, _STRIP).round().astype(int)]
     pictures, sound = cell.subplots(2, 1, height_ratios=(3, 1))
     pictures.imshow(np.concatenate(frames, axis=1), aspect="auto", interpolation="antialiased")
@@ -160,7 +160,7 @@ def _draw_clip(cell: Any, record: Record, loudest: float) -> None:
     pictures.set_title(f"{_shortened(str(record['video']))}  {_clock(float(record['time_s']))}", loc="left", fontsize=8)
     users = record.get("scores", np.zeros(0))
     given = f", users' mean {np.nanmean(users):.2f}" if np.isfinite(users).any() else ""
-    pictures.set_title(kind + given, loc="right", fontsize=8, color=colour, fontweight="bold")
+    pictures.set_title(kind + given, loc="right", fontsize=8, color=color, fontweight="bold")
 
     samples = min(round(len(record["clip"]) / float(record["fps"]) * SAMPLE_RATE), len(record["sound"]))
     first = (len(record["sound"]) - samples) // 2
@@ -169,7 +169,7 @@ def _draw_clip(cell: Any, record: Record, loudest: float) -> None:
         # Square roots of amplitudes: what is 30 dB quieter than the loudest can still be seen.
         parts = np.array_split(np.sign(heard) * np.sqrt(np.abs(heard) / loudest), min(400, len(heard)))
         times = np.linspace(0, 1, len(parts))
-        sound.fill_between(times, [part.min() for part in parts], [part.max() for part in parts], color=colour, lw=0.5)
+        sound.fill_between(times, [part.min() for part in parts], [part.max() for part in parts], color=color, lw=0.5)
     else:
         sound.text(
             0.5, 0.5, "no sound", transform=sound.transAxes, ha="center", va="center", fontsize=8, color="#999999"
@@ -178,7 +178,7 @@ def _draw_clip(cell: Any, record: Record, loudest: float) -> None:
     for axes in (pictures, sound):
         axes.set(xticks=[], yticks=[])
         for spine in axes.spines.values():
-            spine.set(color=colour, linewidth=2.5 if kind == "key" else 1)
+            spine.set(color=color, linewidth=2.5 if kind == "key" else 1)
 
 
 def _films(count: int) -> str:

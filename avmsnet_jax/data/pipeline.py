@@ -242,7 +242,7 @@ def _films(source: Records) -> list[list[int]]:
     return [film for film in films if film]
 
 
-def check_labelled(source: Records) -> None:
+def check_labeled(source: Records) -> None:
     """Raises UserError if the split has no labels."""
     if source.split == "unlabelled":
         raise UserError(
@@ -336,7 +336,7 @@ def train_batches(
     Raises:
       UserError: the split has fewer clips than one batch for every process, or no labels.
     """
-    check_labelled(source)
+    check_labeled(source)
     steps_per_epoch(source, batch_size=batch_size, process_count=process_count)
     order = grain.MapDataset.range(len(source)).seed(seed % 2**32).shuffle()
     picks = order.random_map(_maybe_flipped) if flip else order.map(_as_it_is)

@@ -65,7 +65,7 @@ class _Info(tfds.core.DatasetInfo):
 
 
 class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
-    """A data set of labelled clips.
+    """A data set of labeled clips.
 
     After `download_and_prepare`, `prepared` and `skipped` hold the outcome for each video, in the collection's order,
     `warnings` doubtful labels (`{"video": name, "reason": ...}`, or `split`), `folds` the records of the split `whole`

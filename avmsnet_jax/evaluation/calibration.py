@@ -37,7 +37,7 @@ def calibration(scores: ArrayLike, labels: ArrayLike, bins: int = 10) -> Calibra
     Raises:
       UserError: the lengths differ, a score is not within 0-1, or a label neither 0 nor 1.
     """
-    values, key = checks.labelled(scores, labels)
+    values, key = checks.labeled(scores, labels)
     if len(values) and not 0 <= values.min() <= values.max() <= 1:
         raise UserError(f"scores lie within {values.min():g} to {values.max():g}; calibration needs scores in 0 to 1")
     place = np.minimum((values * bins).astype(np.int64), bins - 1)

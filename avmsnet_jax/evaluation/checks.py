@@ -70,7 +70,7 @@ def shots(bounds: ArrayLike, n_frames: int) -> np.ndarray:
     return found
 
 
-def labelled(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def labeled(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Scores of clips as (N,) float64, and their labels as (N,) bool.
 
     Raises:

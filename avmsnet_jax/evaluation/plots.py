@@ -229,7 +229,7 @@ def _time_axis(axes: Any, end_s: float) -> None:
 
 
 def _title(axes: Any, video: str, context: str) -> None:
-    """The video's name, in which $ is no markup, and a subtitle in grey."""
+    """The video's name, in which $ is no markup, and a subtitle in gray."""
     axes.set_title(f"{video}\n", parse_math=False)
     axes.annotate(
         context, (0.5, 1), (0, 5), "axes fraction", "offset points", ha="center", color=_GREY, fontsize="small",

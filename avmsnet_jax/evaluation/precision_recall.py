@@ -140,7 +140,7 @@ def best_threshold(scores: ArrayLike, labels: ArrayLike) -> tuple[float, Agreeme
 
 def _sweep(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The distinct scores in descending order, and the numbers of key clips and of all clips at or above each."""
-    values, key = checks.labelled(scores, labels)
+    values, key = checks.labeled(scores, labels)
     levels, level_of = np.unique(-values, return_inverse=True)
     true, predicted = (np.cumsum(np.bincount(level_of[part], minlength=len(levels))) for part in (key, key | True))
     return -levels, true, predicted

@@ -16,14 +16,14 @@ _LUMA_2020 = np.array([0.2627, 0.6780, 0.0593])
 
 
 def to_bt709(rgb: np.ndarray, transfer: int) -> np.ndarray:
-    """Maps colours: what is darker than a white page keeps its brightness, highlights are pressed together above.
+    """Maps colors: what is darker than a white page keeps its brightness, highlights are pressed together above.
 
     Args:
-      rgb: (..., 3) in 0-1, BT.2020 colours as they are coded.
+      rgb: (..., 3) in 0-1, BT.2020 colors as they are coded.
       transfer: `PQ` or `HLG`.
 
     Returns:
-      (..., 3) in 0-1, BT.709 colours as they are coded, for a display with a gamma of 2.4 (BT.1886).
+      (..., 3) in 0-1, BT.709 colors as they are coded, for a display with a gamma of 2.4 (BT.1886).
     """
     light = (_pq(rgb) if transfer == PQ else _hlg(rgb)) / _WHITE
     light = np.maximum(light @ _TO_709.T, 0)

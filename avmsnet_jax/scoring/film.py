@@ -215,7 +215,7 @@ class _Observer:
         self.thumbnails: dict[int, bytes] = {}
         self.loudness: list[float] = []
         self._rest = np.zeros(0, np.float32)
-        self._centers = (clips.label_frame(centre, spacing) for centre in itertools.count(spacing, spacing))
+        self._centers = (clips.label_frame(center, spacing) for center in itertools.count(spacing, spacing))
         self._next = next(self._centers)
 
     def look(self, film: Iterable[Frame]) -> Generator[Frame]:
@@ -252,20 +252,20 @@ class _Observer:
 
 def _only_clip(movie: Movie, fps: Fraction, observer: _Observer, frames: int, frame_size: int) -> clips.Clip:
     """The clip at the middle of a film that is too short for any; see `watch`."""
-    centre = (observer.n_frames + 1) // 2
+    center = (observer.n_frames + 1) // 2
     pictures = []
     for frame in movie.frames(constant_rate=True):
         pictures.append(clips.resize(frame, frame_size))
-        if frame.number == centre:
-            observer.keep(frame, centre)
+        if frame.number == center:
+            observer.keep(frame, center)
     waveform, excerpt = movie.waveform(), np.zeros(0, np.float32)
     if waveform is not None:
-        start, stop = clips.excerpt_bounds(centre, float(fps), frames)
+        start, stop = clips.excerpt_bounds(center, float(fps), frames)
         excerpt = waveform.excerpt(max(start, 0), max(stop, 0))
     return clips.Clip(
-        frame=centre,
-        time_s=clips.frame_time(centre, float(fps)),
-        clip=np.stack([pictures[min(max(n, 1), len(pictures)) - 1] for n in clips.frame_list(centre, frames)]),
+        frame=center,
+        time_s=clips.frame_time(center, float(fps)),
+        clip=np.stack([pictures[min(max(n, 1), len(pictures)) - 1] for n in clips.frame_list(center, frames)]),
         sound=clips.sound_buffer(excerpt, clips.SAMPLES_PER_FRAME * frames),
         has_sound=len(excerpt) > 0,
     )

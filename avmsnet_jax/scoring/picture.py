@@ -32,11 +32,11 @@ def measure(clip: np.ndarray) -> dict[str, np.ndarray]:
       `brightness`, `sharpness`, `uniformity` in 0-1; `dissolve`: how far the middle frame is from the mean of the first
       and the last, over their difference: 0 in the midst of a dissolve, 1 where there is none.
     """
-    grey = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip])
+    gray = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip])
     middle = len(clip) // 2
-    change, turn = _change(grey)
-    residual = np.mean([_spectral_residual(grey[index]) for index in (0, middle, len(grey) - 1)], axis=0)
-    length, over_time, around = _flow(grey)
+    change, turn = _change(gray)
+    residual = np.mean([_spectral_residual(gray[index]) for index in (0, middle, len(gray) - 1)], axis=0)
+    length, over_time, around = _flow(gray)
     return {
         "flow_length": length.astype(np.float32),
         "flow_entropy": over_time.astype(np.float16),
@@ -45,11 +45,11 @@ def measure(clip: np.ndarray) -> dict[str, np.ndarray]:
         "saliency": np.asarray(residual.mean(), np.float32),
         "attention": _attention(residual, change),
         "colors": _colors(clip[middle]),
-        "edges": _edges(grey[middle]),
-        "brightness": np.asarray(grey.mean() / 255, np.float32),
-        "sharpness": np.asarray(_sharpness(grey[middle]), np.float32),
-        "uniformity": np.asarray(_uniformity(grey[middle]), np.float32),
-        "dissolve": np.asarray(_dissolve(grey), np.float32),
+        "edges": _edges(gray[middle]),
+        "brightness": np.asarray(gray.mean() / 255, np.float32),
+        "sharpness": np.asarray(_sharpness(gray[middle]), np.float32),
+        "uniformity": np.asarray(_uniformity(gray[middle]), np.float32),
+        "dissolve": np.asarray(_dissolve(gray), np.float32),
     }
 
 
@@ -66,9 +66,9 @@ def _movement(change: np.ndarray, turn: np.ndarray) -> dict[str, np.ndarray]:
     return {"begins": begins, "turns": turns, "movement": change + turn}
 
 
-def _change(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _change(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """By how much each cell changes from frame to frame, and how much of that changes back with the next frame."""
-    frames = grey.astype(np.float32)
+    frames = gray.astype(np.float32)
     step = _cells(np.maximum(np.abs(np.diff(frames, axis=0)) - _NOISE, 0), _GRID)
     across = _cells(np.maximum(np.abs(frames[2:] - frames[:-2]) - _NOISE, 0), _GRID)
     turn = np.zeros_like(step)
@@ -77,9 +77,9 @@ def _change(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return step, turn
 
 
-def _flow(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _flow(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Length, entropy over time and entropy around of the flow in each block, without the movement of the camera."""
-    small = [cv2.resize(frame, (_FLOW_SIZE, _FLOW_SIZE), interpolation=cv2.INTER_AREA) for frame in grey]
+    small = [cv2.resize(frame, (_FLOW_SIZE, _FLOW_SIZE), interpolation=cv2.INTER_AREA) for frame in gray]
     starts = np.unique(np.linspace(0, len(small) - 2, _PAIRS).round().astype(int))
     nothing = np.zeros((_FLOW_SIZE, _FLOW_SIZE, 2), np.float32)
     flows = np.stack(
@@ -110,9 +110,9 @@ def _entropy(histogram: np.ndarray) -> np.ndarray:
     return -(share * np.log(np.maximum(share, 1e-12))).sum(axis=0) / np.log(_DIRECTIONS) * (total > 0)
 
 
-def _spectral_residual(grey: np.ndarray) -> np.ndarray:
+def _spectral_residual(gray: np.ndarray) -> np.ndarray:
     """Hou and Zhang's saliency map, (64, 64), of the picture in units of its own contrast."""
-    small = cv2.resize(grey, (_RESIDUAL_SIZE, _RESIDUAL_SIZE), interpolation=cv2.INTER_AREA).astype(np.float32)
+    small = cv2.resize(gray, (_RESIDUAL_SIZE, _RESIDUAL_SIZE), interpolation=cv2.INTER_AREA).astype(np.float32)
     spread = float(small.std())
     if spread < 1:  # of 255: a picture of one color
         return np.zeros_like(small)
@@ -142,34 +142,34 @@ def _colors(frame: np.ndarray) -> np.ndarray:
     return np.sqrt(np.concatenate(counts)).astype(np.float16)
 
 
-def _gradients(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    picture = grey.astype(np.float32) / 255
+def _gradients(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    picture = gray.astype(np.float32) / 255
     return cv2.Sobel(picture, cv2.CV_32F, 1, 0), cv2.Sobel(picture, cv2.CV_32F, 0, 1)
 
 
-def _edges(grey: np.ndarray) -> np.ndarray:
+def _edges(gray: np.ndarray) -> np.ndarray:
     """Histogram of the directions of edges, whichever side is brighter; the square root of shares."""
-    across, down = _gradients(grey)
+    across, down = _gradients(gray)
     angle = np.floor(np.arctan2(down, across) / np.pi % 1 * _DIRECTIONS).astype(int) % _DIRECTIONS
     weight = np.bincount(angle.ravel(), np.hypot(across, down).ravel(), minlength=_DIRECTIONS)
     return np.sqrt(weight / max(weight.sum(), 1e-9)).astype(np.float16)
 
 
-def _sharpness(grey: np.ndarray) -> float:
-    return float(np.hypot(*_gradients(grey)).mean())
+def _sharpness(gray: np.ndarray) -> float:
+    return float(np.hypot(*_gradients(gray)).mean())
 
 
-def _uniformity(grey: np.ndarray) -> float:
+def _uniformity(gray: np.ndarray) -> float:
     """The share of the picture in the fullest twentieth of 128 shades."""
-    counts = np.sort(np.bincount(grey.ravel() // 2, minlength=128))[::-1]
-    return float(counts[:6].sum() / grey.size)
+    counts = np.sort(np.bincount(gray.ravel() // 2, minlength=128))[::-1]
+    return float(counts[:6].sum() / gray.size)
 
 
-def _dissolve(grey: np.ndarray) -> float:
+def _dissolve(gray: np.ndarray) -> float:
     """How far the middle frame is from the mean of the first and the last, over their difference; at most 1."""
-    first, middle, last = (grey[index].astype(np.float32) for index in (0, len(grey) // 2, len(grey) - 1))
+    first, middle, last = (gray[index].astype(np.float32) for index in (0, len(gray) // 2, len(gray) - 1))
     difference = float(np.abs(last - first).mean())
     if difference < 8:  # of 255: there is none, or it goes on for seconds
         return 1.0
-    place = (len(grey) // 2) / (len(grey) - 1)
+    place = (len(gray) // 2) / (len(gray) - 1)
     return min(float(np.abs(middle - (first + place * (last - first))).mean()) / difference / 0.5, 1.0)

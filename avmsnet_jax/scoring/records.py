@@ -98,7 +98,7 @@ def score_split(
     Raises:
       UserError: there are no clips, or nobody has judged them.
     """
-    pipeline.check_labelled(records)
+    pipeline.check_labeled(records)
     if not len(records):
         raise UserError(f"{records.directory} has no clips in split {records.split}, fold {records.fold}; test another")
     scored = score_records(scorer, records, threads=config.data.threads, workers=config.data.workers)

@@ -42,7 +42,7 @@ class Entry:
       name: of the summary's folder, or the stem of a film in SUMMARIES that has no summary yet.
       length_s: the film's length; 0 if it has no summary.
       summary_s: the summary's length.
-      state: `looked through` (counts as labelled), `edited`, `untouched`, `no summary` or `damaged`.
+      state: `looked through` (counts as labeled), `edited`, `untouched`, `no summary` or `damaged`.
       differs: `cut.json` was changed after the summary was cut.
       problem: why it is damaged.
     """

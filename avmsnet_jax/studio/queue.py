@@ -1,4 +1,4 @@
-"""Cuts and summarizes films for the studio: one at a time, each in a process of its own that can be cancelled."""
+"""Cuts and summarizes films for the studio: one at a time, each in a process of its own that can be canceled."""
 
 import contextlib
 import dataclasses
@@ -26,7 +26,7 @@ class Job:
     Attributes:
       name: of the film's summary.
       options: of `summarize`, the film last.
-      state: `waiting`, `running`, `done`, `failed` or `cancelled`.
+      state: `waiting`, `running`, `done`, `failed` or `canceled`.
       doing: what it does just now, for people.
       share: how much of that is done, 0-1.
       error: why it failed, one line.
@@ -82,7 +82,7 @@ class Queue:
             if job is None or not job.active:
                 return
             running = job.state == "running"
-            job.state = "cancelled"
+            job.state = "canceled"
             if running and self._process:
                 _end(self._process)
                 self._changed.wait_for(lambda: self._process is None, timeout=3 * _PATIENCE_S)
@@ -140,7 +140,7 @@ class Queue:
             self._process = None
             if not status:
                 job.state = "done"
-            elif job.state != "cancelled":
+            elif job.state != "canceled":
                 job.state, job.error = "failed", _why(status, last)
             self._changed.notify_all()
 

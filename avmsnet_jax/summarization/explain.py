@@ -135,7 +135,7 @@ def _pictures(summary: Summary, source: Movie) -> Iterator[np.ndarray]:
     for frame in source.frames(constant_rate=True):
         shot = chosen[max(int(np.searchsorted(begins, frame.time_s + 1e-6, side="right")) - 1, 0)]
         film_s = shot.start_s + frame.time_s - float(shot.summary_start_s or 0)
-        before, after, share = _neighbours(scores.times_s, film_s)
+        before, after, share = _neighbors(scores.times_s, film_s)
         (look, hear), (look_next, hear_next) = maps(before), maps(after)
         picture = _lit(
             frame.scaled(width, height), look + share * (look_next - look), hear + share * (hear_next - hear)
@@ -143,7 +143,7 @@ def _pictures(summary: Summary, source: Movie) -> Iterator[np.ndarray]:
         yield np.concatenate([picture, band.at(film_s, float(scores.scores[before if share < 0.5 else after]))])
 
 
-def _neighbours(times_s: np.ndarray, time_s: float) -> tuple[int, int, float]:
+def _neighbors(times_s: np.ndarray, time_s: float) -> tuple[int, int, float]:
     """The clips before and after a moment, and its position between them, 0-1."""
     after = int(np.searchsorted(times_s, time_s))
     if after in (0, len(times_s)):
@@ -227,11 +227,11 @@ class _Band:
             if shot.chosen:
                 box = (across(shot.start_s), 0, max(across(shot.end_s), across(shot.start_s) + finer), size[1])
                 ImageDraw.Draw(chosen).rectangle(box, 255)
-        grey, light = Image.new("RGB", size, _DARK), Image.new("RGB", size, _DARK)
-        ImageDraw.Draw(grey).polygon(hill, _GREY)
+        gray, light = Image.new("RGB", size, _DARK), Image.new("RGB", size, _DARK)
+        ImageDraw.Draw(gray).polygon(hill, _GREY)
         ImageDraw.Draw(light).polygon(hill, _CHOSEN)
-        grey.paste(light, mask=chosen)
-        return grey.resize((width, self._height), Image.Resampling.BOX)
+        gray.paste(light, mask=chosen)
+        return gray.resize((width, self._height), Image.Resampling.BOX)
 
 
 def _pairs(scores: Scores) -> Iterable[tuple[float, float]]:

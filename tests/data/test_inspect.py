@@ -14,9 +14,9 @@ from tests.conftest import one_line
 from tests.media.films import encode, numbered
 
 
-def pixels(path, colour):
-    """How many pixels of a picture have this colour."""
-    wanted = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
+def pixels(path, color):
+    """How many pixels of a picture have this color."""
+    wanted = [int(color[place : place + 2], 16) for place in (1, 3, 5)]
     with Image.open(path) as image:
         assert image.format == "PNG"
         return int((np.asarray(image.convert("RGB")) == wanted).all(-1).sum())
@@ -43,7 +43,7 @@ def test_the_account(awkward, python, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     first, train, films, skipped, disk, written = done.stdout.splitlines()
     assert first == f"{awkward}: movies, clips of 8 frames of 16x16, one every 5 frames"
-    # Centres 5 to 55 of 60 frames; labelled are frames 6, 10, 16, ...; those from 26 to 38 lie in the key shot.
+    # Centers 5 to 55 of 60 frames; labeled are frames 6, 10, 16, ...; those from 26 to 38 lie in the key shot.
     told = "train: 22 clips of 2 films, 27.3% key, 0:00:07 in the clips"
     assert train.split() == told.split()
     assert films.split() == ["films:", "2,", "0:00:05", "of", "running", "time,", "1", "with", "sound"]

@@ -86,7 +86,7 @@ def test_a_restored_iterator_gives_exactly_the_next_batch(train):
 
 
 def test_flipping_mirrors_whole_clips_half_of_the_time(small_records):
-    train = open_split(small_records, "train")  # in colours
+    train = open_split(small_records, "train")  # in colors
     originals = {f"{r['video']}{r['frame']}": r for r in train}
     flipped = total = 0
     for batch in train_batches(train, batch_size=1, seed=0, epochs=16):

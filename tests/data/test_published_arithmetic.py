@@ -130,10 +130,10 @@ def test_every_record_is_the_published_clip(collection, video):
             with Image.open(root / "video_frames" / "Movie50" / video.name / f"{number}.jpg") as image:
                 twice = image.resize((320, 240), Image.BICUBIC).resize((112, 112), Image.BILINEAR)
             np.testing.assert_array_equal(picture, np.asarray(twice))
-        labelled = {25: 26, 50: 50, 75: 76, 100: 100}[j]  # j + 0.5, rounded half to even
-        assert record["frame"] == labelled
-        assert record["label"] == (label_of(labelled) or 0)
-        assert record["time_s"] == (labelled - 1) / fps
+        labeled = {25: 26, 50: 50, 75: 76, 100: 100}[j]  # j + 0.5, rounded half to even
+        assert record["frame"] == labeled
+        assert record["label"] == (label_of(labeled) or 0)
+        assert record["time_s"] == (labeled - 1) / fps
         assert record["fps"] == fps
         excerpt = published_excerpt(waveform, fps, FRAMES, j - 7, j + 8)
         assert record["has_sound"] == (len(excerpt) > 0)

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation import kts, kts_loops
 from tests.conftest import ROOT, small_disk
-from tests.reference.kts import normalised, penalty, segment
+from tests.reference.kts import normalized, penalty, segment
 
 TIE = 1e-9  # the documented tolerance
 
 
 def objective(features, changes):
     """The formula, segment by segment."""
-    rows = normalised(features)
+    rows = normalized(features)
     n, m = len(rows), len(changes)
     edges = [0, *changes, n]
     scatter = sum(((rows[a:b] - rows[a:b].mean(0)) ** 2).sum() for a, b in itertools.pairwise(edges))

@@ -9,7 +9,7 @@ import numpy as np
 
 
 def numbered(number: int, height: int = 48, width: int = 64) -> np.ndarray:
-    """(height, width, 3) uint8: six vertical bands, the base-4 digits of `number` in greys far apart."""
+    """(height, width, 3) uint8: six vertical bands, the base-4 digits of `number` in grays far apart."""
     digits = [number // 4**place % 4 for place in range(6)]
     bands = np.repeat(np.array([32 + 64 * digit for digit in digits], np.uint8), -(-width // 6))[:width]
     return np.broadcast_to(bands[None, :, None], (height, width, 3)).copy()
@@ -19,8 +19,8 @@ def number_of(picture: np.ndarray) -> int:
     """The number that `numbered` drew, after any codec and any resizing."""
     width = picture.shape[1]
     middles = [int((place + 0.5) * width / 6) for place in range(6)]
-    greys = picture[picture.shape[0] // 2, middles].astype(float).mean(axis=-1)
-    return sum(round((float(grey) - 32) / 64) * 4**place for place, grey in enumerate(greys))
+    grays = picture[picture.shape[0] // 2, middles].astype(float).mean(axis=-1)
+    return sum(round((float(gray) - 32) / 64) * 4**place for place, gray in enumerate(grays))
 
 
 def encode(

@@ -190,10 +190,10 @@ def test_scaling_is_pillow_s_bicubic_to_within_half_a_level(tmp_path, pix_fmt):
 @pytest.mark.parametrize(("matrix", "number"), [("BT.601", 5), ("BT.709", 1), ("BT.2020", 9), ("untagged", 2)])
 @pytest.mark.parametrize("full_range", [False, True])
 def test_colors_follow_the_film_s_matrix_and_range(tmp_path, matrix, number, full_range):
-    colour = np.array([200, 90, 30])
+    color = np.array([200, 90, 30])
     kr, kb = {"BT.709": (0.2126, 0.0722), "BT.2020": (0.2627, 0.0593)}.get(matrix, (0.299, 0.114))
-    luma = kr * colour[0] + (1 - kr - kb) * colour[1] + kb * colour[2]
-    chroma = np.array([(colour[2] - luma) / (1 - kb), (colour[0] - luma) / (1 - kr)]) / 2
+    luma = kr * color[0] + (1 - kr - kb) * color[1] + kb * color[2]
+    chroma = np.array([(color[2] - luma) / (1 - kb), (color[0] - luma) / (1 - kr)]) / 2
     if not full_range:
         luma, chroma = 16 + luma * 219 / 255, chroma * 224 / 255
     planes = [
@@ -212,8 +212,8 @@ def test_colors_follow_the_film_s_matrix_and_range(tmp_path, matrix, number, ful
         frame.pts, frame.time_base = 0, Fraction(1, 25)
         out.mux([*stream.encode(frame), *stream.encode(None)])
     seen = next(iter(Movie(film).frames()))
-    np.testing.assert_allclose(seen.rgb().mean(axis=(0, 1)), colour, atol=1.5)
-    np.testing.assert_allclose(seen.scaled(32, 20).mean(axis=(0, 1)), colour, atol=1.5)
+    np.testing.assert_allclose(seen.rgb().mean(axis=(0, 1)), color, atol=1.5)
+    np.testing.assert_allclose(seen.scaled(32, 20).mean(axis=(0, 1)), color, atol=1.5)
 
 
 def test_an_unknown_color_matrix_is_read_as_bt601(tmp_path):

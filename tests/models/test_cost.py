@@ -71,7 +71,7 @@ def logits_only():
 
 def test_only_what_is_asked_for_is_computed(logits_only):
     localized = compile_for(lambda out: (out.logits, jnp.linalg.norm(out.localization, axis=-1)))
-    assert not re.search(r"(?<!r)sqrt\(", logits_only.as_text())  # normalisations take rsqrt
+    assert not re.search(r"(?<!r)sqrt\(", logits_only.as_text())  # normalizations take rsqrt
     places = 4
     assert cost(localized, "transcendentals") == cost(logits_only, "transcendentals") + places  # the roots
 

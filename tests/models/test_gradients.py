@@ -34,9 +34,9 @@ def no_gradient(name: str) -> bool:
     of attention, of layers before a BN, and of bn2d, which reaches fc1's BN through a linear layer.
     """
     module, kind = name.rsplit(".", 1)
-    normalised = ("downsamplelayer", "fuselayer", "bn2d", "fc1.0", "fc2.0")
+    normalized = ("downsamplelayer", "fuselayer", "bn2d", "fc1.0", "fc2.0")
     sound = tuple(f"soundnet8.{i}" for i in (0, 4, 8, 11, 14, 18, 21))
-    return kind == "bias" and (module.startswith("score_dsn") or module in normalised + sound)
+    return kind == "bias" and (module.startswith("score_dsn") or module in normalized + sound)
 
 
 def jax_gradients(config, state, video, audio, convolutions):

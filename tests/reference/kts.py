@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def normalised(features):
+def normalized(features):
     """The rows over their L2 norm, in float64; rows of zeros stay zeros."""
     rows = np.array(features, np.float64)
     for row in rows:
@@ -20,7 +20,7 @@ def penalty(m, n):
 
 def segment(features, max_change_points, tie=1e-9):
     """The change points; of equal segmentations the fewest, then the earliest from the last one on."""
-    rows = normalised(features)
+    rows = normalized(features)
     n = len(rows)
     if not n:
         return []

@@ -20,11 +20,11 @@ def random_state(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tenso
     Returns:
       float32 tensors (int64 for `num_batches_tracked`); each depends on its own name and shape alone.
     """
-    normalisations = {name.rsplit(".", 1)[0] for name in shapes if name.endswith("running_var")}
-    return {name: torch.from_numpy(_value(name, tuple(shape), normalisations)) for name, shape in shapes.items()}
+    normalizations = {name.rsplit(".", 1)[0] for name in shapes if name.endswith("running_var")}
+    return {name: torch.from_numpy(_value(name, tuple(shape), normalizations)) for name, shape in shapes.items()}
 
 
-def _value(name: str, shape: tuple[int, ...], normalisations: set[str]) -> np.ndarray:
+def _value(name: str, shape: tuple[int, ...], normalizations: set[str]) -> np.ndarray:
     module, kind = name.rsplit(".", 1)
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     if kind == "num_batches_tracked":
@@ -35,7 +35,7 @@ def _value(name: str, shape: tuple[int, ...], normalisations: set[str]) -> np.nd
             value *= 20000  # pictures are in 0-255
     elif kind == "running_mean":
         value = 0.2 * rng.standard_normal(shape)
-    elif module in normalisations:
+    elif module in normalizations:
         value = 0.7 + 0.6 * rng.random(shape) if kind == "weight" else 0.1 * rng.standard_normal(shape)
     elif kind == "bias":
         value = 0.05 * rng.standard_normal(shape)

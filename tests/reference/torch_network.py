@@ -66,7 +66,7 @@ class TorchOutput:
 
 
 def conv_bn(channels: int, out: int, kernel: int, stride: int = 1) -> tuple[nn.Conv3d, nn.BatchNorm3d]:
-    """A cubic convolution that keeps the size at stride 1, and its normalisation."""
+    """A cubic convolution that keeps the size at stride 1, and its normalization."""
     return nn.Conv3d(channels, out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm3d(out)
 
 
@@ -205,9 +205,9 @@ class TorchAVMSNet(nn.Module):
         self.fc2 = nn.Sequential(nn.Linear(hidden, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True))
         self.fc3 = nn.Linear(hidden, 1)
         self.register_buffer("mean", torch.tensor(MEAN), persistent=False)
-        self.initialise()
+        self.initialize()
 
-    def initialise(self) -> None:
+    def initialize(self) -> None:
         """The published initial weights; what it leaves alone keeps PyTorch's default."""
         for module in self.modules():
             if isinstance(module, nn.Conv3d | nn.Linear | nn.Bilinear):

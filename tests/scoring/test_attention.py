@@ -37,15 +37,15 @@ def beep(wave, at_s, hertz=600, loudness=0.3, length_s=0.15):
 def cut(pictures, wave=None):
     """Clips of a film: one a second, as data.clips makes them."""
     made = []
-    for centre in clips.centers(len(pictures)):
-        labelled = clips.label_frame(centre)
-        start, stop = clips.excerpt_bounds(centre, FPS)
+    for center in clips.centers(len(pictures)):
+        labeled = clips.label_frame(center)
+        start, stop = clips.excerpt_bounds(center, FPS)
         excerpt = np.zeros(0, np.float32) if wave is None else wave[start:stop].astype(np.float32)
         made.append(
             clips.Clip(
-                frame=labelled,
-                time_s=clips.frame_time(labelled, FPS),
-                clip=np.stack([pictures[number - 1] for number in clips.frame_list(centre)]),
+                frame=labeled,
+                time_s=clips.frame_time(labeled, FPS),
+                clip=np.stack([pictures[number - 1] for number in clips.frame_list(center)]),
                 sound=clips.sound_buffer(excerpt, clips.SAMPLES_PER_FRAME * 16),
                 has_sound=wave is not None,
             )

@@ -1,4 +1,4 @@
-"""Saving, cutting, cancelling and adding films in the studio."""
+"""Saving, cutting, canceling and adding films in the studio."""
 
 import dataclasses
 import json
@@ -56,23 +56,23 @@ def test_saving_and_the_states_of_a_film(studio, made):
 
 
 def test_key_shots_are_written_beside_the_film_and_replaced_only_when_asked(studio, made):
-    film = made.add(studio.root, "labelled")
-    folder, table = studio.root / "labelled", film.with_name("labelled" + KEYSHOTS_SUFFIX)
+    film = made.add(studio.root, "labeled")
+    folder, table = studio.root / "labeled", film.with_name("labeled" + KEYSHOTS_SUFFIX)
     sent = changed(folder, "kept", "left", "left", "chosen", "left", reviewed=True)
-    status, _, content = studio.send("PUT", "/films/labelled/keyshots", sent)
+    status, _, content = studio.send("PUT", "/films/labeled/keyshots", sent)
     assert (status, json.loads(content)) == (200, {"path": str(table)})
     written = b"start_s,end_s\r\n0.000000,5.000000\r\n15.000000,17.000000\r\n"
     assert table.read_bytes() == written
     sent = changed(folder, "left", "left", "left", "chosen", "left", reviewed=True)
-    status, _, content = studio.send("PUT", "/films/labelled/keyshots", sent)
+    status, _, content = studio.send("PUT", "/films/labeled/keyshots", sent)
     assert (status, json.loads(content)) == (200, {"exists": str(table)})
     assert table.read_bytes() == written
-    assert studio.send("PUT", "/films/labelled/keyshots?replace=yes", sent)[0] == 200
+    assert studio.send("PUT", "/films/labeled/keyshots?replace=yes", sent)[0] == 200
     assert table.read_bytes() == b"start_s,end_s\r\n15.000000,17.000000\r\n"
-    assert sorted(path.name for path in film.parent.glob("*labelled*")) == ["labelled.keyshots.csv", "labelled.mp4"]
+    assert sorted(path.name for path in film.parent.glob("*labeled*")) == ["labeled.keyshots.csv", "labeled.mp4"]
 
 
-def test_a_cut_that_is_cancelled_or_killed_leaves_the_summary(studio, made):
+def test_a_cut_that_is_canceled_or_killed_leaves_the_summary(studio, made):
     made.add(studio.root, "cut")
     folder, work = studio.root / "cut", "/films/cut/work"
     sent = changed(folder, "left", "left", "kept", "dropped", "chosen")
@@ -84,7 +84,7 @@ def test_a_cut_that_is_cancelled_or_killed_leaves_the_summary(studio, made):
     assert "is being cut" in studio.refused("PUT", "/films/cut/cut", sent)[1]
     assert "is being cut" in studio.refused("POST", work)[1]
     assert studio.send("DELETE", work)[0] == 200
-    assert studio.state()["jobs"]["cut"]["state"] == "cancelled"
+    assert studio.state()["jobs"]["cut"]["state"] == "canceled"
     assert tree(studio.root) == before
 
     assert studio.send("POST", work)[0] == 200

@@ -136,7 +136,7 @@ def test_key_shots_and_changes_from_elsewhere(opened, studio, made):
     assert page.locator("#used").text_content() == "0:04.0 in 1 of 5 shots"
 
 
-def test_a_film_is_added_and_cancelled(opened, studio, made):
+def test_a_film_is_added_and_canceled(opened, studio, made):
     page = opened(forgiven="the server responded with a status of 400")  # to the broken one
     page.locator("#file").set_input_files(
         [

@@ -46,7 +46,7 @@ def editing_of(summary: Summary) -> report.Editing:
 
 
 def scores_of(film: Path, sound: bool) -> Scores:
-    """A clip a second from 1 to 23; the score rises to its highest at 16 s. Thumbnails are grey, 8 levels a clip."""
+    """A clip a second from 1 to 23; the score rises to its highest at 16 s. Thumbnails are gray, 8 levels a clip."""
     times = np.arange(1, SECONDS, dtype=np.float64)
     levels = np.exp(-(((times - 16) / 6) ** 2)).astype(np.float32) * 0.8
     left, right = np.zeros((len(times), 8, 8)), np.zeros((len(times), 4, 4))
@@ -71,7 +71,7 @@ def scores_of(film: Path, sound: bool) -> Scores:
 
 
 def thumbnail(level: int) -> bytes:
-    """A JPEG of one grey."""
+    """A JPEG of one gray."""
     file = io.BytesIO()
     Image.new("RGB", (64, 48), (level, level, level)).save(file, "JPEG")
     return file.getvalue()

@@ -35,8 +35,8 @@ def sound_packets(path: Path) -> list[tuple[float, bytes]]:
         return [(float(p.pts * p.time_base), bytes(p)) for p in container.demux(audio=0) if p.size]
 
 
-def grey(tmp_path: Path, summary: Summary, width: int, height: int) -> np.ndarray:
-    """The overlay's frames where every picture of the summary is of one grey."""
+def gray(tmp_path: Path, summary: Summary, width: int, height: int) -> np.ndarray:
+    """The overlay's frames where every picture of the summary is of one gray."""
     write_movie(tmp_path / "summary.mp4", np.full((60, height, width, 3), 120, np.uint8), FPS, None)
     scores = dataclasses.replace(summary.scores, width=width, height=height)
     explain.write_overlay(dataclasses.replace(summary, scores=scores), tmp_path / "overlay.mp4")
@@ -57,7 +57,7 @@ def test_frames_and_sound_are_those_of_the_summary(made):
 
 def test_the_overlay_is_bright_where_attention_is(made, tmp_path):
     silent = dataclasses.replace(made[0].scores, localization=np.zeros((23, 4, 4), np.float16))
-    frames = grey(tmp_path, dataclasses.replace(made[0], scores=silent), 64, 48)
+    frames = gray(tmp_path, dataclasses.replace(made[0], scores=silent), 64, 48)
     left, right = frames[30, 24, 3], frames[30, 24, 50]
     assert abs(left - 120).max() < 12
     assert abs(right - 0.4 * 120).max() < 6
@@ -65,7 +65,7 @@ def test_the_overlay_is_bright_where_attention_is(made, tmp_path):
 
 def test_rings_mark_the_sound_s_place_at_its_time(made, tmp_path):
     even = tuple(np.full((23, 4, 4), 1 / 16, np.float16) for _ in range(3))
-    frames = grey(
+    frames = gray(
         tmp_path, dataclasses.replace(made[0], scores=dataclasses.replace(made[0].scores, attention=even)), 64, 48
     )
     blue = frames[..., 2] - frames[..., 0]
@@ -75,7 +75,7 @@ def test_rings_mark_the_sound_s_place_at_its_time(made, tmp_path):
 
 
 def test_the_band_shows_time_score_and_position(made, tmp_path):
-    frames = grey(tmp_path, made[0], 322, 200)
+    frames = gray(tmp_path, made[0], 322, 200)
     assert frames.shape[1:3] == (220, 322)
     band = frames[:, 200:]
     # The white line moves over the film's curve: to 7 of 24 seconds, then to 16.
@@ -99,13 +99,13 @@ def test_the_band_counts_hours_and_shows_scores_that_differ(made, tmp_path, monk
     scores = dataclasses.replace(
         summary.scores, duration_s=5000.0, times_s=summary.scores.times_s + 4498, scores=summary.scores.scores / 1000
     )
-    grey(tmp_path, dataclasses.replace(summary, shots=tuple(shots), scores=scores), 322, 200)
+    gray(tmp_path, dataclasses.replace(summary, shots=tuple(shots), scores=scores), 322, 200)
     assert {"1:15:03", "1:15:06", "1:15:14"} <= set(written)
     assert {text for text in written if ":" not in text} >= {"0.00003", "0.00078"}
 
 
 def test_overlays_of_large_films_are_scaled_down_to_even_sides(made, tmp_path):
-    frames = grey(tmp_path, made[0], 1601, 91)
+    frames = gray(tmp_path, made[0], 1601, 91)
     assert frames.shape[1:] == (72 + 20, 1280, 3)
 
 

@@ -190,7 +190,7 @@ def test_the_summary_shows_the_chosen_frames_and_no_others(results, kind, scorer
     for start, end in stretches(result.facts):
         wanted += [number(film[time]) for time in film if start - 0.004 <= time < end - 0.004]
     seen = [number(frame) for frame in Movie(result.summary).frames()]
-    if kind.startswith("HDR"):  # other greys
+    if kind.startswith("HDR"):  # other grays
         assert len(seen) == len(wanted)
     else:
         assert seen == wanted

@@ -66,8 +66,8 @@ def frame_shown(page: sync_api.Page, player: str) -> int:
 
 def background(page: sync_api.Page) -> float:
     """How light the page is, 0-255."""
-    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    return float(np.mean([float(value) for value in re.findall(r"[\d.]+", colour)[:3]]))
+    color = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    return float(np.mean([float(value) for value in re.findall(r"[\d.]+", color)[:3]]))
 
 
 def test_the_curve_is_drawn_over_the_whole_film(opened, made):

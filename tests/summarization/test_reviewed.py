@@ -53,14 +53,14 @@ def prepared(root):
     )
 
 
-def test_a_film_that_a_person_has_looked_through_is_labelled_by_its_cut(root):
+def test_a_film_that_a_person_has_looked_through_is_labeled_by_its_cut(root):
     look_through(root, "one")
     path, spans = reviewed.key_shots(root / "summaries", root / "films" / "one.mp4")
     assert path == root / "summaries" / "one" / "cut.json"
     assert spans == ((4.95, 8.95), (14.95, 16.95))  # 5 to 9 s and 15 to 17 s, half a frame earlier
     manifest = prepared(root)
     one, two = manifest["videos"]
-    # Labelled frames from 6 on, one every 5: 51 to 90 and 151 to 170 are in the cut.
+    # Labeled frames from 6 on, one every 5: 51 to 90 and 151 to 170 are in the cut.
     assert (one["clips"]["train"], one["positives"]["train"]) == (47, 8 + 4)
     assert two["clips"] == {"train": 0, "test": 0, "whole": 0, "unlabelled": 47}
 

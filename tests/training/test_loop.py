@@ -182,7 +182,7 @@ def test_a_run_prints_devices_parameters_peak_and_memory(python, small_config_fi
 # Utilization
 
 
-def test_utilisation_is_useful_arithmetic_over_the_peak(config, tmp_path, monkeypatch, capsys):
+def test_utilization_is_useful_arithmetic_over_the_peak(config, tmp_path, monkeypatch, capsys):
     config = config.replace(train={"epochs": 1})
     monkeypatch.setitem(peak.DATA_SHEETS, "cpu", {"float32": 2e9, "bfloat16": 7e9})
     train(config, tmp_path / "run")
@@ -436,7 +436,7 @@ DAMAGE = {
     ],
     "a file is cut": lambda step: os.truncate(largest_file(step), 100),
     "a bit of the network": lambda step: flip_a_bit(largest_file(step / "model")),
-    "a bit of the optimiser": lambda step: flip_a_bit(largest_file(step / "training")),
+    "a bit of the optimizer": lambda step: flip_a_bit(largest_file(step / "training")),
     "another number": lambda step: save_filled_at(step, 0.5),
     "no position": lambda step: (step / "position" / "metadata").write_text('{"next": 16}'),
     "a position that is none": lambda step: (step / "position" / "metadata").write_text("{"),

@@ -61,7 +61,7 @@ def test_saving_again_replaces_the_saved_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("other", ["notes.txt", "optimizer/notes.txt"])
 def test_saving_over_anything_else_is_refused(tmp_path: Path, other: str) -> None:
-    """A directory of the user's, or a step of a training run with its optimiser."""
+    """A directory of the user's, or a step of a training run with its optimizer."""
     target = tmp_path / "place"
     if "/" in other:
         avmsnet_jax.save(model_of(), target)

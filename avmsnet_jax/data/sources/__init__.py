@@ -33,7 +33,7 @@ class Video(abc.ABC):
       name: unique within its split.
       fps: frames a second.
       split: one of `SPLITS`.
-      test_from_s: clips labelled at or after this time go to the test split, whatever `split` says.
+      test_from_s: clips labeled at or after this time go to the test split, whatever `split` says.
       test_until_s: and before this time.
     """
 
@@ -79,7 +79,7 @@ class Video(abc.ABC):
         return ""
 
     def split_of(self, time_s: float) -> str:
-        """The split of the clip that is labelled at `time_s`."""
+        """The split of the clip that is labeled at `time_s`."""
         return "test" if self.test_from_s <= time_s < self.test_until_s else self.split
 
 

@@ -102,9 +102,9 @@ class Watched(Video):
         return int(self.labels[frame - 1]) if 1 <= frame <= len(self.labels) else UNLABELLED
 
     def split_of(self, time_s: float) -> str:
-        """Clips at moments with too few observers are not labelled. See `Video`."""
-        labelled = self.label(round(time_s * self.fps) + 1, time_s) != UNLABELLED
-        return super().split_of(time_s) if labelled else "unlabelled"
+        """Clips at moments with too few observers are not labeled. See `Video`."""
+        labeled = self.label(round(time_s * self.fps) + 1, time_s) != UNLABELLED
+        return super().split_of(time_s) if labeled else "unlabelled"
 
     def annotations(self) -> dict[str, np.ndarray]:
         """What evaluation judges scores and attention maps by. See `Video`."""

@@ -94,7 +94,7 @@ def find_films(
       source: the folder.
       test_fraction: share of the test split, 0 <= test_fraction < 1; 0 = everything is for training.
       frames: frames of a clip.
-      spacing: frames from one clip to the next; with `frames` it decides the moments at which clips are labelled.
+      spacing: frames from one clip to the next; with `frames` it decides the moments at which clips are labeled.
       elsewhere: gives the key shots of films without a table beside them.
     """
     divided = split_folders(source)
@@ -224,8 +224,8 @@ def _with_test_stretch(film: Film, test_fraction: float, frames: int, spacing: i
 
 
 def _key_times(film: Film, frames: int, spacing: int) -> list[float]:
-    """The times at which the key clips of a film are labelled, seconds."""
+    """The times at which the key clips of a film are labeled, seconds."""
     n_frames = film.movie.measured().frames
-    labelled = [clips.label_frame(center, spacing) for center in clips.centers(n_frames, frames, spacing)]
-    times = [(frame, clips.frame_time(frame, film.fps)) for frame in labelled]
+    labeled = [clips.label_frame(center, spacing) for center in clips.centers(n_frames, frames, spacing)]
+    times = [(frame, clips.frame_time(frame, film.fps)) for frame in labeled]
     return [time for frame, time in times if film.label(frame, time) == 1]

@@ -86,7 +86,7 @@ class PublishedVideo(Video):
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Greys of 16 bits, of which Pillow would make white whatever is above 255."""
+    """Grays of 16 bits, of which Pillow would make white whatever is above 255."""
     if not image.mode.startswith("I"):
         return image
     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

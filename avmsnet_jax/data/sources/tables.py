@@ -102,5 +102,5 @@ def read_labels(path: Path, n_frames: int = 0) -> dict[int, int]:
         if n_frames and frame > n_frames * (1 + COUNT_SLACK):
             raise UserError(f"{place}: frame {frame:.0f} is beyond the video's {n_frames} frames; give its own labels")
         if labels.setdefault(int(frame), int(label)) != label:
-            raise UserError(f"{place}: frame {frame:.0f} is labelled {label:.0f}, and otherwise before; keep one row")
+            raise UserError(f"{place}: frame {frame:.0f} is labeled {label:.0f}, and otherwise before; keep one row")
     return labels

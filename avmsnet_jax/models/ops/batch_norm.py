@@ -57,10 +57,10 @@ class BatchNorm(nnx.Module):
         groups = self._groups(len(x))
         count = x.size // (x.shape[-1] * groups)
         if groups == 1:
-            y, mean, var = normalise(x.astype(jnp.float32), scale, bias, self.platform)
+            y, mean, var = normalize(x.astype(jnp.float32), scale, bias, self.platform)
         else:
             parts = x.astype(jnp.float32).reshape(groups, -1, *x.shape[1:])
-            own = jax.vmap(lambda part: normalise(part, scale, bias, self.platform))
+            own = jax.vmap(lambda part: normalize(part, scale, bias, self.platform))
             y, means, variances = own(parts)
             y, mean, var = y.reshape(x.shape), means.mean(axis=0), variances.mean(axis=0)
         unbiased = var * (count / max(count - 1, 1))
@@ -77,7 +77,7 @@ class BatchNorm(nnx.Module):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def normalise(
+def normalize(
     x: jax.Array, scale: jax.Array, bias: jax.Array, platform: str | None = None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalizes `x` (B, ..., C) float32 by its own statistics.
@@ -95,7 +95,7 @@ def normalise(
 
 
 def _forward(x: jax.Array, scale: jax.Array, bias: jax.Array, platform: str | None) -> tuple:
-    y, mean, var = normalise(x, scale, bias, platform)
+    y, mean, var = normalize(x, scale, bias, platform)
     return (y, mean, var), (x, scale, mean, var)
 
 
@@ -109,7 +109,7 @@ def _backward(platform: str | None, residuals: tuple, cotangents: tuple) -> tupl
     return dx, mean_product * count, mean_dy * count
 
 
-normalise.defvjp(_forward, _backward)
+normalize.defvjp(_forward, _backward)
 
 
 def moments(x: jax.Array, platform: str | None = None) -> tuple[jax.Array, jax.Array]:

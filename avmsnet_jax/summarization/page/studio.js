@@ -56,7 +56,7 @@ const inStudio = studio && cut && (() => {
     if (!ended) return;
     if (job.state === "done" && cut.isSaved) location.reload();
     else if (job.state === "done") tell("The new summary is there: reload the page to see it. Your later changes stay.");
-    else tell(job.state === "cancelled" ? "Cancelled: the summary is as it was." : job.error);
+    else tell(job.state === "canceled" ? "Canceled: the summary is as it was." : job.error);
   };
   const poll = trying(async () => {
     clearTimeout(timer);

@@ -83,8 +83,8 @@ def test_key_shots_and_labels_and_neither_side_by_side(a_film, tmp_path):
 
 def test_a_single_film_with_labels_is_divided_by_time(a_film, tmp_path):
     source = folder(a_film, tmp_path / "films", ["a.mkv", "b.mkv"], a_labels="26,1\n")
-    labelled, other = find_films(source, 0.5).videos
-    assert (labelled.split_of(1.0), labelled.split_of(1.3)) == ("train", "test")
+    labeled, other = find_films(source, 0.5).videos
+    assert (labeled.split_of(1.0), labeled.split_of(1.3)) == ("train", "test")
     assert (other.split_of(1.0), other.split_of(1.3)) == ("unlabelled", "unlabelled")
 
 
@@ -144,7 +144,7 @@ def test_what_belongs_to_nothing_is_named(a_film, tmp_path):
     ("table", "content", "reason"),
     [
         ("a_labels", "0,1\n", "line 1: there is no frame 0; count the frames from 1"),
-        ("a_labels", "26,1\n26,0\n", "line 2: frame 26 is labelled 0, and otherwise before"),
+        ("a_labels", "26,1\n26,0\n", "line 2: frame 26 is labeled 0, and otherwise before"),
         ("a_labels", "frame,label\nx,1\n", "line 2: 'x,1' is not a frame number"),
         ("a_labels", "start_s,end_s\n1,2\n", "line 1: 'start_s,end_s' is not a frame number"),
         ("a_keyshots", "", "the first line must be start_s,end_s"),

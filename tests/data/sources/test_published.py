@@ -90,7 +90,7 @@ def test_a_video_without_rows_has_no_key_frame(layout):
         ("26,1\n0,1\n", "line 2: there is no frame 0; count the frames from 1"),
         ("-3,1\n", "line 1: there is no frame -3"),
         ("26,1\n\n42,0\n", "line 3: frame 42 is beyond the video's 40 frames"),
-        ("26,1\n27,0\n26,0\n", "line 3: frame 26 is labelled 0, and otherwise before; keep one row"),
+        ("26,1\n27,0\n26,0\n", "line 3: frame 26 is labeled 0, and otherwise before; keep one row"),
         ("x,1\n", "line 1: 'x,1' is not a frame number, a comma, and 0 or 1"),
         ("26,1\nframe,label\n", "line 2: 'frame,label' is not"),
         ("26|1\n", "line 1: '26|1' is not"),
@@ -234,17 +234,17 @@ def test_frames_beyond_those_of_the_list_are_left_alone(layout):
 
 
 def test_pictures_are_read_for_what_they_hold(tmp_path):
-    grey = np.tile(np.linspace(0, 255, 320).astype(np.uint8), (240, 1))
-    colour = np.stack([grey, grey[:, ::-1], np.full_like(grey, 77)], axis=-1)
-    alpha = np.concatenate([colour, np.zeros_like(grey)[..., None]], axis=-1)
+    gray = np.tile(np.linspace(0, 255, 320).astype(np.uint8), (240, 1))
+    color = np.stack([gray, gray[:, ::-1], np.full_like(gray, 77)], axis=-1)
+    alpha = np.concatenate([color, np.zeros_like(gray)[..., None]], axis=-1)
     for name, picture, form, expected in (
-        ("png", Image.fromarray(colour), "PNG", colour),
-        ("bmp", Image.fromarray(colour), "BMP", colour),
-        ("alpha", Image.fromarray(alpha, "RGBA"), "PNG", colour),
-        ("grey", Image.fromarray(grey), "JPEG", np.stack([grey] * 3, axis=-1)),
-        ("cmyk", Image.fromarray(colour).convert("CMYK"), "JPEG", colour),
-        ("palette", Image.fromarray(grey).convert("P"), "PNG", np.stack([grey] * 3, axis=-1)),
-        ("16 bit", Image.fromarray(grey.astype(np.uint16) * 257), "PNG", np.stack([grey] * 3, axis=-1)),
+        ("png", Image.fromarray(color), "PNG", color),
+        ("bmp", Image.fromarray(color), "BMP", color),
+        ("alpha", Image.fromarray(alpha, "RGBA"), "PNG", color),
+        ("gray", Image.fromarray(gray), "JPEG", np.stack([gray] * 3, axis=-1)),
+        ("cmyk", Image.fromarray(color).convert("CMYK"), "JPEG", color),
+        ("palette", Image.fromarray(gray).convert("P"), "PNG", np.stack([gray] * 3, axis=-1)),
+        ("16 bit", Image.fromarray(gray.astype(np.uint16) * 257), "PNG", np.stack([gray] * 3, axis=-1)),
     ):
         path = tmp_path / f"{name}.jpg"
         picture.save(path, form, quality=100)

@@ -7,7 +7,7 @@ from flax import nnx
 
 from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.models.avmsnet import AVMSNet
-from avmsnet_jax.models.ops.batch_norm import normalise
+from avmsnet_jax.models.ops.batch_norm import normalize
 from avmsnet_jax.models.ops.conv1d import conv1d
 from avmsnet_jax.models.ops.conv3d import conv3d
 from avmsnet_jax.models.ops.time_mean import time_mean
@@ -34,7 +34,7 @@ OPERATIONS = {
         ("stablehlo.convolution", {"cpu": False, "cuda": True, "rocm": True, "tpu": True}),
     ),
     "batch norm": (
-        lambda x, g, b, platform: normalise(x, g, b, platform),
+        lambda x, g, b, platform: normalize(x, g, b, platform),
         (X, CHANNELS, CHANNELS),
         ("stablehlo.while", {"cpu": True, "cuda": False, "rocm": False, "tpu": False}),
     ),
