@@ -22,15 +22,16 @@ from avmsnet_jax.errors import UserError
 from avmsnet_jax.training.peak import DATA_SHEETS
 from benchmarks.collectives import Collective, collectives
 
-_DEVICES = flags.DEFINE_list("devices", [str(2**power) for power in range(9)], "numbers of devices")
+_DEVICES = flags.DEFINE_list("devices", ["1", "8", "32", "64", "128", "256"], "numbers of devices; the first is 1")
+_FSDP = flags.DEFINE_integer("fsdp", 1, "devices that share a copy of the first linear layer, see mesh.fsdp")
 _PLOT = flags.DEFINE_string("plot", "", "PNG file for the predicted clips per second")
 _ONE = flags.DEFINE_string("one", "", "compile this one case, a JSON object, and print its counts")
 
 DTYPE: Literal["bfloat16"] = "bfloat16"
-BATCH = {"weak": 16, "strong": 256}  # clips per device, clips of all devices
-FSDP = (1, 8)  # devices that share a copy of the first linear layer, see mesh.fsdp
+BATCHES = (32, 128)  # clips per device
+NORM_CLIPS = 32  # see train.norm_clips: as in the Movie50 configurations
 UTILIZATION = (0.15, 0.40)  # assumed range of MFU
-SMALL = 128 * 1024  # bytes; smaller collectives are those of batch normalization, which the next layer waits for
+SMALL = 128 * 1024  # bytes; for smaller collectives a later computation is assumed to wait
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,37 +82,27 @@ def main(_: list[str]) -> None:
     if _ONE.value:
         print(json.dumps(compile_here(Case(**json.loads(_ONE.value)))))
         return
-    compiled: dict[Case, dict[str, Any]] = {}
-    tables: dict[str, list[dict[str, Any]]] = {}
-    for kind in BATCH:
-        print(f"\n{kind} scaling\n")
-        print("| devices | fsdp | sends, MB | H200 overlapped | H200 not | v5e overlapped | v5e not |")
+    tables: dict[int, list[dict[str, Any]]] = {}
+    for batch in BATCHES:
+        print(f"\n{batch} clips per device\n")
+        print("| devices | collectives | sends, MB | H200, ms | of perfect | v5e, ms | of perfect |")
         print("|---|---|---|---|---|---|---|")
-        for case in cases(kind):
-            if case not in compiled:
-                compiled[case] = compile_apart(case)
-            counted = compiled[case]
-            row: dict[str, Any] = {"case": case} | {
-                machine.name: predict(machine, case, counted) for machine in MACHINES
-            }
-            tables.setdefault(kind, []).append(row)
-            times = [
-                f"{low:.1f}-{high:.1f}" for machine in MACHINES for high, low in zip(*row[machine.name], strict=True)
-            ]
-            sent = sum(operation.sent for operation in operations(counted))
-            print(f"| {case.devices} | {case.fsdp} | {sent / 1e6:.0f} | {' | '.join(times)} |", flush=True)
+        for devices in map(int, _DEVICES.value):
+            case = Case(devices, _FSDP.value if devices % _FSDP.value == 0 else 1, batch)
+            counted = compile_apart(case)
+            row: dict[str, Any] = {"case": case}
+            row |= {machine.name: predict(machine, case, counted) for machine in MACHINES}
+            tables.setdefault(batch, []).append(row)
+            cells = []
+            for machine in MACHINES:
+                (alone, _), now = tables[batch][0][machine.name][-1], row[machine.name][-1]
+                cells.append("-".join(f"{time:.1f}" for time in now))
+                cells.append("-".join(f"{alone / time:.2f}" for time in reversed(now)))
+            found = operations(counted)
+            sent = sum(operation.sent for operation in found) / 1e6
+            print(f"| {devices} | {len(found)} | {sent:.0f} | {' | '.join(cells)} |", flush=True)
     if _PLOT.value:
         plot(tables, Path(_PLOT.value))
-
-
-def cases(kind: str) -> list[Case]:
-    """The rows of a table."""
-    return [
-        Case(devices, fsdp, BATCH[kind] if kind == "weak" else BATCH[kind] // devices)
-        for fsdp in FSDP
-        for devices in map(int, _DEVICES.value)
-        if devices % fsdp == 0
-    ]
 
 
 def compile_apart(case: Case) -> dict[str, Any]:
@@ -140,7 +131,7 @@ def compile_here(case: Case) -> dict[str, Any]:
     from avmsnet_jax.training.step import batch_shapes, describe, make_step
 
     model = ModelConfig(depth=50, dtype=DTYPE)
-    train = TrainConfig(batch_size=case.batch * case.devices)
+    train = TrainConfig(batch_size=case.batch * case.devices, norm_clips=NORM_CLIPS)
     config = Config(model=model, mesh=MeshConfig(fsdp=case.fsdp), train=train)
     mesh = mesh_lib.make_mesh(config.mesh)
     optimizer = make_optimizer(config, steps_per_epoch=100)
@@ -200,8 +191,8 @@ def torus(devices: int) -> tuple[int, int]:
 def predict(machine: Machine, case: Case, counted: dict[str, Any]) -> list[tuple[float, float]]:
     """Milliseconds of a step, (large collectives overlapped, not overlapped), at each end of `UTILIZATION`.
 
-    Batch normalization's collectives are always waited for. The others overlap with the backward pass, two thirds of
-    the computation, or are waited for as well.
+    Small collectives are always waited for. The others overlap with the backward pass, two thirds of the computation,
+    or are waited for as well.
     """
     times = [(each.size, seconds(machine, each, case.devices)) for each in operations(counted)]
     waited = sum(time for size, time in times if size < SMALL)
@@ -216,35 +207,27 @@ def predict(machine: Machine, case: Case, counted: dict[str, Any]) -> list[tuple
     return found
 
 
-def plot(tables: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """Draws clips per second by devices, weak and strong scaling side by side."""
+def plot(tables: dict[int, list[dict[str, Any]]], path: Path) -> None:
+    """Draws the share of perfect scaling by devices, a panel for each batch."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for panel, (kind, rows) in zip(panels, tables.items(), strict=True):
-        colors = iter(("tab:blue", "tab:cyan", "tab:red", "tab:orange"))
-        for machine in MACHINES:
-            for fsdp in FSDP:
-                held = [row for row in rows if row["case"].fsdp == fsdp]
-                devices = [row["case"].devices for row in held]
-                clips = [1e3 * row["case"].batch * row["case"].devices for row in held]
-                (slow, _), (fast, serial) = (
-                    [[total / row[machine.name][end][way] for total, row in zip(clips, held, strict=True)]
-                     for way in range(2)]
-                    for end in range(2)
-                )  # fmt: skip
-                color = next(colors)
-                panel.fill_between(devices, slow, fast, color=color, alpha=0.2)
-                panel.plot(devices, serial, ":", color=color)
-                panel.plot(devices, fast, "o-", markersize=3, color=color, label=f"{machine.name}, fsdp {fsdp}")
-        panel.set(xlabel="devices", title=f"{kind}: {BATCH[kind]} clips {'a device' if kind == 'weak' else 'in all'}")
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    panels = figure.subplots(1, len(tables), sharey=True)
+    for panel, (batch, rows) in zip(panels, tables.items(), strict=True):
+        devices = [row["case"].devices for row in rows]
+        for machine, color in zip(MACHINES, ("tab:blue", "tab:red"), strict=True):
+            times = [row[machine.name][-1] for row in rows]
+            overlapped, serial = ([times[0][0] / time[way] for time in times] for way in range(2))
+            panel.fill_between(devices, serial, overlapped, color=color, alpha=0.2)
+            panel.plot(devices, overlapped, "o-", markersize=3, color=color, label=machine.name)
+        panel.set(xlabel="devices", title=f"{batch} clips per device", ylim=(0, 1.05))
         panel.set_xscale("log", base=2)
-        panel.set_yscale("log")
         panel.grid(alpha=0.3)
-    panels[0].set_ylabel("clips per second, predicted")
-    panels[0].legend(fontsize=8)
-    figure.suptitle("bf16. Bands: 15-40% MFU, communication overlapped; dotted: 40%, not overlapped")
+    panels[0].set_ylabel("share of perfect scaling, predicted")
+    panels[0].legend(loc="lower left")
+    figure.suptitle(
+        "bf16, 40% of peak. Lines: communication overlapped with two thirds of the step; bands: down to none"
+    )
     figure.savefig(path, dpi=110)
 
 

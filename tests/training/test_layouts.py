@@ -14,7 +14,8 @@ from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config, MeshConfig, ModelConfig, OptimizerConfig, TrainConfig
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.training.optimizer import make_optimizer
-from avmsnet_jax.training.step import TrainState, describe, make_step
+from avmsnet_jax.training.step import TrainState, batch_shapes, describe, make_step
+from benchmarks.collectives import collectives
 from tests.conftest import QUICK, ROOT, SMALL
 
 BATCH = 16
@@ -74,13 +75,13 @@ def bytes_on_a_device(state: TrainState) -> int:
     return max(held.values())
 
 
-def compare(layouts: list[tuple[int, int]], steps: int, audiovisual: bool) -> None:
+def compare(layouts: list[tuple[int, int]], steps: int, audiovisual: bool, norm_clips: int = 0) -> None:
     """Compares each layout with one device. Runs in the process with eight devices."""
     first_layer = 4 * 32 * SMALL["head_width"] * 2  # its kernel and the momentum of that, bytes
-    reference, states = run(configured(1, 1, audiovisual), batches(4), steps)
+    reference, states = run(configured(1, 1, audiovisual, norm_clips=norm_clips), batches(4), steps)
     held = bytes_on_a_device(states[-1])
     for data, fsdp in layouts:
-        losses, states = run(configured(data, fsdp, audiovisual), batches(4), steps)
+        losses, states = run(configured(data, fsdp, audiovisual, norm_clips=norm_clips), batches(4), steps)
         worst = np.max(np.abs(np.array(losses) / reference - 1))
         saved = held - bytes_on_a_device(states[-1])
         print(f"{data} x {fsdp}: losses within {worst:.1e}, {saved} bytes less on a device", flush=True)
@@ -89,19 +90,42 @@ def compare(layouts: list[tuple[int, int]], steps: int, audiovisual: bool) -> No
         assert saved == first_layer - first_layer // fsdp
 
 
+def count_collectives(audiovisual: bool) -> None:
+    """Compares what devices exchange in a step with and without groups of clips. Runs with eight devices."""
+    found = {}
+    for norm_clips, fsdp in ((0, 1), (2, 1), (2, 4)):
+        config = configured(8 // fsdp, fsdp, audiovisual, norm_clips=norm_clips)
+        mesh, optimizer = mesh_lib.make_mesh(config.mesh), make_optimizer(config, steps_per_epoch=5)
+        graphdef, described, _ = describe(config, optimizer, mesh)
+        lowered = make_step(graphdef, optimizer, config, described).lower(described, batch_shapes(config, mesh))
+        found[norm_clips, fsdp] = collectives(lowered.compile().as_text())
+    print({key: len(each) for key, each in found.items()})
+    assert len(found[0, 1]) > 20  # each batch norm waits for all devices, in both passes
+    (total,) = found[2, 1]  # gradients, new statistics and the loss, combined by XLA
+    assert total.kind == "all-reduce"
+    small = [each for each in found[2, 4] if each.size < total.size / 2]
+    assert len(small) == len(found[2, 4]) - 1
+    assert len(small) <= 6  # the sharded layer's, and the norm of its gradient
+
+
 @pytest.mark.parametrize(
-    "arguments",
+    "call",
     [
-        "[(2, 4)], steps=8, audiovisual=False",
-        pytest.param(
-            "[(2, 1), (4, 1), (8, 1), (4, 2), (2, 4), (1, 8)], steps=20, audiovisual=True", marks=pytest.mark.soak
+        "compare([(2, 4)], steps=8, audiovisual=False)",
+        *(
+            pytest.param(call, marks=pytest.mark.soak)
+            for call in (
+                "compare([(2, 1), (4, 1), (8, 1), (4, 2), (2, 4), (1, 8)], steps=20, audiovisual=True)",
+                "compare([(2, 1), (2, 4)], steps=20, audiovisual=True, norm_clips=8)",
+                "count_collectives(audiovisual=True)",
+            )
         ),
     ],
-    ids=["one", "all"],
+    ids=["one layout", "all layouts", "all layouts in groups", "collectives"],
 )
-def test_every_layout_gives_the_same_losses(environment, arguments):
+def test_every_layout_gives_the_same_losses(environment, call):
     done = subprocess.run(
-        [sys.executable, "-c", f"from tests.training import test_layouts as t; t.compare({arguments})"],
+        [sys.executable, "-c", f"from tests.training import test_layouts as t; t.{call}"],
         cwd=ROOT,
         env=environment | EIGHT_DEVICES,
         capture_output=True,
