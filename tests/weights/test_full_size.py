@@ -122,6 +122,7 @@ def test_features_of_a_real_film_vary_only_with_sound_in_soundnets_range(soundne
     np.testing.assert_allclose(features, expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.soak
 @needs_sound8
 def test_parameters_outside_the_real_soundnet_are_initialized(sound8: Path) -> None:
     assert avmsnet_jax.load(sound8).config == avmsnet_jax.ModelConfig()
