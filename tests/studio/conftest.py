@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import http.client
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -141,5 +142,10 @@ def studio(serve: Callable[..., Any], made: Made, tmp_path_factory: pytest.TempP
 
 
 def tree(root: Path) -> dict[str, bytes]:
-    """Every file below a folder, hidden ones, too."""
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    """Every file below a folder, hidden ones, too; those that vanish meanwhile are left out."""
+    found = {}
+    for folder, _, names in os.walk(root):
+        for path in (Path(folder, name) for name in names):
+            with contextlib.suppress(FileNotFoundError):
+                found[str(path.relative_to(root))] = path.read_bytes()
+    return found
