@@ -347,7 +347,10 @@ def _scorer_key(config: Config, source: Source) -> str:
     options, mesh = config.summarize, config.mesh
     parts: list[Any]
     if isinstance(source, Weights):
-        parts = [_content(source), mesh.data, mesh.fsdp, options.batch_size, _devices()]
+        content = _content(source)
+        if not content:
+            return ""
+        parts = [content, mesh.data, mesh.fsdp, options.batch_size, _devices()]
     elif isinstance(source, Attention):
         parts = [source.frames, source.frame_size, Weights.of(source.soundnet) if source.soundnet else None]
     else:
@@ -356,11 +359,17 @@ def _scorer_key(config: Config, source: Source) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
+_MOST_CHECKPOINT_BYTES = 8 * 10**9  # the published network and its optimizer have 1.2 GB
+
+
 @functools.lru_cache(maxsize=1)
 def _content(weights: Weights) -> str:
-    """A fingerprint of a checkpoint's files, the same for a copy in another place."""
+    """A fingerprint of a checkpoint, the same for a copy in another place; empty where its files are far too large."""
     folder, digest = Path(weights.directory), hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if sum(path.stat().st_size for path in files) > _MOST_CHECKPOINT_BYTES:  # reading it will say what is wrong
+        return ""
+    for path in files:
         with open(path, "rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         digest.update(f"{os.fsencode(path.relative_to(folder)).hex()} {content}\n".encode())

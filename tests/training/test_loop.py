@@ -151,7 +151,7 @@ def on_tensorboard(workdir):
 
 def test_tensorboard_reads_what_a_run_wrote(small_run):
     events = event_accumulator.EventAccumulator(str(small_run / "tensorboard")).Reload()
-    rates = {"clips_per_second", "model_flops_per_second", "mfu", "data_wait_share", "learning_rate/fusion"}
+    rates = {"clips_per_second", "model_flops_per_second", "mfu", "data_wait_share", "learning_rate/global"}
     assert {"loss", "gradient_norm"} | rates <= set(events.Tags()["scalars"])
     assert losses(small_run) == on_tensorboard(small_run)
 
