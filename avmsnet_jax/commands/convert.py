@@ -40,6 +40,7 @@ _KEEP_UNPUBLISHED = flags.DEFINE_bool(
 
 
 def main(_: list[str]) -> None:
+    """Converts weight files to a checkpoint, or a checkpoint to a weight file."""
     converting, exporting = bool(_SOURCE.value or _OUTPUT.value), bool(_CHECKPOINT.value or _EXPORT.value)
     if converting == exporting:
         raise UserError(

@@ -59,6 +59,7 @@ _OUTPUT = flags.DEFINE_string(
 
 
 def main(config: Config) -> None:
+    """Evaluates a checkpoint, the attention scorer, or scores of any model."""
     if not (_CHECKPOINT.value or _SCORES.value or _ANNOTATIONS.value or config.data.dir):
         raise UserError(
             "--checkpoint is missing: give a training run or a converted checkpoint; or give --config.data.dir "

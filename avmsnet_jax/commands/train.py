@@ -20,6 +20,7 @@ _OPERATIONS = flags.DEFINE_bool(
 
 
 def main(config: Config) -> None:
+    """Trains, or prints a table of the network."""
     if _PARAMETERS.value or _OPERATIONS.value:
         from avmsnet_jax.training import tables
 

@@ -345,17 +345,17 @@ def _scorer(config: Config, source: Source) -> Scorer:
 def _scorer_key(config: Config, source: Source) -> str:
     """A fingerprint of what decides the scores of a film; empty for a network in memory, and for scores of a cut."""
     options, mesh = config.summarize, config.mesh
-    parts: list[Any]
+    settings: list[Any]
     if isinstance(source, Weights):
-        content = _content(source)
-        if not content:
-            return ""
-        parts = [content, mesh.data, mesh.fsdp, options.batch_size, _devices()]
+        content, settings = _content(source), [mesh.data, mesh.fsdp, options.batch_size, _devices()]
     elif isinstance(source, Attention):
-        parts = [source.frames, source.frame_size, Weights.of(source.soundnet) if source.soundnet else None]
+        content = _content(Weights.of(source.soundnet)) if source.soundnet else "no weights"
+        settings = [source.frames, source.frame_size]
     else:
         return ""
-    facts = [watched_file.FORMAT, options.spacing_s, _versions(source.name), *parts]
+    if not content:
+        return ""
+    facts = [watched_file.FORMAT, options.spacing_s, _versions(source.name), content, *settings]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
