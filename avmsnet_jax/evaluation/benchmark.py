@@ -21,7 +21,7 @@ from avmsnet_jax.evaluation.kts import kts
 from avmsnet_jax.evaluation.score_files import Scored, read_scores
 from avmsnet_jax.evaluation.selection import shots
 from avmsnet_jax.scoring.network import Network
-from avmsnet_jax.scoring.records import choose_threshold, score_split
+from avmsnet_jax.scoring.records import choose_threshold, rows_by_video, score_split
 from avmsnet_jax.weights import checkpoint
 
 Clips = list[dict[str, Any]]
@@ -69,7 +69,7 @@ def evaluate(
             scorer = baselines.attention(local_records(config.data))
             clips = {ALL: attention}
             thresholds[ALL], facts["threshold_from"] = choose_threshold(config, scorer, config.data.fold, attention)
-        scored = {name: _by_video(part) for name, part in clips.items()}
+        scored = {name: _scored(part) for name, part in clips.items()}
         every = [clip for part in clips.values() for clip in part]
         videos = judged or annotations.of_labels(Path(local_records(config.data)), every)
         tested = {name for part in scored.values() for name in part}
@@ -77,7 +77,7 @@ def evaluate(
         videos, facts["shots"] = _with_shots([video for video in videos if video.name in tested], scored, failed)
         facts |= {"records": config.data.dir, "dataset": manifest["dataset"], "split": split}
         tests = _tests(folds, chosen, split)
-        row, beside = ("model", _by_video(attention)) if directories else ("attention", {})
+        row, beside = ("model", _scored(attention)) if directories else ("attention", {})
         return comparison.run(Trial(protocol, videos, tests, scored, thresholds, facts, failed, row, beside), stage)
 
 
@@ -200,13 +200,9 @@ def _divided(
     return divided
 
 
-def _by_video(clips: Clips) -> dict[str, Scored]:
-    parts: dict[str, Clips] = {}
-    for clip in clips:
-        parts.setdefault(clip["video"], []).append(clip)
+def _scored(clips: Clips) -> dict[str, Scored]:
     scored = {}
-    for name, part in parts.items():
-        part.sort(key=lambda clip: clip["frame"])
+    for name, part in rows_by_video(clips).items():
         picks = np.array([clip["frame"] - 1 for clip in part])
         seen = np.stack([clip["features"] for clip in part])
         scored[name] = Scored(picks, np.array([clip["score"] for clip in part]), seen)

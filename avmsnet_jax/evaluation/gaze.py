@@ -16,6 +16,7 @@ from avmsnet_jax.evaluation.precision_recall import Agreement, precision_recall_
 from avmsnet_jax.gaze import saliency
 from avmsnet_jax.gaze.concentration import key_frames, split_half
 from avmsnet_jax.gaze.viewed import REMEDY, Viewed, read
+from avmsnet_jax.scoring.records import rows_by_video
 
 MEASURES = {
     "nss": "normalized scanpath saliency: the map at the points, in standard deviations above its mean; chance is 0",
@@ -120,7 +121,7 @@ def summarized(clips: Sequence[Row]) -> dict[str, dict[str, Any]]:
     Args:
       clips: each with its `video`, and under `judged` what `judge` returned.
     """
-    films = _by_film(clips)
+    films = list(rows_by_video(clips).values())
     found: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(name for clip in clips for name in clip["judged"]):
         found[name] = {}
@@ -131,17 +132,10 @@ def summarized(clips: Sequence[Row]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _by_film(clips: Sequence[Row]) -> list[list[Row]]:
-    films: dict[str, list[Row]] = {}
-    for clip in clips:
-        films.setdefault(clip["video"], []).append(clip)
-    return list(films.values())
-
-
 def correlation(viewers: Viewers, clips: Sequence[Row]) -> float | None:
     """Pearson's correlation of scores with the curve of concentration, mean over films; None if undefined in all."""
     found = []
-    for rows in _by_film(clips):
+    for rows in rows_by_video(clips).values():
         both = np.stack([[row["score"] for row in rows], _at_clips(viewers.of(rows[0]["video"]).curve, rows)])
         both = both[:, np.isfinite(both[1])]
         if both.shape[1] > 2 and both.std(axis=1).min() > 1e-9:
@@ -157,7 +151,7 @@ def human(viewers: Viewers, clips: Sequence[Row]) -> dict[str, float | None] | N
     of the split-half reliability, the most that a model can be expected to reach.
     """
     ceilings, sides = [], []
-    for rows in _by_film(clips):
+    for rows in rows_by_video(clips).values():
         viewed = viewers.of(rows[0]["video"])
         reliability = split_half(viewed.halves)
         ceilings += [math.sqrt(reliability)] if reliability >= 0 else []

@@ -1,7 +1,6 @@
 """Movie50's protocol: precision, recall and F at a threshold, over all clips of all films together."""
 
 import functools
-from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from avmsnet_jax.evaluation.plots import score_curve
 from avmsnet_jax.evaluation.precision_recall import Agreement, average_precision, chance, precision_recall_f, reported
 from avmsnet_jax.evaluation.report import file_name
 from avmsnet_jax.scoring.network import Network
-from avmsnet_jax.scoring.records import choose_threshold, score_split
+from avmsnet_jax.scoring.records import choose_threshold, rows_by_video, score_split
 from avmsnet_jax.scoring.scorer import Scorer
 from avmsnet_jax.weights import checkpoint
 
@@ -77,13 +76,13 @@ def evaluate(config: Config, directory: str, split: str, output: storage.Place) 
             "dataset": pipeline.read_manifest(local_records(config.data))["dataset"],
         }
         first = next(iter(scorers))
-        threshold, by_video = thresholds[first], _by_video(clips[first])
+        threshold, by_video = thresholds[first], rows_by_video(clips[first])
         films = {video: _film(rows, threshold) for video, rows in by_video.items()}
         metrics = _metrics(clips, films, thresholds) | facts
         if viewers:
             _add_gaze(metrics, viewers, clips)
         metrics["notes"] = [*([note] if note else []), *report.pooled_notes(metrics), *_film_notes(films)]
-        beside = _by_video(clips["attention"]) if found else {}
+        beside = rows_by_video(clips["attention"]) if found else {}
         if failed := _write_films(stage, by_video, beside, metrics):
             metrics["failed"] = failed
         _write(stage, by_video, beside, films, metrics)
@@ -100,16 +99,6 @@ def _reduced(viewers: gaze.Viewers | None, name: str, row: dict[str, Any]) -> di
             maps = {"attention": row["attention"][0], gaze.CENTER: gaze.center_map()}
         kept["judged"] = gaze.judge(viewers, row, maps)
     return kept
-
-
-def _by_video(clips: Clips) -> dict[str, Clips]:
-    """The clips of each video, in order of time."""
-    found: dict[str, Clips] = defaultdict(list)
-    for clip in clips:
-        found[clip["video"]].append(clip)
-    for rows in found.values():
-        rows.sort(key=lambda row: row["frame"])
-    return found
 
 
 def _film(rows: Clips, threshold: float) -> dict[str, Any]:
@@ -173,7 +162,7 @@ def _row(clips: Clips, threshold: float) -> dict[str, Any]:
     """A scorer's row of the table."""
     scores, labels = _arrays(clips)
     found = report.pooled(scores, labels, scores >= threshold)
-    films = [_film(rows, threshold) for rows in _by_video(clips).values()]
+    films = [_film(rows, threshold) for rows in rows_by_video(clips).values()]
     counts = np.array([[film[name] for name in ("num_right", "num_predicted", "num_key_clips")] for film in films])
     row = {field: found[field] for field in (*Agreement._fields, "average_precision")}
     return row | {"threshold": threshold, "interval": _intervals(counts, row)}

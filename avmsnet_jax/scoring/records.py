@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -108,6 +109,16 @@ def score_split(
         kept.pop("attention", None)
         rows.append(kept)
     return rows
+
+
+def rows_by_video(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of `score_split` for each video, in order of time."""
+    found: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        found[row["video"]].append(row)
+    for part in found.values():
+        part.sort(key=lambda row: row["frame"])
+    return found
 
 
 def choose_threshold(config: Config, scorer: Scorer, fold: int, judged: Sequence[dict[str, Any]]) -> tuple[float, str]:
