@@ -70,13 +70,19 @@ def test_the_sum_of_squares_of_large_layers_is_complete(shape, fsdp):
 
 
 @pytest.fixture(scope="module")
-def steps(small_config, compiled_before):
+def config(small_config):
+    """The small run with its sound, which other tests leave out."""
+    return small_config.replace(model={"audiovisual": True})
+
+
+@pytest.fixture(scope="module")
+def steps(config):
     """Eight steps on one batch: losses, initial values as NumPy, last state, first state and the jitted step."""
-    step, first, mesh = begin(small_config)
+    step, first, mesh = begin(config)
     before = jax.tree.map(np.array, (first.params, first.stats))  # copies: the buffers are donated
     losses, state = [], first
     for _ in range(8):
-        state, measured = step(state, mesh_lib.place_batch(mesh, random_batch(small_config)))
+        state, measured = step(state, mesh_lib.place_batch(mesh, random_batch(config)))
         losses.append(float(measured.loss))
     return losses, before, state, first, step
 
@@ -101,10 +107,10 @@ def test_the_state_is_donated(steps):
 
 
 @pytest.mark.parametrize("loudness", [np.nan, 1e38])
-def test_after_a_bad_step_nothing_changes(steps, small_config, loudness):
+def test_after_a_bad_step_nothing_changes(steps, config, loudness):
     """NaN, and sound so loud that only a variance in SoundNet overflows; then good batches."""
     _, _, state, _, step = steps
-    nothing_changes(step, state, mesh_lib.make_mesh(small_config.mesh), random_batch(small_config, seed=1), loudness)
+    nothing_changes(step, state, mesh_lib.make_mesh(config.mesh), random_batch(config, seed=1), loudness)
 
 
 def nothing_changes(step, state, mesh, good, loudness):
@@ -122,15 +128,16 @@ def nothing_changes(step, state, mesh, good, loudness):
         np.testing.assert_array_equal(new, old)
 
 
-def test_the_forms_for_gpus_give_the_same(steps, small_config, compiled_before):
+def test_the_forms_for_gpus_give_the_same(steps, config):
     """Convolutions, means and the guard in the forms for GPUs, run on this CPU."""
-    step, state, mesh = begin(small_config, "gpu")
+    step, state, mesh = begin(config, "gpu")
     losses = []
     for _ in range(3):
-        state, measured = step(state, mesh_lib.place_batch(mesh, random_batch(small_config)))
+        state, measured = step(state, mesh_lib.place_batch(mesh, random_batch(config)))
         losses.append(float(measured.loss))
-    nothing_changes(step, state, mesh, random_batch(small_config, seed=1), np.nan)
-    assert losses[0] == pytest.approx(steps[0][0], rel=1e-6)
+    nothing_changes(step, state, mesh, random_batch(config, seed=1), np.nan)
+    # 1.2e-6 measured; 4.4e-7 at full optimization, where LLVM sums in vectors and so rounds less.
+    assert losses[0] == pytest.approx(steps[0][0], rel=3e-6)
     np.testing.assert_allclose(losses[1:], steps[0][1:3], rtol=2e-3)  # 5e-4 measured: steps amplify rounding errors
 
 
