@@ -40,8 +40,6 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from prepare_film import loop  # noqa: E402
-
 
 def timed(work: Callable[[], Any]) -> tuple[float, float, Any]:
     """Seconds, CPU seconds of this process and of those it started, and what came of it."""
@@ -164,7 +162,9 @@ def compare(film: Path, checkpoint: str, ffmpeg: str, workdir: Path, rounds: int
 
 def memory(film: Path, checkpoint: str, ffmpeg: str, workdir: Path, seconds: float) -> dict[str, Any]:
     """The peak of resident memory, and the time, of the command on the film over and over."""
-    looped = loop(film, seconds, ffmpeg, workdir / f"looped{film.suffix}")
+    looped = workdir / f"looped{film.suffix}"
+    command = [ffmpeg, "-v", "error", "-nostdin", "-stream_loop", "-1", "-i", str(film), "-t", str(seconds)]
+    subprocess.run([*command, "-c", "copy", str(looped)], check=True)  # repeated, not encoded again
     arguments = [f"--output={workdir / 'out'}", *([f"--checkpoint={Path(checkpoint).resolve()}"] if checkpoint else [])]
     took, cpu, _ = timed(
         lambda: subprocess.run([sys.executable, str(ROOT / "summarize.py"), str(looped), *arguments], check=True)
