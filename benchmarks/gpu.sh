@@ -26,7 +26,7 @@ cache=$(cd "$CACHE" && pwd)
 export JAX_COMPILATION_CACHE_DIR=$cache/jax TORCHINDUCTOR_CACHE_DIR=$cache/inductor XLA_PYTHON_CLIENT_PREALLOCATE=false
 export JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES=none  # with them the folder's path is part of each program's key
 export PYTHONUNBUFFERED=1
-all=flat+onepass+pool+layout
+all=flat+onepass
 
 # run SECONDS NAME MODULE [OPTION ...]
 run() {
@@ -50,7 +50,7 @@ training() {
 }
 part() {
     case $1 in
-    kernels) run 270 kernels benchmarks.step_kernels --variants=base,$all,pool,flat,onepass,layout,flat+pool ;;
+    kernels) run 270 kernels benchmarks.step_kernels --variants=base,$all,flat,onepass ;;
     training) training 200 training --batches=64 --dtypes=bfloat16 ;;
     training_tf32) training 240 training_tf32 --batches=64 --dtypes=float32 ;;
     kernels_128) run 150 kernels_128 benchmarks.step_kernels --batch=128 --variants=base,$all ;;

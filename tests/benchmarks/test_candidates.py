@@ -1,13 +1,12 @@
 """The candidates for a faster training step on a GPU give the numbers of the product's step."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax.config import Config, MeshConfig, ModelConfig, TrainConfig
-from avmsnet_jax.models.ops import batch_norm, pool
+from avmsnet_jax.models.ops import batch_norm
 from avmsnet_jax.training.optimizer import make_optimizer
 from avmsnet_jax.training.step import describe
 from benchmarks import candidates
@@ -59,22 +58,6 @@ def test_all_candidates_trace_and_keep_every_parameter_and_statistic():
     named = step.named(step.begin(state))
     for part in ("params", "stats"):
         jax.tree.map(np.testing.assert_array_equal, getattr(named, part), getattr(state, part))
-
-
-@pytest.mark.parametrize("kind", ["random", "ties", "NaN"])
-def test_indexed_pool_equals_the_pool(kind):
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((2, 4, 6, 8, 3)).astype(np.float32)
-    if kind == "ties":
-        x = rng.integers(0, 3, x.shape).astype(np.float32)
-    if kind == "NaN":
-        x[0, 1, 2, 3] = np.nan
-    x = jnp.asarray(x, jnp.bfloat16)
-    y, pull = jax.vjp(pool.cubes, x)
-    found, pull_indexed = jax.vjp(candidates.indexed_cubes, x)
-    np.testing.assert_array_equal(found.astype(jnp.float32), y.astype(jnp.float32))
-    dy = jnp.asarray(rng.integers(-4, 5, y.shape), jnp.bfloat16)  # whose sums are exact
-    np.testing.assert_array_equal(*(each(dy)[0].astype(jnp.float32) for each in (pull_indexed, pull)))
 
 
 @pytest.mark.parametrize(("mean", "spread"), [(0.0, 1.0), (1000.0, 0.1), (-3.0, 50.0)])
