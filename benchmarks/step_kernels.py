@@ -1,22 +1,20 @@
-"""The kernels of a training step on a GPU, with each of the candidates that are tried for it, by kind.
+"""The kernels of a training step on a GPU, by kind: the product's step, and its candidates for a faster one.
 
-    python -m benchmarks.step_kernels --variants=base,flat,pool,flat+pool --output=kernels.json
+    python -m benchmarks.step_kernels --variants=base,flat,flat+onepass --output=kernels.json
     python -m benchmarks.step_kernels --target_config=h100.txtpb   # without a GPU: what XLA compiles for that one
 
-`base` is the product's step, the others are joined of `benchmarks.candidates.NAMES` with plus signs. On a GPU a trace
-of `--steps` steps gives the time and the number of kernels, and the clock the time of a step, five times ten. Without
-one, XLA compiles for the device that `--target_config` describes (a text proto; pip install jax-cuda13-plugin, no
-driver is needed) and each kernel is taken to move its operands and results at the rate of the device's memory, and to
-last 2 us at least; cuDNN's and products are only counted, as their kernels are chosen on the device.
+`base` is the product's step; other variants are names of `benchmarks.candidates`, joined by plus signs. On a GPU, a
+trace of `--steps` steps gives the number and time of the kernels, and five runs of ten steps the wall-clock time of a
+step. Without one, XLA compiles for the device that `--target_config` describes (a text proto; pip install
+jax-cuda13-plugin, no driver is needed), and kernels are only counted.
 
-What is known is printed, and written to `--output`, at once. Programs are compiled in turn in one process: XLA
-remembers which kernels were the fastest, so that the first takes a minute or two and the others a fraction.
+Each variant is printed, and written to `--output`, as soon as it is done. All are compiled in one process, where XLA
+reuses its choice of the fastest kernels: the first takes a minute or two, the others a fraction.
 """
 
 import collections
 import json
 import os
-import re
 import sys
 import tempfile
 import time
@@ -38,7 +36,7 @@ from avmsnet_jax.config import Config, Dtype, MeshConfig, ModelConfig, TrainConf
 from avmsnet_jax.training.optimizer import make_optimizer
 from avmsnet_jax.training.step import TrainState, describe
 from benchmarks import candidates, torch_side
-from benchmarks.compiled_kernels import kernels, kind_of, seconds
+from benchmarks.compiled_kernels import kernels, kind_of
 
 _VARIANTS = flags.DEFINE_list("variants", ["base", *candidates.NAMES, "+".join(candidates.NAMES)], "steps to compare")
 _DEPTH = flags.DEFINE_integer("depth", 50, "3D-ResNet depth")
@@ -75,7 +73,7 @@ def main(_: list[str]) -> None:
 def compared(
     config: Config, graphdef: Any, described: TrainState, names: Collection[str], first: TrainState | None
 ) -> dict[str, Any]:
-    """A row: what the step with these candidates takes from the state `first`, or, without one, is compiled to."""
+    """The figures of the step with these candidates, run from the state `first`; without one, compiled only."""
     prepared = candidates.prepare(config, graphdef, described, names, "gpu")
     began = time.monotonic()
     program = prepared.lowered.compile()
@@ -83,8 +81,7 @@ def compared(
     row["temporary GB"] = round(program.memory_analysis().temp_size_in_bytes / 1e9, 2)
     if first is not None:
         return row | measured(program, prepared.begin(jax.tree.map(jnp.copy, first)), config, described)
-    (bandwidth,) = re.findall(r"memory_bandwidth: (\d+)", Path(_TARGET.value).read_text(encoding="utf-8"))
-    return row | summed([(kernel.name, seconds(kernel, float(bandwidth))) for kernel in kernels(program.as_text())])
+    return row | summed([(name, 0.0) for name in kernels(program.as_text())])
 
 
 def _described(path: str) -> Mesh:
@@ -136,7 +133,11 @@ def measured(program: Any, state: Any, config: Config, described: TrainState) ->
 
 
 def summed(found: list[tuple[str, float]]) -> dict[str, Any]:
-    """Milliseconds and number of kernels by kind, and the largest kernels, of their names and seconds."""
+    """Milliseconds and number of kernels by kind, and the slowest kernels.
+
+    Args:
+      found: name and seconds of each kernel; 0 seconds if the program was not run.
+    """
     kinds: dict[str, dict[str, float]] = {}
     largest: collections.Counter[str] = collections.Counter()
     for name, taken in found:
@@ -154,10 +155,11 @@ def summed(found: list[tuple[str, float]]) -> dict[str, Any]:
 
 def line(variant: str, row: dict[str, Any], base: dict[str, Any]) -> str:
     """A row of the table."""
-    kinds = ", ".join(f"{kind} {part['ms']:.2f} ({part['kernels']:.0f})" for kind, part in row["kinds"].items())
-    clock = f", by the clock {row['clock ms'][0]} to {row['clock ms'][-1]}" if "clock ms" in row else ""
-    text = f"{variant}, {_BATCH.value} clips, {_DTYPE.value}: {row['ms']:.2f} ms of {row['kernels']:.0f} kernels"
-    return f"{text} ({row['ms'] / max(base['ms'], 1e-9):.3f} of base){clock}; {kinds}; {row['temporary GB']} GB"
+    text = f"{variant}, {_BATCH.value} clips, {_DTYPE.value}: {row['kernels']:.0f} kernels"
+    if row["ms"]:
+        text += f" of {row['ms']:.2f} ms ({row['ms'] / base['ms']:.3f} of base), wall-clock {row['clock ms']} ms"
+    kinds = [f"{kind} {part['kernels']:.0f} ({part['ms']:.2f} ms)" for kind, part in row["kinds"].items()]
+    return f"{text}; {', '.join(kinds)}; {row['temporary GB']} GB"
 
 
 if __name__ == "__main__":

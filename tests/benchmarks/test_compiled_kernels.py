@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.compiled_kernels import kernels, kind_of, seconds
+from benchmarks.compiled_kernels import kernels, kind_of
 
 PROGRAM = """HloModule step
 
@@ -34,14 +34,8 @@ ENTRY %main (a: f32[100], b: bf16[10], c: bf16[2,3,4,4,5], k: bf16[5,1,1,1,5]) -
 """
 
 
-def test_bytes_moved_by_each_kernel():
-    found = {kernel.name: kernel.bytes for kernel in kernels(PROGRAM)}
-    clip = 2 * 3 * 4 * 4 * 5 * 2
-    assert found == {
-        "loop_add_fusion": 4 * 10 + 4 * 10 + 2 * 10,  # of the 100 numbers it reads the slice
-        "cudnn-conv.1 __cudnn$convForward": clip + 64 + clip + 2 * 25,
-        "copy.7": 2 * clip,
-    }
+def test_kernels_are_those_that_the_program_starts():
+    assert kernels(PROGRAM) == ["loop_add_fusion", "cudnn-conv.1 __cudnn$convForward", "copy.7"]
 
 
 @pytest.mark.parametrize(
@@ -60,12 +54,3 @@ def test_bytes_moved_by_each_kernel():
 )
 def test_kind_of_a_kernel_from_its_name(name, kind):
     assert kind_of(name) == kind
-
-
-def test_time_of_a_kernel_is_bounded_by_bandwidth_or_launch():
-    convolution, copy, small = (
-        next(k for k in kernels(PROGRAM) if part in k.name) for part in ("conv", "copy", "loop")
-    )
-    assert seconds(convolution, 1e6) == 0
-    assert seconds(copy, 1e6) == pytest.approx(copy.bytes / 1e6)
-    assert seconds(small, 1e12) == 2e-6
