@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Every figure of docs/performance.md that needs a GPU, the most wanted first: bash benchmarks/gpu.sh FOLDER [PART ...]
+# All figures of docs/performance.md that need a GPU, the most wanted first: bash benchmarks/gpu.sh FOLDER [PART ...]
 #
-# Parts, in this order unless some are named, with the seconds after which each is stopped:
+# Parts (default: all, in this order), with the seconds after which each is stopped:
 #   kernels       270  kernels of a training step with each candidate and all; 64 clips, bf16
 #   training      200  training against torch.compile in turns; 64 clips, bf16
 #   training_tf32 240  the same in TF32
@@ -13,9 +13,9 @@
 #   rest         1800  convolutions by themselves, memory, depth 18, small batches
 #
 # Needs an NVIDIA GPU, JAX for it, and torch; of this project's other packages flax, optax, orbax-checkpoint, absl-py and
-# ml_collections. What is known is printed at once and lies in FOLDER: log, errors.log, and a JSON file a part. What was
-# compiled lies in CACHE (FOLDER/cache unless it is set), from where the same command goes on. CANDIDATES names changes
-# that our side of training takes (benchmarks/candidates.py), with commas.
+# ml_collections. Figures are printed as soon as they are known, and FOLDER gets log, errors.log and a JSON file a part.
+# Compiled programs are kept in CACHE (default FOLDER/cache), so that a second run starts faster. CANDIDATES names
+# variants of our training step (benchmarks/candidates.py), separated by commas.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=${1:?a folder to write to}
@@ -24,7 +24,7 @@ parts=${*:-kernels training training_tf32 kernels_128 training_128 autotune auto
 mkdir -p "$out" "${CACHE:=$out/cache}"
 cache=$(cd "$CACHE" && pwd)
 export JAX_COMPILATION_CACHE_DIR=$cache/jax TORCHINDUCTOR_CACHE_DIR=$cache/inductor XLA_PYTHON_CLIENT_PREALLOCATE=false
-export JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES=none  # with them the folder's path is part of each program's key
+export JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES=none  # else the key of a program contains the folder's path
 export PYTHONUNBUFFERED=1
 all=flat+onepass
 
@@ -66,7 +66,7 @@ part() {
             --plot="$out/roofline.png"
         run 300 memory_compiled benchmarks.memory --mode=compiled --depths=50 --dtypes=bfloat16 --batches=64,128 \
             --memory_gib=130
-        run 600 memory benchmarks.memory --depths=50 --dtypes=bfloat16,float32 --batches=32,64 --search=1024
+        run 600 memory benchmarks.memory --depths=50 --dtypes=bfloat16,float32 --batches=32,64
         run 300 network_18 benchmarks.network --depths=18 --batches=64,128 --dtypes=bfloat16,float32
         network 300 network_small --batches=1,4,16 --dtypes=bfloat16
         ;;

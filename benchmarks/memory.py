@@ -1,14 +1,14 @@
-"""How much memory a training step takes, with and without `train.remat`, against PyTorch's on the same device.
+"""How much memory a training step takes, with and without `train.remat`, and PyTorch's on the same device.
 
     python -m benchmarks.memory --depths=18 --batches=8,16,32 --memory_gib=16 --output=memory.json
-    python -m benchmarks.memory --mode=compiled --batches=8,32      # from shapes; nothing is run, nor PyTorch's
+    python -m benchmarks.memory --mode=compiled --batches=8,32      # from shapes: nothing is run, and no PyTorch
 
-Every case is a process of its own, one after the other: two steps of the published network on random clips, with SGD
-and momentum. On the CPU the peak is that of resident memory during the steps, less what the process had before the
-network was made: libraries, which are no part of a step. On a GPU it is what the allocator of JAX or of PyTorch says.
-The line through the peaks of the two largest batches gives bytes a clip and fixed bytes, and these the largest batch in
-`--memory_gib`; give batches that take much more than the state, or it is the line of something else. `--search` finds
-the largest that really runs, by trying. Needs torch, which trains on 2 clips or more.
+Each case runs in a process of its own: two steps of the published network on random clips, with SGD and momentum. On a
+CPU the figure is the peak of resident memory during the steps, less what the process held before the network was made
+(the libraries). On a GPU it is the peak that the allocator of JAX or PyTorch reports. The line through the peaks of the
+two largest batches gives bytes a clip and fixed bytes, and so the largest batch in `--memory_gib`. Choose batches that
+take much more than the state; in small batches the update of the parameters takes the most. Needs torch, which trains
+on 2 clips or more.
 """
 
 import dataclasses
@@ -42,16 +42,15 @@ _BATCHES = flags.DEFINE_list("batches", ["8", "16", "32"], "clips in a step; the
 _MODE = flags.DEFINE_enum(
     "mode", "measured", ["measured", "compiled"], "measured = run the steps; compiled = ask XLA, of ours only"
 )
-_MEMORY_GIB = flags.DEFINE_float("memory_gib", 16.0, "memory that the largest batch is to fit in, GiB")
-_SEARCH = flags.DEFINE_integer("search", 0, "largest batch to try on the device itself; 0 = none is tried")
+_MEMORY_GIB = flags.DEFINE_float("memory_gib", 16.0, "memory for the largest batch, GiB")
 _OUTPUT = flags.DEFINE_string("output", "", "JSON file for the figures")
 _ONE = flags.DEFINE_string("one", "", "measure this one case, as a JSON object, and print its bytes")
 
-# What the two libraries, XLA and CUDA say when memory runs out; of a process that the kernel ended there is no word.
+# What the libraries, XLA and CUDA say when memory runs out, and the exit status if the kernel killed the process.
 _EXHAUSTED = ("RESOURCE_EXHAUSTED", "out of memory", "can't allocate memory", "bad_alloc", "MemoryError")
 _KILLED = (-9, 137)
 
-# For XLA to compile what is not run: without trying out kernels.
+# Options for a program that is only compiled: no optimization by LLVM, no trying out of kernels.
 _QUICKLY: dict[str, dict[str, Any]] = {
     "cpu": {"xla_backend_optimization_level": 0},
     "gpu": {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False},
@@ -93,7 +92,7 @@ def main(_: list[str]) -> None:
 
 
 def measured(side: str, depth: int, dtype: Dtype) -> dict[str, Any]:
-    """A row: the bytes by batch, the line through them, the largest batch by that line and by trying."""
+    """A row: the bytes by batch, the line through them, and the largest batch by that line."""
     found = {}
     for batch in map(int, _BATCHES.value):
         counted = apart(Case(side, depth, dtype, batch))
@@ -102,33 +101,18 @@ def measured(side: str, depth: int, dtype: Dtype) -> dict[str, Any]:
             break
         found[batch] = counted
     sizes = {batch: counted["bytes"] for batch, counted in found.items()}
-    row = {"side": side, "depth": depth, "dtype": dtype, "cases": found, "largest": 0, "largest_tried": None}
+    row = {"side": side, "depth": depth, "dtype": dtype, "cases": found, "largest": 0}
     if len(sizes) > 1:
-        # The two largest: in small batches the update of the parameters takes the most, not the activations.
         low, high = sorted(sizes)[-2:]
         clip = (sizes[high] - sizes[low]) / (high - low)
         fixed = sizes[high] - clip * high
         row |= {"bytes_a_clip": clip, "bytes_fixed": fixed}
         row["largest"] = max(int((_MEMORY_GIB.value * 2**30 - fixed) / clip), 0) if clip > 0 else 0
-    if _SEARCH.value and _MODE.value == "measured":
-        row["largest_tried"] = largest(Case(side, depth, dtype, 0), max(sizes, default=0), _SEARCH.value)
     return row
 
 
-def largest(case: Case, fits: int, limit: int) -> int:
-    """The largest batch up to `limit` whose step runs, by halving the interval; of `fits` it is known."""
-    too_many = limit + 1
-    while too_many - fits > 1:
-        batch = (fits + too_many) // 2
-        if apart(dataclasses.replace(case, batch=batch)):
-            fits = batch
-        else:
-            too_many = batch
-    return fits
-
-
 def apart(case: Case) -> dict[str, Any] | None:
-    """What the case takes, measured in a process of its own; None where memory does not suffice."""
+    """The figures of a case, measured in a process of its own; None if it runs out of memory."""
     done = subprocess.run(
         [
             sys.executable, "-m", "benchmarks.memory",
@@ -150,7 +134,7 @@ def our_peak(case: Case) -> dict[str, Any]:
     """Peak bytes of two steps of ours."""
     config = configured(case)
     mesh, optimizer = mesh_lib.make_mesh(config.mesh), make_optimizer(config, steps_per_epoch=100)
-    jax.block_until_ready(jnp.zeros(8) + 1)  # the device is there before anything is counted
+    jax.block_until_ready(jnp.zeros(8) + 1)  # initializes the device, which does not count
     before = resident()
     graphdef, described, create = describe(config, optimizer, mesh)
     batch = mesh_lib.place_batch(mesh, torch_side.clips(config.model, case.batch))
@@ -185,14 +169,12 @@ def torch_peak(case: Case) -> dict[str, Any]:
 
 
 def compiled(case: Case) -> dict[str, Any]:
-    """What XLA says of the step, from shapes: bytes with the state and the batch, those beside them, and operations."""
+    """XLA's figures of the compiled step: bytes with state and batch, temporary bytes, and operations."""
     config = configured(case)
     mesh, optimizer = mesh_lib.make_mesh(config.mesh), make_optimizer(config, steps_per_epoch=100)
     graphdef, described, _ = describe(config, optimizer, mesh)
     step: Any = make_step(graphdef, optimizer, config, described)
-    # It never runs: no need for LLVM to optimize what XLA has.
-    quickly = _QUICKLY.get(jax.default_backend(), {})
-    program = step.lower(described, batch_shapes(config, mesh)).compile(quickly)
+    program = step.lower(described, batch_shapes(config, mesh)).compile(_QUICKLY.get(jax.default_backend(), {}))
     analysis = program.memory_analysis()
     beside = analysis.temp_size_in_bytes
     return {
@@ -213,14 +195,14 @@ def configured(case: Case) -> Config:
 
 
 def resident(most: bool = False) -> int:
-    """Bytes of this process that are in memory now, or the most that have been since `forget_peak`."""
+    """Resident bytes of this process: now, or the peak since `forget_peak`."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     (kilobytes,) = re.findall(rf"^{'VmHWM' if most else 'VmRSS'}:\s+(\d+) kB", status, re.MULTILINE)
     return int(kilobytes) * 1024
 
 
 def forget_peak() -> None:
-    """What compiling and initializing took at most is no part of a step."""
+    """Starts the peak of `resident` anew, without that of compiling and initializing."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
@@ -233,8 +215,6 @@ def line(row: dict[str, Any]) -> str:
         text += f"; {row['largest']} clips in {_MEMORY_GIB.value:g} GiB"
     if row["of_torch"]:
         text += f", {row['of_torch']:.2f} of PyTorch's"
-    if row["largest_tried"] is not None:
-        text += f"; the largest that ran: {row['largest_tried']}"
     return text
 
 

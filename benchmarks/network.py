@@ -1,21 +1,20 @@
-"""The whole network against PyTorch's: inference and the training step, both sides in turns.
+"""The whole network against PyTorch: inference and the training step, both sides in turns.
 
     python -m benchmarks.network --depths=50 --batches=4,16 --output=network.json
 
-PyTorch runs the tests' statement of the network (tests/reference) as a user would: in the memory layouts there are, on
-a GPU through `torch.compile` in channels last, under autocast where the compute type is bfloat16; every step of either
-side starts with the batch on the device. A training step is forward, loss, backward and SGD with momentum and decay;
-ours is the step that train.py takes. In each round each side runs once off the clock, as what is idle may have lost its
-memory to the system (here that costs two seconds), and then as often as fills a second (on a GPU, 0.3), twice at least.
+The PyTorch side is the tests' reference network (tests/reference), run as users would: in both memory layouts, on a GPU
+with `torch.compile` in channels last, under autocast for bfloat16. Every step of either side starts with the batch on
+the device. A training step is forward pass, loss, backward pass and SGD with momentum and weight decay; ours is that of
+train.py. In each round each side runs one untimed step first, because an idle side may have lost its memory to the
+system (which costs two seconds on a CPU), and then as many as fill a second (0.3 on a GPU), at least two.
 
-On a GPU compiling takes minutes. Ours are compiled first, some at a time and with the GPU to themselves, as XLA chooses
-kernels by their time; then PyTorch prepares all of its own at once, in processes that do nothing while nobody asks them
-to, and cuDNN tries its kernels for each before it is timed. Name folders in `JAX_COMPILATION_CACHE_DIR` and
-`TORCHINDUCTOR_CACHE_DIR`, and what is compiled is there at the next start: `--compile_only` makes just that of ours.
+On a GPU compiling takes minutes. Our programs are compiled first, several at a time, while nothing else uses the GPU,
+because XLA chooses kernels by timing them. Then PyTorch prepares all cases at once, in processes that are idle until
+asked, and cuDNN tries its kernels for each case before it is timed. `JAX_COMPILATION_CACHE_DIR` and
+`TORCHINDUCTOR_CACHE_DIR` keep what was compiled for the next run.
 
-The ratio is the fastest PyTorch's time over ours in the same round, more is better: median, and the quantiles 0.1 and
-0.9. On a GPU the rates of both are printed too, what share of the GPU's arithmetic that is (MFU), and the memory of
-both. Needs torch.
+The ratio is the time of the fastest PyTorch variant divided by ours in the same round, so more is better: median, and
+quantiles 0.1 and 0.9. On a GPU both rates, their share of the peak (MFU) and the memory are printed, too. Needs torch.
 """
 
 import functools
@@ -29,7 +28,7 @@ from concurrent import futures
 from pathlib import Path
 from typing import Any, cast
 
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory has to do for both sides
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # both sides share a GPU's memory
 
 import jax
 import jax.numpy as jnp
@@ -59,13 +58,12 @@ _CANDIDATES = flags.DEFINE_list(
     "candidates", [], f"on a GPU, changes of our training step, of {', '.join(candidates.NAMES)}"
 )
 _ROUNDS = flags.DEFINE_integer("rounds", 11, "rounds; each runs every side")
-_COMPILE_ONLY = flags.DEFINE_bool("compile_only", False, "on a GPU: compile ours, and end")
 _OUTPUT = flags.DEFINE_string("output", "", "JSON file for the figures")
 
-_AT_ONCE = 4  # programs that XLA compiles, by its own threads too
+_AT_ONCE = 4  # programs compiled at a time; XLA uses several threads for each
 _FILL_S, _FILL_ELSEWHERE_S = 1.0, 0.3
 
-# Takes so many steps, and gives the seconds until the last is done.
+# Runs so many steps, and returns the seconds until the last is done.
 Side = Callable[[int], float]
 
 
@@ -91,7 +89,7 @@ def main(_: list[str]) -> None:
 
 
 def _on_cpu(cases: list[Case]) -> Iterator[tuple[Case, dict[str, Any]]]:
-    """One case after the other, both sides in this process."""
+    """The cases one after the other, both sides in this process."""
     for case in cases:
         ours = Ours(case)
 
@@ -107,7 +105,7 @@ def _on_cpu(cases: list[Case]) -> Iterator[tuple[Case, dict[str, Any]]]:
 
 
 def _on_gpu(cases: list[Case]) -> Iterator[tuple[Case, dict[str, Any]]]:
-    """All prepared at once, then one after the other."""
+    """Prepares all cases at once, then measures one after the other."""
     ours = [Ours(case) for case in cases]
     with futures.ThreadPoolExecutor(_AT_ONCE) as pool:
         compiling = {pool.submit(side.compile): case for side, case in zip(ours, cases, strict=True)}
@@ -120,8 +118,6 @@ def _on_gpu(cases: list[Case]) -> Iterator[tuple[Case, dict[str, Any]]]:
         if case.depth not in states:
             states[case.depth] = us.create()
             jax.block_until_ready(_copied(states[case.depth]))
-    if _COMPILE_ONLY.value:
-        return
 
     ways = [Way("channels_last_3d", mode) for mode in _TORCH_MODES.value]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "TORCHINDUCTOR_COMPILE_THREADS": "4"}
@@ -130,7 +126,7 @@ def _on_gpu(cases: list[Case]) -> Iterator[tuple[Case, dict[str, Any]]]:
     for key, them in theirs.items():
         try:
             them.wait()
-        except RuntimeError:  # for memory perhaps, that the others took: again when they are done
+        except RuntimeError:  # perhaps for lack of memory: started again when its turn comes
             them.end()
             alone.append(key)
     for case, us in zip(cases, ours, strict=True):
@@ -167,7 +163,7 @@ def line(row: dict[str, Any]) -> str:
         return text + "; ".join(f"{name} failed: {error}" for name, error in row["failed"].items())
     low, high = row["spread"]
     text += f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})  against {row['fastest']}"
-    if "mfu" in row:  # an absolute time of a shared CPU says nothing
+    if "mfu" in row:  # on a GPU; absolute times of a shared CPU mean little
         sides = ("ours", row["fastest"])
         text += "; " + " against ".join(f"{row['clips a second'][side]:.0f}" for side in sides) + " clips/s, MFU "
         text += " against ".join(f"{row['mfu'][side]:.1%}" for side in sides)
@@ -176,7 +172,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def _compared(case: Case, makers: dict[str, Callable[[], Side]]) -> dict[str, Any]:
-    """Ratios of one case; a side that cannot run it (memory) is told by its error."""
+    """Ratios of one case, and the errors of sides that cannot run it (for lack of memory)."""
     sides: dict[str, Side] = {}
     failed: dict[str, str] = {}
     for name, make in makers.items():
@@ -213,7 +209,7 @@ def _compared(case: Case, makers: dict[str, Callable[[], Side]]) -> dict[str, An
 
 
 class Ours:
-    """Our side of a case: traced at once, compiled when told so, and a side from when it is started."""
+    """Our side of a case: traced on creation, then `compile`, then `start`; after that it runs steps."""
 
     def __init__(self, case: Case):
         self._case, settings = case, Config(model=case.config, train=TrainConfig(batch_size=case.batch))
@@ -241,27 +237,27 @@ class Ours:
         self._batch: Any = None
 
     def compile(self) -> None:
-        """Takes most of the time, and can be done by a thread."""
+        """Compiles the program. This takes most of the time, and threads can do it."""
         self._compiled = self._lowered.compile()
 
     @property
     def bytes(self) -> int:
-        """That the program needs of the device's memory, with what it is given and what it gives."""
+        """Device memory of the program: arguments, results and temporary buffers."""
         needs = self._compiled.memory_analysis()
         kept = needs.argument_size_in_bytes + needs.output_size_in_bytes - needs.alias_size_in_bytes
         return kept + needs.temp_size_in_bytes
 
     def start(self, state: step_lib.TrainState) -> None:
-        """With this state, which stays as it is."""
+        """Takes a copy of the state, and places the batch."""
         self._state = self._begin(_copied(state))
         self._batch = mesh_lib.place_batch(self.mesh, torch_side.clips(self._case.config, self._case.batch))
 
     def end(self) -> None:
-        """Gives its memory back."""
+        """Frees its memory."""
         self._state = self._batch = None
 
     def __call__(self, steps: int) -> float:
-        """Seconds of so many steps."""
+        """Runs so many steps and returns the seconds they took."""
         start = time.perf_counter()
         if self._case.mode == "training":
             for _ in range(steps):

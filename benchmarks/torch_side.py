@@ -1,8 +1,8 @@
-"""PyTorch's side of `benchmarks.network`: the tests' statement of the network, as a user would run it.
+"""PyTorch's side of `benchmarks.network`: the tests' reference network, run as a user would.
 
-As a program, `python -m benchmarks.torch_side CASE` prepares one side in a process of its own and then serves it. Of
-each line that it reads it answers one, in JSON: of a number of steps the seconds they took, of "settle" the most memory
-that a step takes, once cuDNN has tried its kernels. Others may prepare theirs at the same time, but not settle.
+`python -m benchmarks.torch_side CASE` prepares a case and then serves it, a JSON line in and a JSON line out: for a
+number of steps it answers the seconds they took; for "settle" it lets cuDNN try its kernels and answers the peak bytes
+of a step. Several processes may prepare at the same time, but only one may settle.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """How PyTorch runs it: memory layout of film and kernels, and the mode of `torch.compile`, if it is compiled."""
+    """How PyTorch runs a case: memory layout of video and kernels, and the mode of `torch.compile` ("" = eager)."""
 
     layout: str
     compiled: str = ""
@@ -48,7 +48,7 @@ class Way:
 
 
 def clips(config: ModelConfig, batch: int) -> dict[str, np.ndarray]:
-    """Noise to look at and to listen to, and labels, by the names that a step takes them by."""
+    """Random frames, sound and labels of a batch, named as a training step takes them."""
     rng, size = np.random.default_rng(0), config.frame_size
     return {
         "clip": rng.integers(0, 256, (batch, config.frames, size, size, 3), dtype=np.uint8),
@@ -58,14 +58,14 @@ def clips(config: ModelConfig, batch: int) -> dict[str, np.ndarray]:
 
 
 def make(case: Case, way: Way) -> Callable[[int], float]:
-    """A side: takes a number of steps, gives the seconds until the last is done."""
+    """A side: a function that runs so many steps and returns the seconds until the last is done."""
     import torch
 
     from tests.reference.torch_network import TorchAVMSNet
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     layout = getattr(torch, way.layout)
-    torch.set_float32_matmul_precision("high")  # TF32, as XLA takes it by default; without effect on a CPU
+    torch.set_float32_matmul_precision("high")  # TF32, XLA's default; no effect on a CPU
     torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
     torch.manual_seed(0)
     network = TorchAVMSNet(case.config).to(device)
@@ -73,7 +73,7 @@ def make(case: Case, way: Way) -> Callable[[int], float]:
         if parameter.ndim == 5:
             parameter.data = parameter.data.to(memory_format=layout)
     film, sound, labels = (torch.from_numpy(part).to(device) for part in clips(case.config, case.batch).values())
-    # (B, T, H, W, C) by name; what the first convolution then finds has the layout.
+    # The network takes (B, T, H, W, C) and permutes to (B, C, T, H, W), which then has the layout.
     film = film.float().permute(0, 4, 1, 2, 3).contiguous(memory_format=layout).permute(0, 2, 3, 4, 1)
     autocast = functools.partial(torch.autocast, device, torch.bfloat16, enabled=case.dtype == "bfloat16")
     forward = torch.compile(network, mode=way.compiled) if way.compiled else network
@@ -106,11 +106,7 @@ def make(case: Case, way: Way) -> Callable[[int], float]:
 
 
 class Served:
-    """A side in a process of its own.
-
-    Raises, at any call:
-      RuntimeError: it could not be prepared, or ended.
-    """
+    """A side in a process of its own. Every call raises RuntimeError if the process failed or ended."""
 
     def __init__(self, case: Case, way: Way, environment: dict[str, str]):
         named = json.dumps([dataclasses.asdict(case), dataclasses.asdict(way)])
@@ -120,19 +116,19 @@ class Served:
         )  # fmt: skip
 
     def wait(self) -> None:
-        """Until it is prepared."""
+        """Waits until the process is prepared."""
         self._answer()
 
     def settle(self) -> int:
-        """Lets cuDNN choose its kernels by trying them; returns the bytes that a step takes at most."""
+        """Lets cuDNN choose its kernels by trying them; returns the peak bytes of a step."""
         return int(self._ask("settle"))
 
     def __call__(self, steps: int) -> float:
-        """Seconds of so many steps."""
+        """Runs so many steps and returns the seconds they took."""
         return self._ask(steps)
 
     def end(self) -> None:
-        """Gives its memory back."""
+        """Ends the process."""
         self._process.kill()
         self._process.wait()
 
@@ -156,8 +152,8 @@ class Served:
 
 
 def main() -> None:
-    """Serves the side that is named."""
-    answers, sys.stdout = sys.stdout, sys.stderr  # whatever a library may have to say
+    """Serves the case of the command line."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print must not mix with the answers
 
     def answer(work: Callable[[], float]) -> bool:
         try:
@@ -173,10 +169,10 @@ def main() -> None:
     side = make(Case(**case), Way(**way))
 
     def prepare() -> float:
-        torch.backends.cudnn.benchmark = False  # which one is fastest cannot be told while others prepare theirs
+        torch.backends.cudnn.benchmark = False  # timings mean nothing while other processes prepare
         taken = side(2)
         if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # they may need it
+            torch.cuda.empty_cache()  # other processes need the memory
         return taken
 
     def settle() -> float:
