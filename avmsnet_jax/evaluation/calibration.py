@@ -47,22 +47,3 @@ def calibration(scores: ArrayLike, labels: ArrayLike, bins: int = 10) -> Calibra
     most = np.maximum(counts, 1)
     error = float(np.abs(total - true).sum() / max(len(values), 1))
     return Calibration(counts.astype(np.int64), total / most, true / most, error)
-
-
-def wilson_interval(hits: ArrayLike, counts: ArrayLike) -> np.ndarray:
-    """The 95% confidence interval of a proportion, given `hits` in `counts` trials (Wilson 1927).
-
-    Unlike the normal approximation it stays within 0-1, and has a width if all or none are hits.
-
-    Args:
-      hits: (N,) numbers.
-      counts: (N,) numbers, at least 1.
-
-    Returns:
-      (N, 2) float64: low, high.
-    """
-    hits, counts = np.asarray(hits, np.float64), np.asarray(counts, np.float64)
-    z = 1.959964  # 97.5% quantile of the normal distribution
-    middle = (hits + z**2 / 2) / (counts + z**2)
-    half = z / (counts + z**2) * np.sqrt(hits * (counts - hits) / counts + z**2 / 4)
-    return np.clip(np.stack([middle - half, middle + half], axis=-1), 0, 1)

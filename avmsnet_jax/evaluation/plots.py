@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from avmsnet_jax.clock import clock
-from avmsnet_jax.evaluation.calibration import calibration, wilson_interval
+from avmsnet_jax.evaluation.calibration import calibration
 from avmsnet_jax.evaluation.precision_recall import average_precision, precision_recall_curve, precision_recall_f
 
 _BLUE, _AMBER, _GREY, _GREEN, _PURPLE = "#1b5e8c", "#f2b134", "#777777", "#3c8d5a", "#8a5fa8"
@@ -168,6 +168,8 @@ def calibration_curve(context: str, scores: np.ndarray, labels: np.ndarray, path
       labels: (N,) bool.
       path: the file to write.
     """
+    from scipy.stats import binomtest  # slow to import
+
     found = calibration(scores, labels)
     held = found.counts > 0
     counts, shares = found.counts[held], found.shares[held]
@@ -184,7 +186,9 @@ def calibration_curve(context: str, scores: np.ndarray, labels: np.ndarray, path
         clip_on=False,
         zorder=3,
     )
-    low, high = wilson_interval(shares * counts, counts).T
+    hits = np.rint(shares * counts).astype(int)
+    edges = [binomtest(*each).proportion_ci(method="wilson") for each in zip(hits.tolist(), counts.tolist(), strict=True)]
+    low, high = [edge.low for edge in edges], [edge.high for edge in edges]
     interval = "95% interval of the share (Wilson)"
     curve.vlines(found.scores[held], low, high, color=_BLUE, linewidth=1.0, alpha=0.7, label=interval)
     curve.set(ylabel="share of key clips", xlim=(0, 1), ylim=(0, 1.02))

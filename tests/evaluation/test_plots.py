@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from avmsnet_jax.evaluation import plots
-from avmsnet_jax.evaluation.calibration import wilson_interval
 
 CONTEXT = "split test of movies; checkpoint films/checkpoints/40"
 
@@ -119,9 +118,3 @@ def test_calibration_plot_shows_the_number_of_clips(drawn):
         expected = binomtest(hits, count).proportion_ci(0.95, "wilson")
         assert segment[:, 1] == pytest.approx([expected.low, expected.high], abs=1e-6)
     assert {"200", "20", "1", CONTEXT} <= set(words(figure))
-
-
-def test_wilson_interval_equals_scipy():
-    for hits, count in [(0, 1), (1, 1), (3, 7), (0, 200), (150, 1000)]:
-        expected = binomtest(hits, count).proportion_ci(0.95, "wilson")
-        assert wilson_interval(hits, count) == pytest.approx([expected.low, expected.high], abs=1e-6)
