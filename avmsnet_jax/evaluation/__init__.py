@@ -19,7 +19,6 @@ from avmsnet_jax.evaluation.precision_recall import (
     best_threshold,
     precision_recall_curve,
     precision_recall_f,
-    precision_recall_f_per_film,
 )
 from avmsnet_jax.evaluation.selection import frame_scores, select_shots, shot_scores, shots, summary
 
@@ -37,7 +36,6 @@ __all__ = [
     "kts",
     "precision_recall_curve",
     "precision_recall_f",
-    "precision_recall_f_per_film",
     "select_shots",
     "shot_scores",
     "shots",

@@ -186,8 +186,8 @@ def calibration_curve(context: str, scores: np.ndarray, labels: np.ndarray, path
         clip_on=False,
         zorder=3,
     )
-    hits = np.rint(shares * counts).astype(int)
-    edges = [binomtest(*each).proportion_ci(method="wilson") for each in zip(hits.tolist(), counts.tolist(), strict=True)]
+    trials = zip(np.rint(shares * counts).astype(int).tolist(), counts.tolist(), strict=True)
+    edges = [binomtest(hits, count).proportion_ci(method="wilson") for hits, count in trials]
     low, high = [edge.low for edge in edges], [edge.high for edge in edges]
     interval = "95% interval of the share (Wilson)"
     curve.vlines(found.scores[held], low, high, color=_BLUE, linewidth=1.0, alpha=0.7, label=interval)

@@ -1,6 +1,5 @@
 """Precision, recall and F of clips, at one threshold and at all."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -39,27 +38,6 @@ def precision_recall_f(predicted: np.ndarray, labels: np.ndarray) -> Agreement:
     """Agreement of `predicted` (N,) bool with `labels` (N,) bool, over all N together (the published Movie50 test)."""
     true = int(np.sum(predicted & labels))
     return _agreement(true, int(np.sum(predicted)), int(np.sum(labels)))
-
-
-def precision_recall_f_per_film(
-    predicted: np.ndarray, labels: np.ndarray, films: Sequence[str]
-) -> dict[str, Agreement]:
-    """`precision_recall_f` of each film on its own, in the order in which the films first appear.
-
-    Args:
-      predicted: (N,) bool.
-      labels: (N,) bool.
-      films: (N,) the film of each clip.
-
-    Raises:
-      UserError: the lengths differ.
-    """
-    if not len(predicted) == len(labels) == len(films):
-        raise UserError(
-            f"{len(predicted)} predictions, {len(labels)} labels, {len(films)} films; give one for each clip"
-        )
-    names = np.asarray(films)
-    return {film: precision_recall_f(predicted[names == film], labels[names == film]) for film in dict.fromkeys(films)}
 
 
 def chance(labels: np.ndarray, rate: float) -> Agreement:

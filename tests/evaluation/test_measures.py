@@ -17,7 +17,6 @@ from avmsnet_jax.evaluation import (
     f1_score,
     kendall_tau,
     precision_recall_f,
-    precision_recall_f_per_film,
     spearman_rho,
 )
 
@@ -119,16 +118,6 @@ def test_precision_curve_by_every_threshold(clips, levels, seed, share):
     )
 
 
-def test_precision_recall_f_per_film():
-    predicted = np.array([1, 0, 1, 1, 0], bool)
-    labels = np.array([1, 1, 0, 1, 0], bool)
-    found = precision_recall_f_per_film(predicted, labels, ["b", "b", "a", "a", "c"])
-    assert list(found) == ["b", "a", "c"]
-    assert found["b"] == pytest.approx((1, 0.5, 2 / 3))
-    assert found["a"] == pytest.approx((0.5, 1, 2 / 3))
-    assert found["c"] == (0, 0, 0)
-
-
 @pytest.mark.parametrize(
     ("call", "word"),
     [
@@ -144,7 +133,6 @@ def test_precision_recall_f_per_film():
         (lambda: f1_score([1, 0], [[1, 0]], reduce="median"), '"mean" or "max"'),
         (lambda: average_precision([1, 2], [1]), "one label for each score"),
         (lambda: best_threshold([1, math.nan], [1, 0]), "NaN"),
-        (lambda: precision_recall_f_per_film(np.ones(2, bool), np.ones(2, bool), ["a"]), "one for each clip"),
     ],
 )
 def test_invalid_input_is_an_error(call, word):
