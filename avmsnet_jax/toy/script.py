@@ -1,7 +1,6 @@
 """The script of a toy movie: which events are seen, which are heard, and when."""
 
 import dataclasses
-from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
@@ -110,30 +109,3 @@ def _event(kind: str, sight: str) -> tuple[str | None, str | None]:
         "nothing": (None, None),
     }
     return pairs[kind]
-
-
-def ceiling(scripts: Sequence[Script], observe: Callable[[Event], Hashable]) -> float:
-    """The highest F of any model that knows only `observe(event)` of each slot.
-
-    F rises with hits and falls with false alarms, so the best rule calls key the observations with the highest share of
-    key events; all such rules are tried in order of that share.
-
-    Args:
-      scripts: the films.
-      observe: what the model knows; `lambda event: event.sight` for a model that cannot hear.
-
-    Returns:
-      2 hits / (called + keys), at the best rule.
-    """
-    slots = [slot for script in scripts for slot in script.slots()]
-    counts: dict[Hashable, list[int]] = {}
-    for slot in slots:
-        seen = counts.setdefault(observe(slot), [0, 0])
-        seen[0] += slot.key
-        seen[1] += 1
-    keys = sum(slot.key for slot in slots)
-    best, hits, called = 0.0, 0, 0
-    for hit, size in sorted(counts.values(), key=lambda c: c[0] / c[1], reverse=True):
-        hits, called = hits + hit, called + size
-        best = max(best, 2 * hits / (called + keys))
-    return best
