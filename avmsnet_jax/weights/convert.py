@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -372,7 +372,7 @@ def _overlay(
     return found.parameters, found.passengers, report
 
 
-def _add(found: _Overlay, source: Source, table: dict[str, names.Tensor], config: ModelConfig) -> dict[str, Any]:
+def _add(found: _Overlay, source: Source, table: Mapping[str, names.Tensor], config: ModelConfig) -> dict[str, Any]:
     """Lays one file over what was found before, and returns the account of its keys.
 
     Raises:
@@ -408,7 +408,7 @@ def _add(found: _Overlay, source: Source, table: dict[str, names.Tensor], config
     return {"file": path, "format": source.file.format, "kind": KINDS[source.kind].meaning, "keys": account}
 
 
-def _origins(table: dict[str, names.Tensor], found: _Overlay) -> dict[str, dict[str, str]]:
+def _origins(table: Mapping[str, names.Tensor], found: _Overlay) -> dict[str, dict[str, str]]:
     """The account of the network: where each of its tensors is from."""
     network = {}
     for name, tensor in table.items():
@@ -423,7 +423,7 @@ def _origins(table: dict[str, names.Tensor], found: _Overlay) -> dict[str, dict[
     return network
 
 
-def _check_missing(sources: Sequence[Source], table: dict[str, names.Tensor], flat: dict[str, np.ndarray]) -> None:
+def _check_missing(sources: Sequence[Source], table: Mapping[str, names.Tensor], flat: dict[str, np.ndarray]) -> None:
     """Raises UserError for parameters that a file of some kind should hold and no file does."""
     for source in sources:
         kind = KINDS[source.kind]

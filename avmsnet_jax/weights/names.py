@@ -133,14 +133,10 @@ def held_by(model: AVMSNet) -> dict[str, Any]:
     return {path(key): leaf.get_value() for key, leaf in nnx.to_flat_state(parameters(model))}
 
 
-def shapes(config: ModelConfig) -> dict[str, Any]:
-    """The shapes and dtypes of a network's parameters and BN statistics, by path."""
-    return dict(_shapes(dataclasses.astuple(config)))
-
-
 @functools.lru_cache(maxsize=8)
-def _shapes(fields: tuple) -> dict[str, Any]:
-    return held_by(abstract_model(ModelConfig(*fields)))
+def shapes(config: ModelConfig) -> Mapping[str, Any]:
+    """The shapes and dtypes of a network's parameters and BN statistics, by path."""
+    return held_by(abstract_model(config))
 
 
 def path(key: tuple[Any, ...]) -> str:
@@ -203,17 +199,12 @@ def _never_used(name: str, config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return shapes[module]
 
 
-def published(config: ModelConfig) -> dict[str, Tensor]:
+@functools.lru_cache(maxsize=8)
+def published(config: ModelConfig) -> Mapping[str, Tensor]:
     """Every tensor of the published network in its order, by name: 371 at depth 50.
 
     It names each parameter of the model of `config` exactly once.
     """
-    return dict(_published(dataclasses.astuple(config)))
-
-
-@functools.lru_cache(maxsize=8)
-def _published(fields: tuple) -> dict[str, Tensor]:
-    config = ModelConfig(*fields)
     held = shapes(config)
     table: dict[str, Tensor] = {}
     for name, ours, leaves in _modules(config, held):
