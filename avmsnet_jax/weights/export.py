@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from flax import traverse_util
+from safetensors.numpy import save
 
 from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.errors import UserError
@@ -80,7 +81,8 @@ def export(checkpoint: str, target: str, *, keep_unpublished: bool = False) -> s
         tensors |= {name: passengers[name] for name in beyond}
     with staged(place) as stage:
         if place.suffix == ".safetensors":
-            _write_safetensors(stage, tensors)
+            # safetensors ignores strides. np.ascontiguousarray would make scalars 1-D.
+            stage.write_bytes(save({name: np.asarray(array, order="C") for name, array in tensors.items()}))
         else:
             write_pth(stage, tensors)
 
@@ -99,20 +101,6 @@ def export(checkpoint: str, target: str, *, keep_unpublished: bool = False) -> s
             f"  left out {len(beyond)} that the published network does not have; --keep_unpublished writes them too"
         )
     return "\n".join(lines)
-
-
-def _write_safetensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
-    path.touch()
-    mode = path.stat().st_mode
-    # safetensors writes the memory as it is, ignoring strides. np.ascontiguousarray would make scalars 1-D.
-    try:
-        save_file({name: np.asarray(array, order="C") for name, array in tensors.items()}, path)
-    except SafetensorError as error:
-        raise OSError(str(error).removeprefix("Error while serializing: ")) from error
-    path.chmod(mode)  # safetensors creates files that nobody else can read
 
 
 def write_pth(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
