@@ -4,44 +4,15 @@ They release the GIL. The caller starts the threads, because two threads may not
 innermost loops run over the contiguous columns of a block so that LLVM vectorizes them.
 """
 
-import contextlib
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
-from numba import njit
 
-from avmsnet_jax.staging import is_private
+from avmsnet_jax.numba_cache import compiled
 
 BLOCK = 64  # segment ends at once; a tile of TILE x BLOCK float64 fits the L1 and L2 caches
 TILE = 32
 
 
-def _compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
-    """The loop, compiled at its first call, and cached for other processes if Numba finds a safe folder.
-
-    Numba runs what it finds in its cache. Safe are the package's own folder, which is as safe as this code, and folders
-    that no other user can write to. A container may have neither.
-    """
-    try:
-        kept: Any = njit(nogil=True, cache=True)(loop)
-    except RuntimeError:  # no writable folder
-        return njit(nogil=True)(loop)
-    place = Path(kept.stats.cache_path)
-    if not (place.is_relative_to(Path(__file__).parent) or is_private(place)):
-        return njit(nogil=True)(loop)
-    save = kept._cache.save_overload
-
-    def save_if_possible(*arguments: Any) -> None:
-        with contextlib.suppress(OSError):  # disk full
-            save(*arguments)
-
-    kept._cache.save_overload = save_if_possible
-    return kept
-
-
-@_compiled
+@compiled
 def scatters(kernel: np.ndarray, start: int, sums: np.ndarray, energy: np.ndarray) -> None:
     """Replaces inner products by the scatter of segments, in place.
 
@@ -78,7 +49,7 @@ def scatters(kernel: np.ndarray, start: int, sums: np.ndarray, energy: np.ndarra
         sums[a] = total
 
 
-@_compiled
+@compiled
 def from_earlier_blocks(
     cost: np.ndarray, scatter: np.ndarray, start: int, best: np.ndarray, first: int, last: int
 ) -> None:
@@ -127,7 +98,7 @@ def from_earlier_blocks(
                 i += 1
 
 
-@_compiled
+@compiled
 def from_this_block(cost: np.ndarray, scatter: np.ndarray, start: int, best: np.ndarray) -> None:
     """Adds the predecessors within the block to `best` and writes the block's columns of `cost`.
 
@@ -145,7 +116,7 @@ def from_this_block(cost: np.ndarray, scatter: np.ndarray, start: int, best: np.
         cost[m, start + 1 : start + 1 + width] = row[:width]
 
 
-@_compiled
+@compiled
 def last_change(rows: np.ndarray, energy: np.ndarray, cost: np.ndarray, end: int, first: int, tolerance: float) -> int:
     """The earliest i in first..end - 1 whose cost[i] + scatter(i..end - 1) is within `tolerance` of the minimum.
 

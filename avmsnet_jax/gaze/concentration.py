@@ -19,8 +19,9 @@ import dataclasses
 import math
 
 import numpy as np
-from numba import njit
 from scipy import ndimage
+
+from avmsnet_jax.numba_cache import compiled
 
 SIGMA_DEG = 1.2  # degrees of visual angle: the fovea, and the accuracy of eye trackers
 SIGMA_WIDTH = 0.05  # share of the picture's width, where the geometry is unknown
@@ -154,7 +155,7 @@ def _table(places: np.ndarray, height: float, cell: float, width: float) -> np.n
     return smooth * 2 * np.pi * (width / cell) ** 2 / max(len(known), 1)
 
 
-@njit(cache=True)
+@compiled
 def _mean_saliency(
     places: np.ndarray, weights: np.ndarray, single: np.ndarray, product: np.ndarray, cell: float, sigma: float
 ) -> np.ndarray:
@@ -213,7 +214,7 @@ def _mean_saliency(
     return found
 
 
-@njit(cache=True)
+@compiled
 def _at(table: np.ndarray, x: float, y: float, cell: float) -> float:
     """The table at a position, interpolated bilinearly."""
     row = min(max(y / cell, 0.0), table.shape[0] - 1.001)

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from avmsnet_jax import numba_cache
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.evaluation import kts, kts_loops
+from avmsnet_jax.evaluation import kts
 from tests.conftest import ROOT, small_disk
 from tests.reference.kts import normalized, penalty, segment
 
@@ -157,14 +158,15 @@ def test_invalid_input_is_an_error(rows, most, word):
         kts(rows, most)
 
 
-def test_works_without_a_writable_cache(environment, tmp_path):
+@pytest.mark.parametrize("module", ["evaluation.kts_loops", "gaze.concentration"])
+def test_works_without_a_writable_cache(environment, tmp_path, module):
     """A container with read-only packages and a user without a home directory."""
     with small_disk(tmp_path / "disk", "20m") as resize:
         shutil.copytree(ROOT / "avmsnet_jax", tmp_path / "disk" / "avmsnet_jax", ignore=lambda *_: {"__pycache__"})
         resize("ro")
         variables = {"PYTHONPATH": str(tmp_path / "disk"), "HOME": "/proc/none", "XDG_CACHE_HOME": "/proc/none"}
         done = subprocess.run(
-            [sys.executable, "-c", "from avmsnet_jax.evaluation import kts_loops as l; print(l.__file__)"],
+            [sys.executable, "-c", f"import avmsnet_jax.{module} as m; print(m.__file__)"],
             env=environment | variables,
             cwd=tmp_path,
             capture_output=True,
@@ -183,7 +185,7 @@ def test_compiled_code_is_not_cached_where_others_can_write(tmp_path, monkeypatc
     def twice(number):
         return 2 * number
 
-    assert kts_loops._compiled(twice)(4) == 8
+    assert numba_cache.compiled(twice)(4) == 8
     assert bool(list((tmp_path / "cache").rglob("*.nbc"))) == kept
 
 
@@ -195,4 +197,4 @@ def test_a_full_disk_is_no_error(tmp_path, monkeypatch):
         def thrice(number):
             return 3 * number
 
-        assert kts_loops._compiled(thrice)(4) == 12
+        assert numba_cache.compiled(thrice)(4) == 12
