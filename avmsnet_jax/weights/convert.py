@@ -343,13 +343,13 @@ class _Overlay:
       parameters: the network's parameters by our paths.
       passengers: tensors that the network does not use, by published name.
       origin: for each published name the file it was taken from, and its key's entry in the account.
-      nonfinite: for each parameter, by published name, how many of its values are NaN or infinite.
+      nonfinite: for each parameter with values that are NaN or infinite, by published name, how many, for messages.
     """
 
     parameters: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     passengers: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     origin: dict[str, tuple[str, dict[str, str]]] = dataclasses.field(default_factory=dict)
-    nonfinite: dict[str, int] = dataclasses.field(default_factory=dict)
+    nonfinite: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def _overlay(
@@ -361,8 +361,7 @@ def _overlay(
     accounts = [_add(found, source, table, config) for source in sources]
     _check_missing(sources, table, found.parameters)
     if not allow_nonfinite:
-        files = {name: found.origin[name][0] for name, count in found.nonfinite.items() if count}
-        _check_finite(sources, files, found.nonfinite)
+        _check_finite(found, [source.file.path for source in sources])
     report = {"config": config_lib.to_dict(config), "sources": accounts, "network": _origins(table, found)}
     missing = [t.parameter for t in table.values() if t.parameter and t.parameter not in found.parameters]
     if missing:
@@ -385,7 +384,10 @@ def _add(found: _Overlay, source: Source, table: Mapping[str, names.Tensor], con
         key, tensor = source.keys[name], table.get(name)
         if tensor and tensor.parameter and source.brings(name):
             values, note = _float32(path, key, array)
-            found.nonfinite[name] = checkpoint_lib.nonfinite(values)
+            found.nonfinite.pop(name, None)
+            if count := checkpoint_lib.nonfinite(values):
+                form = "" if array.dtype == np.float32 else f" as float32, from {array.dtype}"
+                found.nonfinite[name] = f"{key} ({count:,} of {array.size:,} values{form})"
             found.parameters[tensor.parameter] = names.relayout(values, tensor.layout)
             account[key] = {"status": "used", "parameter": tensor.parameter} | note
         elif tensor and tensor.unused and source.brings(name):
@@ -446,27 +448,14 @@ def _float32(path: str, key: str, array: np.ndarray) -> tuple[np.ndarray, dict[s
         return array.astype(np.float32), {"converted": f"{array.dtype} to float32"}
 
 
-def _check_finite(sources: Sequence[Source], files: dict[str, str], counts: dict[str, int]) -> None:
-    """Raises UserError for weights that are NaN or infinite, in the file or as float32.
-
-    Args:
-      sources: all files.
-      files: the file of each such tensor, by published name.
-      counts: the number of such values, by published name.
-    """
-    for source in sources:
-        bad = [name for name, path in files.items() if path == source.file.path]
-        if not bad:
-            continue
-        told = []
-        for name in bad:
-            array = source.tensors[name]
-            form = "" if array.dtype == np.float32 else f" as float32, from {array.dtype}"
-            told.append(f"{source.keys[name]} ({counts[name]:,} of {array.size:,} values{form})")
-        raise UserError(
-            f"{source.file.path}: NaN or infinite values in {len(bad)} tensor{'s' * (len(bad) > 1)}: {few(told)}; "
-            "fetch it again, or add --allow_nonfinite"
-        )
+def _check_finite(found: _Overlay, paths: Sequence[str]) -> None:
+    """Raises UserError for weights that are NaN or infinite, in the file or as float32; names the first such file."""
+    for path in paths:
+        if bad := [text for name, text in found.nonfinite.items() if found.origin[name][0] == path]:
+            raise UserError(
+                f"{path}: NaN or infinite values in {len(bad)} tensor{'s' * (len(bad) > 1)}: {few(bad)}; "
+                "fetch it again, or add --allow_nonfinite"
+            )
 
 
 def summary(report: dict[str, Any]) -> str:
