@@ -1,15 +1,14 @@
-"""How long a command takes to begin, with what an earlier start compiled and without it.
+"""How long a training command takes to its first step, with and without the compilation cache.
 
     python benchmarks/startup.py --workdir=DIR [--depths 18 50] [--rounds=3] [--output=startup.json]
 
-Renders two toy films, prepares them, and trains the published network on them, each start a new process: with an empty
-cache (first), with what that one left (second), and with the cache off. Round by round, in turns. The clock runs from
-the start of the process until `metrics.jsonl` has the line of step 1, looked for every 10 ms; the process is killed
-then, so that no checkpoint is written. Beside it, when `train.py` had the step compiled or loaded, and what
-`train.py --help` and the imports of training take.
+Renders two toy films, prepares them, and starts training the published network on them, each time in a new process:
+with an empty cache (first start), with the cache that the first one left (second start), and with the cache off, in
+turns. The clock runs from the start of the process until `metrics.jsonl` has the line of step 1, polled every 10 ms;
+then the process is killed, so no checkpoint is written. `train.py --help` and the imports of training are timed, too.
 
-Prints a line for each kind of start: median, least and most of the rounds, in seconds, and the ratios of a round. DIR
-keeps what was prepared.
+Prints a line for each kind of start: median, least and most of the rounds, in seconds, and the ratios within a round.
+DIR keeps what was prepared.
 """
 
 import argparse
@@ -20,7 +19,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-import threading
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,55 +41,31 @@ def prepare(workdir: Path) -> Path:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """That of somebody who has set nothing of JAX's cache."""
+    """The environment without settings of JAX's cache."""
     kept = {name: value for name, value in os.environ.items() if "_CACHE_" not in name and "COMPILATION" not in name}
     return kept | {"PYTHONPATH": str(ROOT)} | variables
 
 
-def start(records: Path, workdir: Path, depth: int, batch_size: int, **variables: str) -> tuple[float, float]:
-    """Seconds until the step was compiled, and until it had been done once."""
+def start(records: Path, workdir: Path, depth: int, batch_size: int, **variables: str) -> float:
+    """Seconds until the first step was done."""
     shutil.rmtree(workdir, ignore_errors=True)
     settings = {"data.dir": records, "model.depth": depth, "train.batch_size": batch_size, "train.log_every_steps": 1}
+    command = [sys.executable, "train.py", "--config=configs/films.py", f"--workdir={workdir}"]
+    command += [f"--config.{name}={value}" for name, value in settings.items()]
+    metrics = workdir / "metrics.jsonl"
     began = time.perf_counter()
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "train.py",
-            "--config=configs/films.py",
-            f"--workdir={workdir}",
-            *(f"--config.{name}={value}" for name, value in settings.items()),
-        ],
-        cwd=ROOT,
-        env=environment(**variables),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    told: list[str] = []
-    compiled: list[float] = []
-
-    def listen() -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            told.append(line)
-            if "compiled in" in line:
-                compiled.append(time.perf_counter() - began)
-
-    listener = threading.Thread(target=listen)
-    listener.start()
-    try:
-        metrics = workdir / "metrics.jsonl"
-        while not (metrics.exists() and metrics.read_bytes().count(b"\n")):
-            if process.poll() is not None:
-                listener.join()
-                raise SystemExit("".join(told))
-            time.sleep(0.01)
-        done = time.perf_counter() - began
-    finally:
-        process.kill()
-        process.wait()
-        listener.join()
-    return compiled[0], done
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment(**variables), stdout=log, stderr=log)
+        try:
+            while not (metrics.exists() and metrics.read_bytes().count(b"\n")):
+                if process.poll() is not None:
+                    log.seek(0)
+                    raise SystemExit(log.read())
+                time.sleep(0.01)
+            return time.perf_counter() - began
+        finally:
+            process.kill()
+            process.wait()
 
 
 def take(*arguments: str) -> float:
@@ -113,24 +88,23 @@ def row(name: str, found: dict[str, float]) -> str:
 
 def measure(records: Path, workdir: Path, depth: int, rounds: int, batch_size: int) -> dict[str, Any]:
     """The three kinds of start in turns."""
-    found: dict[str, list[tuple[float, float]]] = {FIRST: [], SECOND: [], OFF: []}
+    found: dict[str, list[float]] = {FIRST: [], SECOND: [], OFF: []}
     cache = workdir / "cache"
     for _ in range(rounds):
         shutil.rmtree(cache, ignore_errors=True)
-        for kind in found:
+        for kind, seconds in found.items():
             variables = {"XDG_CACHE_HOME": str(cache)}
             if kind == OFF:
                 variables["JAX_ENABLE_COMPILATION_CACHE"] = "false"
-            found[kind].append(start(records, workdir / "run", depth, batch_size, **variables))
+            seconds.append(start(records, workdir / "run", depth, batch_size, **variables))
     kept = sum(path.stat().st_size for path in cache.rglob("*-cache"))
-    facts: dict[str, Any] = {}
-    for kind, times in found.items():
-        facts[f"{kind}, s to the first step"] = spread([done for _, done in times])
-        facts[f"{kind}, s to the step compiled"] = spread([compiled for compiled, _ in times])
-    pairs = list(zip(found[FIRST], found[SECOND], found[OFF], strict=True))
-    facts["second / first, to the first step"] = spread([second[1] / first[1] for first, second, _ in pairs])
-    facts["first / cache off, to the first step"] = spread([first[1] / off[1] for first, _, off in pairs])
-    return facts | {"kept on disk, MB": round(kept / 1e6, 1)}
+    rows = list(zip(found[FIRST], found[SECOND], found[OFF], strict=True))
+    return {
+        **{f"{kind}, s to the first step": spread(seconds) for kind, seconds in found.items()},
+        "second / first": spread([second / first for first, second, _ in rows]),
+        "first / cache off": spread([first / off for first, _, off in rows]),
+        "kept on disk, MB": round(kept / 1e6, 1),
+    }
 
 
 def main() -> None:
