@@ -1,11 +1,11 @@
-"""What the attention scorer is worth on films whose key shots are known, signal by signal, beside chance.
+"""How well the attention scorer, and each of its signals, finds known key shots, compared with chance.
 
     python -m benchmarks.attention demo/films          # train/ and test/ with FILM.keyshots.csv beside each film
     python -m benchmarks.attention film.mp4 --keyshots=keyshots.csv [--keyshots=another_films.csv]
 
-Prints for each signal, and for the scores that are made of them, average precision and F over the clips of the test
-films, at the threshold that is best on the training films (of a single film: average precision alone). A coin, and
-calling every clip key, stand beside them.
+Prints average precision and F over the clips of the test films, for the scores and for each signal, at the threshold
+that is best on the training films (for a single film, average precision only). Baselines: a coin for each clip, and
+every clip called key.
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""Every 3-D convolution of the network: each execution form, forward and both gradients, against PyTorch's.
+"""Every 3-D convolution of the network, forward and both gradients: each of our forms against PyTorch's convolution.
 
     python -m benchmarks.operators --depth=50 --batch=4 --output=operators.json --plot=docs/images/roofline.png
 
-For each distinct convolution (input, kernel, stride) of the network at its sizes, in one process and in turns: each
-form of `models/ops/conv3d.py` that can run it, and PyTorch (contiguous and channels_last_3d, whichever is faster in
-each round). "input" and "kernel" are the gradients with respect to these, alone. Ratios are PyTorch's time over ours,
-so more is better, and the median of the rounds. Shares are of the roof: the rate of the fastest operation of the run,
-be it a convolution of either side or a large matrix product of JAX's. The plot has that roof, the slope of memory
-(copying half a gigabyte), and both sides' convolutions by how often they use a byte. Needs torch.
+For each distinct convolution of the network, in one process and in turns: each form of `models/ops/conv3d.py` that can
+run it, and PyTorch in the faster of its two memory layouts (contiguous, channels_last_3d). "input" and "kernel" are the
+gradients with respect to these. Ratios are PyTorch's time divided by ours, so more is better, medians of the rounds.
+Shares are of the highest rate in the run: of any convolution of either side, or of a large matrix product in JAX. The
+plot is a roofline with that rate, the memory bandwidth (copying half a gigabyte), and both sides' convolutions by
+operations per byte. Needs torch.
 """
 
 import collections
@@ -42,10 +42,10 @@ _PLOT = flags.DEFINE_string("plot", "", "PNG file for the roofline")
 
 PASSES = ("forward", "input", "kernel")
 _MATMUL = 1024  # rows and columns of the large product
-_COPIED = 2**26  # float32 numbers, read and written to tell the rate of memory
-_FILL_S = 0.01  # of one operation again and again, on a GPU
+_COPIED = 2**26  # float32 numbers, copied to measure memory bandwidth
+_FILL_S = 0.01  # of repeating one operation on a GPU
 
-# Asks for so many, and returns when the last is done.
+# Runs an operation so many times, and returns when the last is done.
 Run = Callable[[int], None]
 
 
@@ -65,12 +65,12 @@ class Convolution:
         return (self.x[0], *((n + 2 * p - k) // s + 1 for n, k, s, p in spans), self.kernel[-1])
 
     def bytes(self, dtype: str) -> int:
-        """Input, kernel and result, each once: the least that any of the three passes moves."""
+        """Input, kernel and result, each once: the least that any pass moves."""
         return sum(math.prod(shape) for shape in (self.x, self.kernel, self.output)) * jnp.dtype(dtype).itemsize
 
     @property
     def flops(self) -> int:
-        """Of any of the three passes: each multiplies every output with every tap once."""
+        """Of any pass: each multiplies every output with every tap once."""
         return 2 * int(np.prod(self.output)) * int(np.prod(self.kernel[:4]))
 
     def __str__(self) -> str:
@@ -82,7 +82,7 @@ class Convolution:
 
 
 def convolutions(config: ModelConfig, batch: int) -> dict[Convolution, int]:
-    """What the network convolves, in order, and how often."""
+    """The convolutions of the network in order, and how often each occurs."""
     seen: collections.Counter[Convolution] = collections.Counter()
     apply = conv3d.Conv3d.__call__
 
@@ -100,7 +100,7 @@ def convolutions(config: ModelConfig, batch: int) -> dict[Convolution, int]:
 
 
 def _platform() -> str:
-    """What everything here is compiled for."""
+    """The platform that everything is compiled for."""
     return jax.devices()[0].platform
 
 
@@ -122,7 +122,7 @@ def passes(run: Callable[[Any, Any], Any], x: Any, kernel: Any, dy: Any) -> dict
 
 
 def repeated(function: Any, *arrays: jax.Array) -> Run:
-    """Runs of a jitted function, each handed over before the one before is done."""
+    """Repeats a jitted function without waiting between calls."""
 
     def run(times: int) -> None:
         jax.block_until_ready([function(*arrays) for _ in range(times)])
@@ -140,7 +140,7 @@ def ours(case: Convolution, dtype: str) -> dict[str, dict[str, Run]]:
     for form, convolve in _FORMS.items():
         if form in _LEAVE_OUT.value:
             continue
-        if case.kernel[:3] == (1, 1, 1) and form not in ("pointwise", "direct"):  # all the same but for slices
+        if case.kernel[:3] == (1, 1, 1) and form not in ("pointwise", "direct"):  # the other forms are the same product
             continue
 
         def run(x: Any, kernel: Any, convolve: conv3d.Form = convolve) -> Any:
@@ -155,7 +155,7 @@ def ours(case: Convolution, dtype: str) -> dict[str, dict[str, Run]]:
 
 
 def pytorch(case: Convolution, dtype: str) -> dict[str, dict[str, Run]]:
-    """PyTorch's convolution in both memory layouts a user might choose."""
+    """PyTorch's convolution in both memory layouts."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -199,7 +199,7 @@ def pytorch(case: Convolution, dtype: str) -> dict[str, dict[str, Run]]:
 
 
 def limits(dtype: str) -> dict[str, float]:
-    """What the device can do: `flops` a second in a large product, `bytes` a second in copying."""
+    """Limits of the device: `flops` per second of a large product, `bytes` per second of a copy."""
     size = _MATMUL if _platform() == "cpu" else 8 * _MATMUL
     a = jnp.asarray(np.random.default_rng(0).standard_normal((size, size), np.float32), dtype)
     big = jnp.zeros(_COPIED, jnp.float32)
@@ -223,7 +223,7 @@ def measure(sides: dict[str, Run]) -> dict[str, list[float]]:
     for run in sides.values():
         run(1)
     times = dict.fromkeys(sides, 1)
-    if _platform() != "cpu":  # what it takes to start one and to hear of its end shall not tell
+    if _platform() != "cpu":  # so that launch overhead is negligible
         times = {name: max(1, round(_FILL_S / taken(run, 2))) for name, run in sides.items()}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(_ROUNDS.value):
@@ -239,7 +239,7 @@ def compare(case: Convolution, us: dict[str, dict[str, Run]], dtype: str) -> dic
     found = {}
     for name, chosen in zip(PASSES, forms, strict=True):
         if name == "input" and case.x[-1] == 3:
-            continue  # nobody asks for the gradient of the film
+            continue  # training needs no gradient of the video
         seconds = {
             side: np.array(times) for side, times in measure({k: v[name] for k, v in {**us, **them}.items()}).items()
         }
@@ -278,7 +278,7 @@ def draw(rows: list[dict[str, Any]], roof: float, bandwidth: float, path: Path) 
 
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     slope = np.geomspace(1, 2000, 100)
-    axes.plot(slope, np.minimum(slope * bandwidth, roof) / 1e9, color="0.5", label="what memory and arithmetic allow")
+    axes.plot(slope, np.minimum(slope * bandwidth, roof) / 1e9, color="0.5", label="limit of memory and arithmetic")
     for side, marker, color in (("torch", "o", "tab:orange"), ("chosen", "x", "tab:blue")):
         points = [
             (row["flops"] / row["bytes"], found["flops a second"][found["chosen"] if side == "chosen" else side] / 1e9)
@@ -301,7 +301,7 @@ def main(_: list[str]) -> None:
     rows: list[dict[str, Any]] = []
     cases = convolutions(config, _BATCH.value)
     prepared = {case: ours(case, dtype) for case in cases} if _platform() == "gpu" else {}
-    with futures.ThreadPoolExecutor(16) as pool:  # there XLA compiles each for seconds
+    with futures.ThreadPoolExecutor(16) as pool:  # on a GPU, XLA takes seconds to compile each
         runs = [run for forms in prepared.values() for by_pass in forms.values() for run in by_pass.values()]
         list(pool.map(lambda run: run(1), runs))
     for case, count in cases.items():

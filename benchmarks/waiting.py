@@ -1,11 +1,11 @@
-"""How much of a training run on records is spent waiting for the next batch.
+"""The share of training time spent waiting for the next batch.
 
     python benchmarks/waiting.py --workdir=DIR [--depth=18] [--batch_size=4] [--clips_per_second 100 1000]
 
-Renders toy films, prepares them, and trains the published network on them as `train.py` does, a line of metrics a step.
-Then reads the same records alone, shuffled and flipped, as fast as they can be read: a device that trains faster than
-that has to wait. --clips_per_second names such devices, and of each the share that it would wait is told, 1 - reading
-rate / its rate.
+Renders toy films, prepares them, and trains the published network on them as `train.py` does, logging every step. Then
+reads the same records, shuffled and flipped, as fast as possible without training: a device that trains faster than
+that has to wait. For each rate in --clips_per_second, prints the share that such a device would wait, 1 - reading
+rate / rate.
 
 Prints one line of JSON. DIR keeps what was prepared.
 """
@@ -31,7 +31,7 @@ from avmsnet_jax.training.metrics import METRICS, read_metrics
 
 
 def shares(lines: list[dict[str, Any]], batch_size: int) -> dict[str, float]:
-    """The share of time that was waited: of the first line, of the others, and of all."""
+    """The share of waiting in the time of the first line of metrics, of the others, and of all."""
     steps = [line["step"] - before for line, before in zip(lines, [0, *(line["step"] for line in lines)], strict=False)]
     took = [count * batch_size / line["clips_per_second"] for count, line in zip(steps, lines, strict=True)]
     waited = [line["data_wait_seconds"] for line in lines]
@@ -44,14 +44,14 @@ def shares(lines: list[dict[str, Any]], batch_size: int) -> dict[str, float]:
 
 
 def reading_rate(config: Config, seconds: float) -> float:
-    """Clips a second that this machine reads for `config` when nothing else is done."""
+    """Clips per second that this machine reads for `config` when it does nothing else."""
     data, size = config.data, config.train.batch_size
     records = open_split(data.dir, data.train_split, config.model)
     batches = train_batches(
         records, batch_size=size, seed=0, flip=data.flip, threads=data.threads, workers=data.workers
     )
     with contextlib.closing(batches):
-        for _ in range(8):  # what was read ahead before the clock
+        for _ in range(8):  # already read ahead
             next(batches)
         began, count = time.perf_counter(), 0
         while time.perf_counter() - began < seconds:
