@@ -116,7 +116,7 @@ def read_annotations(paths: Sequence[Path], protocol: str = "", splits: Path | N
 def _read(path: Path) -> tuple[str, list[Judged]]:
     """The data set of a path, empty if unknown, and its videos."""
     if not path.exists():
-        raise UserError(f"there are no annotations {path}; check the path")
+        raise UserError(f"no annotations at {path}; check the path")
     if _is_records(path):
         return of_records(path)
     if path.suffix.lower() in HDF5_SUFFIXES:
@@ -127,9 +127,7 @@ def _read(path: Path) -> tuple[str, list[Judged]]:
         return "summe", _read_summe(files, tables)
     tables = [file for file in files if file.name == tvsum.MAT] if path.is_dir() else files
     if not tables:
-        raise UserError(
-            f"there are no annotations in {path}; give {tvsum.MAT}, a folder with GT/*.mat, or an HDF5 file (.h5)"
-        )
+        raise UserError(f"no annotations in {path}; give {tvsum.MAT}, a folder with GT/*.mat, or an HDF5 file (.h5)")
     return "tvsum", [
         Judged(item.name, f"video_{number}", item.n_frames, _every(item.n_frames), user_scores=item.user_scores)
         for number, item in enumerate(tvsum.read_annotations(tables[0]), start=1)
@@ -178,12 +176,12 @@ def _judged_of_hdf5(group: h5py.Group, key: str, where: str) -> Judged:
     chosen = checks.binary(np.atleast_2d(array("user_summary")), f"{where}: user_summary", "users", "frames")
     count = int(array("n_frames").item()) if "n_frames" in held else chosen.shape[1]
     if chosen.shape[1] != count or not chosen.size:
-        raise UserError(f"{where}: user_summary has shape {chosen.shape} and n_frames is {count}; mend the file")
+        raise UserError(f"{where}: user_summary has shape {chosen.shape} and n_frames is {count}; correct the file")
     picks = _every(count)
     if "picks" in held:
         picks = checks.whole(array("picks").ravel(), f"{where}: picks", "picks")
         if not len(picks) or picks[0] < 0 or picks[-1] >= count or (np.diff(picks) < 1).any():
-            raise UserError(f"{where}: picks do not ascend within 0..{count - 1}; mend the file")
+            raise UserError(f"{where}: picks do not ascend within 0..{count - 1}; correct the file")
     name = hdf5_file.text(hdf5_file.member(group, "video_name")) if "video_name" in held else key
     bounds = None
     if "change_points" in held:
@@ -203,7 +201,7 @@ def of_records(directory: Path) -> tuple[str, list[Judged]]:
     """From prepared records: the data set's name, and every video with users' judgments."""
     manifest = pipeline.read_manifest(directory)
     videos = []
-    kept = {} if manifest["dataset"] == "gaze" else manifest.get("annotations", {})  # those of gaze are no judgments
+    kept = {} if manifest["dataset"] == "gaze" else manifest.get("annotations", {})  # those of gaze are not judgments
     for name, file in kept.items():
         place = pipeline.inside(directory, file)
         held = array_file.read_npz(place, "prepare the data again")
@@ -231,7 +229,7 @@ def _judged_of_arrays(name: str, held: dict[str, np.ndarray], place: Path) -> Ju
         or votes.shape[1] != count.item()
         or any(part is not None and part.shape != votes.shape for part in (summaries, scores))
     ):
-        raise UserError(f"{place} does not hold what users said of each frame; prepare the data again")
+        raise UserError(f"{place} does not hold the users' judgments of each frame; prepare the data again")
     n_frames = votes.shape[1]
     return Judged(
         name,

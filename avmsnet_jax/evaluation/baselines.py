@@ -1,4 +1,4 @@
-"""The attention scorer for records, and the measures of scores and of random and uniform ones on TVSum and SumMe."""
+"""The attention scorer for records, and the measures of given, random and uniform scores on TVSum and SumMe."""
 
 import dataclasses
 import zlib
@@ -16,7 +16,7 @@ from avmsnet_jax.scoring.attention import Attention
 PROTOCOLS = {"tvsum": tvsum.PROTOCOL, "summe": summe.PROTOCOL}
 
 DRAWS = 100  # of random scores
-_CORRELATED_DRAWS = 10  # draws of which TVSum's tau and rho are taken: their expectation is 0, and 20 users are slow
+_CORRELATED_DRAWS = 10  # draws for TVSum's tau and rho, which are slow for 20 users; their expectation is 0
 
 ATTENTION = "formulas for what draws human attention, not learned from people"
 BASELINES = {
@@ -35,7 +35,7 @@ def attention(records: str) -> Attention:
 
 
 def of_scores(protocol: Protocol, video: Judged, scored: Scored) -> Values:
-    """The measures of a video's scores; without shots there is no summary, and no measure of it."""
+    """The measures of a video's scores; those of the summary only if the shots are known."""
     frames = frame_scores(scored.scores, scored.picks, video.n_frames)
     chosen = None if video.shots is None else summary(frames, video.shots, BUDGET)
     return protocol.measure(video, frames, chosen)

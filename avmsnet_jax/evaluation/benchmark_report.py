@@ -20,7 +20,7 @@ def markdown(metrics: Mapping[str, Any]) -> str:
         parts += ["## All scored frames pooled", report.pooled_sentence(metrics)]
     meanings = [f"- **{measure.heading}**: {measure.meaning}." for measure in protocol.measures.values()]
     meanings += [f"- **{row}**: {meaning}." for row, meaning in metrics["baselines"].items()]
-    return "\n\n".join([*parts, "## What is what", "\n".join(meanings)]) + "\n"
+    return "\n\n".join([*parts, "## Definitions", "\n".join(meanings)]) + "\n"
 
 
 def text(metrics: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Checks of the arrays that measures are given; an error of one line where they are invalid."""
+"""Checks of the arrays that are given to measures; each error is one line."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,14 +18,14 @@ def finite(values: ArrayLike, name: str, *shape: str) -> np.ndarray:
     try:
         array = np.asarray(values)
     except (ValueError, TypeError, OverflowError):  # lists of different lengths, or nested beyond NumPy's 64 axes
-        raise UserError(f"{name} is no array of numbers; give numbers of shape {wanted}") from None
+        raise UserError(f"{name} is not an array of numbers; give numbers of shape {wanted}") from None
     if array.dtype.kind not in "fiub":
         raise UserError(f"{name} is of type {array.dtype}; give numbers of shape {wanted}")
     if array.ndim != len(shape):
         raise UserError(f"{name} has shape {array.shape}; give {wanted}")
     array = array.astype(np.float64)
     if not np.isfinite(array).all():
-        raise UserError(f"{name} holds NaN or infinity; mend or remove it")
+        raise UserError(f"{name} holds NaN or infinity; correct or remove it")
     return array
 
 
@@ -78,5 +78,5 @@ def labeled(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarra
     """
     values, key = finite(scores, "scores", "clips"), binary(labels, "labels", "clips")
     if values.shape != key.shape:
-        raise UserError(f"{len(values)} scores stand against {len(key)} labels; give one label for each score")
+        raise UserError(f"got {len(values)} scores and {len(key)} labels; give one label for each score")
     return values, key

@@ -34,7 +34,7 @@ Row = dict[str, Any]
 
 
 class Viewers:
-    """The viewers of each film of prepared records. One film is held at a time.
+    """The viewers of each film of prepared records. One film is in memory at a time.
 
     Attributes:
       manifest: of the records.
@@ -144,7 +144,7 @@ def correlation(viewers: Viewers, clips: Sequence[Row]) -> float | None:
 
 
 def human(viewers: Viewers, clips: Sequence[Row]) -> dict[str, float | None] | None:
-    """How well halves of the viewers agree, in the figures of a model; None if no film tells.
+    """How well halves of the viewers agree, in the measures of a model; None if undefined for every film.
 
     Precision, recall and F: the key clips of one half's curve against those of the other's, pooled over films, each
     half once as the prediction, mean over divisions of the viewers. Correlation: the mean over films of the square root

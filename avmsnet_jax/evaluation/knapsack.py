@@ -30,9 +30,9 @@ def knapsack(values: ArrayLike, weights: ArrayLike, capacity: int) -> np.ndarray
     """
     values, weights = checks.finite(values, "values", "items"), checks.whole(weights, "weights", "items")
     if values.shape != weights.shape:
-        raise UserError(f"{len(values)} values stand against {len(weights)} weights; give one weight for each value")
+        raise UserError(f"got {len(values)} values and {len(weights)} weights; give one weight for each value")
     if capacity < 0 or capacity % 1 or (weights < 0).any():
-        raise UserError(f"weights and capacity ({capacity}) are whole numbers of at least 0; give such")
+        raise UserError(f"weights and capacity ({capacity}) must be whole numbers of at least 0")
     items = np.flatnonzero((values > 0) & (weights <= capacity))
     capacity = min(int(capacity), int(weights[items].sum()))
     best = np.zeros(capacity + 1)  # best[c]: greatest value of the items so far within capacity c

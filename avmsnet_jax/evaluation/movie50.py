@@ -169,7 +169,7 @@ def _row(clips: Clips, threshold: float) -> dict[str, Any]:
 
 
 def _add_gaze(metrics: dict[str, Any], viewers: gaze.Viewers, clips: Mapping[str, Clips]) -> None:
-    """Adds what only gaze tells: the human row, correlations with the curve, and the figures of attention maps."""
+    """Adds the figures that need gaze: the human row, correlations with the curve, figures of attention maps."""
     for name, rows in clips.items():
         metrics["rows"][name]["correlation"] = gaze.correlation(viewers, rows)
     metrics["rows"]["human"] = gaze.human(viewers, clips["attention"])
@@ -247,7 +247,7 @@ def markdown(metrics: dict[str, Any]) -> str:
             f"DAM 1 is the network's first attention module; {gaze.CENTER} is a Gaussian about the middle.",
         ]
         meanings |= metrics["saliency_measures"]
-    parts += ["## What is what", "\n".join(f"- **{row}**: {meaning}." for row, meaning in meanings.items())]
+    parts += ["## Definitions", "\n".join(f"- **{row}**: {meaning}." for row, meaning in meanings.items())]
     return "\n\n".join(parts) + "\n"
 
 

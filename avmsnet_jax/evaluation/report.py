@@ -1,4 +1,4 @@
-"""Writes results: CSV, JSON, Markdown tables and plots that all protocols share."""
+"""Writes results: the CSV, JSON, Markdown tables and plots of all protocols."""
 
 import csv
 import json
@@ -56,7 +56,7 @@ def pooled_notes(metrics: Mapping[str, Any]) -> list[str]:
     if not metrics["num_key_clips"]:
         return [
             f"None of the {counted(metrics['num_clips'], 'clip')} is a key moment, so precision, recall, F and average "
-            "precision have no value, whoever predicts: test a split that has key moments, or prepare one that does."
+            "precision are undefined for any scorer: test a split that has key moments, or prepare one."
         ]
     if not metrics["num_predicted"]:
         return ["No score reaches the threshold, so precision is undefined and F is 0."]

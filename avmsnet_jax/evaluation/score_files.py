@@ -63,7 +63,7 @@ def read_scores(path: Path, videos: Sequence[Judged]) -> list[dict[str, Scored]]
                 raise UserError(f"{source}: no video is called {name!r}; names are such as {_some(videos)}")
             video, where = names[name], f"{source}, {name}"
             if video.name in scored:
-                raise UserError(f"{where}: the scores of {video.name} stand there twice; remove one")
+                raise UserError(f"{where}: the file holds the scores of {video.name} twice; remove one")
             scored[video.name] = _fitted(video, frames, scores, where)
         found.append(scored)
     return found
@@ -89,7 +89,7 @@ def _fitted(video: Judged, frames: Any, scores: Any, where: str) -> Scored:
 def _tables(path: Path) -> list[tuple[Path, Iterable[tuple[str, tuple[Any, Any]]]]]:
     """For each split (one if there are none): its source, and (name, (frames or None, scores)) of each video."""
     if not path.exists():
-        raise UserError(f"there are no scores {path}; check the path")
+        raise UserError(f"no scores at {path}; check the path")
     if not path.is_dir():
         return _tables_of_file(path)
     parts: dict[int, Path] = {}
@@ -121,7 +121,7 @@ def _tables_of_file(path: Path) -> list[tuple[Path, Iterable[tuple[str, tuple[An
     try:
         rows = json_file.read(path, f"it holds no scores; {remedy}", most_bytes=_MOST_JSON)
     except FileNotFoundError:
-        raise UserError(f"there are no scores {path}; check the path") from None
+        raise UserError(f"no scores at {path}; check the path") from None
     rows = rows if isinstance(rows, list) else [rows]
     if not all(isinstance(row, dict) for row in rows):
         raise UserError(f"{path} holds no scores; {remedy}")

@@ -27,7 +27,7 @@ def frame_scores(scores: ArrayLike, picks: ArrayLike, n_frames: int) -> np.ndarr
     """
     scores, picks = checks.finite(scores, "scores", "picks"), _picks(picks, n_frames)
     if scores.shape != picks.shape:
-        raise UserError(f"{len(scores)} scores stand against {len(picks)} picks; give one score for each pick")
+        raise UserError(f"got {len(scores)} scores for {len(picks)} picks; give one score for each pick")
     return scores[np.maximum(np.searchsorted(picks, np.arange(n_frames), side="right") - 1, 0)]
 
 

@@ -6,7 +6,7 @@
     tobii    Tobii Studio and Tobii Pro Lab, TSV
     eyelink  SR Research EyeLink, ASC
 
-A file says itself which it is.
+The format is recognized by content.
 """
 
 import csv
@@ -33,7 +33,7 @@ _FIXATION = 1  # DIEM's event; 0 is a blink, 2 a saccade, -1 a lost sample
 _STEADY_LABELS = {"FIXA", "PURS"}  # BIDS: fixation and smooth pursuit
 _PURSUIT_STEP_S = 0.02  # a pursuit is divided into rows of about this length
 _SACCADE_DEG_S = 100.0  # raw gaze that moves faster is a saccade; pursuit stays below
-_SACCADE_RATE = 45.0  # samples a second, below which a sample is as long as a saccade, and none can be told
+_SACCADE_RATE = 45.0  # samples a second, below which saccades cannot be detected: a sample is as long as one
 _UNKNOWN_WIDTH_DEG = 24.0  # of the film, where the geometry is unknown: 5% of it are 1.2 degrees
 _BEYOND_S, _BEYOND_SHARE = 5.0, 0.1  # how far a recording may go on after its film
 _MOST_OUTSIDE = 0.5  # of samples: positions beyond one picture's width around the picture are in another unit
@@ -41,7 +41,7 @@ _MOST_OUTSIDE = 0.5  # of samples: positions beyond one picture's width around t
 
 @dataclasses.dataclass(frozen=True)
 class _Samples:
-    """What a file holds of one observer, before it is known to fit the film; rows that are not steady are left out.
+    """The steady gaze of one observer in a file, not yet checked against the film.
 
     Attributes:
       start_s, end_s, x, y: as `Recording` has them, but in any order and of any size.
@@ -75,7 +75,7 @@ def read(path: Path, geometry: Geometry, form: str = "") -> list[Recording]:
     form = form or _detected(path, lines)
     found = _READERS[form](path, lines, geometry)
     if not found:
-        raise UserError(f"{path} holds no gaze; take it away, or export it again")
+        raise UserError(f"{path} holds no gaze; remove it, or export it again")
     return [_checked(path, observer, samples, geometry) for observer, samples in found.items()]
 
 
@@ -114,7 +114,7 @@ def _plain(path: Path, lines: Sequence[str], geometry: Geometry) -> dict[str, _S
         columns = samples.setdefault(observer, (array("d"), array("d"), array("d")))
         time, x, y = (_number(place, value) for value in values)
         if not math.isfinite(time):
-            raise UserError(f"{place}: a row without a time; take it away")
+            raise UserError(f"{place}: a row without a time; remove it")
         for column, value in zip(columns, (time, x, y), strict=True):
             column.append(value)
     found = {}
@@ -123,8 +123,8 @@ def _plain(path: Path, lines: Sequence[str], geometry: Geometry) -> dict[str, _S
         outside = np.maximum(np.abs(xs - 0.5), np.abs(ys - 0.5)) > 1.5
         if outside.sum() > _MOST_OUTSIDE * np.isfinite(xs).sum():
             raise UserError(
-                f"{path}: x and y of {observer} are no shares of the picture (x is about {np.nanmedian(xs):g}); divide "
-                "them by its width and height"
+                f"{path}: x and y of {observer} are not shares of the picture (x is about {np.nanmedian(xs):g}); "
+                "divide them by its width and height"
             )
         found[observer] = _steady(path, times, xs, ys, geometry)
     return found
@@ -179,7 +179,7 @@ def _bids(path: Path, lines: Sequence[str], geometry: Geometry) -> dict[str, _Sa
     for place, (onset, duration, label, *ends) in _table(path, lines, names, "\t"):
         start, length = _number(place, onset), _number(place, duration)
         if not (math.isfinite(start) and length >= 0):
-            raise UserError(f"{place}: an event without onset or duration; take it away")
+            raise UserError(f"{place}: an event without onset or duration; remove it")
         span = [min(span[0], start), max(span[1], start + length)]
         if label.upper() not in _STEADY_LABELS:
             continue
@@ -333,7 +333,7 @@ def _number(place: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise UserError(f"{place}: {text[:40]!r} is no number; export it again") from None
+        raise UserError(f"{place}: {text[:40]!r} is not a number; export it again") from None
 
 
 def _checked(path: Path, observer: str, samples: _Samples, geometry: Geometry) -> Recording:

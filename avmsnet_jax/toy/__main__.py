@@ -33,11 +33,11 @@ def main(_: list[str]) -> None:
     scripts = movies.render(
         Path(OUTPUT.value), films=FILMS.value, seconds=SECONDS.value, seed=SEED.value, gaze=GAZE.value
     )
-    told = ", ".join(
+    line = ", ".join(
         f"{split}: {len(films)} films, {sum(len(film.key_shots) for film in films)} key moments"
         for split, films in scripts.items()
     )
-    print(f"{OUTPUT.value}: {told}")
+    print(f"{OUTPUT.value}: {line}")
 
 
 if __name__ == "__main__":

@@ -182,7 +182,7 @@ def _read_at(file: BinaryIO, place: int, count: int) -> bytes:
 
 
 def _unpacked_size(data: bytes) -> int:
-    """The decompressed size of a zstd frame, counted up to just above the limit; above the limit if it is no frame."""
+    """The decompressed size of a zstd frame, counted to just above the limit; above the limit if it is not a frame."""
     try:
         with zstandard.ZstdDecompressor().stream_reader(data) as reader:
             return len(reader.read(_NODE_BYTES + 1))
@@ -214,7 +214,7 @@ def _listed(folder: Path, remedy: str) -> dict[str, str]:
             raise ValueError(f"{_LIST} names an array {strange[0]!a}")
         return {"/".join(key): ".".join(key) for key in keys}
     except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{_LIST} is no list of arrays: {error!r}") from None
+        raise ValueError(f"{_LIST} is not a list of arrays: {error!r}") from None
 
 
 def _described(name: str, text: bytes, source: str, remedy: str) -> Array:

@@ -375,7 +375,7 @@ def _add(found: _Overlay, source: Source, table: Mapping[str, names.Tensor], con
     """Lays one file over what was found before, and returns the account of its keys.
 
     Raises:
-      UserError: tensors that do not belong to the network, or are no floating-point numbers.
+      UserError: tensors that do not belong to the network, or are not floating-point numbers.
     """
     path = source.file.path
     account: dict[str, dict[str, str]] = {}

@@ -53,7 +53,7 @@ class WeightFile:
       path: as the user gave it.
       format: the name of the format, for messages.
       tensors: arrays of a dtype in `STORAGES` by their names in the file; sound8.npy's are called `conv1.weights`.
-      other: the reasons why other entries of the file are no weights, by name.
+      other: why other entries of the file are not weights, by name.
       arch: the `arch` entry of a published checkpoint, such as `resnet-50`; empty if there is none.
     """
 
@@ -115,7 +115,7 @@ def read(path: str) -> WeightFile:
     if claimed > 2 * size:  # twice, because a network may use one tensor in two places
         raise UserError(
             f"{path} has {size:,} bytes, but its tensors take {claimed:,}, as they share memory; "
-            "hand in a file that holds each of them"
+            "give a file that holds each of them"
         )
     return found
 
@@ -294,7 +294,7 @@ def _read_torch(path: str, form: str) -> WeightFile:
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise UserError(
-                f"{path} is no state dict (tensors by name): its entry {_shown(name)} is a {type(value).__name__}"
+                f"{path} is not a state dict (tensors by name): its entry {_shown(name)} is a {type(value).__name__}"
             )
         try:
             found.tensors[name] = _from_torch(torch, value)
@@ -309,11 +309,11 @@ def _import_torch(path: str) -> Any:
     except ImportError:
         raise UserError(
             f"reading {path} takes PyTorch, which is not installed: pip install 'avmsnet_jax[convert]' "
-            "(or torch==2.13.0), or hand in the weights as .safetensors"
+            "(or torch==2.13.0), or give the weights as .safetensors"
         ) from None
     if tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2]) < _TORCH:
         raise UserError(
-            f"PyTorch {torch.__version__} is installed, which a .pth can make run code (CVE-2025-32434, "
+            f"PyTorch {torch.__version__} is installed, in which a .pth can run code (CVE-2025-32434, "
             f"CVE-2026-24747), so {path} was not opened: pip install --upgrade 'torch>=2.10', or hand in the weights "
             "as .safetensors"
         )
@@ -423,7 +423,7 @@ class _Array:
         if not re.fullmatch(r"[fiub][1248]", dtype.code):
             raise ValueError(f"dtype {dtype.code!r}")
         if not isinstance(shape, tuple) or not all(isinstance(size, int) for size in shape):
-            raise ValueError("a shape that is none")
+            raise ValueError("a shape that is not a tuple of integers")
         data = raw.encode("latin1") if isinstance(raw, str) else raw  # Python 2 wrote bytes as text
         flat = np.frombuffer(data, np.dtype(order + dtype.code))
         array = flat.reshape(shape, order="F" if fortran else "C")
@@ -486,7 +486,7 @@ def _read_npy(path: str) -> WeightFile:
         raise UserError(foreign)
     for layer, arrays in layers.items():
         if not isinstance(arrays, dict):
-            raise UserError(f"{foreign} (its entry {_shown(layer)} is no dictionary)")
+            raise UserError(f"{foreign} (its entry {_shown(layer)} is not a dictionary)")
         for name, array in arrays.items():
             try:
                 tensors[f"{layer}.{name}"] = array.numpy()

@@ -96,7 +96,7 @@ def test_every_file_format_gives_the_same_figures(field, tmp_path, monkeypatch):
         (lambda scores: scores.update(video_3=[0.1] * 19), "there are 19 scores; give 20, one for each pick, or 300"),
         (lambda scores: scores.update(video_3=[float("nan")] * 20), "holds NaN"),
         (lambda scores: scores.update(elsewhere=[0.1]), "no video is called 'elsewhere'"),
-        (lambda scores: scores.update(id3=[0.1] * 20), "stand there twice"),
+        (lambda scores: scores.update(id3=[0.1] * 20), "holds the scores of .* twice"),
     ],
 )
 def test_scores_that_do_not_fit_are_errors(field, tmp_path, change, word):

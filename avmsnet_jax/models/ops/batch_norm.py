@@ -25,11 +25,11 @@ class BatchNorm(nnx.Module):
     the *unbiased* one, n / (n - 1) times larger: a third larger for a linear layer at batch 4. Training follows
     PyTorch's only if we do the same.
 
-    With `norm_clips`, each group of so many clips that follow each other in the batch is normalized by its own
-    statistics, as `torch.nn.DataParallel` does with the clips of each GPU. The running estimates take the mean over the
-    groups (DataParallel keeps those of the first GPU), with the unbiased variance of a group. Groups depend on the
-    batch alone, not on how many devices share it; where a device holds whole groups, devices need not wait for each
-    other. Without it, under `jit` over a mesh, the statistics are those of the whole batch on all devices.
+    With `norm_clips`, each group of that many consecutive clips of the batch is normalized by its own statistics, as
+    `torch.nn.DataParallel` does with the clips of each GPU. The running estimates take the mean over the groups
+    (DataParallel keeps those of the first GPU), with the unbiased variance of a group. Groups depend on the batch
+    alone, not on the number of devices; where each device holds whole groups, devices do not wait for each other.
+    Without it, under `jit` over a mesh, the statistics are those of the whole batch on all devices.
 
     Args:
       channels: size of the last axis.
