@@ -2,6 +2,7 @@
 
 import dataclasses
 import zlib
+from pathlib import Path
 
 import numpy as np
 
@@ -28,7 +29,7 @@ BASELINES = {
 }
 
 
-def attention(records: str) -> Attention:
+def attention(records: str | Path) -> Attention:
     """The attention scorer for clips of the size that prepared records hold."""
     settings = pipeline.read_manifest(records)["settings"]
     return Attention(settings["frames"], settings["frame_size"])

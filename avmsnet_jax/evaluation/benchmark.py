@@ -52,10 +52,11 @@ def evaluate(
         that it would be tested on.
     """
     report.check_free(output)
-    manifest = pipeline.read_manifest(local_records(config.data))
+    records = Path(local_records(config.data))
+    manifest = pipeline.read_manifest(records)
     users = manifest.get("annotations") and manifest["dataset"] != "gaze"
-    judged = annotations.of_records(Path(local_records(config.data)))[1] if users else []
-    folds = annotations.folds_of_records(Path(local_records(config.data)))
+    judged = annotations.of_records(records)[1] if users else []
+    folds = annotations.folds_of_records(records)
     if len(directories) > 1 and len(directories) != len(folds):
         raise UserError(
             f"{len(directories)} checkpoints are given, and {config.data.dir} has {len(folds)} folds; give one, or one "
@@ -66,12 +67,11 @@ def evaluate(
         clips, thresholds, facts = _scored_by_networks(config, directories, split, chosen)
         attention = _scored_by_attention(config, split, chosen)
         if not directories:
-            scorer = baselines.attention(local_records(config.data))
-            clips = {ALL: attention}
+            clips, scorer = {ALL: attention}, baselines.attention(records)
             thresholds[ALL], facts["threshold_from"] = choose_threshold(config, scorer, config.data.fold, attention)
         scored = {name: _scored(part) for name, part in clips.items()}
         every = [clip for part in clips.values() for clip in part]
-        videos = judged or annotations.of_labels(Path(local_records(config.data)), every)
+        videos = judged or annotations.of_labels(records, every)
         tested = {name for part in scored.values() for name in part}
         failed: dict[str, str] = {}
         videos, facts["shots"] = _with_shots([video for video in videos if video.name in tested], scored, failed)
@@ -88,14 +88,13 @@ def _scored_by_networks(
     clips: dict[str, Clips] = {}
     thresholds: dict[str, float] = {}
     found, notes, origin = [], [], ""
-    for fold, directory in zip(folds, directories, strict=False):  # there may be no checkpoint
+    for fold, directory in zip(folds, directories, strict=False):  # without a checkpoint, `directories` is empty
         name = f"fold {fold}" if len(directories) > 1 else ALL
         found.append(checkpoint.find(directory))
         notes.append(leakage.note(config, found[-1], fold, split))
         network = Network.load(str(found[-1]), config.mesh, config.eval.batch_size, fixed_groups=True)
-        clips[name] = score_split(
-            config, network, pipeline.open_split(local_records(config.data), split, network, fold)
-        )
+        records = pipeline.open_split(local_records(config.data), split, network, fold)
+        clips[name] = score_split(config, network, records)
         thresholds[name], origin = choose_threshold(config, network, fold, clips[name])
     return (
         clips,
@@ -111,14 +110,15 @@ def _scored_by_networks(
 
 def _scored_by_attention(config: Config, split: str, folds: Sequence[int]) -> Clips:
     """The attention scorer's clips of all folds, each once."""
+    directory = local_records(config.data)
     clips: Clips = []
     seen: set[int] = set()
     for fold in folds:
-        records = pipeline.open_split(local_records(config.data), split, None, fold)
+        records = pipeline.open_split(directory, split, None, fold)
         new = [number for number in records.numbers if number not in seen]
         seen.update(new)
         if new:
-            clips += score_split(config, baselines.attention(local_records(config.data)), records.only(new))
+            clips += score_split(config, baselines.attention(directory), records.only(new))
     return clips
 
 

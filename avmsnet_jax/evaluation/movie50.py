@@ -58,9 +58,10 @@ def evaluate(config: Config, directory: str, split: str, output: storage.Place) 
     scorers: dict[str, Scorer] = {}
     if found:
         scorers["model"] = Network.load(str(found), config.mesh, config.eval.batch_size, fixed_groups=True)
-    records = pipeline.open_split(local_records(config.data), split, scorers.get("model"), config.data.fold)
-    scorers["attention"] = baselines.attention(local_records(config.data))
-    viewers = gaze.of_records(local_records(config.data))
+    directory_of_records = local_records(config.data)
+    records = pipeline.open_split(directory_of_records, split, scorers.get("model"), config.data.fold)
+    scorers["attention"] = baselines.attention(directory_of_records)
+    viewers = gaze.of_records(directory_of_records)
     clips: dict[str, Clips] = {}
     thresholds: dict[str, float] = {}
     with storage.staged(output) as stage:  # before scoring, to fail early if it is not writable
@@ -73,7 +74,7 @@ def evaluate(config: Config, directory: str, split: str, output: storage.Place) 
             "seen_in_training": known,
             "checkpoint": storage.shown(found) if found else None,
             "records": config.data.dir,
-            "dataset": pipeline.read_manifest(local_records(config.data))["dataset"],
+            "dataset": pipeline.read_manifest(directory_of_records)["dataset"],
         }
         first = next(iter(scorers))
         threshold, by_video = thresholds[first], rows_by_video(clips[first])

@@ -16,6 +16,9 @@ from avmsnet_jax.evaluation import checks
 from avmsnet_jax.evaluation.annotations import HDF5_SUFFIXES, Judged
 from avmsnet_jax.evaluation.report import file_name
 
+# Where a table is from, and of each video its name, frames (None = unknown) and scores.
+Table = tuple[Path, Iterable[tuple[str, tuple[Any, Any]]]]
+
 _SCORES = ("score", "scores")  # names of the data set in a video's HDF5 group
 _MOST_JSON = 100_000_000  # bytes; enough for a score per frame of 25 two-hour films
 
@@ -86,8 +89,8 @@ def _fitted(video: Judged, frames: Any, scores: Any, where: str) -> Scored:
     )
 
 
-def _tables(path: Path) -> list[tuple[Path, Iterable[tuple[str, tuple[Any, Any]]]]]:
-    """For each split (one if there are none): its source, and (name, (frames or None, scores)) of each video."""
+def _tables(path: Path) -> list[Table]:
+    """The table of each split; one if there are no splits."""
     if not path.exists():
         raise UserError(f"no scores at {path}; check the path")
     if not path.is_dir():
@@ -102,7 +105,7 @@ def _tables(path: Path) -> list[tuple[Path, Iterable[tuple[str, tuple[Any, Any]]
     return _tables_of_place(path)
 
 
-def _tables_of_place(path: Path) -> list[tuple[Path, Iterable[tuple[str, tuple[Any, Any]]]]]:
+def _tables_of_place(path: Path) -> list[Table]:
     """`_tables` of a path whose files are not named by split."""
     if not path.is_dir():
         return _tables_of_file(path)
@@ -112,7 +115,7 @@ def _tables_of_place(path: Path) -> list[tuple[Path, Iterable[tuple[str, tuple[A
     return _tables_of_file(files[0]) if files else [(path, _read_folder(path))]
 
 
-def _tables_of_file(path: Path) -> list[tuple[Path, Iterable[tuple[str, tuple[Any, Any]]]]]:
+def _tables_of_file(path: Path) -> list[Table]:
     if path.suffix.lower() in HDF5_SUFFIXES:
         return [(path, _read_hdf5(path))]
     if path.suffix.lower() != ".json":
