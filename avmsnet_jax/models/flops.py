@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.models import dam
 from avmsnet_jax.models.resnet3d import BLOCKS, block_plan, expansion
-from avmsnet_jax.models.soundnet import FEATURES, LAYERS
+from avmsnet_jax.models.soundnet import FEATURES, LAYERS, lengths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,8 +109,8 @@ def _dam(index: int, size: tuple[int, ...], channels: int) -> Iterator[Operation
 
 
 def _soundnet(config: ModelConfig) -> Iterator[Operation]:
-    steps, channels = config.audio_samples, 1
-    for number, (factor, kernel, padding, pool) in enumerate(LAYERS):
-        steps, out = (steps + 2 * padding - kernel) // 2 + 1, factor * config.soundnet_width
+    channels = 1
+    for number, (steps, (factor, kernel, *_)) in enumerate(zip(lengths(config.audio_samples), LAYERS, strict=True)):
+        out = factor * config.soundnet_width
         yield Operation(f"soundnet/convs/{number}", (steps, out), (kernel, channels), input_gradient=number > 0)
-        steps, channels = steps // pool, out
+        channels = out

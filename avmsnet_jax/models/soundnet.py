@@ -15,14 +15,11 @@ FEATURES = 64  # channels of the last layer relative to the width
 
 
 def lengths(samples: int) -> list[int]:
-    """Time steps after each convolution and each pool, for a waveform of `samples`."""
+    """Time steps after each convolution, before its pool, for a waveform of `samples`."""
     found = []
     for _, kernel, padding, size in LAYERS:
-        samples = (samples + 2 * padding - kernel) // 2 + 1
-        found.append(samples)
-        if size > 1:
-            samples //= size
-            found.append(samples)
+        found.append((samples + 2 * padding - kernel) // 2 + 1)
+        samples = found[-1] // size
     return found
 
 
@@ -46,7 +43,7 @@ class SoundNet(nnx.Module):
         """
         if audio.ndim != 2:
             raise UserError(f"audio has shape {audio.shape}; SoundNet takes (clips, samples)")
-        if lengths(audio.shape[1])[-1] < 1:
+        if lengths(audio.shape[1])[-1] < LAYERS[-1][-1]:
             raise UserError(f"audio has {audio.shape[1]} samples a clip, too few for SoundNet; pad clips to 35280")
         x = audio.astype(self.dtype)[..., None]  # (B, 35280, 1)
         # After each layer, at the published width: (B, 2205, 16), (B, 137, 32), (B, 68, 64), (B, 34, 128), (B, 4, 256),
