@@ -238,7 +238,7 @@ def _write(video: Video, cut: Cut, folder: Path, on_clip: Callable[[], Any]) -> 
             pieces.write(split, record, positive=label == 1)
             on_clip()
         pieces.finish()
-    if not pieces.lengths():
+    if not pieces.lengths:
         raise UserError(
             f"too short: {n_frames} frames hold no clip; the first one needs frames "
             f"up to {clips.first_center(cut.frames, cut.spacing) + cut.frames // 2}"
@@ -249,10 +249,10 @@ def _write(video: Video, cut: Cut, folder: Path, on_clip: Callable[[], Any]) -> 
         n_frames,
         waveform is not None,
         users,
-        pieces.count,
+        {split: sum(pieces.lengths.get(split, ())) for split in SPLITS},
         pieces.positives,
-        pieces.lengths(),
-        pieces.sizes(),
+        pieces.lengths,
+        pieces.sizes,
     )
 
 
@@ -264,28 +264,32 @@ class _Pieces:
       most: records in each file but the last.
 
     Attributes:
-      count: records written, by split.
-      positives: those of key clips, by split.
+      lengths: records in each file, by split, for the splits that have any.
+      sizes: bytes of the finished files together, by split.
+      positives: key clips, by split.
     """
 
     def __init__(self, folder: Path, most: int):
         self._folder, self._most = folder, most
-        self._writers: dict[str, ArrayRecordWriter] = {}
-        self.count, self.positives = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
+        self._writers: dict[str, ArrayRecordWriter] = {}  # of each split's last file
+        self.lengths: dict[str, list[int]] = {}
+        self.sizes: dict[str, int] = {}
+        self.positives = dict.fromkeys(SPLITS, 0)
 
     def write(self, split: str, record: bytes, *, positive: bool) -> None:
         """Appends a record to the split's last file, or begins the next one."""
-        if self.count[split] % self._most == 0:
-            if split in self._writers:
-                self._finish(split)
-            self._writers[split] = open_writer(self._path(split, self.count[split] // self._most))
+        lengths = self.lengths.setdefault(split, [])
+        if not lengths or lengths[-1] == self._most:
+            self._finish(split)
+            lengths.append(0)
+            self._writers[split] = open_writer(self._last(split))
         self._writers[split].write(record)
-        self.count[split] += 1
+        lengths[-1] += 1
         self.positives[split] += positive
 
     def finish(self) -> None:
         """Closes all files so that they survive a crash of the machine; raises OSError if the disk is full."""
-        for split in list(self._writers):
+        for split in self.lengths:
             self._finish(split)
 
     def close(self) -> None:
@@ -294,26 +298,13 @@ class _Pieces:
             with contextlib.suppress(RuntimeError):
                 writer.close()
 
-    def lengths(self) -> dict[str, list[int]]:
-        """Records in each file, by split, for the splits that have any."""
-        return {
-            split: [min(self._most, count - start) for start in range(0, count, self._most)]
-            for split, count in self.count.items()
-            if count
-        }
-
-    def sizes(self) -> dict[str, int]:
-        """Bytes of the files together, by split."""
-        return {
-            split: sum(self._path(split, number).stat().st_size for number in range(len(lengths)))
-            for split, lengths in self.lengths().items()
-        }
-
     def _finish(self, split: str) -> None:
-        finish(self._writers.pop(split), self._path(split, (self.count[split] - 1) // self._most))
+        if writer := self._writers.pop(split, None):
+            finish(writer, self._last(split))
+            self.sizes[split] = self.sizes.get(split, 0) + self._last(split).stat().st_size
 
-    def _path(self, split: str, number: int) -> Path:
-        return piece_path(self._folder, split, number)
+    def _last(self, split: str) -> Path:
+        return piece_path(self._folder, split, len(self.lengths[split]) - 1)
 
 
 def open_writer(path: Path) -> ArrayRecordWriter:
