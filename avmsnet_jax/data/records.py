@@ -277,7 +277,6 @@ class Movies(ClipRecords):
     elsewhere: Elsewhere = staticmethod(nowhere)
 
     def find(self, source: Path) -> Collection:
-        """See `ClipRecords`."""
         config = self.builder_config
         return find_films(
             source,
@@ -304,7 +303,6 @@ class Gaze(ClipRecords):
     labels_out: Path | None = None
 
     def find(self, source: Path) -> Collection:
-        """See `ClipRecords`."""
         return gaze.find_watched(source, self.builder_config.test_fraction, self.setting)
 
     def _write_annotations(self, videos: Sequence[Video], folder: Path) -> None:
@@ -333,7 +331,6 @@ class Movie50(ClipRecords):
     )
 
     def find(self, source: Path) -> Collection:
-        """See `ClipRecords`."""
         return find_videos(source, "Movie50")
 
 
@@ -354,7 +351,6 @@ class Tvsum(ClipRecords):
     )
 
     def find(self, source: Path) -> Collection:
-        """See `ClipRecords`."""
         if (source / "fold_lists").exists():
             return find_videos(source, "TVSum")
         return tvsum.find_videos(source, _splits_file(self.builder_config))
@@ -374,7 +370,6 @@ class Summe(ClipRecords):
     MANUAL_DOWNLOAD_INSTRUCTIONS = "SumMe as downloaded: a folder of videos and a folder GT of .mat files."
 
     def find(self, source: Path) -> Collection:
-        """See `ClipRecords`."""
         return summe.find_videos(source, _splits_file(self.builder_config))
 
 

@@ -130,6 +130,11 @@ def split_folders(source: Path) -> dict[str, Path]:
     return {split: source / split for split in ("train", "test") if (source / split).is_dir()}
 
 
+def share_of(fraction: float, films: int) -> int:
+    """How many of two or more films a share is: at least one, and not all."""
+    return min(max(round(fraction * films), 1), films - 1)
+
+
 def is_file_name(name: str) -> bool:
     """Whether a video's name can be that of a file: what users said is kept under it."""
     return name not in ("", ".", "..") and not set(name) & set("/\\\0")

@@ -35,16 +35,14 @@ class JudgedVideo(Video):
 
     @property
     def expected_frames(self) -> int:
-        """See `Video`."""
         return self.votes.shape[1]
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """See `Video`."""
         return (self.path, *self.tables)
 
     def read_frames(self) -> Iterator[clips.Frame]:
-        """The frames that were judged: those that a decoder finds beyond them are left out. See `Video`."""
+        """The frames that were judged: those that a decoder finds beyond them are left out."""
         judged, number = self.expected_frames, 0
         for frame in self._movie.frames():
             number = frame.number
@@ -60,7 +58,6 @@ class JudgedVideo(Video):
             )
 
     def open_waveform(self) -> audio.Waveform | None:
-        """See `Video`."""
         return self._movie.waveform()
 
     def label(self, frame: int, time_s: float) -> int:
@@ -68,11 +65,9 @@ class JudgedVideo(Video):
         return int(self._key_frames[frame - 1])
 
     def scores(self, frame: int) -> np.ndarray:
-        """See `Video`."""
         return self.votes[:, frame - 1].astype(np.float32)
 
     def annotations(self) -> dict[str, np.ndarray]:
-        """See `Video`."""
         return {**self.said, "n_frames": np.asarray(self.expected_frames), "fps": np.asarray(self.fps)}
 
     @functools.cached_property

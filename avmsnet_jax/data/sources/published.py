@@ -66,18 +66,15 @@ class PublishedVideo(Video):
     expected_frames: int = 0
 
     def read_frames(self) -> Iterator[clips.Frame]:
-        """See `Video`."""
         for number in range(1, self.expected_frames + 1):
             yield FrameFile(number, self.frames / f"{number}.jpg")
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """See `Video`."""
         frames = (self.frames / f"{number}.jpg" for number in range(1, self.expected_frames + 1))
         return (self.wav, self.csv, *frames)
 
     def open_waveform(self) -> audio.Waveform | None:
-        """See `Video`."""
         return Movie(self.wav).waveform() if self.wav.exists() else None
 
     def label(self, frame: int, time_s: float) -> int:
