@@ -94,16 +94,6 @@ _SOURCES = {
 }
 
 
-def require_checkpoint(*paths: str) -> None:
-    """Raises UserError for the first local path at which there is nothing, before JAX is imported to read it."""
-    for path in paths:
-        if "://" not in path and not os.path.exists(path):
-            raise UserError(
-                f"no checkpoint at {path}: no such directory; give one that {program.typed('train')} or "
-                f"{program.typed('convert')} left"
-            )
-
-
 def _parse(argv: Sequence[str], takes_config: bool, config_optional: bool, positional: str) -> list[Any]:
     options, names = _split(argv)
     for option in options[1:]:
