@@ -1,7 +1,7 @@
-"""A folder of films, each with a folder of viewers' gaze beside it, from which its key frames follow.
+"""A folder of films, each with a folder of viewers' gaze beside it, from which key frames are computed.
 
-`FILM.gaze/` beside `FILM.mp4` holds recordings in the formats of `gaze.formats`. The rule that makes key frames of them
-is `gaze.concentration`'s: this project's own.
+`FILM.gaze/` beside `FILM.mp4` holds recordings in the formats of `gaze.formats`. The rule for key frames, this
+project's own, is in `gaze.concentration`.
 """
 
 import csv
@@ -30,7 +30,7 @@ _FEW = 3  # observers, below which a film has no labels
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """How the gaze of a collection was recorded, and what is made of it; one for all films.
+    """How the gaze of a collection was recorded, and the share of key frames; the same for all films.
 
     Attributes:
       form: one of `gaze.formats.FORMATS`; empty = each file says.
@@ -49,7 +49,7 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Watched(Video):
-    """A film and the gaze of those who watched it.
+    """A film and its viewers' gaze.
 
     Attributes:
       path: the film.

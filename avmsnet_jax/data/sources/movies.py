@@ -20,10 +20,10 @@ from avmsnet_jax.media.movie import Movie
 KEYSHOTS_SUFFIX = ".keyshots.csv"
 LABELS_SUFFIX = ".labels.csv"
 
-_END_SLACK_S = 1.0  # how far a key shot may go beyond the end of the film, which players and people round
+_END_SLACK_S = 1.0  # a key shot may end so much after the film, as players and people round times
 
 KeyShots = tuple[tuple[float, float], ...]  # (start_s, end_s) of each
-# Where a film's key shots are from if no table lies beside it: the file and what it says, or None.
+# Gives the key shots of a film without a table beside it: the file they are from and the shots, or None.
 Elsewhere = Callable[[Path], tuple[Path, KeyShots] | None]
 
 
@@ -39,7 +39,7 @@ class Film(Video):
       path: the film.
       key_shots: (start_s, end_s) of each, start included, end not.
       labels: label by frame number; a frame without one is 0.
-      table: the file that either was read from.
+      table: the file that key shots or labels were read from.
       expected_frames: the number of frames by the film's header.
     """
 
