@@ -73,7 +73,7 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
     of each video.
 
     Attributes:
-      place: working folder for finished films and shards, which whoever sets it moves to `data_dir` at the end.
+      place: working folder for finished films and shards; the caller moves the shards to `data_dir` at the end.
         Finished films of an earlier run are reused. None = a temporary folder of TFDS, which is removed on failure.
       workers: films read in parallel.
       strict: whether a skipped film is an error.
