@@ -64,9 +64,6 @@ class ModelConfig:
     )
 
     def __post_init__(self) -> None:
-        self.validate()
-
-    def validate(self) -> None:
         """Raises UserError if no network can be built from the fields."""
         _choices(self, "model")
         if self.depth not in DEPTHS:
@@ -283,7 +280,6 @@ class Config:
 
     def validate(self) -> None:
         """Raises UserError for the first invalid field."""
-        self.model.validate()
         self._validate_data()
         _choices(self.optimizer, "optimizer")
         for name in (f.name for f in dataclasses.fields(self.optimizer) if f.type is float):
