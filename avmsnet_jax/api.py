@@ -20,13 +20,13 @@ def score(film: str | os.PathLike[str], model: AVMSNet | None = None, *, spacing
     """Scores the moments of a film.
 
     Args:
-      film: any film that FFmpeg reads.
-      model: a network, as `avmsnet_jax.load` gives it; None = by attention, which was not learned from people.
-      spacing_s: from one scored moment to the next, seconds.
+      film: a film in any format that FFmpeg reads.
+      model: a network from `avmsnet_jax.load`; None = the attention scorer, which needs no training.
+      spacing_s: seconds between scored moments.
 
     Returns:
-      among others `times_s` (N,) float64 in seconds, `scores` (N,) float32 in 0-1, and `signals`, by name the (N,)
-      float32 in 0-1 that attention's scores are made of.
+      `times_s` (N,) float64 in seconds, `scores` (N,) float32 in 0-1, and, from the attention scorer, `signals`: by
+      name the (N,) float32 in 0-1 that the scores are made of. See `Scores` for the other fields.
 
     Raises:
       UserError: the film is missing or broken, or the network's scores are NaN.
@@ -45,15 +45,15 @@ def summarize(
     """Writes a film's summary and its report.
 
     Args:
-      film: any film that FFmpeg reads.
-      output: gets a folder called like the film, with `summary.mp4`, `report.html` and the other files that
-        `avmsnet summarize` leaves.
+      film: a film in any format that FFmpeg reads.
+      output: a folder; the summary goes to a subfolder named after the film, with `summary.mp4`, `report.html` and
+        the other files that `avmsnet summarize` writes.
       model: as for `score`.
       budget: a share of the film (15%), a duration (90s, 2min, 1:30) or a number of shots (12shots).
       overwrite: replace an earlier summary of the film.
 
     Returns:
-      the film's folder.
+      the subfolder.
 
     Raises:
       UserError: the film cannot be summarized, or its folder is in the way.

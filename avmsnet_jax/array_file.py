@@ -1,6 +1,6 @@
-"""Reads NumPy's files of numbers that may come from strangers, or from a disk that failed.
+"""Reads NumPy files of numbers, which may be hostile or damaged.
 
-Nothing is allocated before it is known that the file holds it, and no pickle is ever loaded.
+Sizes are checked against the file before memory is allocated, and pickles are never loaded.
 """
 
 import contextlib
@@ -14,8 +14,8 @@ import numpy as np
 
 from avmsnet_jax.errors import UserError
 
-MOST_BYTES = 500_000_000  # of one file: 20 users' float64 scores of a film of 36 hours
-NUMBERS = "fiub"  # the kinds of dtypes that are numbers
+MOST_BYTES = 500_000_000  # of a file; enough for float64 scores by 20 users of a film of 36 hours
+NUMBERS = "fiub"  # numeric kinds of dtypes
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -37,7 +37,7 @@ def read_npy(path: Path, remedy: str) -> np.ndarray:
 
 
 def read_npz(path: Path, remedy: str) -> dict[str, np.ndarray]:
-    """Reads the arrays of numbers in a .npz file, by name; what holds anything else is left out.
+    """Reads the arrays of numbers in a .npz file, by name; other arrays are left out.
 
     Raises:
       UserError: as `read_npy`.
@@ -56,7 +56,7 @@ def read_npz(path: Path, remedy: str) -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def readable(path: Path, remedy: str) -> Iterator[None]:
-    """Whatever goes wrong in reading a file becomes a UserError: a damaged file makes libraries raise anything.
+    """Turns every exception of the block into a UserError, as libraries raise many kinds for a damaged file.
 
     Raises:
       UserError: the file is missing, no regular file or larger than `MOST_BYTES`, or the block raises an exception.
@@ -77,7 +77,7 @@ def readable(path: Path, remedy: str) -> Iterator[None]:
 
 
 def _read_array(file: IO[bytes], size: int) -> np.ndarray | None:
-    """The array in a file of `size` bytes, None where it is not of numbers."""
+    """The array in a file of `size` bytes; None if its dtype is not numeric."""
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:
         raise ValueError(f"version {version[0]}.{version[1]} of the format is not known")

@@ -1,4 +1,4 @@
-"""What every command shares: flags in, one call, and one clear line for a user's mistake."""
+"""Shared by all commands: parsing the command line, help, and one clear line for a user's mistake."""
 
 import io
 import logging as python_logging
@@ -29,19 +29,19 @@ def run(
 ) -> None:
     """Parses the command line, calls `main`, and exits: 0 on success, 2 with one line for a user's mistake.
 
-    An error that nobody foresaw ends it with 1 and one line, which names the file with the traceback; where the user
-    has set --verbosity, the traceback goes to standard error.
+    An unexpected error exits with 1 and one line, which names the file with the traceback; with --verbosity, the
+    traceback goes to standard error.
 
     Args:
       main: called with the `Config` (`takes_config`), with the list of positional arguments, or with both if
         the command has both.
       takes_config: the command has `--config=FILE` and `--config.section.field=value`.
       config_optional: without `--config=FILE` the fields have their defaults.
-      positional: what positional arguments are called in the help; empty = the command takes none.
-      sections: of the configuration those that the command reads, where these are few: the help lists no
-        others, and a file is not needed.
+      positional: the name of the positional arguments in the help; empty = the command takes none.
+      sections: the sections of the configuration that the command reads, if these are few: the help lists only
+        these, and no configuration file is required.
     """
-    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks must not end the work
+    for stream in (sys.stdout, sys.stderr):  # printing a name must not fail on a terminal that lacks its characters
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     sys.unraisablehook = _on_unraisable
@@ -50,17 +50,17 @@ def run(
         if any(argument in ("--help", "-h", "--helpfull", "-help") for argument in _split(sys.argv)[0][1:]):
             print(_help(module, takes_config, positional, sections), flush=True)
             sys.exit(0)
-        if takes_config:  # the commands that run a network; their configuration may import JAX
+        if takes_config:  # these commands compile programs; before a configuration file imports JAX
             compiled.keep()
         main(*_parse(sys.argv, takes_config, config_optional or bool(sections), positional))
     except UserError as error:
         print(f"{program.name()}: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt as error:  # a message says what is left
+    except KeyboardInterrupt as error:  # its message says what was kept
         interrupts.say(str(error))
         sys.exit(interrupts.STATUS)
-    except BrokenPipeError:  # whoever read our output has left, as in `--help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again as it ends
+    except BrokenPipeError:  # the reader of standard output has ended, as in `--help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else flushing it at exit would fail again
         sys.exit(141)
     except Exception as error:
         if flags.FLAGS.is_parsed() and flags.FLAGS["verbosity"].present:
@@ -72,11 +72,11 @@ def run(
 def _on_unraisable(unraisable: Any) -> None:
     """Handles exceptions in callbacks, which Python drops.
 
-    Ctrl-C that came while a callback of JAX's ran at garbage collection is raised again. Tensorstore's writes that end
-    after another has failed (on a full disk) are not worth a traceback each: the failure itself is reported.
+    Ctrl-C during a callback of JAX at garbage collection is raised again. On a full disk, each pending write of
+    Tensorstore fails; these tracebacks are dropped, because the first failure is reported.
     """
     if unraisable.exc_type is KeyboardInterrupt:
-        # A moment later, as this runs within the callback still.
+        # Later, because this still runs within the callback.
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
     elif not (unraisable.exc_type is RuntimeError and str(unraisable.exc_value) == "Event loop is closed"):
         sys.__unraisablehook__(unraisable)
@@ -92,16 +92,6 @@ def require(*given: flags.FlagHolder[Any]) -> None:
 _SOURCES = {
     "checkpoint": ": give the --workdir of a training run, or the --output of a conversion of published weights",
 }
-
-
-def require_checkpoint(*paths: str) -> None:
-    """Raises UserError for the first local path at which there is nothing, before JAX is imported to read it."""
-    for path in paths:
-        if "://" not in path and not os.path.exists(path):
-            raise UserError(
-                f"no checkpoint at {path}: no such directory; give one that {program.typed('train')} or "
-                f"{program.typed('convert')} left"
-            )
 
 
 def _parse(argv: Sequence[str], takes_config: bool, config_optional: bool, positional: str) -> list[Any]:
@@ -129,9 +119,11 @@ def _parse(argv: Sequence[str], takes_config: bool, config_optional: bool, posit
             tree = config_dict.ConfigDict(config_lib.to_dict(config))
             holder = config_flags.DEFINE_config_dict("config", tree, sys_argv=argv)
         left = flags.FLAGS(argv)[1:] + names
-        if not flags.FLAGS["verbosity"].present:  # the libraries' accounts of an error, tracebacks and all
+        if not flags.FLAGS["verbosity"].present:  # libraries log errors with tracebacks
             logging.set_verbosity(logging.FATAL)
-            python_logging.getLogger("matplotlib").setLevel(python_logging.ERROR)  # in a container without a home
+            python_logging.getLogger("matplotlib").setLevel(
+                python_logging.ERROR
+            )  # it warns if there is no home directory
     except UnicodeDecodeError:
         raise UserError("the --flagfile is not UTF-8 text; give options, one a line") from None
     except (flags.Error, ValueError) as error:  # the latter: `--nooverwrite=1`
@@ -145,13 +137,13 @@ def _parse(argv: Sequence[str], takes_config: bool, config_optional: bool, posit
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The command line before and after the first `--`; what comes after it are names, whatever they look like."""
+    """The command line before and after the first `--`; what follows it are names, even if they look like options."""
     end = argv.index("--") if "--" in argv else len(argv)
     return list(argv[:end]), list(argv[end + 1 :])
 
 
 def _take_config_path(argv: Sequence[str]) -> tuple[str, list[str]]:
-    """Splits `--config=FILE` or `--config FILE` off, wherever it stands among the overrides."""
+    """Splits off `--config=FILE` or `--config FILE`, at any position among the overrides."""
     path, rest, arguments = "", [], iter(argv)
     for argument in arguments:
         if argument in ("--config", "-config"):
@@ -177,7 +169,7 @@ def _check_override_names(argv: Sequence[str]) -> None:
 
 
 def _plain(message: str) -> str:
-    """The flag library's complaint about a flag, in the words of the configuration."""
+    """The flag library's error message, in terms of the configuration."""
     match = re.match(r"flag --config\.([\w.]+)=(.*?): ", message, re.DOTALL)
     if match and match[1] in config_lib.fields():
         name, value = match.groups()
@@ -197,7 +189,9 @@ def _help(module: Any, takes_config: bool, positional: str, sections: Sequence[s
     options = " ".join(filter(None, [positional, f"{file} [--config.section.field=value ...]" * takes_config]))
     meaning = (module.__doc__ or "").strip().replace("{program}", program.typed())
     parts = [meaning, "", f"usage: {program.typed()} {options} [options]", ""]
-    own = flags.FLAGS.flags_by_module_id_dict().get(id(module), [])  # by name, `python -m` would find none
+    own = flags.FLAGS.flags_by_module_id_dict().get(
+        id(module), []
+    )  # by id, because the module's name differs under `python -m`
     if takes_config:
         parts.append(_entry("--config", _CONFIG_MEANING + ", ".join(config_lib.installed())))
     for flag in sorted(own, key=lambda flag: flag.name):
@@ -216,7 +210,7 @@ def _help(module: Any, takes_config: bool, positional: str, sections: Sequence[s
 
 
 def _meaning(flag: flags.Flag[Any]) -> str:
-    """A flag's help without what the library adds: the values of a choice, which the help tells with their meanings."""
+    """A flag's help without the library's additions: the values of a choice, which our texts explain themselves."""
     text = re.sub(r"^<[^>]*>: ", "", flag.help)
     return re.sub(r";\s+repeat this option to specify a list of values$", "; may be given several times", text)
 

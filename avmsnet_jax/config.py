@@ -23,8 +23,7 @@ from avmsnet_jax.errors import UserError
 DEPTHS = (10, 18, 34, 50, 101, 152, 200)
 Dtype = Literal["float32", "bfloat16"]
 Shortcut = Literal["A", "B"]
-# Far beyond any network of this kind. A checkpoint may come from a stranger, and its configuration decides how much
-# memory is asked for.
+# Limits of memory use: a checkpoint may come from a stranger, and its configuration sets the sizes of arrays.
 MOST_PIXELS = 2**26  # of a clip; published: 16 frames of 112 x 112
 MOST_CHANNELS = 2**16  # of a layer; published: 4096
 
@@ -45,10 +44,10 @@ class ModelConfig:
         "B", "where a block changes shape: A = subsample and zero-pad, B = 1x1x1 convolution and BN"
     )
     audiovisual: bool = _field(
-        True, "listen as well as look; False leaves SoundNet and ALM out and feeds zeros to the fusion"
+        True, "use the audio branch; false leaves out SoundNet and ALM, and the fusion gets zeros in their place"
     )
     dam4: bool = _field(
-        False, "apply the framework figure's fourth attention module to layer3's output (released weights do not)"
+        False, "apply the paper's fourth attention module (DAM) to layer3's output; the released weights do not"
     )
     frames: int = _field(16, "clip length, a multiple of 8", "frames")
     frame_size: int = _field(112, "height and width of a frame, a multiple of 16", "pixels")
@@ -56,19 +55,16 @@ class ModelConfig:
         64, "channels of the stem and planes of layer1; layer2 has twice, layer3 four times as many", "channels"
     )
     soundnet_width: int = _field(16, "channels of SoundNet's first layer; its last has 64 times as many", "channels")
-    alm_width: int = _field(128, "size of the two vectors that ALM's bilinear form relates", "channels")
-    alm_channels: int = _field(64, "maps that ALM gives to the fusion", "channels")
+    alm_width: int = _field(128, "size of the two vectors that ALM's bilinear form takes", "channels")
+    alm_channels: int = _field(64, "channels that ALM passes to the fusion", "channels")
     adjust_width: int = _field(512, "channels of the adjust and the fusion convolution", "channels")
     head_width: int = _field(4096, "width of the two hidden linear layers", "units")
     dtype: Dtype = _field(
-        "float32", "what activations are computed in: float32 or bfloat16; parameters and BN statistics stay float32"
+        "float32", "dtype of activations: float32 or bfloat16; parameters and BN statistics are float32"
     )
 
     def __post_init__(self) -> None:
-        self.validate()
-
-    def validate(self) -> None:
-        """Raises UserError where the fields describe no network."""
+        """Raises UserError if no network can be built from the fields."""
         _choices(self, "model")
         if self.depth not in DEPTHS:
             raise UserError(f"model.depth is {_shown(self.depth)}; choose one of {', '.join(map(str, DEPTHS))}")
@@ -96,21 +92,23 @@ class ModelConfig:
 class DataConfig:
     """Which records to read, and how."""
 
-    dir: str = _field("", "prepared records: the --output of prepare, or where it was copied to on gs:// or s3://")
+    dir: str = _field("", "prepared records: the --output of prepare, or a copy of it on gs:// or s3://")
     cache: str = _field(
-        "", "folder for local copies of records on gs:// or s3://; empty = ~/.cache/avmsnet_jax/records"
+        "", "folder for local copies of records from gs:// or s3://; empty = ~/.cache/avmsnet_jax/records"
     )
     train_split: str = _field("train", "split that training reads")
     validation_fraction: float = _field(
         0.0,
-        "share of that split's films, whole ones, that training leaves out and validates on after each epoch; the best "
-        "checkpoint by it is kept and is what others load; 0 = none",
+        "share of the training split's films to hold out for validation after each epoch; the checkpoint with the best "
+        "validation is kept, and is the one that other commands load; 0 = no validation",
     )
-    flip: bool = _field(True, "mirror a whole training clip left-right with probability 0.5")
-    fold: int = _field(0, "which division into train and test to take, of data sets that have several")
-    threads: int = _field(4, "threads that read and decode records ahead, of each worker if there are any", "threads")
+    flip: bool = _field(True, "augmentation: mirror training clips left-right with probability 0.5")
+    fold: int = _field(0, "fold of a data set with several divisions into train and test, from 0")
+    threads: int = _field(4, "threads that read and decode records ahead, in each worker if there are any", "threads")
     workers: int = _field(
-        0, "processes that read and decode records ahead, where threads are not enough; 0 = this one does", "processes"
+        0,
+        "processes that read and decode records ahead, if threads are not enough; 0 = threads of this process",
+        "processes",
     )
 
 
@@ -119,62 +117,64 @@ class OptimizerConfig:
     """How parameters are updated."""
 
     name: Literal["sgd", "adamw"] = _field("sgd", "sgd (the published recipe, PyTorch's semantics) or adamw")
-    learning_rate: float = _field(0.01, "base learning rate; the groups of training.md take fixed fractions of it")
-    momentum: float = _field(0.9, "sgd: share of the momentum buffer that is kept")
-    dampening: float = _field(0.9, "sgd: share of a new gradient kept out of the momentum buffer (PyTorch's dampening)")
+    learning_rate: float = _field(
+        0.01, "base learning rate; with sgd, each parameter group takes a fixed fraction (docs/training.md)"
+    )
+    momentum: float = _field(0.9, "sgd: momentum")
+    dampening: float = _field(0.9, "sgd: dampening of new gradients in the momentum buffer, as in PyTorch")
     weight_decay: float = _field(
         1e-5, "sgd: L2 decay of the groups that decay, biases and BN parameters included; adamw: of kernels only"
     )
     schedule: Literal["steps", "cosine"] = _field(
-        "steps", "steps (falls at 50% and 75% of the epochs, as published) or cosine (falls to 0)"
+        "steps", "steps (decay at 50% and 75% of the epochs, as published) or cosine (decay to 0)"
     )
-    decay_factor: float = _field(0.1, "steps: what the learning rate is multiplied by at 50% and at 75% of the epochs")
-    warmup_epochs: float = _field(0.0, "the learning rate rises from 0 during these", "epochs")
-    clip_norm: float = _field(0.0, "largest norm of the whole gradient, longer ones are shortened to it; 0 = any")
+    decay_factor: float = _field(0.1, "steps: factor of the learning rate at 50% and again at 75% of the epochs")
+    warmup_epochs: float = _field(0.0, "linear warm-up of the learning rate", "epochs")
+    clip_norm: float = _field(0.0, "gradient clipping by global norm; 0 = off")
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How long to train, on how much at once, and what to leave behind."""
+    """Length, batch size, loss, checkpoints and logs of a training run."""
 
     epochs: int = _field(60, "passes over the training split", "epochs")
-    batch_size: int = _field(128, "clips in one step over all devices", "clips")
+    batch_size: int = _field(128, "global batch size: clips in a step, over all devices", "clips")
     loss: Literal["bce", "double_sigmoid"] = _field(
         "bce", "bce = cross-entropy on the logit; double_sigmoid = the released code's loss, for reproduction"
     )
     accumulate: int = _field(
         1,
-        "gradient accumulation steps: parts that a batch is computed in, one after the other, to need less memory",
-        "parts",
+        "gradient accumulation steps: a batch is computed in so many micro-batches, to need less memory",
+        "micro-batches",
     )
     norm_clips: int = _field(
         0,
-        "batch norm takes its statistics from groups of so many clips; 32 = the published run's (128 clips on four "
-        "GPUs); 0 = from the whole batch, or from each part of it where train.accumulate makes some",
+        "batch norm takes its statistics over groups of so many clips; the published run had 32 (128 clips on four "
+        "GPUs); 0 = over the whole batch, or over each micro-batch with train.accumulate",
         "clips",
     )
     remat: bool = _field(
         False,
-        "keep only what goes into the trunk's blocks and compute the blocks again backwards: larger batches, more time",
+        "activation checkpointing of the residual blocks: larger batches fit into memory, steps take longer",
     )
-    positive_weight: float = _field(1.0, "weight of a key clip's loss, for data where key clips are rare")
+    positive_weight: float = _field(1.0, "weight of the loss of key clips, for data in which they are rare")
     ema_decay: float = _field(
-        0.0, "share of the average of the weights that a step keeps; checkpoints then give the average; 0 = none"
+        0.0, "decay of the exponential moving average (EMA) of the weights; checkpoints then hold the EMA; 0 = off"
     )
-    seed: int = _field(0, "seed of initialization, shuffling and flips")
-    checkpoint_every_epochs: int = _field(20, "epochs between checkpoints; the last epoch always leaves one", "epochs")
-    checkpoint_every_steps: int = _field(
-        0, "steps between checkpoints within an epoch, for long ones; 0 = none", "steps"
+    seed: int = _field(0, "random seed of initialization, shuffling and flips")
+    checkpoint_every_epochs: int = _field(20, "epochs between checkpoints; the last epoch always saves one", "epochs")
+    checkpoint_every_steps: int = _field(0, "steps between checkpoints, for long epochs; 0 = by epochs only", "steps")
+    keep_checkpoints: int = _field(
+        3, "number of newest checkpoints to keep; the best by validation is kept as well", "checkpoints"
     )
-    keep_checkpoints: int = _field(3, "newest checkpoints kept, beside the best by validation", "checkpoints")
     log_every_steps: int = _field(10, "steps between lines in metrics.jsonl", "steps")
-    profile_from: int = _field(0, "first step to trace with jax.profiler, into WORKDIR/profile; 0 = none", "step")
-    profile_steps: int = _field(3, "how many steps to trace", "steps")
+    profile_from: int = _field(0, "first step to trace with jax.profiler, to WORKDIR/profile; 0 = no trace", "step")
+    profile_steps: int = _field(3, "number of steps to trace", "steps")
 
 
 @dataclasses.dataclass(frozen=True)
 class InitConfig:
-    """Where the first weights come from."""
+    """The initial weights."""
 
     checkpoint: str = _field("", "checkpoint to start from: the --output of convert or an earlier run; empty = random")
 
@@ -183,59 +183,57 @@ class InitConfig:
 class MeshConfig:
     """How devices are arranged."""
 
-    data: int = _field(-1, "groups of devices that share a batch; -1 = as many as there are", "groups")
+    data: int = _field(-1, "data-parallel size: number of replicas; -1 = all devices", "replicas")
     fsdp: int = _field(
-        1, "devices in a group: they share the batch, too, and each holds a part of the first linear layer", "devices"
+        1,
+        "devices of a replica (FSDP): each holds a shard of the first linear layer, and takes its own clips",
+        "devices",
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class HostsConfig:
-    """Which processes train together, usually one a machine. Slurm's, Open MPI's and TPU pods' find each other."""
+    """Multi-process training, usually one process per machine; Slurm, Open MPI and TPU pods are detected."""
 
-    auto: bool = _field(True, "join the processes that Slurm, Open MPI or a TPU pod started beside this one")
+    auto: bool = _field(True, "join the other processes of the same Slurm, Open MPI or TPU job")
     coordinator: str = _field(
-        "", "where process 0 is, if no such system tells; empty = this process is alone", "ADDRESS:PORT"
+        "", "address of process 0, without such a launcher; empty = a single process", "ADDRESS:PORT"
     )
-    processes: int = _field(0, "how many there are, with a coordinator", "processes")
-    index: int = _field(-1, "which of them this one is, from 0, with a coordinator")
-    patience: int = _field(30, "how long one may be silent before the others stop", "seconds")
+    processes: int = _field(0, "number of processes, with hosts.coordinator", "processes")
+    index: int = _field(-1, "index of this process, from 0, with hosts.coordinator")
+    patience: int = _field(30, "how long a process may give no sign of life before the others stop", "seconds")
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """How a checkpoint is scored."""
+    """Evaluation of a checkpoint."""
 
-    batch_size: int = _field(
-        16, "clips read and put on all devices together at once; changes no score, whatever it is", "clips"
-    )
-    threshold: float = _field(0.5, "a clip with at least this score counts as a key moment")
+    batch_size: int = _field(16, "clips per batch over all devices; does not change the scores", "clips")
+    threshold: float = _field(0.5, "clips with at least this score are predicted key")
     threshold_split: str = _field(
         "",
-        "split whose clips choose that score instead, for the greatest F there; never those that are judged by it",
+        "split on which to tune the threshold for the best F instead; must not overlap the evaluated clips",
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class SummarizeConfig:
-    """How a film becomes its summary."""
+    """Summaries of films."""
 
     budget: str = _field(
         "0.15",
         "length of the summary: a share of the film (0.15 or 15%), a duration (90s, 2min or 1:30) or a number of shots "
         "(12shots)",
     )
-    spacing_s: float = _field(
-        1.0, "from one clip to the next; the published one is every 25 frames at 25 a second", "s"
-    )
+    spacing_s: float = _field(1.0, "seconds between scored clips; the paper scores every 25th frame at 25 fps", "s")
     shots: Literal["kts", "scenes"] = _field(
         "kts", "how shots are found: kts (on the network's features) or scenes (PySceneDetect, the extra `scenes`)"
     )
     shortest_shot_s: float = _field(1.5, "no shot is shorter, unless the film is", "s")
-    longest_shot_s: float = _field(6.0, "longer shots are divided where the scores change most", "s")
+    longest_shot_s: float = _field(6.0, "longer shots are split where the scores change most", "s")
     keep_opening_s: float = _field(0.0, "this much of the film's beginning is always in the summary", "s")
     move_cuts_s: float = _field(
-        0.5, "cuts move by up to this, onto a cut of the film's own or out of speech and loud sound; 0 = they stay", "s"
+        0.5, "cuts may move by this much, onto the film's own cuts or away from speech and loud sound; 0 = never", "s"
     )
     batch_size: int = _field(8, "clips scored at once over all devices", "clips")
     clips: bool = _field(False, "also write each stretch of the summary to a file of its own, in the folder clips")
@@ -247,7 +245,7 @@ class SummarizeConfig:
     )
 
     def validate(self) -> None:
-        """Raises UserError for the first field whose value makes no sense; the budget's is read where it is used."""
+        """Raises UserError for the first invalid field. `budget` is parsed where it is used."""
         _choices(self, "summarize")
         _at_least("summarize.batch_size", self.batch_size, 1)
         for name in ("spacing_s", "shortest_shot_s", "longest_shot_s", "keep_opening_s", "move_cuts_s"):
@@ -281,8 +279,7 @@ class Config:
         return dataclasses.replace(self, **changed)
 
     def validate(self) -> None:
-        """Raises UserError for the first field whose value makes no sense."""
-        self.model.validate()
+        """Raises UserError for the first invalid field."""
         self._validate_data()
         _choices(self.optimizer, "optimizer")
         for name in (f.name for f in dataclasses.fields(self.optimizer) if f.type is float):
@@ -357,7 +354,7 @@ class Config:
 
 
 def _choices(section: Any, name: str) -> None:
-    """Raises UserError for the first field of a section whose value is none of its `Literal` type."""
+    """Raises UserError for the first field of `Literal` type with another value."""
     for field in dataclasses.fields(section):
         allowed, value = typing.get_args(field.type), getattr(section, field.name)
         if allowed and value not in allowed:
@@ -434,7 +431,7 @@ def from_dict(cls: type, values: dict[str, Any], source: str, prefix: str = "") 
         if dataclasses.is_dataclass(expected):
             built[name] = from_dict(typing.cast(type, expected), value, source, f"{prefix}{name}.")
         else:
-            if choices := typing.get_args(expected):  # which of them is for `validate`
+            if choices := typing.get_args(expected):  # `validate` compares the values
                 expected = type(choices[0])
             if expected is float and type(value) is int and abs(value) < 2**53:
                 value = float(value)
@@ -448,7 +445,7 @@ def from_dict(cls: type, values: dict[str, Any], source: str, prefix: str = "") 
 
 
 def checked(values: dict[str, Any], source: str) -> Config:
-    """The tree that `to_dict` gave, with sound values; whole numbers become floating point where the field is.
+    """Rebuilds and validates the tree from `to_dict`'s output. Integers become floats where the field is a float.
 
     Args:
       values: nested dictionaries; fields that are absent keep their defaults.
@@ -470,7 +467,7 @@ def _from(source: str) -> str:
 
 
 def type_name(expected: Any) -> str:
-    """How a field's type is called in a message to the user."""
+    """A field's type in words, for messages."""
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     if choices := typing.get_args(expected):
         expected = type(choices[0])
@@ -483,10 +480,10 @@ def dumps(config: Any) -> str:
 
 
 def load(path: str) -> Config:
-    """The checked tree of a configuration file: of a Python program, which is run, or of JSON, which is only read.
+    """The configuration of that installed name or in that file: a Python program, which is run, or JSON.
 
     Raises:
-      UserError: the file is neither, or see `load_file` and `load_json`.
+      UserError: there is no such configuration; see also `load_file` and `load_json`.
     """
     if path in installed():
         return load_file(str(_INSTALLED / f"{path}.py"))
@@ -513,7 +510,7 @@ _INSTALLED = Path(__file__).parent / "configs"
 
 
 def load_json(path: Path, remedy: str) -> Config:
-    """The checked tree of a `config.json`, as `dumps` writes it.
+    """The validated configuration in a `config.json`, as `dumps` writes it.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -531,14 +528,14 @@ def _unreadable(path: str, reason: str) -> UserError:
 
 
 def load_file(path: str) -> Config:
-    """Runs a configuration file and returns its checked tree.
+    """Runs a configuration file, a Python program, and returns its validated configuration.
 
     Raises:
-      UserError: the file is missing or fails, defines no `get_config`, or returns something that does not serve.
+      UserError: the file is missing or fails, or `get_config` is missing or returns no valid `Config`.
     """
     try:
         if os.path.exists(path) and not os.path.isfile(path):
-            raise _unreadable(path, "it is not a file")  # reading a pipe would wait for ever
+            raise _unreadable(path, "it is not a file")  # reading a pipe could block forever
         with open(path, encoding="utf-8") as file:
             source = file.read()
     except (OSError, UnicodeDecodeError) as error:

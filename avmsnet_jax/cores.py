@@ -4,5 +4,5 @@ import os
 
 
 def count() -> int:
-    """Those that it may run on where the system tells, or else all that the machine has."""
+    """The cores in its affinity mask, or all cores if the system has no such mask."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

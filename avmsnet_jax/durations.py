@@ -18,10 +18,10 @@ def parse(text: str) -> float:
     """Reads `90`, `90s`, `1.5min`, `1h 2m 3s`, `500ms`, `1:30` or `0:01:05.5`.
 
     Returns:
-      seconds. A plain number is taken as it is, whatever its sign; all else is 0 or more.
+      seconds. A plain number may be negative.
 
     Raises:
-      ValueError: it is none of these.
+      ValueError: the text has another form.
     """
     text = text.strip().lower()
     try:

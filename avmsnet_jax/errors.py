@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this."""
+"""The exception for mistakes that the user can correct."""
 
 import unicodedata
 
@@ -6,7 +6,7 @@ _LONGEST = 1200  # characters of a message
 
 
 class UserError(Exception):
-    """A mistake in what was asked or handed in: a missing file, a broken film, a field that does not exist.
+    """A mistake in the input: a missing file, a broken film, an unknown configuration field.
 
     The message is one line that names the file or field and what to do about it. Commands print it
     on standard error without a traceback and exit with status 2; see `avmsnet_jax.command_line`.
@@ -14,7 +14,7 @@ class UserError(Exception):
 
     def __init__(self, message: str):
         line = printable(" ".join(message.split()))
-        if len(line) > _LONGEST:  # it quotes what a file holds: the name at the start and the remedy at the end count
+        if len(line) > _LONGEST:  # it quotes a file; keep the name at its start and the remedy at its end
             line = f"{line[: 3 * _LONGEST // 4]} … {line[-_LONGEST // 4 :]}"
         super().__init__(line)
 

@@ -1,4 +1,4 @@
-"""Reads HDF5 files that may come from strangers: nothing but what lies in the file itself, and what fits into memory.
+"""Reads HDF5 files, which may be hostile: only data within the file itself, and no more than fits into memory.
 
 HDF5 can refer to other files (external and soft links, external storage, virtual data sets) and to filters that are
 loaded as plugins. None of these is followed.
@@ -15,13 +15,13 @@ import numpy as np
 from avmsnet_jax.array_file import NUMBERS, readable
 
 MOST_VALUES = 50_000_000  # of one data set: scores of 20 users for each frame of a 24-hour film
-_MOST_SHRUNK = 1100  # no filter that is allowed makes data smaller by more: deflate reaches 1032
+_MOST_SHRUNK = 1100  # upper limit of compression by the allowed filters; deflate reaches 1032
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
 
 
 @contextlib.contextmanager
 def open_file(path: Path, remedy: str) -> Iterator[h5py.File]:
-    """Opens a file; whatever goes wrong inside becomes a UserError that names it and ends with `remedy`."""
+    """Opens a file; every exception in the block becomes a UserError that names the file and ends with `remedy`."""
     with readable(path, remedy), h5py.File(path, "r") as file:
         yield file
 
@@ -46,10 +46,10 @@ def array(item: object, kinds: str = NUMBERS) -> np.ndarray:
 
     Args:
       item: the data set.
-      kinds: the kinds of dtypes that are taken; numbers.
+      kinds: the allowed kinds of dtypes.
 
     Raises:
-      ValueError: it is no data set, of another type, too large, promises more than the file holds, or lies elsewhere.
+      ValueError: it is no data set, has another dtype, is too large or larger than the file, or lies in another file.
     """
     if not isinstance(item, h5py.Dataset):
         raise ValueError(f"{_name(item)} is no data set")

@@ -1,4 +1,4 @@
-"""Reads JSON files that may come from strangers, or from a disk that failed."""
+"""Reads JSON files, which may be hostile or damaged."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def read(path: Path, remedy: str, *, most_bytes: int = MOST_BYTES) -> Any:
       most_bytes: a larger file is refused before it is read.
 
     Raises:
-      FileNotFoundError: there is no such file; only the caller knows what that means.
+      FileNotFoundError: there is no such file.
       UserError: the file is no regular file, cannot be read, is too large, too deeply nested, is not UTF-8 or no
         JSON, or names a key twice in one object.
     """

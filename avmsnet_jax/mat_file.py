@@ -1,7 +1,7 @@
-"""Reads MATLAB 5 files of numbers, and of cells of numbers, that may come from strangers.
+"""Reads numeric arrays, and cells of them, from MATLAB 5 files, which may be hostile.
 
-The rest of the format (structs, objects, sparse matrices, nested cells) is refused: annotations need none of it. What
-is compressed is unpacked up to a limit, and no size that a file claims is believed before the bytes are there.
+The rest of the format (structs, objects, sparse matrices, nested cells) is refused, as annotations do not use it.
+Decompression is limited, and sizes that a file claims are checked against its bytes.
 """
 
 import itertools
@@ -37,10 +37,10 @@ def read(path: Path, names: Collection[str], remedy: str) -> dict[str, Value]:
       remedy: what the user can do about a file that cannot be read; ends each message.
 
     Returns:
-      those of the variables that are there: an array, or the list of a cell's arrays, column by column.
+      the variables that the file has: an array, or the list of a cell's arrays in column-major order.
 
     Raises:
-      UserError: the file is missing, damaged or too large, or such a variable is neither of these.
+      UserError: the file is missing, damaged or too large, or one of these variables has another type.
     """
     with readable(path, remedy):
         content = path.read_bytes()

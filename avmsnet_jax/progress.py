@@ -1,4 +1,4 @@
-"""Progress for the program that started this one, where a person would see a bar."""
+"""Progress as JSON lines, for a parent process that shows it."""
 
 import io
 import json

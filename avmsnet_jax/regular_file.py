@@ -1,4 +1,4 @@
-"""Makes sure that what is about to be opened does not make the reader wait for ever."""
+"""Refuses files that could block a reader forever."""
 
 import errno
 import os
@@ -15,11 +15,11 @@ _OTHERS = (
 
 
 def check(path: str | os.PathLike[str]) -> None:
-    """Refuses pipes, sockets and devices without opening them. A folder is left to who opens it, which fails at once.
+    """Refuses pipes, sockets and devices without opening them. Folders pass: opening one fails at once.
 
     Raises:
-      FileNotFoundError: there is nothing; only the caller knows what that means.
-      UserError: there is a pipe, a socket or a device, or the path cannot be followed.
+      FileNotFoundError: nothing is there.
+      UserError: the path is a pipe, a socket or a device, or cannot be resolved.
     """
     try:
         mode = os.stat(path).st_mode

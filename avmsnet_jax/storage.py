@@ -32,8 +32,6 @@ Place = str | os.PathLike[str]
 
 UNFINISHED = ".unfinished"
 _EXTRAS = {"gs": "gcs", "s3": "s3"}  # of pyproject.toml, by scheme
-_MOST_FILES = 100_000  # of a folder that is copied here
-_MOST_BYTES = 2**42
 
 
 def is_remote(place: Place) -> bool:
@@ -111,10 +109,6 @@ def download(url: str, files: Mapping[str, int], folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     size, room = sum(files.values()), shutil.disk_usage(folder).free
-    if len(files) > _MOST_FILES or size > _MOST_BYTES:
-        raise UserError(
-            f"{url} holds {len(files):,} files of {size:,} bytes, more than is copied here; copy it yourself"
-        )
     if size > room:
         raise UserError(f"{url} has {size:,} bytes, and {folder} room for {room:,}; set TMPDIR or data.cache elsewhere")
     if not files:

@@ -1,4 +1,4 @@
-"""Errors that nobody foresaw: a line for the user, and the traceback in a file for whoever mends it."""
+"""Unexpected errors: one line for the user, and the traceback in a file for a bug report."""
 
 import contextlib
 import os
@@ -13,18 +13,18 @@ UNEXPECTED = "unexpected error"  # what each report begins with
 
 
 def report(error: BaseException, folder: Path | None = None, name: str = "avmsnet") -> str:
-    """Writes the traceback of an error to a new log file, and says in one line what happened and where that is.
+    """Writes the traceback of an error to a new log file, and returns a line that names the error and the file.
 
     Args:
-      error: as it was caught.
-      folder: where the file goes, made if need be; None, or one that cannot be written = the temporary folder.
-      name: what was being worked on; the file is called `<name>.error.<something new>.log`.
+      error: the exception.
+      folder: the folder of the file, created if missing; None, or not writable = the temporary folder.
+      name: what was being processed; the file is called `<name>.error.<random>.log`.
     """
     return written(describe(error), "".join(traceback.format_exception(error)), folder, name)
 
 
 def written(what: str, trace: str, folder: Path | None, name: str) -> str:
-    """As `report`, of an error that another process described: `what` by `describe`, and its traceback."""
+    """`report` for an error of another process, given as `what` (by `describe`) and the traceback."""
     for wanted in (folder, None) if folder else (None,):
         path = None
         try:
@@ -45,7 +45,7 @@ def written(what: str, trace: str, folder: Path | None, name: str) -> str:
 
 @contextlib.contextmanager
 def noted(name: str, failures: dict[str, str]) -> Iterator[None]:
-    """Notes an error that nobody foresaw under the name of the film that it concerns, so that the others go on."""
+    """Adds an unexpected error to `failures` under a film's name, so that the other films are still processed."""
     try:
         yield
     except UserError:
@@ -55,7 +55,7 @@ def noted(name: str, failures: dict[str, str]) -> Iterator[None]:
 
 
 def describe(error: BaseException) -> str:
-    """An error's kind and the beginning of what it says, for one line."""
+    """An exception's type and the beginning of its message, in one line."""
     text = " ".join(str(error).split())
     text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return printable(text if len(text) <= 200 else text[:197] + "...")

@@ -1,15 +1,11 @@
 """Options of XLA that make this network fast: on CPU once per process, on GPU with each program."""
 
-import importlib.util
-import mmap
 import os
 from collections.abc import Callable
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
+# XLA aborts the process on an unknown flag: every jaxlib that pyproject.toml allows has this one.
 _NAME, _VALUE = "xla_cpu_experimental_ynn_fusion_type", "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
-_FIRST, _LATEST_SEEN = (0, 10), (0, 12)  # jaxlib versions: the first with the flag, and the last that was tried
 # On NVIDIA GPUs XLA chooses channels-last for 2-D convolutions but not for 3-D ones, and has no option for 3-D only. In
 # float64, which this network does not use there, cuDNN has no such convolutions.
 _OPTIONS: dict[str, dict[str, Any]] = {"gpu": {"xla_gpu_force_conv_nhwc": True}}
@@ -22,7 +18,7 @@ def keep_convolutions_on_eigen() -> None:
     of the process also covers a user's own `jax.jit`. It has no effect once JAX has compiled something.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    if _NAME not in flags and _is_known():
+    if _NAME not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --{_NAME}={_VALUE}".strip()
 
 
@@ -37,20 +33,3 @@ def jit(function: Callable[..., Any], platform: str, **options: Any) -> Any:
     import jax  # this module is imported before JAX
 
     return jax.jit(function, compiler_options=_OPTIONS.get(platform), **options)
-
-
-def _is_known() -> bool:
-    """Whether the installed jaxlib has the flag: XLA aborts the process on an unknown flag."""
-    version = tuple(int(part) for part in metadata.version("jaxlib").split(".")[:2])
-    if version <= _LATEST_SEEN:
-        return version >= _FIRST
-    package = importlib.util.find_spec("jaxlib")
-    folders = package.submodule_search_locations if package else None
-    return any(_holds_flag(path) for folder in folders or () for path in Path(folder).glob("*jax_common*"))
-
-
-def _holds_flag(library: Path) -> bool:
-    """Whether a shared library registers the flag and knows its value; takes tenths of a second for 350 MB."""
-    with open(library, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        # Flags are registered by a C string, between NULs; the name also occurs without them, as a message's field.
-        return content.find(b"\0" + _NAME.encode() + b"\0") >= 0 and content.find(_VALUE.encode()) >= 0

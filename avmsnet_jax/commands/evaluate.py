@@ -82,8 +82,6 @@ def _test_checkpoints(config: Config) -> tuple[str, dict[str, str]]:
             "--splits is a file that divides --annotations; a checkpoint is tested on prepared records, which have "
             "their own parts: leave it out, and choose a part by --split"
         )
-    if _CHECKPOINT.value:
-        command_line.require_checkpoint(*_CHECKPOINT.value)
     # Imported here because it is slow and --help does not need it.
     from avmsnet_jax.evaluation import benchmark, benchmark_report, movie50
 

@@ -85,8 +85,6 @@ def main(config: Config, movies: list[str]) -> None:
         }
     )
     films.check_any(films.listed(movies))
-    if CHECKPOINT.value:
-        command_line.require_checkpoint(CHECKPOINT.value)
     # Imported here because it takes seconds, which --help and a wrong flag need not wait for.
     from avmsnet_jax.summarization.run import Outcome, summarize, summarize_cut
 

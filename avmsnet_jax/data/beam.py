@@ -1,7 +1,7 @@
-"""Runs work on Apache Beam, for collections that outgrow a machine.
+"""Runs work on Apache Beam, for collections that are too large for one machine.
 
-Workers need to see the source and the output under the same paths, on a file system that they share. Results go through
-that file system, so that a pipeline that failed can be resumed.
+All workers need a shared file system with the source and the output under the same paths. Results are passed through
+files there, so that a failed pipeline can be resumed.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from avmsnet_jax.data.sources import Skipped, Video
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.staging import remove
 
-_FULL = ".full"  # in the working place: a worker could not write there
+_FULL = ".full"  # exists once a worker could not write
 # Without the second option, Beam's local runner downloads a program and runs that instead.
 _LOCAL = ("--runner=DirectRunner", "--allow_unsafe_triggers", "--default_sdk_harness_log_level=CRITICAL")
 
@@ -42,7 +42,7 @@ def stage_films(
       tasks: the films, and the folders that their records go to.
       cut: how they are cut.
       options: the pipeline's, as `--name=value`; without a runner among them, Beam's local one.
-      on_film: called with the number of each task and what became of it, once all are done.
+      on_film: called with the number of each task and its outcome, once all are done.
 
     Raises:
       UserError: Beam is not installed, an option is wrong, or the pipeline failed.
@@ -79,10 +79,10 @@ def _pack(place: Path, shard: tuple[str, int]) -> Outcome:
 def _work(work: Callable[[Any], Outcome], outcomes: Path, item: tuple[int, Any]) -> None:
     """Does `work` on an item unless that is done, and leaves the outcome in a file.
 
-    A runner may give an item to a second worker while the first still lives. The second waits for the first, and does
-    the work itself only if that has died.
+    A runner may give an item to a second worker while the first is still alive. The second waits, and does the work
+    only if the first has died.
 
-    After a worker could not write, all others stop: Beam would log a traceback of each.
+    Once a worker could not write, the others do nothing, because Beam would log a traceback for each.
     """
     number, content = item
     outcome, full = outcomes / str(number), outcomes / _FULL
@@ -109,8 +109,8 @@ def run(options: Sequence[str], items: Sequence[Any], work: Callable[[Any], Outc
 
     Args:
       options: the pipeline's.
-      items: what can be sent to another machine; so can `work`.
-      work: returns its outcome; of two workers with one item, only one is at work at a time.
+      items: pickled for the workers, as is `work`.
+      work: returns the outcome of an item; never runs twice at a time for one item.
       place: a folder on a file system that all workers share, for this pipeline alone.
 
     Returns:
@@ -121,12 +121,12 @@ def run(options: Sequence[str], items: Sequence[Any], work: Callable[[Any], Outc
       OSError: a worker could not write.
     """
     outcomes = place / "outcomes"
-    remove(outcomes)  # of a pipeline that was killed
+    remove(outcomes)  # left by a killed pipeline
     outcomes.mkdir()
     try:
         _run_pipeline(options, list(enumerate(items)), functools.partial(_work, work, outcomes))
         if (outcomes / _FULL).exists():
-            raise OSError((outcomes / _FULL).read_text() or "no room for a word about it")
+            raise OSError((outcomes / _FULL).read_text() or "the disk is full")
         try:
             return [json.loads((outcomes / str(number)).read_text(encoding="utf-8")) for number in range(len(items))]
         except FileNotFoundError:
@@ -162,7 +162,7 @@ def _run_pipeline(options: Sequence[str], items: Sequence[Any], work: Callable[[
         _ = (
             pipeline
             | apache_beam.Create(items, reshuffle=False)
-            | apache_beam.Reshuffle()  # else a runner may do all items in one worker
+            | apache_beam.Reshuffle()  # otherwise a runner may give all items to one worker
             | "Work" >> apache_beam.Map(work)
         )
         try:

@@ -1,7 +1,7 @@
-"""Which frames and which samples make a clip: the arithmetic of training.md, "Clips".
+"""Which frames and audio samples make a clip; see docs/data.md, "What a clip is".
 
-Frames are counted from 1. What is published is for clips of 16 frames, one every 25; other lengths
-keep its form: of n frames, n/2 - 1 come before the center and n/2 after it.
+Frames are counted from 1. The published recipe has clips of 16 frames, one every 25 frames. In general, of a clip's n
+frames, n/2 - 1 come before its center and n/2 after it.
 """
 
 import collections
@@ -17,13 +17,13 @@ from PIL import Image
 
 from avmsnet_jax.media.audio import SAMPLE_RATE, Waveform
 
-SAMPLES_PER_FRAME = SAMPLE_RATE // 10  # the sound buffer is made for films of 10 frames a second and more
+SAMPLES_PER_FRAME = SAMPLE_RATE // 10  # of the sound buffer, which is long enough for 10 fps and more
 LONGEST_EXCERPT_S = 300
 SOUNDNET_RANGE = 256  # SoundNet was trained on waveforms in ±256
 
 
 class Frame(Protocol):
-    """A frame that is converted to RGB only when it is asked for, and only at the size that is asked for."""
+    """A frame that is converted to RGB on demand, at the requested size."""
 
     @property
     def number(self) -> int:
@@ -35,14 +35,14 @@ class Frame(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """What the network sees and hears of one moment.
+    """The network's input for one moment.
 
     Attributes:
-      frame: number of the frame whose label is the clip's.
-      time_s: when that frame is shown, seconds from the first.
+      frame: number of the labeled frame, whose label the clip takes.
+      time_s: time of that frame, seconds from the first frame.
       clip: (frames, size, size, 3) uint8 RGB.
-      sound: (2205 * frames,) float32 in ±256, windowed and centered; zeros where nothing is heard.
-      has_sound: False where there is no audio track, or it has ended.
+      sound: (2205 * frames,) float32 in ±256, windowed and centered; zeros without sound.
+      has_sound: False if there is no audio track, or it has ended before.
     """
 
     frame: int
@@ -68,7 +68,7 @@ def first_center(frames: int = 16, spacing: int = 25) -> int:
 
 
 def label_frame(center: int, spacing: int = 25) -> int:
-    """The frame whose label is the clip's: center + 0.5, rounded half to even (25 -> 26, 50 -> 50).
+    """The frame whose label the clip takes: center + 0.5, rounded half to even (25 -> 26, 50 -> 50).
 
     With a spacing of one frame it is the center, because rounding would give two clips the same frame.
     """
@@ -81,11 +81,11 @@ def frame_time(frame: int, fps: float) -> float:
 
 
 def excerpt_bounds(center: int, fps: float, frames: int = 16, sample_rate: int = SAMPLE_RATE) -> tuple[int, int]:
-    """The samples heard with a clip, as the half-open slice `[start, stop)` of the waveform, where it is that long.
+    """The audio samples of a clip, as a half-open slice `[start, stop)`; the waveform may end before it.
 
     Frame f covers samples int(max(0, (f-1)/fps·Fs - Fs/(2 fps))) to int(min(n, (f-1)/fps·Fs + Fs/(2 fps))),
-    both included; a clip covers what is from its first frame's first to its last frame's last. Of a clip that is longer
-    than five minutes (fewer than a picture in 20 seconds) it is the middle, which is all that the network hears.
+    both included; a clip covers the samples from its first frame's first to its last frame's last. Of more than five
+    minutes (less than a frame in 20 seconds) only the middle is taken: the sound buffer holds no more.
 
     Args:
       center: center of the clip, a frame number.
@@ -105,8 +105,7 @@ def sound_buffer(excerpt: np.ndarray, size: int) -> np.ndarray:
 
     Args:
       excerpt: (L,) float32 in ±1. It is multiplied by a symmetric Hann window of its own length.
-      size: samples of the buffer. Of an excerpt that is longer, which a film of fewer than 10 frames a
-        second (or, by a sample, of 10) gives, the middle is kept.
+      size: samples of the buffer. Of a longer excerpt, from a film of 10 fps or less, the middle is kept.
 
     Returns:
       (size,) float32 in ±256, zero around the excerpt.
@@ -119,19 +118,18 @@ def sound_buffer(excerpt: np.ndarray, size: int) -> np.ndarray:
     return buffer
 
 
-@functools.lru_cache(maxsize=4)  # of one film all clips but those at its ends have the same length
+@functools.lru_cache(maxsize=4)  # all clips of a film have the same length, except those at its ends
 def _hann(length: int) -> np.ndarray:
     return np.hanning(length)
 
 
 def resize(frame: Frame, size: int) -> np.ndarray:
-    """A clip's picture, (size, size, 3) uint8: 320x240 whatever the film's sides, then Pillow's bilinear filter.
+    """A frame of a clip, (size, size, 3) uint8: resized to 320x240, then by Pillow's bilinear filter to its size.
 
-    The step to 320x240 is the frame's own: Pillow's bicubic filter of the published layout's pictures, FFmpeg's
-    of films.
+    The first step is Pillow's bicubic filter for the published layout's frame files, and FFmpeg's for films.
     """
     picture = frame.scaled(320, 240)
-    # Color by color: it gives the same and takes Pillow, which keeps four bytes for three, half the time.
+    # By channel: the same result in half the time, as Pillow stores RGB in four bytes per pixel.
     colors = [Image.fromarray(np.ascontiguousarray(picture[..., color])) for color in range(3)]
     return np.stack([np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)) for image in colors], axis=-1)
 
@@ -145,7 +143,7 @@ def cut(
     frame_size: int = 112,
     spacing: int = 25,
 ) -> Iterator[Clip]:
-    """Cuts a film into clips as its frames come by, resizing them in a thread; no more than one clip's are held.
+    """Cuts a film into clips while it is decoded. Frames are resized in a thread; only one clip's are in memory.
 
     Args:
       film: every frame from number 1 on, in order.
@@ -156,7 +154,7 @@ def cut(
       spacing: frames from one center to the next.
 
     Yields:
-      the clips whose frames all exist, by ascending center.
+      the clips whose frames all exist, in order.
     """
     fps = float(fps)
     half = frames // 2

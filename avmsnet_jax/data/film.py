@@ -1,4 +1,4 @@
-"""Turns one film into records in a folder of its own, whole or not at all, so that a finished film is never redone."""
+"""Writes the records of one film to a folder of its own, which appears complete or not at all."""
 
 import contextlib
 import dataclasses
@@ -26,7 +26,7 @@ from avmsnet_jax.data.sources import SPLITS, Skipped, Video
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media.movie import FFMPEG_VERSION
 
-FORMAT = "1.0.0"  # of the records; a change makes unfinished work of earlier versions start again
+FORMAT = "1.0.0"  # of the records; when it changes, unfinished work of earlier versions is started again
 PIECE_BYTES = 400e6  # uncompressed records in one file of a film; compressed, they make about one shard
 _DONE = "done.json"
 # Records can be read in any order. zstd's level 1 takes a third of the time of its default; files are 2% larger.
@@ -35,7 +35,7 @@ _RANDOM_ACCESS = "group_size:1,zstd:1"
 
 @dataclasses.dataclass(frozen=True)
 class Cut:
-    """How records are made of a film.
+    """How a film is cut into records.
 
     Attributes:
       frames: frames of a clip, a multiple of 8.
@@ -92,14 +92,14 @@ class Cut:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """What one video gave.
+    """The outcome of one video.
 
     Attributes:
       video: its name.
       fps: frames a second.
       frames: frames that were decoded.
       has_sound: whether there was an audio track.
-      users: how many users scored it, 0 where there are only labels.
+      users: how many users scored it; 0 = it has labels only.
       clips: clips by split.
       positives: key clips, by split.
       pieces: records in each of its files, by split, in order of time; see `piece_path`.
@@ -129,7 +129,7 @@ def software() -> dict[str, str]:
 
 
 def fingerprint(video: Video, cut: Cut) -> str:
-    """Changes with all that a video's records depend on: its files, its split, how it is cut, and the libraries."""
+    """A digest of everything that a video's records depend on: files, split, clip settings and library versions."""
     facts = [
         [FORMAT, software(), dataclasses.astuple(cut), cut.piece_records()],
         [type(video).__name__, video.name, video.fps, video.split, video.test_from_s, video.test_until_s],
@@ -145,7 +145,7 @@ def piece_path(folder: Path, split: str, number: int) -> Path:
 
 
 def finished(folder: Path) -> Prepared | None:
-    """What `stage` has written to a film's folder; None if it has not finished.
+    """The outcome that `stage` has written to a film's folder; None if it has not finished.
 
     Raises:
       UserError: the file that records it is damaged.
@@ -160,16 +160,16 @@ def finished(folder: Path) -> Prepared | None:
 
 
 def stage(video: Video, cut: Cut, folder: Path, on_clip: Callable[[], Any]) -> Prepared | Skipped:
-    """Writes a video's records to a folder, which appears when they are whole.
+    """Writes a video's records to a folder, which appears when they are complete.
 
     Args:
       video: the video.
       cut: how it is cut.
-      folder: to create; its parent exists.
+      folder: the folder to create; its parent exists.
       on_clip: called after each clip.
 
     Returns:
-      what it gave; or, where it cannot be read, why. An error in reading skips this film only.
+      the outcome, or why the video cannot be read: an error in reading skips this film only.
 
     Raises:
       OSError: the place cannot be written, or is full.
@@ -183,7 +183,7 @@ def stage(video: Video, cut: Cut, folder: Path, on_clip: Callable[[], Any]) -> P
             os.fsync(file.fileno())
         try:
             os.rename(temporary, folder)
-        except OSError:  # Beam sometimes gives one film to two workers: the other was faster
+        except OSError:  # Beam may give one film to two workers, and the other was faster
             if not finished(folder):
                 raise
         return prepared
@@ -238,7 +238,7 @@ def _write(video: Video, cut: Cut, folder: Path, on_clip: Callable[[], Any]) -> 
             pieces.write(split, record, positive=label == 1)
             on_clip()
         pieces.finish()
-    if not pieces.lengths():
+    if not pieces.lengths:
         raise UserError(
             f"too short: {n_frames} frames hold no clip; the first one needs frames "
             f"up to {clips.first_center(cut.frames, cut.spacing) + cut.frames // 2}"
@@ -249,10 +249,10 @@ def _write(video: Video, cut: Cut, folder: Path, on_clip: Callable[[], Any]) -> 
         n_frames,
         waveform is not None,
         users,
-        pieces.count,
+        {split: sum(pieces.lengths.get(split, ())) for split in SPLITS},
         pieces.positives,
-        pieces.lengths(),
-        pieces.sizes(),
+        pieces.lengths,
+        pieces.sizes,
     )
 
 
@@ -264,28 +264,32 @@ class _Pieces:
       most: records in each file but the last.
 
     Attributes:
-      count: records written, by split.
-      positives: those of key clips, by split.
+      lengths: records in each file, by split, for the splits that have any.
+      sizes: bytes of the finished files together, by split.
+      positives: key clips, by split.
     """
 
     def __init__(self, folder: Path, most: int):
         self._folder, self._most = folder, most
-        self._writers: dict[str, ArrayRecordWriter] = {}
-        self.count, self.positives = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
+        self._writers: dict[str, ArrayRecordWriter] = {}  # of each split's last file
+        self.lengths: dict[str, list[int]] = {}
+        self.sizes: dict[str, int] = {}
+        self.positives = dict.fromkeys(SPLITS, 0)
 
     def write(self, split: str, record: bytes, *, positive: bool) -> None:
         """Appends a record to the split's last file, or begins the next one."""
-        if self.count[split] % self._most == 0:
-            if split in self._writers:
-                self._finish(split)
-            self._writers[split] = open_writer(self._path(split, self.count[split] // self._most))
+        lengths = self.lengths.setdefault(split, [])
+        if not lengths or lengths[-1] == self._most:
+            self._finish(split)
+            lengths.append(0)
+            self._writers[split] = open_writer(self._last(split))
         self._writers[split].write(record)
-        self.count[split] += 1
+        lengths[-1] += 1
         self.positives[split] += positive
 
     def finish(self) -> None:
         """Closes all files so that they survive a crash of the machine; raises OSError if the disk is full."""
-        for split in list(self._writers):
+        for split in self.lengths:
             self._finish(split)
 
     def close(self) -> None:
@@ -294,26 +298,13 @@ class _Pieces:
             with contextlib.suppress(RuntimeError):
                 writer.close()
 
-    def lengths(self) -> dict[str, list[int]]:
-        """Records in each file, by split, for the splits that have any."""
-        return {
-            split: [min(self._most, count - start) for start in range(0, count, self._most)]
-            for split, count in self.count.items()
-            if count
-        }
-
-    def sizes(self) -> dict[str, int]:
-        """Bytes of the files together, by split."""
-        return {
-            split: sum(self._path(split, number).stat().st_size for number in range(len(lengths)))
-            for split, lengths in self.lengths().items()
-        }
-
     def _finish(self, split: str) -> None:
-        finish(self._writers.pop(split), self._path(split, (self.count[split] - 1) // self._most))
+        if writer := self._writers.pop(split, None):
+            finish(writer, self._last(split))
+            self.sizes[split] = self.sizes.get(split, 0) + self._last(split).stat().st_size
 
-    def _path(self, split: str, number: int) -> Path:
-        return piece_path(self._folder, split, number)
+    def _last(self, split: str) -> Path:
+        return piece_path(self._folder, split, len(self.lengths[split]) - 1)
 
 
 def open_writer(path: Path) -> ArrayRecordWriter:

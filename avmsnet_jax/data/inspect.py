@@ -1,4 +1,4 @@
-"""What is in a data set, in words and as a picture."""
+"""A prepared data set as text and as a contact sheet."""
 
 import datetime
 import itertools
@@ -20,11 +20,11 @@ _MOST_READ = 2000  # records looked at to find key clips and others
 
 
 def account(directory: Path, users: int) -> str:
-    """A data set in a few lines: splits, films, running times, sound, users, folds, settings, what was skipped, bytes.
+    """Describes a data set in a few lines: splits, films, durations, sound, users, folds, settings and size.
 
     Args:
       directory: the prepared data set.
-      users: how many gave scores; 0 = records hold labels only.
+      users: number of users who scored the films; 0 = records hold labels only.
 
     Raises:
       UserError: there is no such data set, or its manifest is damaged.
@@ -46,16 +46,16 @@ def _reliabilities(manifest: dict[str, Any], directory: Path) -> list[str]:
     for name, file in manifest["annotations"].items():
         kept = viewed.read(inside(directory, file))
         reliability, observers = split_half(kept.halves), len(kept.positions)
-        word = "no agreement: its labels mean nothing" if not reliability > _AGREES else ""
+        word = "no agreement, so its labels are meaningless" if not reliability > _AGREES else ""
         lines.append(f"  {name + ':':12}{observers} observers, split-half {reliability:.2f} {word}".rstrip())
     return lines
 
 
-_AGREES = 0.2  # split-half reliability, below which halves of the observers agree no more than by chance
+_AGREES = 0.2  # smallest split-half reliability that is more than chance agreement
 
 
 def _told(manifest: dict[str, Any], users: int) -> list[str]:
-    """What a manifest says, in lines."""
+    """A manifest as lines of text."""
     settings, videos = manifest["settings"], manifest["videos"]
     frames, size = settings["frames"], settings["frame_size"]
     every = f", one every {settings['spacing']} frames" if "spacing" in settings else ""
@@ -84,18 +84,18 @@ def _told(manifest: dict[str, Any], users: int) -> list[str]:
 
 
 def choose(records: Records, count: int) -> list[tuple[int, Record]]:
-    """Clips from all over a split, half of them key and half not as far as there are such, in order.
+    """Chooses clips from all parts of a split, half of them key and half not if there are enough.
 
     Args:
       records: an opened split.
       count: how many.
 
     Returns:
-      numbers and records. They depend on the data set only. Where one kind is rarer than one in a thousand, it may be
+      numbers and records, in order; the same for each call. If one kind is rarer than one in a thousand, it may be
       missing.
     """
     n = len(records)
-    stride = max(round(n * (math.sqrt(5) - 1) / 2), 1)  # steps of the golden section fall between earlier ones
+    stride = max(round(n * (math.sqrt(5) - 1) / 2), 1)  # golden section: each step falls between earlier ones
     while math.gcd(stride, n) > 1:
         stride += 1
     kinds: dict[str, list[tuple[int, Record]]] = {kind: [] for kind in COLORS}
@@ -118,15 +118,13 @@ def kind_of(record: Record) -> str:
 
 
 def draw_sheet(records: Records, path: Path) -> None:
-    """Draws a contact sheet of a split to a PNG.
-
-    Of each clip: a few frames, the sound of these frames below them, whether it is key, and where it is from.
+    """Draws a contact sheet of a split to a PNG: for each clip a few frames, their sound, label, film and time.
 
     Args:
       records: an opened split.
       path: the file to write.
     """
-    import matplotlib  # half a second, and no window system: pyplot is not needed
+    import matplotlib  # takes half a second to import; pyplot would need a window system
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -134,7 +132,7 @@ def draw_sheet(records: Records, path: Path) -> None:
     loudest = max(*(float(np.abs(record["sound"]).max()) for record in shown), 1e-6)
     columns = min(_COLUMNS, len(shown))
     rows = -(-len(shown) // columns)
-    with matplotlib.rc_context({"text.parse_math": False}):  # names are names, whatever dollars they hold
+    with matplotlib.rc_context({"text.parse_math": False}):  # names may hold dollar signs
         layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.04, hspace=0, wspace=0)
         figure = Figure(figsize=(4.6 * columns + 0.4, 1.9 * rows + 0.6), layout=layout)
         name = f"{records.directory.absolute().name}, {records.split}: {len(shown)} of {len(records)} clips"
@@ -144,12 +142,12 @@ def draw_sheet(records: Records, path: Path) -> None:
             if record is not None:
                 _draw_clip(cell, record, loudest)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph")  # of a script that matplotlib's font does not have: a box
+            warnings.filterwarnings("ignore", "Glyph")  # matplotlib's font lacks some scripts and shows boxes
             figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
 
 
 def _draw_clip(cell: Any, record: Record, loudest: float) -> None:
-    """One clip: a strip of frames, and the sound of the same span of time."""
+    """Draws a clip: a strip of frames, and the sound of the same time."""
     kind = kind_of(record)
     color = COLORS[kind]
     frames = record["clip"][np.linspace(0, len(record["clip"]) - 1, _STRIP).round().astype(int)]
@@ -166,7 +164,7 @@ def _draw_clip(cell: Any, record: Record, loudest: float) -> None:
     first = (len(record["sound"]) - samples) // 2
     heard = record["sound"][first : first + samples]
     if record["has_sound"]:
-        # Square roots of amplitudes: what is 30 dB quieter than the loudest can still be seen.
+        # Square roots of amplitudes, so that sound 30 dB below the loudest is still visible.
         parts = np.array_split(np.sign(heard) * np.sqrt(np.abs(heard) / loudest), min(400, len(heard)))
         times = np.linspace(0, 1, len(parts))
         sound.fill_between(times, [part.min() for part in parts], [part.max() for part in parts], color=color, lw=0.5)
@@ -190,7 +188,7 @@ def _clock(seconds: float) -> str:
 
 
 def _extent(values: Any) -> str:
-    """Least and most of some counts."""
+    """The range of some counts."""
     held: Sequence[int] = sorted(set(values))
     return str(held[0]) if len(held) == 1 else f"{held[0]} to {held[-1]}"
 

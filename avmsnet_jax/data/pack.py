@@ -1,4 +1,4 @@
-"""Joins the records of many films into shards of about equal size. It can be stopped at any moment and resumed.
+"""Joins the records of many films into shards of about equal size. It can be interrupted at any time and resumed.
 
 A shard consists of whole files; a file that makes a shard by itself is renamed. The files of a shard are removed once
 it is complete, so that the disk needs room for one data set and one shard.
@@ -26,7 +26,7 @@ _MOST_SHARDS = 512  # a reader keeps all shards of a split open, and 1024 files 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Which files go to which shard; records are numbered through all files. Paths are relative to the working folder.
+    """Which files go to which shard. Records are numbered across files; paths are relative to the working folder.
 
     Attributes:
       pieces: (file, records) by split, in order.

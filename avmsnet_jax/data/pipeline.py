@@ -1,6 +1,7 @@
 """Prepared records to batches: random access to records, in an order that depends only on the seed."""
 
 import collections
+import dataclasses
 import functools
 import itertools
 import json
@@ -17,6 +18,7 @@ from absl import flags
 
 from avmsnet_jax.data import MANIFEST, shards
 from avmsnet_jax.data.manifest import inside, read_manifest
+from avmsnet_jax.data.sources import share_of
 from avmsnet_jax.errors import UserError
 
 Record = dict[str, Any]
@@ -26,6 +28,7 @@ Placed = TypeVar("Placed")
 FEWEST_FILMS = 4  # with fewer films, none is held out
 
 
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Records:
     """The records of one split, by number. Thread-safe; pickled as the place of its files, which are opened again.
 
@@ -39,30 +42,18 @@ class Records:
       numbers: the numbers of these records in `stored_split`.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        split: str,
-        fold: int,
-        source: Any,
-        stored_split: str,
-        numbers: Sequence[int],
-        frames: int,
-        frame_size: int,
-    ):
-        self.directory = directory
-        self.split = split
-        self.fold = fold
-        self.frames = frames
-        self.frame_size = frame_size
-        self.stored_split = stored_split
-        self.numbers = numbers
-        self._source = source
+    directory: Path
+    split: str
+    fold: int
+    frames: int
+    frame_size: int
+    stored_split: str
+    numbers: Sequence[int]
+    _source: shards.Shards
 
     def only(self, numbers: Sequence[int]) -> "Records":
         """A subset, by the records' numbers in `stored_split`."""
-        facts = self.directory, self.split, self.fold, self._source, self.stored_split
-        return Records(*facts, numbers, self.frames, self.frame_size)
+        return dataclasses.replace(self, numbers=numbers)
 
     @property
     def stored(self) -> int:
@@ -187,7 +178,7 @@ def open_split(
                 "prepare them again"
             )
         numbers = [number for span in spans for number in range(*span)]
-    return Records(directory, split, fold, source, stored, numbers, frames, frame_size)
+    return Records(directory, split, fold, frames, frame_size, stored, numbers, source)
 
 
 def _reopen(directory: Path, split: str, fold: int, numbers: Sequence[int]) -> Records:
@@ -219,7 +210,7 @@ def hold_out(source: Records, fraction: float, seed: int) -> tuple[Records, Reco
     films = _films(source)
     if len(films) < FEWEST_FILMS:
         return source, None
-    count = min(max(round(fraction * len(films)), 1), len(films) - 1)
+    count = share_of(fraction, len(films))
     chosen = set(np.random.default_rng(seed % 2**32).permutation(len(films))[:count].tolist())
     kept = [number for index, film in enumerate(films) if index not in chosen for number in film]
     held = [number for index, film in enumerate(films) if index in chosen for number in film]
@@ -339,7 +330,7 @@ def train_batches(
     check_labeled(source)
     steps_per_epoch(source, batch_size=batch_size, process_count=process_count)
     order = grain.MapDataset.range(len(source)).seed(seed % 2**32).shuffle()
-    picks = order.random_map(_maybe_flipped) if flip else order.map(_as_it_is)
+    picks = order.random_map(functools.partial(_maybe_flipped, flip))
     stack = functools.partial(_stack_share, source, batch_size, process_index)
     whole = batch_size * process_count
     return Batches(picks.batch(whole, drop_remainder=True, batch_fn=stack).repeat(epochs), threads, workers)
@@ -435,12 +426,8 @@ class Ahead(Iterator[tuple[Placed, dict[str, int]]]):
         return None if batch is None else (self._place(batch), self._batches.get_state())
 
 
-def _maybe_flipped(index: int, rng: np.random.Generator) -> tuple[int, bool]:
-    return index, rng.random() < 0.5
-
-
-def _as_it_is(index: int) -> tuple[int, bool]:
-    return index, False
+def _maybe_flipped(flip: bool, index: int, rng: np.random.Generator) -> tuple[int, bool]:
+    return index, flip and rng.random() < 0.5
 
 
 def _stack_share(source: Records, batch_size: int, process_index: int, picks: Sequence[tuple[int, bool]]) -> Batch:

@@ -70,8 +70,8 @@ def prepare(
       workers: films read in parallel, each in its own process; 1 = in this process.
       strict: whether a skipped film is an error.
       beam_options: options of an Apache Beam pipeline that does the work instead, as `--name=value`; see `beam`.
-      elsewhere: for the data set movies, gives the key shots of films without a table beside them.
-      gaze: for the data set gaze, how it was recorded; None = as the files say.
+      elsewhere: for the data set movies, gives the key shots of films that have no table beside them.
+      gaze: for the data set gaze, how it was recorded; None = taken from the files.
       labels_out: for the data set gaze, a folder for tables of the labels and the concentration curve of each film.
 
     Returns:
@@ -109,7 +109,7 @@ def _check_belongs(
 def _hand_over(
     builder: ClipRecords, elsewhere: Elsewhere | None, gaze: Setting | None, labels_out: str | os.PathLike[str] | None
 ) -> None:
-    """Gives a builder the arguments that are for its data set alone."""
+    """Sets the attributes of a builder that only its data set has."""
     if isinstance(builder, Movies) and elsewhere is not None:
         builder.elsewhere = elsewhere
     if isinstance(builder, Gaze):
@@ -120,7 +120,7 @@ def _hand_over(
 def _complete(
     place: Path, output: Path, dataset: str, source: Path, config: ClipsConfig, builder: ClipRecords
 ) -> dict[str, Any]:
-    """Moves the shards into the data set, writes its manifest, which is returned, and moves it all to `output`."""
+    """Moves the shards into the data set, writes its manifest, and moves it to `output`. Returns the manifest."""
     remove(place / "set" / "downloads")  # made by TFDS, unused
     for shard in (place / "shards").iterdir():  # only now, because on failure TFDS removes its folder with all contents
         os.replace(shard, Path(builder.data_dir) / shard.name)
@@ -215,7 +215,7 @@ def _abandon(place: Path) -> str:
 
 @contextlib.contextmanager
 def _quiet_tfds() -> Iterator[None]:
-    """Silences TFDS's messages about a download, of which there is none."""
+    """Silences TFDS's messages about a download, as nothing is downloaded."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:

@@ -73,7 +73,7 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
     of each video.
 
     Attributes:
-      place: working folder for finished films and shards, which whoever sets it moves to `data_dir` at the end.
+      place: working folder for finished films and shards; the caller moves the shards to `data_dir` at the end.
         Finished films of an earlier run are reused. None = a temporary folder of TFDS, which is removed on failure.
       workers: films read in parallel.
       strict: whether a skipped film is an error.
@@ -277,7 +277,6 @@ class Movies(ClipRecords):
     elsewhere: Elsewhere = staticmethod(nowhere)
 
     def find(self, source: Path) -> Collection:
-        """See `ClipRecords`."""
         config = self.builder_config
         return find_films(
             source,
@@ -304,7 +303,6 @@ class Gaze(ClipRecords):
     labels_out: Path | None = None
 
     def find(self, source: Path) -> Collection:
-        """See `ClipRecords`."""
         return gaze.find_watched(source, self.builder_config.test_fraction, self.setting)
 
     def _write_annotations(self, videos: Sequence[Video], folder: Path) -> None:
@@ -333,7 +331,6 @@ class Movie50(ClipRecords):
     )
 
     def find(self, source: Path) -> Collection:
-        """See `ClipRecords`."""
         return find_videos(source, "Movie50")
 
 
@@ -354,7 +351,6 @@ class Tvsum(ClipRecords):
     )
 
     def find(self, source: Path) -> Collection:
-        """See `ClipRecords`."""
         if (source / "fold_lists").exists():
             return find_videos(source, "TVSum")
         return tvsum.find_videos(source, _splits_file(self.builder_config))
@@ -374,7 +370,6 @@ class Summe(ClipRecords):
     MANUAL_DOWNLOAD_INSTRUCTIONS = "SumMe as downloaded: a folder of videos and a folder GT of .mat files."
 
     def find(self, source: Path) -> Collection:
-        """See `ClipRecords`."""
         return summe.find_videos(source, _splits_file(self.builder_config))
 
 

@@ -49,7 +49,12 @@ def among(files: Iterable[Path]) -> list[Path]:
 
 def in_folder(folder: Path) -> list[Path]:
     """The films in a folder, in order of name, without hidden files."""
-    return among(path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("."))
+    return among(visible_files(folder))
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """The files in a folder, in order of name, without hidden ones."""
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
 def listed(movies: Sequence[str | os.PathLike[str]]) -> list[Path]:

@@ -70,7 +70,6 @@ class AVMSNet(nnx.Module):
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        config.validate()
         self.config = config
         dtype, width = config.dtype, config.trunk_width
         channels = expansion(config.depth)

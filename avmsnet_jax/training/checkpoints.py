@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: network, optimizer, step and data position, saved together so that they agree."""
+"""Checkpoints of a training run: network, optimizer, step and data position, saved together."""
 
 import collections
 import contextlib
@@ -26,7 +26,7 @@ from avmsnet_jax.training.step import TrainState
 from avmsnet_jax.weights import checkpoint
 
 TRAINING, POSITION, FINGERPRINT = "training", "position", "fingerprint"
-DAMAGED = "damaged"  # folder beside `checkpoints` for checkpoints that cannot be read
+DAMAGED = "damaged"  # folder next to `checkpoints` for unreadable checkpoints
 _ITEM_NAMES = (checkpoint.MODEL, checkpoint.CONFIG, checkpoint.VALIDATION, TRAINING, POSITION, FINGERPRINT)
 
 
@@ -86,7 +86,7 @@ class Checkpoints:
             raise UserError(f"cannot create {error.filename}: {error.strerror}; choose another --workdir") from None
         if hosts.is_first():
             _check_ours(directory)
-            for unfinished in _unfinished(directory):  # left by a kill in the middle of a save
+            for unfinished in _unfinished(directory):  # left when a process was killed during a save
                 remove(unfinished)
         hosts.wait_for_all("unfinished checkpoints are removed")
         self._apart = run.is_remote and jax.process_count() > 1
@@ -341,7 +341,7 @@ def _fingerprint(leaf: jax.Array) -> jax.Array:
 
 
 def _rest(state: TrainState) -> dict[str, Any]:
-    """What the items `model` and `position` do not hold. An ordered dictionary: JAX sorts the keys of others."""
+    """The state without the items `model` and `position`. An OrderedDict, because JAX sorts the keys of a dict."""
     weights = None if state.ema is None else state.params
     return collections.OrderedDict(step=state.step, opt_state=state.opt_state, params=weights)
 

@@ -46,8 +46,8 @@ def train(config: Config, workdir: storage.Place) -> None:
     SIGTERM saves a checkpoint and returns; Ctrl-C saves one and raises a KeyboardInterrupt that says so.
 
     Raises:
-      UserError: the records, the initial weights or the configuration do not fit; `workdir` holds another run or
-        cannot be written; or a loss, gradient or statistic is not finite.
+      UserError: the records, initial weights and configuration do not match; `workdir` holds another run or cannot
+        be written; or a loss, gradient or BN statistic is not finite.
     """
     with hosts.together(config.hosts, workdir), storage.run_in(workdir, tidy=hosts.is_first()) as run:
         hosts.wait_for_all("each has a copy of a run on a store")
@@ -60,7 +60,7 @@ def _train(config: Config, run: storage.Run) -> None:
     last = config.train.epochs * steps_per_epoch
     mesh = _make_mesh(config)
     changes = check_same_run(config, workdir)
-    peak = peak_lib.of(mesh, config.model.dtype)  # timed while the devices have no other work
+    peak = peak_lib.of(mesh, config.model.dtype)  # measured while the devices are idle
     optimizer = make_optimizer(config, steps_per_epoch)
     graphdef, described, create = describe(config, optimizer, mesh)
     is_new = not begun(workdir / "checkpoints")
@@ -70,7 +70,7 @@ def _train(config: Config, run: storage.Run) -> None:
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(run, config, graphdef)))
         if not is_new:
             state = _restored(checkpoints, described, records, batches)
-        # Reading `step` of a new state would wait for its weights, which are made while the step is compiled.
+        # Reading `step` of a new state would wait for its initialization, which overlaps with compiling the step.
         first = 0 if is_new else int(state.step)
         say(f"{run.name}: {len(records)} clips, {steps_per_epoch} steps per epoch; {_plan(first, last)}")
         if first >= last:
@@ -87,7 +87,7 @@ def _train(config: Config, run: storage.Run) -> None:
         profile = stack.enter_context(contextlib.closing(Profile(config, workdir, first, last, log)))
 
         done = first
-        stopping = jax.process_count() == 1 and stop.asked(done)  # while the step was compiled
+        stopping = jax.process_count() == 1 and stop.asked(done)  # requested while the step was compiled
         while done < last and not stopping:
             profile.before(done + 1, state)
             with log.stopwatch.waiting():
@@ -153,7 +153,7 @@ def _place(mesh: Mesh, batch: pipeline.Batch) -> dict[str, jax.Array]:
 def _initialized(
     state: TrainState, config: Config, optimizer: optax.GradientTransformation, graphdef: Any
 ) -> TrainState:
-    """The first state, with the weights of `init.checkpoint` as far as it has them."""
+    """The initial state, with the weights that `init.checkpoint` has, if it is given."""
     if not config.init.checkpoint:
         return state
     model = nnx.merge(graphdef, state.params, state.stats)
@@ -195,7 +195,7 @@ def _introduce(
     changes: list[str],
     peak: peak_lib.Peak,
 ) -> None:
-    """Says what a run is about to do."""
+    """Prints the settings of a run before it starts."""
     for change in changes:
         say(f"changed since the run began: {change}")
     if held_out:
@@ -231,7 +231,7 @@ def _is_checkpoint_due(config: Config, steps_per_epoch: int, done: int) -> bool:
 
 
 def _finish(run: storage.Run, stop: Stop, done: int, last: int) -> None:
-    """Draws the curve, and says how the run ended."""
+    """Draws the training curve, and prints how the run ended."""
     if done and hosts.is_first():
         with staged(run.folder / CURVE) as stage:
             curve.draw(read_metrics(run.folder / METRICS), stage)

@@ -1,4 +1,4 @@
-"""A trace of some training steps by JAX's profiler."""
+"""Traces training steps with JAX's profiler."""
 
 import contextlib
 from pathlib import Path

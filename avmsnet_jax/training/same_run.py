@@ -17,7 +17,7 @@ _FIXED = (
     "train.batch_size",
     "train.seed",
 )
-_FREE_SECTIONS = ("hosts", "mesh", "init", "eval")  # whose changes are not worth a word
+_FREE_SECTIONS = ("hosts", "mesh", "init", "eval")  # changes in these are not reported
 
 
 def check_same_run(config: Config, workdir: Path) -> list[str]:

@@ -19,7 +19,7 @@ from avmsnet_jax.models.ops.batch_norm import BatchNorm
 
 
 class TrainState(NamedTuple):
-    """Everything that a step changes.
+    """The training state, which a step updates.
 
     Attributes:
       step: how many steps are done.
@@ -27,8 +27,8 @@ class TrainState(NamedTuple):
       stats: its batch-norm statistics.
       opt_state: the optimizer's state.
       ema: the moving average of the parameters, if `train.ema_decay` is set.
-      gone_bad_at: the first step whose loss, gradient or statistics were not finite, 0 while there is none. From that
-        step on nothing else in the state changes.
+      gone_bad_at: the first step whose loss, gradient or statistics were not finite, 0 = none. From that step on,
+        nothing else in the state changes.
     """
 
     step: jax.Array
@@ -40,7 +40,7 @@ class TrainState(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What a step reports.
+    """Measurements of a step.
 
     Attributes:
       loss: of the batch.
@@ -89,11 +89,11 @@ def describe(
 
     Returns:
       the static part of the network; shape, dtype and sharding of every array of the state; and a function that makes
-      the state with random weights by `train.seed`. It makes each array where it belongs, never whole on one device.
+      the state with random weights by `train.seed`. Each array is created sharded, never whole on one device.
     """
     static = []
 
-    def first() -> TrainState:  # one function, so that JAX traces it once, for the shapes and for the program
+    def first() -> TrainState:  # one function, so that JAX traces it once for shapes and program
         model = AVMSNet(config.model, rngs=nnx.Rngs(config.train.seed))
         model.train()
         model.trunk.recompute = config.train.remat

@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 
 
 class Stop:
-    """Whether the run should save and end. Ask after each step."""
+    """A request to save and end the run; checked after each step."""
 
     def __init__(self) -> None:
         self._signal: signal.Signals | None = None

@@ -1,4 +1,4 @@
-"""The time that training takes, without what is not training."""
+"""Measures the time of training, without validation, checkpoints and traces."""
 
 import contextlib
 import time
@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 
 class Stopwatch:
-    """Measures training since it was started or reset.
+    """Measures the time of training since the last reset.
 
     Attributes:
-      waited: seconds of that time spent waiting for data.
+      waited: seconds of it spent waiting for data.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leaves the block out: validation, checkpoints and traces are not training."""
+        """Excludes the block from the time of training."""
         began = time.perf_counter()
         yield
         self._since += time.perf_counter() - began

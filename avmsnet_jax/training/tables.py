@@ -1,4 +1,4 @@
-"""Tables about a run, to read before it begins: parameters, operations, devices, memory."""
+"""Tables printed before a run: parameters, operations, devices and memory."""
 
 import math
 from collections import defaultdict
@@ -62,7 +62,7 @@ def each_operation(config: ModelConfig) -> str:
 
 
 def devices(mesh: Mesh, batch_size: int) -> str:
-    """How the devices are arranged, and how many clips each gets."""
+    """A line about the mesh and the clips per device."""
     first = mesh.devices.flat[0]
     shape = " x ".join(f"{size} {axis}" for axis, size in mesh.shape.items())
     processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
@@ -73,7 +73,7 @@ def devices(mesh: Mesh, batch_size: int) -> str:
 
 
 def memory(described: TrainState, compiled: Any) -> str:
-    """The memory that each device needs: for the parts of the training state, and temporary buffers of a step."""
+    """A line about the memory per device, for each part of the training state and temporary buffers."""
     parts = {
         "parameters": described.params,
         "optimizer": described.opt_state,

@@ -1,4 +1,4 @@
-"""What a run prints: a progress bar on a terminal, lines elsewhere. Of several processes only the first prints."""
+"""Output of a run: a progress bar on a terminal, lines otherwise. Of several processes only the first prints."""
 
 import sys
 import time
@@ -24,7 +24,7 @@ class Progress:
         self._said = time.perf_counter()
 
     def reach(self, step: int, told: str = "") -> None:
-        """Moves the bar to `step`, with `told` behind it."""
+        """Moves the bar to `step`, and shows `told` after it."""
         self._bar.update(step - self._bar.n)
         if told:
             self._bar.set_postfix_str(told)

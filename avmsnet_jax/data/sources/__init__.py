@@ -1,4 +1,4 @@
-"""Layouts that users hold, each read as a collection of videos."""
+"""Layouts of films and annotations on disk, each read as a collection of videos."""
 
 import abc
 import contextlib
@@ -14,27 +14,27 @@ from avmsnet_jax.data.clips import Frame
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media.audio import Waveform
 
-# whole: the videos of a collection that is divided into folds; unlabelled: films that nobody has judged.
+# whole: all videos of a collection with folds; unlabelled: films without annotations.
 SPLITS = ("train", "test", "whole", "unlabelled")
 UNLABELLED = -1
 
-# How far two counts of a film's frames may differ: decoders disagree by a few, and SumMe's running times by 3.4%
-# from its frames; another frame rate, 25 for 24, would be 4%.
+# Largest relative difference between two counts of a film's frames: decoders disagree by a few frames, and SumMe's
+# durations by 3.4%. Another frame rate, 25 for 24, would differ by 4%.
 COUNT_SLACK = 0.035
 
 
 @dataclasses.dataclass(frozen=True)
 class Video(abc.ABC):
-    """One video of a collection: what it is called, where its clips go, and how to get at it.
+    """One video of a collection: its name, split, frames, sound and labels.
 
-    Videos hold paths and labels, no open files, so that they can be sent to another process.
+    It holds paths and labels but no open files, so that it can be sent to another process.
 
     Attributes:
       name: unique within its split.
-      fps: frames a second.
+      fps: frames per second.
       split: one of `SPLITS`.
-      test_from_s: clips labeled at or after this time go to the test split, whatever `split` says.
-      test_until_s: and before this time.
+      test_from_s: clips labeled from this time on, and before `test_until_s`, go to the test split instead.
+      test_until_s: see `test_from_s`.
     """
 
     name: str
@@ -46,36 +46,36 @@ class Video(abc.ABC):
     @property
     @abc.abstractmethod
     def expected_frames(self) -> int:
-        """How many frames there should be, 0 if unknown. For the progress bar only."""
+        """Expected number of frames, 0 if unknown; for the progress bar."""
 
     @abc.abstractmethod
     def read_frames(self) -> Iterable[Frame]:
-        """Every frame from number 1 on, in order. Raises UserError where one cannot be read."""
+        """All frames in order, from number 1. Raises UserError for a frame that cannot be read."""
 
     @property
     @abc.abstractmethod
     def files(self) -> Sequence[Path]:
-        """What the video is read from, annotations included: where these change, its records are made anew."""
+        """All files that the records depend on, annotations included; if one changes, the records are made again."""
 
     @abc.abstractmethod
     def open_waveform(self) -> Waveform | None:
-        """Its sound at 22,050 Hz from the first frame on, None without sound. Raises UserError."""
+        """Its sound at 22,050 Hz, starting with the first frame; None without sound. Raises UserError."""
 
     @abc.abstractmethod
     def label(self, frame: int, time_s: float) -> int:
-        """1 where frame number `frame`, shown at `time_s`, is a key frame, else 0; `UNLABELLED` if nobody said."""
+        """1 if frame number `frame`, at `time_s`, is a key frame, else 0; `UNLABELLED` without annotations."""
 
     def scores(self, frame: int) -> np.ndarray:
-        """(users,) float32: what each user gave that frame. Empty where a collection has only labels."""
+        """(users,) float32, each user's score of that frame; empty if the collection has only labels."""
         return np.zeros(0, np.float32)
 
     def annotations(self) -> dict[str, np.ndarray]:
-        """What users said of the whole video, by the field's names; kept beside the records."""
+        """Users' annotations of the whole video, by name; they are stored beside the records."""
         return {}
 
     @property
     def basis(self) -> str:
-        """What else its labels depend on, beside `files`; where it changes, the records are made anew."""
+        """Anything else that the labels depend on, besides `files`; if it changes, the records are made again."""
         return ""
 
     def split_of(self, time_s: float) -> str:
@@ -85,12 +85,12 @@ class Video(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Skipped:
-    """What was left out, and why, for the manifest.
+    """A video that was left out, for the manifest.
 
     Attributes:
-      video: which.
+      video: its name.
       reason: why.
-      traceback: of an error that nobody foresaw; empty = the reason says all.
+      traceback: of an unexpected error; empty for others.
     """
 
     video: str
@@ -100,7 +100,7 @@ class Skipped:
 
 @contextlib.contextmanager
 def skipping(video: str, skipped: list[Skipped]) -> Iterator[None]:
-    """Turns any error in the block into an entry of `skipped`, so that the other videos are still read."""
+    """Adds any error in the block to `skipped`, so that the other videos are still read."""
     try:
         yield
     except UserError as error:
@@ -111,11 +111,11 @@ def skipping(video: str, skipped: list[Skipped]) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class Collection:
-    """What was found of a layout.
+    """The content of a layout.
 
     Attributes:
-      videos: those that can be read, in order.
-      skipped: those that cannot, and files that belong to nothing.
+      videos: the readable videos, in order.
+      skipped: the others, and files that belong to no video.
       folds: for each fold the names of its videos by split, `{"train": (...), "test": (...)}`; empty for
         collections with a single division, which their videos' `split` says.
     """
@@ -130,6 +130,11 @@ def split_folders(source: Path) -> dict[str, Path]:
     return {split: source / split for split in ("train", "test") if (source / split).is_dir()}
 
 
+def share_of(fraction: float, films: int) -> int:
+    """How many of two or more films a share is: at least one, and not all."""
+    return min(max(round(fraction * films), 1), films - 1)
+
+
 def is_file_name(name: str) -> bool:
-    """Whether a video's name can be that of a file: what users said is kept under it."""
+    """Whether a video's name is a valid file name, as its annotations are stored under it."""
     return name not in ("", ".", "..") and not set(name) & set("/\\\0")

@@ -16,13 +16,13 @@ Fold = dict[str, tuple[str, ...]]
 def find_folds(
     splits: Path | None, files: Sequence[Path], order: Sequence[str], held: Names[str], dataset: str
 ) -> list[Fold]:
-    """Reads the folds, or divides the videos where nobody did.
+    """Reads the folds from a file, or makes five.
 
     Args:
       splits: the JSON file; None: the `*split*.json` among `files`, if there is one.
       files: those of the collection.
       order: names of the data set's videos; `video_1` of a JSON file is the first.
-      held: names of the videos that are there; the others are left out of the folds.
+      held: names of the available videos; the others are left out of the folds.
       dataset: tvsum or summe, to choose among several files.
 
     Returns:
@@ -46,7 +46,7 @@ def read_splits(path: Path, order: Sequence[str]) -> list[Fold]:
     Keys may carry a path before their name, as those of some projects do.
 
     Raises:
-      UserError: the file is missing, or says something else, or names a video that there is not, or one twice.
+      UserError: the file is missing or has another form, or lists an unknown video, or one twice.
     """
     remedy = 'it holds no splits; write a JSON list of {"train_keys": ["video_1", ...], "test_keys": [...]}'
     try:

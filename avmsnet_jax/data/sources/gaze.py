@@ -1,7 +1,7 @@
-"""A folder of films, each with a folder of viewers' gaze beside it, from which its key frames follow.
+"""A folder of films, each with a folder of viewers' gaze beside it, from which key frames are computed.
 
-`FILM.gaze/` beside `FILM.mp4` holds recordings in the formats of `gaze.formats`. The rule that makes key frames of them
-is `gaze.concentration`'s: this project's own.
+`FILM.gaze/` beside `FILM.mp4` holds recordings in the formats of `gaze.formats`. The rule for key frames, this
+project's own, is in `gaze.concentration`.
 """
 
 import csv
@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from avmsnet_jax.data import clips
-from avmsnet_jax.data.sources import UNLABELLED, Collection, Skipped, Video, skipping, split_folders
+from avmsnet_jax.data.sources import UNLABELLED, Collection, Skipped, Video, share_of, skipping, split_folders
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.gaze import formats
 from avmsnet_jax.gaze.concentration import KEY_SHARE, Concentration, concentration, halves, key_frames
 from avmsnet_jax.gaze.geometry import Geometry
 from avmsnet_jax.gaze.recording import Recording
 from avmsnet_jax.media.audio import Waveform
-from avmsnet_jax.media.films import in_folder
+from avmsnet_jax.media.films import in_folder, visible_files
 from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.staging import staged
 
@@ -30,7 +30,7 @@ _FEW = 3  # observers, below which a film has no labels
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """How the gaze of a collection was recorded, and what is made of it; one for all films.
+    """How the gaze of a collection was recorded, and the share of key frames; the same for all films.
 
     Attributes:
       form: one of `gaze.formats.FORMATS`; empty = each file says.
@@ -49,7 +49,7 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Watched(Video):
-    """A film and the gaze of those who watched it.
+    """A film and its viewers' gaze.
 
     Attributes:
       path: the film.
@@ -76,38 +76,34 @@ class Watched(Video):
 
     @property
     def expected_frames(self) -> int:
-        """See `Video`."""
         return len(self.labels)
 
     def read_frames(self) -> Iterable[clips.Frame]:
-        """Evenly spaced in time, as gaze is. See `Video`."""
+        """Evenly spaced in time, as gaze is."""
         return Movie(self.path).frames(constant_rate=True)
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """See `Video`."""
-        return (self.path, *_files(self.folder))
+        return (self.path, *visible_files(self.folder))
 
     @property
     def basis(self) -> str:
-        """Of the labels themselves: screens, angles and shares all come to that. See `Video`."""
+        """Of the labels themselves: screens, angles and shares all come to that."""
         return hashlib.sha256(self.labels.tobytes()).hexdigest()
 
     def open_waveform(self) -> Waveform | None:
-        """See `Video`."""
         return Movie(self.path).waveform()
 
     def label(self, frame: int, time_s: float) -> int:
-        """See `Video`."""
         return int(self.labels[frame - 1]) if 1 <= frame <= len(self.labels) else UNLABELLED
 
     def split_of(self, time_s: float) -> str:
-        """Clips at moments with too few observers are not labeled. See `Video`."""
+        """Clips at moments with too few observers are not labeled."""
         labeled = self.label(round(time_s * self.fps) + 1, time_s) != UNLABELLED
         return super().split_of(time_s) if labeled else "unlabelled"
 
     def annotations(self) -> dict[str, np.ndarray]:
-        """What evaluation judges scores and attention maps by. See `Video`."""
+        """What evaluation judges scores and attention maps by."""
         return {
             "concentration": self.curve.values,
             "observers": self.curve.observers,
@@ -144,7 +140,7 @@ def find_watched(source: Path, test_fraction: float, setting: Setting) -> Collec
         reason = "beside the folders train and test; move it into one"
         skipped += [Skipped(path.name, reason) for path in in_folder(source)]
     elif test_fraction and len(films) > 1:
-        count = min(max(round(test_fraction * len(films)), 1), len(films) - 1)
+        count = share_of(test_fraction, len(films))
         films[-count:] = [dataclasses.replace(film, split="test") for film in films[-count:]]
     return Collection(films, skipped)
 
@@ -181,10 +177,6 @@ def _write_table(path: Path, header: Sequence[str], rows: Iterable[Iterable[obje
         stage.write_text(text.getvalue(), encoding="utf-8")
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-
-
 def _watched(path: Path, split: str, setting: Setting) -> Watched:
     folder = path.with_name(path.stem + formats.FOLDER_SUFFIX)
     if not folder.is_dir():
@@ -218,7 +210,7 @@ def _recordings(folder: Path, geometry: Geometry, form: str) -> list[Recording]:
     """The recordings in a film's folder; raises UserError for fewer than are needed."""
     recordings = [
         recording
-        for file in _files(folder)
+        for file in visible_files(folder)
         if file.suffix.lower() != ".json"  # a BIDS file's own description
         for recording in formats.read(file, geometry, form)
     ]

@@ -1,4 +1,4 @@
-"""What TVSum and SumMe have in common: videos that several users judged, frame by frame."""
+"""Videos with scores of several users for each frame, as in TVSum and SumMe."""
 
 import dataclasses
 import functools
@@ -19,13 +19,13 @@ BUDGET = 0.15  # of a video's frames: the length of a summary in both benchmarks
 
 @dataclasses.dataclass(frozen=True)
 class JudgedVideo(Video):
-    """A video and what each user said of each of its frames.
+    """A video with each user's score of each frame.
 
     Attributes:
       path: the film.
-      tables: where the judgments were read from.
+      tables: the files that the scores were read from.
       votes: (users, n_frames) uint8; what users gave each frame, more for frames they value more.
-      said: what else users said of the whole video, for `annotations`.
+      said: other annotations of the whole video, for `annotations`.
     """
 
     path: Path
@@ -35,16 +35,14 @@ class JudgedVideo(Video):
 
     @property
     def expected_frames(self) -> int:
-        """See `Video`."""
         return self.votes.shape[1]
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """See `Video`."""
         return (self.path, *self.tables)
 
     def read_frames(self) -> Iterator[clips.Frame]:
-        """The frames that were judged: those that a decoder finds beyond them are left out. See `Video`."""
+        """The annotated frames; a few more that a decoder may find at the end are left out."""
         judged, number = self.expected_frames, 0
         for frame in self._movie.frames():
             number = frame.number
@@ -60,7 +58,6 @@ class JudgedVideo(Video):
             )
 
     def open_waveform(self) -> audio.Waveform | None:
-        """See `Video`."""
         return self._movie.waveform()
 
     def label(self, frame: int, time_s: float) -> int:
@@ -68,11 +65,9 @@ class JudgedVideo(Video):
         return int(self._key_frames[frame - 1])
 
     def scores(self, frame: int) -> np.ndarray:
-        """See `Video`."""
         return self.votes[:, frame - 1].astype(np.float32)
 
     def annotations(self) -> dict[str, np.ndarray]:
-        """See `Video`."""
         return {**self.said, "n_frames": np.asarray(self.expected_frames), "fps": np.asarray(self.fps)}
 
     @functools.cached_property
@@ -85,11 +80,11 @@ class JudgedVideo(Video):
 
 
 def key_frames(votes: np.ndarray) -> np.ndarray:
-    """The frames that users valued most, as many as a summary may hold.
+    """Labels from users' scores: the frames whose mean score is in the top 15%.
 
-    Neither benchmark has labels. A summary of 15% of the frames is what both are scored with; so a frame is key
-    if that many frames at most have a mean vote as high as its own, or if none has a higher one. Frames with
-    equal votes are all key or all not, so that fewer than 15% may be. Where users value all frames alike, none is.
+    Neither benchmark has labels; both evaluate summaries of 15% of the frames. Frames with equal scores get the same
+    label, so that fewer than 15% may be key; the frames with the highest score always are. If all scores are equal, no
+    frame is key.
 
     Args:
       votes: (users, n_frames), integers.

@@ -10,20 +10,20 @@ from pathlib import Path
 
 from avmsnet_jax import durations
 from avmsnet_jax.data import clips
-from avmsnet_jax.data.sources import UNLABELLED, Collection, Skipped, Video, skipping, split_folders
+from avmsnet_jax.data.sources import UNLABELLED, Collection, Skipped, Video, share_of, skipping, split_folders
 from avmsnet_jax.data.sources.tables import read_labels, read_rows, shown
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media import audio
-from avmsnet_jax.media.films import in_folder
+from avmsnet_jax.media.films import in_folder, visible_files
 from avmsnet_jax.media.movie import Movie
 
 KEYSHOTS_SUFFIX = ".keyshots.csv"
 LABELS_SUFFIX = ".labels.csv"
 
-_END_SLACK_S = 1.0  # how far a key shot may go beyond the end of the film, which players and people round
+_END_SLACK_S = 1.0  # a key shot may end so much after the film, as players and people round times
 
 KeyShots = tuple[tuple[float, float], ...]  # (start_s, end_s) of each
-# Where a film's key shots are from if no table lies beside it: the file and what it says, or None.
+# Gives the key shots of a film without a table beside it: the file they are from and the shots, or None.
 Elsewhere = Callable[[Path], tuple[Path, KeyShots] | None]
 
 
@@ -39,7 +39,7 @@ class Film(Video):
       path: the film.
       key_shots: (start_s, end_s) of each, start included, end not.
       labels: label by frame number; a frame without one is 0.
-      table: the file that either was read from.
+      table: the file that key shots or labels were read from.
       expected_frames: the number of frames by the film's header.
     """
 
@@ -55,16 +55,14 @@ class Film(Video):
         return Movie(self.path)
 
     def read_frames(self) -> Iterable[clips.Frame]:
-        """Frames evenly spaced in time; as they are decoded if labels count them. See `Video`."""
+        """Frames evenly spaced in time; as they are decoded if labels count them."""
         return self.movie.frames(constant_rate=self.labels is None)
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """See `Video`."""
         return (self.path,) if self.table is None else (self.path, self.table)
 
     def open_waveform(self) -> audio.Waveform | None:
-        """See `Video`."""
         return self.movie.waveform()
 
     def label(self, frame: int, time_s: float) -> int:
@@ -148,14 +146,10 @@ def read_key_shots(path: Path, duration_s: float = math.inf) -> KeyShots:
     return tuple(shots)
 
 
-def _visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-
-
 def _films_in(folder: Path, split: str, elsewhere: Elsewhere) -> tuple[list[Film], list[Skipped]]:
     skipped: list[Skipped] = []
     tables: dict[str, list[Path]] = collections.defaultdict(list)
-    for path in _visible(folder):
+    for path in visible_files(folder):
         if path.name.lower().endswith((KEYSHOTS_SUFFIX, LABELS_SUFFIX)):
             tables[path.stem.rpartition(".")[0]].append(path)
         elif path.suffix.lower() == ".csv":
@@ -200,7 +194,7 @@ def _with_test_share(films: list[Film], test_fraction: float, frames: int, spaci
         return films
     if len(judged) == 1:
         return [_with_test_stretch(judged[0], test_fraction, frames, spacing), *others]
-    count = min(max(round(test_fraction * len(judged)), 1), len(judged) - 1)
+    count = share_of(test_fraction, len(judged))
     tests = judged[-count:]
     if not any(_key_times(film, frames, spacing) for film in tests):
         keyed = [film for film in judged[:-count] if _key_times(film, frames, spacing)]

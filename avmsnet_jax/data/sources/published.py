@@ -19,14 +19,14 @@ from avmsnet_jax.errors import UserError
 from avmsnet_jax.media import audio
 from avmsnet_jax.media.movie import Movie
 
-# By name: of the others that Pillow knows, some start another program, as EPS does Ghostscript.
+# Named explicitly, because some of Pillow's other formats start programs, such as Ghostscript for EPS.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _MOST_PIXELS = 80_000_000  # 8K has 33 million; below the number at which Pillow warns
 
 
 @dataclasses.dataclass(frozen=True)
 class FrameFile:
-    """One frame, `<number>.jpg`, opened by what it contains and not by what it is called."""
+    """One frame, `<number>.jpg`, whose format is detected from its content."""
 
     number: int
     path: Path
@@ -54,7 +54,7 @@ class PublishedVideo(Video):
     Attributes:
       frames: folder of `<i>.jpg`, i = 1 ... expected_frames.
       wav: its sound; silence where there is no such file.
-      csv: where its labels were read from.
+      csv: the file of its labels.
       labels: label by frame number; a frame without one is 0.
       expected_frames: n_frames of the fold list, less the few at the end that are not on disk.
     """
@@ -66,18 +66,15 @@ class PublishedVideo(Video):
     expected_frames: int = 0
 
     def read_frames(self) -> Iterator[clips.Frame]:
-        """See `Video`."""
         for number in range(1, self.expected_frames + 1):
             yield FrameFile(number, self.frames / f"{number}.jpg")
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """See `Video`."""
         frames = (self.frames / f"{number}.jpg" for number in range(1, self.expected_frames + 1))
         return (self.wav, self.csv, *frames)
 
     def open_waveform(self) -> audio.Waveform | None:
-        """See `Video`."""
         return Movie(self.wav).waveform() if self.wav.exists() else None
 
     def label(self, frame: int, time_s: float) -> int:
@@ -86,7 +83,7 @@ class PublishedVideo(Video):
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grays of 16 bits, of which Pillow would make white whatever is above 255."""
+    """Converts 16-bit gray to 8 bits; Pillow would clip it at 255."""
     if not image.mode.startswith("I"):
         return image
     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

@@ -109,7 +109,7 @@ def read_segmentations(path: Path) -> dict[str, np.ndarray]:
       by name, in the order of the numbers: (shots, 2) int64, the first and the last frame of each shot, from 0.
 
     Raises:
-      UserError: the file says something else.
+      UserError: the file is damaged or has another form.
     """
     remedy = "mend or remove it, and shots are unknown"
     try:
