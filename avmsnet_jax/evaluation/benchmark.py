@@ -12,7 +12,7 @@ from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
 from avmsnet_jax.data.cache import local_records
 from avmsnet_jax.data.sources.folds import Fold
-from avmsnet_jax.errors import UserError
+from avmsnet_jax.errors import UserError, few
 from avmsnet_jax.evaluation import annotations, baselines, comparison, leakage, report
 from avmsnet_jax.evaluation.annotations import Judged
 from avmsnet_jax.evaluation.baselines import PROTOCOLS
@@ -22,7 +22,7 @@ from avmsnet_jax.evaluation.score_files import Scored, read_scores
 from avmsnet_jax.evaluation.selection import shots
 from avmsnet_jax.scoring.network import Network
 from avmsnet_jax.scoring.records import choose_threshold, rows_by_video, score_split
-from avmsnet_jax.weights import checkpoint
+from avmsnet_jax.weights import location
 
 Clips = list[dict[str, Any]]
 
@@ -90,7 +90,7 @@ def _scored_by_networks(
     found, notes, origin = [], [], ""
     for fold, directory in zip(folds, directories, strict=False):  # there may be no checkpoint
         name = f"fold {fold}" if len(directories) > 1 else ALL
-        found.append(checkpoint.find(directory))
+        found.append(location.find(directory))
         notes.append(leakage.note(config, found[-1], fold, split))
         network = Network.load(str(found[-1]), config.mesh, config.eval.batch_size, fixed_groups=True)
         clips[name] = score_split(
@@ -196,7 +196,7 @@ def _divided(
             continue  # videos outside all splits need no scores
         if missing := [name for name in wanted if name not in part]:
             where = f", {split}," if split != ALL else ""
-            raise UserError(f"{source}{where} has no scores of {checkpoint.few(missing)}; add them")
+            raise UserError(f"{source}{where} has no scores of {few(missing)}; add them")
     return divided
 
 

@@ -18,7 +18,7 @@ from avmsnet_jax.evaluation.report import file_name
 from avmsnet_jax.scoring.network import Network
 from avmsnet_jax.scoring.records import choose_threshold, rows_by_video, score_split
 from avmsnet_jax.scoring.scorer import Scorer
-from avmsnet_jax.weights import checkpoint
+from avmsnet_jax.weights import location
 
 BASELINES = {
     "random": "a coin for each clip, as expected",
@@ -53,7 +53,7 @@ def evaluate(config: Config, directory: str, split: str, output: storage.Place) 
       UserError: the checkpoint, the records or the output directory are unusable.
     """
     report.check_free(output)
-    found = checkpoint.find(directory) if directory else None
+    found = location.find(directory) if directory else None
     known, note = leakage.note(config, found, config.data.fold, split) if found else (False, "")
     scorers: dict[str, Scorer] = {}
     if found:

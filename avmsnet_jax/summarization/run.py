@@ -21,7 +21,7 @@ from avmsnet_jax.clock import clock
 from avmsnet_jax.config import Config, MeshConfig
 from avmsnet_jax.data import beam
 from avmsnet_jax.data.sources import is_file_name
-from avmsnet_jax.errors import UserError, printable
+from avmsnet_jax.errors import UserError, few, printable
 from avmsnet_jax.media import captions, films
 from avmsnet_jax.media.movie import FFMPEG_VERSION, Movie
 from avmsnet_jax.progress import LINES, ProgressLines
@@ -35,7 +35,7 @@ from avmsnet_jax.summarization import watched as watched_file
 from avmsnet_jax.summarization.cutlist import CutList
 from avmsnet_jax.summarization.result import Summary
 from avmsnet_jax.summarization.watched import Kept
-from avmsnet_jax.weights import checkpoint
+from avmsnet_jax.weights import location
 
 SUMMARY, SCORES, FACTS = "summary.mp4", "scores.csv", "summary.json"
 OVERLAY, CLIPS, VTT = "overlay.mp4", "clips", "summary.vtt"
@@ -228,7 +228,7 @@ def _source(directory: str, config: Config) -> "Weights | Attention":
     if directory and soundnet:
         raise UserError("summarize.soundnet is for scores without --checkpoint; leave out one of the two")
     if soundnet:
-        checkpoint.find(soundnet)  # before a film is watched
+        location.find(soundnet)  # before a film is watched
     return Weights.of(directory) if directory else Attention(soundnet=soundnet)
 
 
@@ -246,7 +246,7 @@ class Weights(NamedTuple):
     @classmethod
     def of(cls, directory: str) -> "Weights":
         """The checkpoint in a directory as of now: a running training may write others there."""
-        found = checkpoint.find(directory)
+        found = location.find(directory)
         states = [path.lstat() for path in sorted(found.rglob("*"))]
         return cls(str(found), tuple((state.st_ino, state.st_mtime_ns) for state in states))
 
@@ -315,8 +315,7 @@ def _check_replaceable(folder: Path) -> None:
         others.append(CLIPS)
     if others:
         raise UserError(
-            f"{folder} holds {checkpoint.few(others)} beside the summary, which --overwrite would remove; "
-            "move that elsewhere"
+            f"{folder} holds {few(others)} beside the summary, which --overwrite would remove; move that elsewhere"
         )
 
 
