@@ -16,10 +16,9 @@ from typing import Any, NamedTuple
 import jax
 from tqdm import tqdm
 
-from avmsnet_jax import json_file, storage, unforeseen
+from avmsnet_jax import beam, json_file, storage, unforeseen
 from avmsnet_jax.clock import clock
 from avmsnet_jax.config import Config, MeshConfig
-from avmsnet_jax.data import beam
 from avmsnet_jax.data.sources import is_file_name
 from avmsnet_jax.errors import UserError, few, printable
 from avmsnet_jax.media import captions, films
@@ -84,7 +83,7 @@ def summarize(
       output: the folder for all summaries.
       config: its sections `summarize` and `mesh` are used; the network is the checkpoint's.
       overwrite: replace earlier summaries.
-      beam_options: options of an Apache Beam pipeline to run on; None = this process. See `data.beam`.
+      beam_options: options of an Apache Beam pipeline to run on; None = this process. See `beam`.
       on_film: called with the number of the film, from 1, the number of films, and the result.
 
     Returns:
