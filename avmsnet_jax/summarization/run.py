@@ -11,9 +11,8 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
 from tqdm import tqdm
 
 from avmsnet_jax import beam, json_file, storage, unforeseen
@@ -26,7 +25,6 @@ from avmsnet_jax.media.movie import FFMPEG_VERSION, Movie
 from avmsnet_jax.progress import LINES, ProgressLines
 from avmsnet_jax.scoring.attention import Attention
 from avmsnet_jax.scoring.film import expected_clips, watch
-from avmsnet_jax.scoring.network import Network
 from avmsnet_jax.scoring.scorer import Scorer
 from avmsnet_jax.staging import empty, staged, taken, working_place
 from avmsnet_jax.summarization import choose, cut, cutlist, editors, explain, report
@@ -35,6 +33,9 @@ from avmsnet_jax.summarization.cutlist import CutList
 from avmsnet_jax.summarization.result import Summary
 from avmsnet_jax.summarization.watched import Kept
 from avmsnet_jax.weights import location
+
+if TYPE_CHECKING:
+    from avmsnet_jax.scoring.network import Network
 
 SUMMARY, SCORES, FACTS = "summary.mp4", "scores.csv", "summary.json"
 OVERLAY, CLIPS, VTT = "overlay.mp4", "clips", "summary.vtt"
@@ -328,7 +329,9 @@ def _shown(path: Path) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def _network(weights: Weights, data: int, fsdp: int, batch_size: int) -> Network:
+def _network(weights: Weights, data: int, fsdp: int, batch_size: int) -> "Network":
+    from avmsnet_jax.scoring.network import Network  # JAX, for a network only
+
     return Network.load(weights.directory, MeshConfig(data=data, fsdp=fsdp), batch_size)
 
 
@@ -375,12 +378,14 @@ def _content(weights: Weights) -> str:
 
 
 def _versions(scorer: str) -> str:
-    packages = ["avmsnet_jax", "av", *(("jax", "flax") if scorer == "network" else ("numpy", "librosa"))]
+    packages = ["avmsnet_jax", "av", *(("jax", "flax") if scorer == "network" else ("numpy",))]
     versions = (f"{name} {importlib.metadata.version(name)}" for name in packages)
     return ", ".join([*versions, f"FFmpeg {FFMPEG_VERSION}"])
 
 
 def _devices() -> str:
+    import jax
+
     devices = jax.devices()
     return f"{len(devices)} x {devices[0].device_kind}"
 
