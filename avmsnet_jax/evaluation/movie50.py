@@ -11,12 +11,13 @@ from avmsnet_jax import storage, unforeseen
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
 from avmsnet_jax.data.cache import local_records
+from avmsnet_jax.data.manifest import read_manifest
 from avmsnet_jax.evaluation import baselines, bootstrap, gaze, leakage, report
 from avmsnet_jax.evaluation.plots import score_curve
 from avmsnet_jax.evaluation.precision_recall import Agreement, average_precision, chance, precision_recall_f, reported
 from avmsnet_jax.evaluation.report import file_name
 from avmsnet_jax.scoring.network import Network
-from avmsnet_jax.scoring.records import choose_threshold, rows_by_video, score_split
+from avmsnet_jax.scoring.records import attention_for, choose_threshold, rows_by_video, score_split
 from avmsnet_jax.scoring.scorer import Scorer
 from avmsnet_jax.weights import location
 
@@ -59,7 +60,7 @@ def evaluate(config: Config, directory: str, split: str, output: storage.Place) 
     if found:
         scorers["model"] = Network.load(str(found), config.mesh, config.eval.batch_size, fixed_groups=True)
     records = pipeline.open_split(local_records(config.data), split, scorers.get("model"), config.data.fold)
-    scorers["attention"] = baselines.attention(local_records(config.data))
+    scorers["attention"] = attention_for(local_records(config.data))
     viewers = gaze.of_records(local_records(config.data))
     clips: dict[str, Clips] = {}
     thresholds: dict[str, float] = {}
@@ -73,7 +74,7 @@ def evaluate(config: Config, directory: str, split: str, output: storage.Place) 
             "seen_in_training": known,
             "checkpoint": storage.shown(found) if found else None,
             "records": config.data.dir,
-            "dataset": pipeline.read_manifest(local_records(config.data))["dataset"],
+            "dataset": read_manifest(local_records(config.data))["dataset"],
         }
         first = next(iter(scorers))
         threshold, by_video = thresholds[first], rows_by_video(clips[first])
