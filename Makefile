@@ -34,6 +34,7 @@ demo/run:
 
 soak: .venv/test-installed demo/run
 	$(BIN)/python -m pytest -m soak
+	$(BIN)/python -m tests.soak.clean_venv
 	$(BIN)/python -m tests.soak.mutated_files
 	$(BIN)/python -m tests.soak.crash_preparing
 	$(BIN)/python -m tests.soak.kill_preparing

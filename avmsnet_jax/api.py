@@ -2,21 +2,22 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from avmsnet_jax.config import Config, MeshConfig
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.mesh import make_mesh
-from avmsnet_jax.models.avmsnet import AVMSNet
 from avmsnet_jax.scoring.attention import Attention
 from avmsnet_jax.scoring.film import Scores, watch
-from avmsnet_jax.scoring.network import Network
 from avmsnet_jax.scoring.scorer import Scorer
 from avmsnet_jax.summarization import run
+
+if TYPE_CHECKING:
+    from avmsnet_jax.models.avmsnet import AVMSNet
 
 _BATCH = 8  # clips at once
 
 
-def score(film: str | os.PathLike[str], model: AVMSNet | None = None, *, spacing_s: float = 1.0) -> Scores:
+def score(film: str | os.PathLike[str], model: "AVMSNet | None" = None, *, spacing_s: float = 1.0) -> Scores:
     """Scores the moments of a film.
 
     Args:
@@ -37,7 +38,7 @@ def score(film: str | os.PathLike[str], model: AVMSNet | None = None, *, spacing
 def summarize(
     film: str | os.PathLike[str],
     output: str | os.PathLike[str],
-    model: AVMSNet | None = None,
+    model: "AVMSNet | None" = None,
     budget: str = "15%",
     *,
     overwrite: bool = False,
@@ -67,5 +68,11 @@ def summarize(
     return outcome.folder
 
 
-def _scorer(model: AVMSNet | None) -> Scorer:
-    return Attention() if model is None else Network(model, make_mesh(MeshConfig()), _BATCH)
+def _scorer(model: "AVMSNet | None") -> Scorer:
+    if model is None:
+        return Attention()
+    # JAX, for a network only.
+    from avmsnet_jax.mesh import make_mesh
+    from avmsnet_jax.scoring.network import Network
+
+    return Network(model, make_mesh(MeshConfig()), _BATCH)

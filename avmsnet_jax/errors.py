@@ -33,6 +33,18 @@ def printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
+def few(things: list[str]) -> str:
+    """The first three of `things` and how many more there are, for one line."""
+    more = f" and {len(things) - 3} more" if len(things) > 3 else ""
+    return "; ".join(thing if len(thing) <= 120 else thing[:117] + "..." for thing in things[:3]) + more
+
+
+def brief(error: BaseException) -> str:
+    """A library's error message, shortened to one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
 _UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format, surrogate, line and paragraph separator
 _JOINERS = {"\u200c", "\u200d"}  # format characters that Persian, Indic scripts and emoji are spelled with
 

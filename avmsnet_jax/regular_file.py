@@ -3,6 +3,8 @@
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from pathlib import Path
 
 from avmsnet_jax.errors import UserError
 
@@ -30,3 +32,28 @@ def check(path: str | os.PathLike[str]) -> None:
     for is_kind, words in _OTHERS:
         if is_kind(mode):
             raise UserError(f"{os.fspath(path)} is {words}")
+
+
+def regular_files(folder: Path) -> list[Path]:
+    """The files in a folder and its folders.
+
+    Raises:
+      ValueError: there is a link, which could lead anywhere, or a pipe or device, which could block.
+      OSError: it cannot be read.
+    """
+    found = []
+    for path in (folder, *_entries(folder)):
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            raise ValueError(f"{path.name} is a link; cp -rL makes a copy that has none")
+        if stat.S_ISREG(mode):
+            found.append(path)
+        elif not stat.S_ISDIR(mode):
+            raise ValueError(f"{path.name} is neither a file nor a folder")
+    return found
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            yield Path(place) / name

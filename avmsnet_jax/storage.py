@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from avmsnet_jax import staging
-from avmsnet_jax.errors import UserError
+from avmsnet_jax.errors import UserError, brief
 
 Place = str | os.PathLike[str]
 
@@ -344,12 +344,7 @@ def _reaching(url: str, what: str) -> Iterator[None]:
     except (UserError, KeyboardInterrupt):
         raise
     except FileNotFoundError as error:
-        raise UserError(f"cannot {what} {url}: {_brief(error)} is not there; check the address") from error
+        raise UserError(f"cannot {what} {url}: {brief(error)} is not there; check the address") from error
     except Exception as error:
         remedy = "check the address, the credentials and the network, and try again"
-        raise UserError(f"cannot {what} {url}: {_brief(error)}; {remedy}") from error
-
-
-def _brief(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else f"{text[:157]}..."
+        raise UserError(f"cannot {what} {url}: {brief(error)}; {remedy}") from error

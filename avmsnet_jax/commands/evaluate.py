@@ -82,23 +82,25 @@ def _test_checkpoints(config: Config) -> tuple[str, dict[str, str]]:
             "--splits is a file that divides --annotations; a checkpoint is tested on prepared records, which have "
             "their own parts: leave it out, and choose a part by --split"
         )
-    # Imported here because it is slow and --help does not need it.
-    from avmsnet_jax.evaluation import benchmark, benchmark_report, movie50
+    # Imported here, and only what is needed: --help and mistakes do not wait for JAX.
+    from avmsnet_jax.evaluation.baselines import protocol_of
 
     output = _OUTPUT.value
-    protocol = _PROTOCOL.value or benchmark.protocol_of(config)
+    protocol = _PROTOCOL.value or protocol_of(config)
     if protocol != "movie50":
+        from avmsnet_jax.evaluation import benchmark, benchmark_report
+
         metrics = benchmark.evaluate(config, _CHECKPOINT.value, protocol, _SPLIT.value, output)
         return benchmark_report.text(metrics), metrics.get("failed", {})
     if len(_CHECKPOINT.value) > 1:
         raise UserError("several checkpoints are for the folds of tvsum and summe; give one --checkpoint for movie50")
+    from avmsnet_jax.evaluation import movie50
+
     metrics = movie50.evaluate(config, (_CHECKPOINT.value or [""])[0], _SPLIT.value, output)
     return movie50.summary(metrics), metrics.get("failed", {})
 
 
 def _test_files(config: Config) -> tuple[str, dict[str, str]]:
-    from avmsnet_jax.evaluation import benchmark, benchmark_report
-
     if _CHECKPOINT.value:
         raise UserError(
             "a checkpoint is tested on prepared records (--config.data.dir); leave out --scores and --annotations"
@@ -116,7 +118,9 @@ def _test_files(config: Config) -> tuple[str, dict[str, str]]:
         )
     if _PROTOCOL.value == "movie50":
         raise UserError("movie50 tests a checkpoint on prepared records; for --annotations give tvsum or summe")
-    metrics = benchmark.evaluate_scores(
+    from avmsnet_jax.evaluation import benchmark_report, given_scores
+
+    metrics = given_scores.evaluate(
         [Path(path) for path in _ANNOTATIONS.value],
         Path(_SCORES.value) if _SCORES.value else None,
         _PROTOCOL.value,

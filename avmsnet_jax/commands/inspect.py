@@ -14,7 +14,11 @@ from absl import flags
 
 from avmsnet_jax import command_line, program, storage
 from avmsnet_jax.config import DataConfig
+from avmsnet_jax.data import MANIFEST
+from avmsnet_jax.data.cache import local_records
+from avmsnet_jax.data.manifest import read_manifest
 from avmsnet_jax.errors import UserError, printable_lines
+from avmsnet_jax.staging import staged
 
 _SPLIT = flags.DEFINE_string("split", "", "split to draw; empty = the first")
 _OUTPUT = flags.DEFINE_string("output", "", "picture to write, a PNG; empty = none")
@@ -28,18 +32,17 @@ def main(directories: list[str]) -> None:
             "(--help lists all options)"
         )
     storage.refuse(_OUTPUT.value, "--output")
-    from avmsnet_jax.data import MANIFEST, inspect, pipeline  # seconds to import: not for --help or a wrong flag
-    from avmsnet_jax.data.cache import local_records
-    from avmsnet_jax.staging import staged
-    from avmsnet_jax.summarization import reviewed
-    from avmsnet_jax.summarization.cutlist import CUT
-
     directory, output = Path(directories[0]), Path(_OUTPUT.value)
-    if not (directory / MANIFEST).exists() and next(directory.glob(f"*/{CUT}"), None):
-        print(printable_lines(reviewed.account(directory)))
-        return
+    if directory.is_dir() and not (directory / MANIFEST).exists():
+        from avmsnet_jax.summarization import reviewed
+
+        if next(directory.glob(f"*/{reviewed.CUT}"), None):
+            print(printable_lines(reviewed.account(directory)))
+            return
     directory = Path(local_records(DataConfig(dir=directories[0])))
-    manifest = pipeline.read_manifest(directory)
+    manifest = read_manifest(directory)
+    from avmsnet_jax.data import inspect, pipeline  # a second to import: not for --help or a mistake
+
     records = pipeline.open_split(directory, _SPLIT.value or next(iter(manifest["splits"])))
     print(printable_lines(inspect.account(directory, len(records.template.get("scores", ())))), flush=True)
     if not _OUTPUT.value:

@@ -5,8 +5,9 @@
 
 from absl import flags
 
-from avmsnet_jax import command_line
+from avmsnet_jax import command_line, storage
 from avmsnet_jax.config import Config
+from avmsnet_jax.data.manifest import read_manifest
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", "runs/train", "where config.json, metrics.jsonl and checkpoints/ go: a folder, gs://… or s3://…"
@@ -29,6 +30,8 @@ def main(config: Config) -> None:
         if _OPERATIONS.value:
             print(tables.each_operation(config.model))
         return
+    if not storage.is_remote(config.data.dir):
+        read_manifest(config.data.dir)  # tells of missing records before JAX is imported, which takes seconds
     from avmsnet_jax.training.loop import train
 
     train(config, _WORKDIR.value)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from avmsnet_jax.data.manifest import inside
-from avmsnet_jax.data.pipeline import Record, Records, read_manifest
+from avmsnet_jax.data.manifest import inside, read_manifest
+from avmsnet_jax.data.pipeline import Record, Records
 from avmsnet_jax.media.audio import SAMPLE_RATE
 
 COLORS = {"key": "#d98e04", "other": "#5b7083", "no label": "#999999"}

@@ -10,9 +10,8 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import grain
 import numpy as np
 from absl import flags
 
@@ -20,6 +19,9 @@ from avmsnet_jax.data import MANIFEST, shards
 from avmsnet_jax.data.manifest import inside, read_manifest
 from avmsnet_jax.data.sources import share_of
 from avmsnet_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import grain
 
 Record = dict[str, Any]
 Batch = dict[str, np.ndarray]
@@ -245,7 +247,7 @@ def check_labeled(source: Records) -> None:
 class Batches(Iterator[Batch]):
     """Batches, read ahead by threads or processes. The position counts batches handed out, not those read ahead."""
 
-    def __init__(self, dataset: grain.MapDataset[Batch], threads: int, workers: int):
+    def __init__(self, dataset: "grain.MapDataset[Batch]", threads: int, workers: int):
         self._dataset = dataset
         self._threads = threads
         self._workers = workers
@@ -278,7 +280,9 @@ class Batches(Iterator[Batch]):
             self._iterator.close()
             self._iterator = None
 
-    def _read_from(self, position: int) -> grain.DatasetIterator[Batch]:
+    def _read_from(self, position: int) -> "grain.DatasetIterator[Batch]":
+        import grain
+
         # An element is a whole batch of up to 100 MB, so one per thread is enough.
         options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=self._threads)
         # Slice instead of using the iterator's state, which has a different form with workers.
@@ -329,6 +333,8 @@ def train_batches(
     """
     check_labeled(source)
     steps_per_epoch(source, batch_size=batch_size, process_count=process_count)
+    import grain  # it imports JAX: not for who opens records without batches
+
     order = grain.MapDataset.range(len(source)).seed(seed % 2**32).shuffle()
     picks = order.random_map(functools.partial(_maybe_flipped, flip))
     stack = functools.partial(_stack_share, source, batch_size, process_index)
@@ -379,6 +385,8 @@ def eval_batches(
       an iterator over dictionaries as those of `train_batches`, with `mask` (B,) bool: False for the
       zeros that pad the last batch. Every process gets the same number of batches.
     """
+    import grain
+
     own = range(process_index, len(source), process_count)
     most = -(-len(source) // process_count)  # of the process with the most clips
     load = functools.partial(_padded, source, batch_size, own)

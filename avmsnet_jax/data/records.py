@@ -24,7 +24,7 @@ from tensorflow_datasets.core import dataset_builder
 from tqdm import tqdm
 
 from avmsnet_jax import unforeseen
-from avmsnet_jax.data import beam, clips, pack, process_pool
+from avmsnet_jax.data import clips, on_beam, pack, process_pool
 from avmsnet_jax.data.film import FORMAT, Cut, Prepared, fingerprint, finished
 from avmsnet_jax.data.process_pool import Task
 from avmsnet_jax.data.sources import Collection, Skipped, Video, gaze, summe, tvsum
@@ -236,13 +236,13 @@ class ClipRecords(dataset_builder.FileReaderBuilder, abc.ABC):
             if self.beam_options is None:
                 process_pool.stage_films(tasks, cut, self.workers, on_clip, on_film)
             else:
-                beam.stage_films(tasks, cut, self.beam_options, on_film)
+                on_beam.stage_films(tasks, cut, self.beam_options, on_film)
         return [outcomes[number] for number in range(len(films))]
 
     def _pack(self, place: Path, plan: pack.Plan) -> None:
         shards = [(split, number) for split in plan.shards for number in range(len(plan.shards[split]))]
         if self.beam_options is not None:
-            beam.pack(place, plan, self.beam_options)
+            on_beam.pack(place, plan, self.beam_options)
         for split, number in tqdm(shards, desc="packing", unit="shard", disable=None if len(shards) > 9 else True):
             pack.pack_shard(place, plan, split, number)
 

@@ -10,7 +10,8 @@ import h5py
 import numpy as np
 
 from avmsnet_jax import array_file, hdf5_file, json_file, program
-from avmsnet_jax.data import MANIFEST, pipeline
+from avmsnet_jax.data import MANIFEST
+from avmsnet_jax.data.manifest import inside, read_manifest
 from avmsnet_jax.data.sources import folds, summe, tvsum
 from avmsnet_jax.data.sources.judged import files_below
 from avmsnet_jax.errors import UserError
@@ -199,11 +200,11 @@ def _judged_of_hdf5(group: h5py.Group, key: str, where: str) -> Judged:
 
 def of_records(directory: Path) -> tuple[str, list[Judged]]:
     """From prepared records: the data set's name, and every video with users' judgments."""
-    manifest = pipeline.read_manifest(directory)
+    manifest = read_manifest(directory)
     videos = []
     kept = {} if manifest["dataset"] == "gaze" else manifest.get("annotations", {})  # those of gaze are not judgments
     for name, file in kept.items():
-        place = pipeline.inside(directory, file)
+        place = inside(directory, file)
         held = array_file.read_npz(place, "prepare the data again")
         videos.append(_judged_of_arrays(name, held, place))
     if not videos:
@@ -253,7 +254,7 @@ def of_labels(directory: Path, clips: Sequence[dict[str, Any]]) -> list[Judged]:
     Raises:
       UserError: a film is divided between splits, so some of its clips are missing.
     """
-    films = {film["video"]: film for film in pipeline.read_manifest(directory)["videos"]}
+    films = {film["video"]: film for film in read_manifest(directory)["videos"]}
     videos = []
     for name in dict.fromkeys(clip["video"] for clip in clips):
         film, own = films[name], [clip for clip in clips if clip["video"] == name]
@@ -270,7 +271,7 @@ def of_labels(directory: Path, clips: Sequence[dict[str, Any]]) -> list[Judged]:
 
 def folds_of_records(directory: Path) -> list[folds.Fold]:
     """The folds of prepared records, each the names of its videos by split; empty if there are no folds."""
-    manifest = pipeline.read_manifest(directory)
+    manifest = read_manifest(directory)
     ends, names, end = [], [], 0
     for video in manifest["videos"]:
         end += video["clips"].get("whole", 0)

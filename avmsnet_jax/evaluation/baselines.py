@@ -1,18 +1,18 @@
-"""The attention scorer for records, and the measures of given, random and uniform scores on TVSum and SumMe."""
+"""The measures of scores and of random and uniform ones on TVSum and SumMe."""
 
 import dataclasses
 import zlib
-from pathlib import Path
 
 import numpy as np
 
-from avmsnet_jax.data import pipeline
+from avmsnet_jax.config import Config
+from avmsnet_jax.data.cache import local_records
+from avmsnet_jax.data.manifest import read_manifest
 from avmsnet_jax.evaluation import summe, tvsum
 from avmsnet_jax.evaluation.annotations import Judged
 from avmsnet_jax.evaluation.protocol import BUDGET, Protocol, Values
 from avmsnet_jax.evaluation.score_files import Scored
 from avmsnet_jax.evaluation.selection import frame_scores, summary
-from avmsnet_jax.scoring.attention import Attention
 
 PROTOCOLS = {"tvsum": tvsum.PROTOCOL, "summe": summe.PROTOCOL}
 
@@ -29,10 +29,10 @@ BASELINES = {
 }
 
 
-def attention(records: str | Path) -> Attention:
-    """The attention scorer for clips of the size that prepared records hold."""
-    settings = pipeline.read_manifest(records)["settings"]
-    return Attention(settings["frames"], settings["frame_size"])
+def protocol_of(config: Config) -> str:
+    """The default protocol of the records: TVSum's or SumMe's if they hold users' judgments, else movie50."""
+    manifest = read_manifest(local_records(config.data))
+    return manifest["dataset"] if manifest.get("annotations") and manifest.get("dataset") in PROTOCOLS else "movie50"
 
 
 def of_scores(protocol: Protocol, video: Judged, scored: Scored) -> Values:

@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint, or the scores of any model, on TVSum or SumMe."""
+"""Evaluates a checkpoint, and the attention scorer, on records by the protocol of TVSum or SumMe."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,18 +11,18 @@ from avmsnet_jax import storage, unforeseen
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
 from avmsnet_jax.data.cache import local_records
+from avmsnet_jax.data.manifest import read_manifest
 from avmsnet_jax.data.sources.folds import Fold
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.evaluation import annotations, baselines, comparison, leakage, report
+from avmsnet_jax.evaluation import annotations, comparison, leakage, report
 from avmsnet_jax.evaluation.annotations import Judged
-from avmsnet_jax.evaluation.baselines import PROTOCOLS
 from avmsnet_jax.evaluation.comparison import ALL, Trial
 from avmsnet_jax.evaluation.kts import kts
-from avmsnet_jax.evaluation.score_files import Scored, read_scores
+from avmsnet_jax.evaluation.score_files import Scored
 from avmsnet_jax.evaluation.selection import shots
 from avmsnet_jax.scoring.network import Network
-from avmsnet_jax.scoring.records import choose_threshold, rows_by_video, score_split
-from avmsnet_jax.weights import checkpoint
+from avmsnet_jax.scoring.records import attention_for, choose_threshold, rows_by_video, score_split
+from avmsnet_jax.weights import location
 
 Clips = list[dict[str, Any]]
 
@@ -53,7 +53,7 @@ def evaluate(
     """
     report.check_free(output)
     records = Path(local_records(config.data))
-    manifest = pipeline.read_manifest(records)
+    manifest = read_manifest(records)
     users = manifest.get("annotations") and manifest["dataset"] != "gaze"
     judged = annotations.of_records(records)[1] if users else []
     folds = annotations.folds_of_records(records)
@@ -67,7 +67,8 @@ def evaluate(
         clips, thresholds, facts = _scored_by_networks(config, directories, split, chosen)
         attention = _scored_by_attention(config, split, chosen)
         if not directories:
-            clips, scorer = {ALL: attention}, baselines.attention(records)
+            scorer = attention_for(records)
+            clips = {ALL: attention}
             thresholds[ALL], facts["threshold_from"] = choose_threshold(config, scorer, config.data.fold, attention)
         scored = {name: _scored(part) for name, part in clips.items()}
         every = [clip for part in clips.values() for clip in part]
@@ -90,7 +91,7 @@ def _scored_by_networks(
     found, notes, origin = [], [], ""
     for fold, directory in zip(folds, directories, strict=False):  # without a checkpoint, `directories` is empty
         name = f"fold {fold}" if len(directories) > 1 else ALL
-        found.append(checkpoint.find(directory))
+        found.append(location.find(directory))
         notes.append(leakage.note(config, found[-1], fold, split))
         network = Network.load(str(found[-1]), config.mesh, config.eval.batch_size, fixed_groups=True)
         records = pipeline.open_split(local_records(config.data), split, network, fold)
@@ -118,7 +119,7 @@ def _scored_by_attention(config: Config, split: str, folds: Sequence[int]) -> Cl
         new = [number for number in records.numbers if number not in seen]
         seen.update(new)
         if new:
-            clips += score_split(config, baselines.attention(directory), records.only(new))
+            clips += score_split(config, attention_for(directory), records.only(new))
     return clips
 
 
@@ -127,77 +128,6 @@ def _tests(folds: Sequence[Fold], chosen: Sequence[int], split: str) -> dict[str
     part = "test" if split == "whole" else split
     reported = range(len(folds)) if split == "whole" else chosen
     return {f"fold {fold}": folds[fold][part] for fold in reported if folds and part in folds[fold]}
-
-
-def evaluate_scores(
-    paths: Sequence[Path],
-    scores: Path | None,
-    protocol: str,
-    splits: Path | None,
-    threshold: float,
-    output: storage.Place,
-) -> dict[str, Any]:
-    """Evaluates scores of any model, or the baselines alone; `comparison.run` lists the files it writes.
-
-    Args:
-      paths: the annotations, see `annotations.read_annotations`.
-      scores: see `score_files.read_scores`; None = baselines only.
-      protocol: tvsum or summe; empty = that of the annotations.
-      splits: a JSON file of the folds; None = see `annotations.read_annotations`.
-      threshold: the lowest score at which a frame is predicted key.
-      output: a directory that does not exist yet or is empty, or such a place on a store.
-
-    Returns:
-      the contents of `metrics.json`.
-
-    Raises:
-      UserError: a file is missing or broken, or lacks the scores of a tested video.
-    """
-    report.check_free(output)
-    benchmark = annotations.read_annotations(paths, protocol, splits)
-    tests = {f"fold {number}": fold["test"] for number, fold in enumerate(benchmark.folds)}
-    scored: dict[str, Mapping[str, Scored]] = {}
-    videos = list(benchmark.videos)
-    if scores is not None:
-        scored = _divided(read_scores(scores, videos), tests, [video.name for video in videos], scores)
-        named = {name for split, part in scored.items() for name in (part if split == ALL else tests[split])}
-        videos = [video for video in videos if video.name in named]
-        if not videos:
-            raise UserError(f"no split of {splits or scores} tests a video; list some as test_keys")
-    facts = {
-        "scores": None if scores is None else str(scores),
-        "annotations": [str(path) for path in paths],
-        "threshold_from": "eval.threshold",
-        "shots": "given" if all(video.shots is not None for video in videos) else "not known of every video",
-    }
-    with storage.staged(output) as stage:
-        thresholds = dict.fromkeys(scored, threshold)
-        return comparison.run(Trial(benchmark.protocol, videos, tests, scored, thresholds, facts), stage)
-
-
-def protocol_of(config: Config) -> str:
-    """The default protocol of the records: TVSum's or SumMe's if they hold users' judgments, else movie50."""
-    manifest = pipeline.read_manifest(local_records(config.data))
-    return manifest["dataset"] if manifest.get("annotations") and manifest.get("dataset") in PROTOCOLS else "movie50"
-
-
-def _divided(
-    tables: Sequence[Mapping[str, Scored]], tests: Mapping[str, Sequence[str]], videos: Sequence[str], source: Path
-) -> dict[str, Mapping[str, Scored]]:
-    """The scores of `read_scores` by split or `ALL`; raises UserError if some are missing."""
-    if len(tables) not in (1, len(tests)):
-        raise UserError(
-            f"{source} has scores for {len(tables)} splits of {len(tests)}; give all of them, or one for all"
-        )
-    divided = {ALL: tables[0]} if len(tables) == 1 else dict(zip(tests, tables, strict=True))
-    for split, part in divided.items():
-        wanted = videos if split == ALL else tests[split]
-        if split == ALL and all(name in part for names in tests.values() for name in names):
-            continue  # videos outside all splits need no scores
-        if missing := [name for name in wanted if name not in part]:
-            where = f", {split}," if split != ALL else ""
-            raise UserError(f"{source}{where} has no scores of {checkpoint.few(missing)}; add them")
-    return divided
 
 
 def _scored(clips: Clips) -> dict[str, Scored]:

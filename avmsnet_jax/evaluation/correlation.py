@@ -5,6 +5,7 @@ from numpy.typing import ArrayLike
 
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation import checks
+from avmsnet_jax.ranks import mean_ranks
 
 
 def kendall_tau(pred: ArrayLike, users: ArrayLike) -> float:
@@ -51,11 +52,9 @@ def spearman_rho(pred: ArrayLike, users: ArrayLike) -> float:
     Raises:
       UserError: the lengths differ, an input is empty, or a score is NaN.
     """
-    from scipy.stats import rankdata
-
     pred, users = _sides(pred, users)
     middle = (len(pred) + 1) / 2
-    ours, theirs = rankdata(pred) - middle, rankdata(users, axis=1) - middle
+    ours, theirs = mean_ranks(pred) - middle, np.stack([mean_ranks(user) for user in users]) - middle
     sizes = np.sqrt(np.sum(ours**2) * np.sum(theirs**2, axis=1))
     rhos = np.divide(theirs @ ours, sizes, out=np.zeros(len(users)), where=_both_vary(pred, users))
     return float(np.mean(rhos))

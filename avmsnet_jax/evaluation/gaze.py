@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from avmsnet_jax.data import clips as clips_lib
-from avmsnet_jax.data import pipeline
+from avmsnet_jax.data.manifest import inside, read_manifest
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation import bootstrap
 from avmsnet_jax.evaluation.precision_recall import Agreement, precision_recall_f
@@ -42,7 +42,7 @@ class Viewers:
 
     def __init__(self, directory: Path):
         self.directory = directory
-        self.manifest = pipeline.read_manifest(directory)
+        self.manifest = read_manifest(directory)
         self._held: tuple[str, Viewed] | None = None
 
     def of(self, video: str) -> Viewed:
@@ -51,7 +51,7 @@ class Viewers:
             file = self.manifest.get("annotations", {}).get(video)
             if file is None:
                 raise UserError(f"{self.directory} keeps no gaze of {video}; {REMEDY}")
-            self._held = video, read(pipeline.inside(self.directory, file))
+            self._held = video, read(inside(self.directory, file))
         return self._held[1]
 
     def points(self, video: str, frame: int) -> np.ndarray:

@@ -9,9 +9,8 @@ from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
 from avmsnet_jax.data.cache import local_records
 from avmsnet_jax.data.sources.folds import Fold
-from avmsnet_jax.errors import UserError
+from avmsnet_jax.errors import UserError, few
 from avmsnet_jax.evaluation import annotations
-from avmsnet_jax.weights import checkpoint
 
 SEEN = (
     "The network was trained on clips of this split, so the figures say how well it remembers them, not how it does on "
@@ -28,7 +27,7 @@ def note(config: Config, found: Path, fold: int, split: str) -> tuple[bool, str]
 
     Args:
       config: `data.dir` names the tested records.
-      found: the checkpoint, as `checkpoint.find` gives it.
+      found: the checkpoint, as `location.find` gives it.
       fold: which of the records' divisions is tested.
       split: the part that is tested.
 
@@ -81,7 +80,7 @@ def _check_apart(run: Config, found: Path, folds: Sequence[Fold], fold: int, spl
     held = folds[fold].get(split, ()) if split != "whole" else [name for part in folds for name in part["test"]]
     if seen := sorted({*trained} & {*held}):
         raise UserError(
-            f"{storage.shown(found)} was trained on fold {run.data.fold}, with {checkpoint.few(seen)} in it, which "
+            f"{storage.shown(found)} was trained on fold {run.data.fold}, with {few(seen)} in it, which "
             "would be tested; "
             f"set --config.data.fold={run.data.fold}, or give a checkpoint for each fold"
         )

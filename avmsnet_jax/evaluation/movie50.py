@@ -11,14 +11,15 @@ from avmsnet_jax import storage, unforeseen
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
 from avmsnet_jax.data.cache import local_records
+from avmsnet_jax.data.manifest import read_manifest
 from avmsnet_jax.evaluation import baselines, bootstrap, gaze, leakage, report
 from avmsnet_jax.evaluation.plots import score_curve
 from avmsnet_jax.evaluation.precision_recall import Agreement, average_precision, chance, precision_recall_f, reported
 from avmsnet_jax.evaluation.report import file_name
 from avmsnet_jax.scoring.network import Network
-from avmsnet_jax.scoring.records import choose_threshold, rows_by_video, score_split
+from avmsnet_jax.scoring.records import attention_for, choose_threshold, rows_by_video, score_split
 from avmsnet_jax.scoring.scorer import Scorer
-from avmsnet_jax.weights import checkpoint
+from avmsnet_jax.weights import location
 
 BASELINES = {
     "random": "a coin for each clip, as expected",
@@ -53,14 +54,14 @@ def evaluate(config: Config, directory: str, split: str, output: storage.Place) 
       UserError: the checkpoint, the records or the output directory are unusable.
     """
     report.check_free(output)
-    found = checkpoint.find(directory) if directory else None
+    found = location.find(directory) if directory else None
     known, note = leakage.note(config, found, config.data.fold, split) if found else (False, "")
     scorers: dict[str, Scorer] = {}
     if found:
         scorers["model"] = Network.load(str(found), config.mesh, config.eval.batch_size, fixed_groups=True)
     directory_of_records = local_records(config.data)
     records = pipeline.open_split(directory_of_records, split, scorers.get("model"), config.data.fold)
-    scorers["attention"] = baselines.attention(directory_of_records)
+    scorers["attention"] = attention_for(directory_of_records)
     viewers = gaze.of_records(directory_of_records)
     clips: dict[str, Clips] = {}
     thresholds: dict[str, float] = {}
@@ -74,7 +75,7 @@ def evaluate(config: Config, directory: str, split: str, output: storage.Place) 
             "seen_in_training": known,
             "checkpoint": storage.shown(found) if found else None,
             "records": config.data.dir,
-            "dataset": pipeline.read_manifest(directory_of_records)["dataset"],
+            "dataset": read_manifest(directory_of_records)["dataset"],
         }
         first = next(iter(scorers))
         threshold, by_video = thresholds[first], rows_by_video(clips[first])

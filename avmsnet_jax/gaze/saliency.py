@@ -5,7 +5,9 @@ any scale; points are (N, 2), x and y as shares of the picture. A map is read at
 """
 
 import numpy as np
-from scipy import ndimage, stats
+from scipy import ndimage
+
+from avmsnet_jax.ranks import mean_ranks
 
 
 def nss(saliency: np.ndarray, points: np.ndarray) -> float:
@@ -98,6 +100,6 @@ def _auc(positive: np.ndarray, negative: np.ndarray) -> float:
     """The probability that a positive exceeds a negative (Mann and Whitney's U over its largest value)."""
     if not len(positive) or not len(negative):
         return float("nan")
-    ranks = stats.rankdata(np.concatenate([positive, negative]))[: len(positive)]
+    ranks = mean_ranks(np.concatenate([positive, negative]))[: len(positive)]
     u = ranks.sum() - len(positive) * (len(positive) + 1) / 2
     return float(u / (len(positive) * len(negative)))

@@ -23,10 +23,10 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from scipy import stats
 
 from avmsnet_jax.data.clips import Clip
 from avmsnet_jax.errors import UserError
+from avmsnet_jax.ranks import mean_ranks
 from avmsnet_jax.scoring import picture, sound
 from avmsnet_jax.scoring.scorer import ClipScores, Measured
 
@@ -117,7 +117,7 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     values = np.round(values.astype(np.float64), 9)  # equal clips differ by rounding
     if len(values) == 1:
         return np.full(1, 0.5, np.float32)
-    return ((stats.rankdata(values) - 1) / (len(values) - 1)).astype(np.float32)
+    return ((mean_ranks(values) - 1) / (len(values) - 1)).astype(np.float32)
 
 
 def _motion(measured: Measured) -> np.ndarray:
@@ -252,7 +252,7 @@ def _quality(measured: Measured) -> np.ndarray:
     factor = np.ones(len(measured["time_s"]))
     for name, (right, wrong) in _FAULTS.items():
         level = (measured[name].astype(np.float64) - wrong) / (right - wrong)
-        worse = (stats.rankdata(level, method="min") - 1) / len(level)  # share of the clips that are worse
+        worse = np.searchsorted(np.sort(level), level) / len(level)  # share of the clips that are worse
         if np.ptp(level) > 0:
             factor *= np.where(worse < _MOST_FAULTY, np.clip(level, 0, 1), 1)
     return factor

@@ -11,23 +11,20 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
 from tqdm import tqdm
 
-from avmsnet_jax import json_file, storage, unforeseen
+from avmsnet_jax import beam, json_file, storage, unforeseen
 from avmsnet_jax.clock import clock
 from avmsnet_jax.config import Config, MeshConfig
-from avmsnet_jax.data import beam
 from avmsnet_jax.data.sources import is_file_name
-from avmsnet_jax.errors import UserError, printable
+from avmsnet_jax.errors import UserError, few, printable
 from avmsnet_jax.media import captions, films
 from avmsnet_jax.media.movie import FFMPEG_VERSION, Movie
 from avmsnet_jax.progress import LINES, ProgressLines
 from avmsnet_jax.scoring.attention import Attention
 from avmsnet_jax.scoring.film import expected_clips, watch
-from avmsnet_jax.scoring.network import Network
 from avmsnet_jax.scoring.scorer import Scorer
 from avmsnet_jax.staging import empty, staged, taken, working_place
 from avmsnet_jax.summarization import choose, cut, cutlist, editors, explain, report
@@ -35,7 +32,10 @@ from avmsnet_jax.summarization import watched as watched_file
 from avmsnet_jax.summarization.cutlist import CutList
 from avmsnet_jax.summarization.result import Summary
 from avmsnet_jax.summarization.watched import Kept
-from avmsnet_jax.weights import checkpoint
+from avmsnet_jax.weights import location
+
+if TYPE_CHECKING:
+    from avmsnet_jax.scoring.network import Network
 
 SUMMARY, SCORES, FACTS = "summary.mp4", "scores.csv", "summary.json"
 OVERLAY, CLIPS, VTT = "overlay.mp4", "clips", "summary.vtt"
@@ -84,7 +84,7 @@ def summarize(
       output: the folder for all summaries.
       config: its sections `summarize` and `mesh` are used; the network is the checkpoint's.
       overwrite: replace earlier summaries.
-      beam_options: options of an Apache Beam pipeline to run on; None = this process. See `data.beam`.
+      beam_options: options of an Apache Beam pipeline to run on; None = this process. See `beam`.
       on_film: called with the number of the film, from 1, the number of films, and the result.
 
     Returns:
@@ -228,7 +228,7 @@ def _source(directory: str, config: Config) -> "Weights | Attention":
     if directory and soundnet:
         raise UserError("summarize.soundnet is for scores without --checkpoint; leave out one of the two")
     if soundnet:
-        checkpoint.find(soundnet)  # before a film is watched
+        location.find(soundnet)  # before a film is watched
     return Weights.of(directory) if directory else Attention(soundnet=soundnet)
 
 
@@ -246,7 +246,7 @@ class Weights(NamedTuple):
     @classmethod
     def of(cls, directory: str) -> "Weights":
         """The checkpoint in a directory as of now: a running training may write others there."""
-        found = checkpoint.find(directory)
+        found = location.find(directory)
         states = [path.lstat() for path in sorted(found.rglob("*"))]
         return cls(str(found), tuple((state.st_ino, state.st_mtime_ns) for state in states))
 
@@ -315,8 +315,7 @@ def _check_replaceable(folder: Path) -> None:
         others.append(CLIPS)
     if others:
         raise UserError(
-            f"{folder} holds {checkpoint.few(others)} beside the summary, which --overwrite would remove; "
-            "move that elsewhere"
+            f"{folder} holds {few(others)} beside the summary, which --overwrite would remove; move that elsewhere"
         )
 
 
@@ -330,7 +329,9 @@ def _shown(path: Path) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def _network(weights: Weights, data: int, fsdp: int, batch_size: int) -> Network:
+def _network(weights: Weights, data: int, fsdp: int, batch_size: int) -> "Network":
+    from avmsnet_jax.scoring.network import Network  # JAX, for a network only
+
     return Network.load(weights.directory, MeshConfig(data=data, fsdp=fsdp), batch_size)
 
 
@@ -377,12 +378,14 @@ def _content(weights: Weights) -> str:
 
 
 def _versions(scorer: str) -> str:
-    packages = ["avmsnet_jax", "av", *(("jax", "flax") if scorer == "network" else ("numpy", "librosa"))]
+    packages = ["avmsnet_jax", "av", *(("jax", "flax") if scorer == "network" else ("numpy",))]
     versions = (f"{name} {importlib.metadata.version(name)}" for name in packages)
     return ", ".join([*versions, f"FFmpeg {FFMPEG_VERSION}"])
 
 
 def _devices() -> str:
+    import jax
+
     devices = jax.devices()
     return f"{len(devices)} x {devices[0].device_kind}"
 

@@ -20,14 +20,14 @@ from jax.experimental import multihost_utils
 from avmsnet_jax import config as config_lib
 from avmsnet_jax import hosts, json_file, storage
 from avmsnet_jax.config import Config
-from avmsnet_jax.errors import UserError
+from avmsnet_jax.errors import UserError, brief
 from avmsnet_jax.staging import remove, remove_from_under
 from avmsnet_jax.training.step import TrainState
-from avmsnet_jax.weights import checkpoint
+from avmsnet_jax.weights import checkpoint, location
 
 TRAINING, POSITION, FINGERPRINT = "training", "position", "fingerprint"
 DAMAGED = "damaged"  # folder next to `checkpoints` for unreadable checkpoints
-_ITEM_NAMES = (checkpoint.MODEL, checkpoint.CONFIG, checkpoint.VALIDATION, TRAINING, POSITION, FINGERPRINT)
+_ITEM_NAMES = (location.MODEL, location.CONFIG, location.VALIDATION, TRAINING, POSITION, FINGERPRINT)
 
 
 def begun(directory: Path) -> bool:
@@ -139,25 +139,25 @@ class Checkpoints:
         """
         model = nnx.merge(self._graphdef, state.params if state.ema is None else state.ema, state.stats)
         trees = {
-            checkpoint.MODEL: checkpoint.model_tree(model),
+            location.MODEL: checkpoint.model_tree(model),
             TRAINING: traverse_util.unflatten_dict(_named(_rest(state)), sep="/"),
         }
         if self._apart:
             trees = jax.tree.map(_fetched, trees)
         documents: dict[str, Any] = {
-            checkpoint.CONFIG: config_lib.to_dict(self._config.model),
+            location.CONFIG: config_lib.to_dict(self._config.model),
             POSITION: position,
             FINGERPRINT: fingerprint(state),
         }
         if found is not None:
-            documents[checkpoint.VALIDATION] = found
+            documents[location.VALIDATION] = found
             if self.is_better(found):
                 self.best = step, found["average_precision"] or 0.0
         self.latest = step
         if self._manager is None:
             return
         items: dict[str, Any] = {name: ocp.args.JsonSave(values) for name, values in documents.items()}
-        items[checkpoint.MODEL] = ocp.args.PyTreeSave(trees[checkpoint.MODEL])
+        items[location.MODEL] = ocp.args.PyTreeSave(trees[location.MODEL])
         items[TRAINING] = ocp.args.StandardSave(trees[TRAINING])
         with self._writing():
             self._wait_for_copy()
@@ -178,7 +178,7 @@ class Checkpoints:
             try:
                 found = self._restore(step, described)
             except Exception as error:  # Orbax and tensorstore raise many kinds for damaged files
-                damaged.append((step, checkpoint.brief(error)))
+                damaged.append((step, brief(error)))
                 continue
             self._set_aside(damaged)
             return found
@@ -275,8 +275,8 @@ class Checkpoints:
             self.latest = max(_steps(self.directory), default=0)
 
     def _find_best(self) -> tuple[int, float] | None:
-        best = checkpoint.best_step(self.directory)
-        return None if best is None else (best, checkpoint.validation_of(self.directory / str(best)) or 0.0)
+        best = location.best_step(self.directory)
+        return None if best is None else (best, location.validation_of(self.directory / str(best)) or 0.0)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

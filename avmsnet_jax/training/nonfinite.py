@@ -13,10 +13,9 @@ from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax import xla
 from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
-from avmsnet_jax.errors import UserError
+from avmsnet_jax.errors import UserError, few
 from avmsnet_jax.training.optimizer import parameter_path
 from avmsnet_jax.training.step import LOSSES, TrainState, micro_batches
-from avmsnet_jax.weights.checkpoint import few
 
 _LOWER = "lower --config.optimizer.learning_rate, or set --config.optimizer.clip_norm"
 

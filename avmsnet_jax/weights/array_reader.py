@@ -12,10 +12,7 @@ decompressed here, up to the size that the shape implies. The caller checks the 
 import dataclasses
 import itertools
 import math
-import os
 import re
-import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,6 +22,7 @@ import tensorstore
 import zstandard
 
 from avmsnet_jax import json_file
+from avmsnet_jax.regular_file import regular_files
 
 _LIST = "_METADATA"  # Orbax's list of the arrays, JSON
 _LIST_BYTES = 2**24  # a network's has 100 kB
@@ -129,31 +127,6 @@ class Item:
         else:
             raise ValueError(f"a part of {array.name} has {len(data):,} bytes, not {len(room):,}")
         return part
-
-
-def regular_files(folder: Path) -> list[Path]:
-    """The files in a folder and its folders.
-
-    Raises:
-      ValueError: there is a link, which could lead anywhere, or a pipe or device, which could block.
-      OSError: it cannot be read.
-    """
-    found = []
-    for path in (folder, *_entries(folder)):
-        mode = path.lstat().st_mode
-        if stat.S_ISLNK(mode):
-            raise ValueError(f"{path.name} is a link; cp -rL makes a copy that has none")
-        if stat.S_ISREG(mode):
-            found.append(path)
-        elif not stat.S_ISDIR(mode):
-            raise ValueError(f"{path.name} is neither a file nor a folder")
-    return found
-
-
-def _entries(folder: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            yield Path(place) / name
 
 
 def _check_nodes(files: list[Path]) -> None:

@@ -24,19 +24,18 @@ import orbax.checkpoint as ocp
 from flax import nnx, traverse_util
 
 from avmsnet_jax import config as config_lib
-from avmsnet_jax import json_file, program, storage
+from avmsnet_jax import json_file, storage
 from avmsnet_jax.config import ModelConfig
-from avmsnet_jax.errors import UserError
+from avmsnet_jax.errors import UserError, brief, few
 from avmsnet_jax.models.avmsnet import AVMSNet
+from avmsnet_jax.regular_file import regular_files
 from avmsnet_jax.staging import remove_from_under
 from avmsnet_jax.weights import names
-from avmsnet_jax.weights.array_reader import Item, UnknownFormatError, regular_files
+from avmsnet_jax.weights.array_reader import Item, UnknownFormatError
+from avmsnet_jax.weights.location import CONFIG, MODEL, MOST_CONFIG_BYTES, PASSENGERS, find
 
-MODEL, CONFIG, PASSENGERS, VALIDATION = "model", "config", "passengers", "validation"
 _OURS = {MODEL, CONFIG, PASSENGERS}
-_COPIED = {*_OURS, VALIDATION, "position"}  # from a store: what others than the run itself read
 _REMEDY = "convert or train it again"
-_CONFIG_BYTES = 100_000  # written: 300 bytes
 
 Tree = dict[str, Any]
 
@@ -150,114 +149,6 @@ def restore_passengers(directory: str | os.PathLike[str]) -> dict[str, np.ndarra
         return Item(found / PASSENGERS, _REMEDY).read()
 
 
-def find(directory: str | os.PathLike[str]) -> Path:
-    """The checkpoint that `directory` refers to: itself, or a step in it or in its `checkpoints`.
-
-    Of several steps, the one with the best average precision on held-out films, or the latest if none was validated.
-
-    Of a place on a store, it is a local copy, which is removed when the process ends.
-
-    Raises:
-      UserError: there is none.
-    """
-    if storage.is_remote(directory):
-        return _copied(os.fspath(directory))
-    top = Path(directory).absolute()
-    if os.path.isfile(top):
-        raise UserError(
-            f"no checkpoint at {directory}, which is a file; make one of it first: "
-            f"{program.typed('convert')} --source={directory} --output=DIR"
-        )
-    if not os.path.isdir(top):
-        raise UserError(
-            f"no checkpoint at {directory}: no such directory; give one that {program.typed('train')} or "
-            f"{program.typed('convert')} left"
-        )
-    try:
-        found = _found(top)
-    except OSError as error:
-        raise UserError(f"cannot read {directory}: {error.strerror}; make it readable") from None
-    if found is None:
-        raise UserError(
-            f"no checkpoint in {directory}; give a directory that {program.typed('train')} or "
-            f"{program.typed('convert')} left"
-        )
-    if not found.resolve().is_relative_to(top.resolve()):
-        raise UserError(f"{found} is a link out of {directory}; give {found.resolve()} itself if you trust it")
-    return found
-
-
-def _copied(url: str) -> Path:
-    """As `find`, from a store: copies the step that is chosen, without the state of the optimizer."""
-    run, within = re.fullmatch(r"(.+?)(?:/(checkpoints(?:/[0-9]+)?))?/*", url).groups(default="")  # type: ignore[union-attr]
-    files = storage.whole(storage.listed(run))
-    folder = storage.kept_copy(run)
-    small = {
-        name: size
-        for name, size in files.items()
-        if size <= _CONFIG_BYTES and re.fullmatch(rf"config\.json|(.*/)?({CONFIG}|{VALIDATION})/metadata", name)
-    }
-    storage.download(run, small, folder)
-    for name in files:  # what is there, for `_found` to choose from
-        if f"/{MODEL}/" in f"/{name}":
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    found = _found(folder / within)
-    if found is None:
-        raise UserError(
-            f"no checkpoint in {url}; give a place that {program.typed('train')} or {program.typed('convert')} wrote to"
-        )
-    beside = found.relative_to(folder)
-    chosen = {str(beside / item) for item in _COPIED}
-    rest = {
-        name: size
-        for name, size in files.items()
-        if name not in small and any(name.startswith(f"{item}/") for item in chosen)
-    }
-    storage.download(run, rest, folder)
-    return found
-
-
-def _found(top: Path) -> Path | None:
-    for place in (top, top / "checkpoints"):
-        if (place / MODEL).is_dir() and (place / CONFIG).is_dir():
-            return place
-        if not place.is_dir():
-            continue
-        step = best_step(place) or max(steps_in(place), default=None)
-        if step is not None:
-            return place / str(step)
-    return None
-
-
-def steps_in(directory: Path) -> list[int]:
-    """The steps in a training run's `checkpoints` that contain a model."""
-    if not directory.is_dir():
-        return []
-    return [
-        int(step.name)
-        for step in directory.iterdir()
-        if re.fullmatch(r"0|[1-9][0-9]*", step.name) and (step / MODEL).is_dir()
-    ]
-
-
-def best_step(directory: Path) -> int | None:
-    """The step with the best average precision on held-out films, the earliest of equals; None without validation."""
-    found = {step: validation_of(directory / str(step)) for step in sorted(steps_in(directory))}
-    validated = {step: precision for step, precision in found.items() if precision is not None}
-    return max(validated, key=lambda step: validated[step], default=None)
-
-
-def validation_of(checkpoint: Path) -> float | None:
-    """The average precision of a step on held-out films; None if it was not validated, or the file is unreadable."""
-    source = checkpoint / VALIDATION / "metadata"
-    try:
-        regular_files(checkpoint / VALIDATION)
-        precision = json_file.read(source, _REMEDY, most_bytes=_CONFIG_BYTES)["average_precision"]
-    except (OSError, ValueError, KeyError, TypeError, UserError):
-        return None
-    return float(precision) if type(precision) in (float, int) and 0 <= precision <= 1 else None
-
-
 def write(
     directory: str | os.PathLike[str],
     config: ModelConfig,
@@ -303,18 +194,6 @@ def cause(error: BaseException) -> str:
     """The system's reason in a long error of Orbax or tensorstore."""
     found = re.search(r"os_error_code='(\d+)'", str(error))
     return os.strerror(int(found[1])) if found else getattr(error, "strerror", None) or brief(error)
-
-
-def few(things: list[str]) -> str:
-    """The first three of `things` and how many more there are, for one line."""
-    more = f" and {len(things) - 3} more" if len(things) > 3 else ""
-    return "; ".join(thing if len(thing) <= 120 else thing[:117] + "..." for thing in things[:3]) + more
-
-
-def brief(error: BaseException) -> str:
-    """A library's error message, shortened to one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else text[:157] + "..."
 
 
 def _replaceable(target: Path) -> bool:
@@ -381,7 +260,7 @@ def _read_config(checkpoint: Path) -> ModelConfig:
     source = checkpoint / CONFIG / "metadata"
     with _reading(checkpoint):
         regular_files(checkpoint / CONFIG)
-        values = json_file.read(source, _REMEDY, most_bytes=_CONFIG_BYTES)
+        values = json_file.read(source, _REMEDY, most_bytes=MOST_CONFIG_BYTES)
     return config_lib.from_dict(ModelConfig, values, str(source), "model.")
 
 

@@ -16,12 +16,11 @@ from flax import nnx, traverse_util
 from avmsnet_jax import config as config_lib
 from avmsnet_jax import storage
 from avmsnet_jax.config import ModelConfig, Shortcut
-from avmsnet_jax.errors import UserError
+from avmsnet_jax.errors import UserError, few
 from avmsnet_jax.models.avmsnet import AVMSNet
 from avmsnet_jax.models.resnet3d import BLOCKS
 from avmsnet_jax.weights import checkpoint as checkpoint_lib
 from avmsnet_jax.weights import names
-from avmsnet_jax.weights.checkpoint import few
 from avmsnet_jax.weights.read import WeightFile, read
 
 REPORT = "report.json"

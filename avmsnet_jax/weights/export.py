@@ -15,7 +15,7 @@ from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.staging import staged
 from avmsnet_jax.weights import checkpoint as checkpoint_lib
-from avmsnet_jax.weights import names
+from avmsnet_jax.weights import location, names
 from avmsnet_jax.weights.checkpoint import Tree
 from avmsnet_jax.weights.read import STORAGES
 
@@ -64,7 +64,7 @@ def export(checkpoint: str, target: str, *, keep_unpublished: bool = False) -> s
         raise UserError(f"--export {target}: the name must end in {', '.join(SUFFIXES)}")
     if os.path.lexists(place):
         raise UserError(f"{target} exists; choose another name or remove it")
-    found = checkpoint_lib.find(checkpoint)
+    found = location.find(checkpoint)
     config, tree = checkpoint_lib.restore(found)
     passengers = checkpoint_lib.restore_passengers(found)
     try:

@@ -16,9 +16,8 @@ from typing import IO, Any, ClassVar
 import ml_dtypes
 import numpy as np
 
-from avmsnet_jax.errors import UserError
+from avmsnet_jax.errors import UserError, brief, few
 from avmsnet_jax.weights import names
-from avmsnet_jax.weights.checkpoint import brief, few
 
 # Files of torch.save before PyTorch 1.6 begin with a pickled magic number; this is it after the PROTO opcode.
 _LEGACY = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from avmsnet_jax.data import beam
+from avmsnet_jax import beam
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.errors import UserError
 from tests.data.test_prepare import files_of, run

@@ -46,7 +46,7 @@ def f1(a, b) -> float:
 
 def test_one_fold_of_tvsum(judged_config, judged_records, networks, tmp_path):
     config = judged_config("tvsum", fold=3)
-    assert benchmark.protocol_of(config) == "tvsum"
+    assert baselines.protocol_of(config) == "tvsum"
     metrics = benchmark.evaluate(config, networks[:1], "tvsum", "test", tmp_path / "out")
     out = tmp_path / "out"
     assert {path.name for path in out.iterdir()} == FILES
@@ -143,7 +143,7 @@ def test_kts_failure_on_one_video_does_not_affect_the_others(judged_config, netw
 
 def test_summe_with_its_own_shots(judged_config, networks, tmp_path, downloads):
     config = judged_config("summe")
-    metrics = benchmark.evaluate(config, networks[:1], benchmark.protocol_of(config), "whole", tmp_path / "out")
+    metrics = benchmark.evaluate(config, networks[:1], baselines.protocol_of(config), "whole", tmp_path / "out")
     assert (metrics["protocol"], metrics["shots"], metrics["num_videos"]) == ("summe", "given", 2)
     assert "what the literature reports" in metrics["measures"]["summary_tau"]
     assert "not what the literature reports" in metrics["measures"]["scores_tau"]

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.evaluation import baselines, benchmark, bootstrap, f1_score, frame_scores, plots, summary
+from avmsnet_jax.evaluation import baselines, bootstrap, f1_score, frame_scores, given_scores, plots, summary
 from tests.data.sources.downloads import votes, write_tvsum_mat
 from tests.evaluation.conftest import field_video, write_hdf5
 
@@ -34,7 +34,7 @@ def field(tmp_path):
 
 
 def run(paths, scores, output, protocol="", splits=None):
-    return benchmark.evaluate_scores(paths, scores, protocol, splits, 0.5, output)
+    return given_scores.evaluate(paths, scores, protocol, splits, 0.5, output)
 
 
 def lines(output):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.evaluation import baselines, benchmark, benchmark_report, comparison, movie50
+from avmsnet_jax.evaluation import baselines, benchmark_report, comparison, given_scores, movie50
 from avmsnet_jax.evaluation.annotations import Judged
 from avmsnet_jax.scoring import records
 from tests.evaluation.conftest import field_video, write_hdf5
@@ -115,7 +115,7 @@ def judged(tmp_path, scores, **changes):
     rng = np.random.default_rng(3)
     path = write_hdf5(tmp_path / "field.h5", {"video_1": field_video(rng, **changes)})
     (tmp_path / "s.json").write_text(json.dumps({"video_1": list(scores)}))
-    metrics = benchmark.evaluate_scores([path], tmp_path / "s.json", "summe", None, 0.5, tmp_path / "out")
+    metrics = given_scores.evaluate([path], tmp_path / "s.json", "summe", None, 0.5, tmp_path / "out")
     return metrics, (tmp_path / "out" / "report.md").read_text()
 
 
@@ -159,14 +159,14 @@ def test_a_split_without_videos_leaves_no_mean_over_splits(tmp_path):
     splits = [{"train_keys": ["video_2"], "test_keys": ["video_1"]}, {"train_keys": ["video_1"], "test_keys": []}]
     (tmp_path / "splits.json").write_text(json.dumps(splits))
     arguments = [path], tmp_path / "s.json", "summe", tmp_path / "splits.json", 0.5
-    metrics = benchmark.evaluate_scores(*arguments, tmp_path / "out")
+    metrics = given_scores.evaluate(*arguments, tmp_path / "out")
     assert metrics["rows"]["model"]["f1_max"]["splits"] is None
     assert of(metrics, "model", "f1_max")["count"] == 1
     assert "A mean over splits has no value where one of the splits tests no video that has one." in metrics["notes"]
     splits[0]["test_keys"] = []
     (tmp_path / "splits.json").write_text(json.dumps(splits))
     with pytest.raises(UserError, match=r"no split of .*splits\.json tests a video; list some as test_keys"):
-        benchmark.evaluate_scores(*arguments, tmp_path / "none")
+        given_scores.evaluate(*arguments, tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 

@@ -25,7 +25,7 @@ from flax import traverse_util
 
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.toy import movies
-from avmsnet_jax.weights import checkpoint
+from avmsnet_jax.weights import checkpoint, location
 
 ROOT = Path(__file__).resolve().parents[2]
 _SIZES = {"depth": 10, "frames": 8, "frame_size": 32, "trunk_width": 4, "soundnet_width": 2, "alm_width": 8}
@@ -74,7 +74,7 @@ def same(workdir: Path, reference: Path) -> None:
 
 def damage(workdir: Path, rng: random.Random) -> str:
     """Cuts, changes or removes a file of the newest checkpoint."""
-    steps = checkpoint.steps_in(workdir / "checkpoints")
+    steps = location.steps_in(workdir / "checkpoints")
     if len(steps) < 2:
         return ""
     newest = workdir / "checkpoints" / str(max(steps))
@@ -113,7 +113,7 @@ def soak(records: Path, folder: Path, kills: int, rng: random.Random) -> list[st
         resumed = re.search(r"resuming at step (\d+)", output)
         if line:
             assert process.returncode in (0, -number), errors
-            steps = checkpoint.steps_in(workdir / "checkpoints")
+            steps = location.steps_in(workdir / "checkpoints")
             line += f": began at step {resumed[1] if resumed else 0}, newest checkpoint {max(steps, default=0)}"
             told.append(line + (damage(workdir, rng) if rng.random() < 0.3 else ""))
             continue

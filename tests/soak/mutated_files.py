@@ -17,11 +17,14 @@ import tempfile
 from pathlib import Path
 
 # All that the commands import: the processes that run them are forked off this one.
+import grain  # noqa: F401
 import matplotlib.pyplot  # noqa: F401
+import scipy.stats  # noqa: F401
 import torch  # noqa: F401
 
 import avmsnet_jax.data.prepare
 import avmsnet_jax.evaluation.benchmark
+import avmsnet_jax.evaluation.given_scores
 import avmsnet_jax.evaluation.movie50
 import avmsnet_jax.summarization.run
 import avmsnet_jax.training.loop

@@ -5,7 +5,6 @@ files there, so that a failed pipeline can be resumed.
 """
 
 import contextlib
-import dataclasses
 import fcntl
 import functools
 import io
@@ -17,9 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from avmsnet_jax.data import pack as packing
-from avmsnet_jax.data.film import Cut, Prepared, finished, stage
-from avmsnet_jax.data.sources import Skipped, Video
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.staging import remove
 
@@ -28,52 +24,6 @@ _FULL = ".full"  # exists once a worker could not write
 _LOCAL = ("--runner=DirectRunner", "--allow_unsafe_triggers", "--default_sdk_harness_log_level=CRITICAL")
 
 Outcome = dict[str, Any]  # JSON-able
-
-
-def stage_films(
-    tasks: Sequence[tuple[Video, Path]],
-    cut: Cut,
-    options: Sequence[str],
-    on_film: Callable[[int, Prepared | Skipped], Any],
-) -> None:
-    """Stages films, as `process_pool.stage_films` does, in a Beam pipeline.
-
-    Args:
-      tasks: the films, and the folders that their records go to.
-      cut: how they are cut.
-      options: the pipeline's, as `--name=value`; without a runner among them, Beam's local one.
-      on_film: called with the number of each task and its outcome, once all are done.
-
-    Raises:
-      UserError: Beam is not installed, an option is wrong, or the pipeline failed.
-    """
-    if not tasks:
-        return
-    skipped = run(options, tasks, functools.partial(_stage, cut), tasks[0][1].parent.parent)
-    for number, (_, folder) in enumerate(tasks):
-        prepared = finished(folder)
-        if prepared is None and not skipped[number]:
-            raise UserError(f"{folder} is missing, though a Beam worker wrote it; all workers need to see the output")
-        on_film(number, prepared or Skipped(**skipped[number]))
-
-
-def pack(place: Path, plan: packing.Plan, options: Sequence[str]) -> None:
-    """Packs the shards of a plan, which is saved in the working place, in a Beam pipeline. See `stage_films`."""
-    shards = [(split, number) for split in plan.shards for number in range(len(plan.shards[split]))]
-    run(options, shards, functools.partial(_pack, place), place)
-
-
-def _stage(cut: Cut, task: tuple[Video, Path]) -> Outcome:
-    video, folder = task
-    outcome = finished(folder) or stage(video, cut, folder, lambda: None)
-    return dataclasses.asdict(outcome) if isinstance(outcome, Skipped) else {}
-
-
-def _pack(place: Path, shard: tuple[str, int]) -> Outcome:
-    plan = packing.load_plan(place / packing.PLAN)
-    assert plan is not None
-    packing.pack_shard(place, plan, *shard)
-    return {}
 
 
 def _work(work: Callable[[Any], Outcome], outcomes: Path, item: tuple[int, Any]) -> None:
@@ -105,10 +55,10 @@ def _work(work: Callable[[Any], Outcome], outcomes: Path, item: tuple[int, Any])
 
 
 def run(options: Sequence[str], items: Sequence[Any], work: Callable[[Any], Outcome], place: Path) -> list[Outcome]:
-    """Does `work` on each item in a Beam pipeline; see `stage_films` for the options.
+    """Does `work` on each item in a Beam pipeline.
 
     Args:
-      options: the pipeline's.
+      options: the pipeline's, as `--name=value`; without a runner among them, Beam's local one.
       items: pickled for the workers, as is `work`.
       work: returns the outcome of an item; never runs twice at a time for one item.
       place: a folder on a file system that all workers share, for this pipeline alone.
