@@ -2,8 +2,9 @@
 
     python -m benchmarks.page [--keep FOLDER]
 
-Prints when the page and its editor can be used after the load, how long the budget slider takes from the key to the
-next picture, and how many pictures a second are drawn while the end of a shot is dragged.
+Prints when the page and its editor can be used after the load, how long the budget slider takes from each key or
+pointer move to the next picture, and how many pictures a second are drawn while the end of a shot is dragged. Beside
+the slider's times stand those of a page that does nothing, measured in between: they show the load of the machine.
 """
 
 import argparse
@@ -30,13 +31,14 @@ SECONDS, SHOTS, RATE = 7200, 1500, 25
 _SIGNALS = ("motion", "sound", "picture", "novelty", "agreement")
 # Long tasks and pictures are noted from the first script on.
 _NOTES = """
-    window.notes = { busy: 0, slider: [], pictures: [] };
+    window.notes = { busy: 0, slider: [], idle: [], pictures: [] };
     new PerformanceObserver((list) => {
       for (const task of list.getEntries()) notes.busy = Math.max(notes.busy, task.startTime + task.duration);
     }).observe({ type: "longtask", buffered: true });
-    addEventListener("input", (event) => {
-      requestAnimationFrame(() => setTimeout(() => notes.slider.push(performance.now() - event.timeStamp)));
-    }, true);
+    notes.untilPicture = (list, start) => new Promise((done) => {
+      requestAnimationFrame(() => setTimeout(() => done(list.push(performance.now() - start))));
+    });
+    addEventListener("input", (event) => notes.untilPicture(notes.slider, event.timeStamp), true);
     const note = (now) => { notes.pictures.push(now); requestAnimationFrame(note); };
     requestAnimationFrame(note);
 """
@@ -107,15 +109,29 @@ def load_ms(page: Page, url: str) -> tuple[float, float]:
     return loaded, drawn - start
 
 
-def slider_ms(page: Page) -> list[float]:
-    """From each press of a key on the slider to the picture that shows the new choice."""
-    page.locator("#budget").focus()
+def slider_ms(page: Page) -> tuple[list[float], list[float]]:
+    """From each move of the slider to the picture that shows the new choice; the same without any move."""
+    slider = page.locator("#budget")
+    slider.focus()
     page.evaluate("notes.slider.length = 0")
-    for key in ["PageUp", "PageDown", "ArrowRight", "ArrowLeft"] * 10:
-        page.keyboard.press(key)
+
+    def pause() -> None:
         page.wait_for_timeout(30)
-    found: list[float] = page.evaluate("notes.slider")
-    return found
+        page.evaluate("notes.untilPicture(notes.idle, performance.now())")
+
+    for key in ["PageUp", "PageDown", "ArrowRight", "ArrowLeft"] * 30:
+        pause()
+        page.keyboard.press(key)
+    box: Any = slider.bounding_box()
+    middle = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] / 2, middle)
+    page.mouse.down()
+    for step in range(120):
+        pause()
+        page.mouse.move(box["x"] + box["width"] * (0.5 + 0.4 * np.sin(step / 8)), middle)
+    page.mouse.up()
+    pause()
+    return tuple(page.evaluate("[notes.slider, notes.idle]"))
 
 
 def drag_gaps_ms(page: Page) -> list[float]:
@@ -162,9 +178,9 @@ def main() -> None:
         page.add_init_script(_NOTES)
         loaded, opened = load_ms(page, (folder / "report.html").as_uri())
         print(f"page of {size / 1e6:.1f} MB: usable {loaded:.0f} ms after the navigation, the editor {opened:.0f} ms")
-        answers = slider_ms(page)
-        worst = max(answers)
-        print(f"slider: {statistics.median(answers):.0f} ms in the median of {len(answers)}, at most {worst:.0f} ms")
+        for name, times in zip(("slider", "idle page"), slider_ms(page), strict=True):
+            median, late = np.percentile(times, (50, 95))
+            print(f"{name}: {len(times)} times, median {median:.0f} ms, 95% {late:.0f} ms, at most {max(times):.0f} ms")
         gaps = drag_gaps_ms(page)
         late = float(np.percentile(gaps, 95))
         print(

@@ -70,7 +70,7 @@ def test_page_and_python_choose_the_same_shots(browser):
     rng = np.random.default_rng(7)
     films, wanted = [], []
     for number in range(1000):
-        count = int(rng.integers(1, 40))
+        count = int(rng.integers(1, 40)) if number % 50 else 400
         edges = np.concatenate([[0], np.cumsum(rng.integers(1, 90, count))]).tolist()
         scores = rng.random(count).round(int(rng.integers(0, 18))) * (number % 10 > 0)  # with ties, and of zeros alone
         states = rng.choice(cutlist.STATES, count, p=[0.2, 0.5, 0.15, 0.15]).tolist()
@@ -104,7 +104,7 @@ def test_page_and_python_choose_the_same_shots(browser):
         "films => {"
         + (PAGE / "choose.js").read_text(encoding="utf-8")
         + """return films.map(({ shots, rate, duration, budget }) =>
-            new Chooser(shots, rate[0] / rate[1], duration, duration).choose(budget).map((shot) => shot.state)); }""",
+            chooseShots(shots, budget, rate[0] / rate[1], duration).map((shot) => shot.state)); }""",
         films,
     )
     page.close()
@@ -256,16 +256,20 @@ def test_two_hours_of_1500_shots_are_answered_at_once(open_report, made, tmp_pat
     report.write_report(summary, tmp_path, editing=dataclasses.replace(editing, cut=cut))
     page = open_report(tmp_path)
     page.keyboard.press("e")
-    until(page, "document.querySelectorAll('#misses button').length > 0")
-    answers = page.evaluate(
-        """() => [900, 1200, 2000, 3000, 400].map((seconds) => {
-            const slider = document.getElementById("budget"), start = performance.now();
-            slider.value = seconds;
-            slider.dispatchEvent(new Event("input"));
-            return performance.now() - start;
-        })"""
-    )
-    assert sorted(answers)[2] < 50, answers
+    moves = """() => [900, 1200, 2000, 3000, 400].map((seconds) => {
+        const slider = document.getElementById("budget"), start = performance.now();
+        slider.value = seconds;
+        slider.dispatchEvent(new Event("input"));
+        return performance.now() - start;
+    })"""
+    at_once = page.evaluate(moves)
+    page.keyboard.press("Home")
+    page.keyboard.press("a")
+    after_an_edit = page.evaluate(moves)
+    page.keyboard.press("Control+z")
+    assert sorted(at_once)[2] < 50, at_once
+    assert sorted(after_an_edit)[2] < 50, after_an_edit
+    page.evaluate("document.getElementById('budget').value = 400")
     page.evaluate("document.getElementById('budget').dispatchEvent(new Event('change'))")
     found = saved(page, summary.scores.film)
     assert math.isclose(found.budget.seconds, 400)

@@ -4,7 +4,7 @@ const editor = cut && (() => {
   const slider = $("budget");
   const longest = Math.min(cut.duration, Math.max(cut.duration / 2, 1.5 * (cut.budget.seconds || (cut.budget.share || 0) * cut.duration), 10));
   const step = cut.duration >= 300 ? 1 : 0.1;
-  let open = false, selected = 0, time = 0, chooser = null, pendingFill = 0, sliding = false;
+  let open = false, selected = 0, time = 0;
   let playing = 0; // speed; below 0 = backwards
   let takes = []; // stretches to play; empty unless the cut plays
 
@@ -16,23 +16,13 @@ const editor = cut && (() => {
   };
 
   // ---------------------------------------------------------------- choosing again
-  const choosing = () => (chooser = chooser || new Chooser(cut.shots, cut.rate, cut.duration, 1.2 * longest));
-  /** Fills the knapsack's table in the background, in slices of 12 ms. */
-  const prepare = () => {
-    clearTimeout(pendingFill);
-    const work = () => {
-      if (!open) return;
-      if (choosing().knapsack.fill(12)) sliding ? preview() : offer();
-      else pendingFill = setTimeout(work, 0);
-    };
-    pendingFill = setTimeout(work, 150);
-  };
+  const chosenWithin = (budget) => chooseShots(cut.shots, budget, cut.rate, cut.duration);
   const larger = (budget) => (budget.shots ? { shots: Math.ceil(1.2 * budget.shots) }
     : budget.share ? { share: Math.min(1.2 * budget.share, 1) } : { seconds: 1.2 * budget.seconds });
   /** Near misses: what a 20% larger budget would add. */
   const offer = () => {
     const now = cut.shots;
-    const added = choosing().choose(larger(cut.budget), now).filter((shot, index) => shown(shot) && !shown(now[index]));
+    const added = chosenWithin(larger(cut.budget)).filter((shot, index) => shown(shot) && !shown(now[index]));
     const best = [...added].sort((a, b) => b.score - a.score).slice(0, 6);
     $("misses").replaceChildren(...best.map((shot) => {
       const button = make("button", "+ " + clock(secondsOf(shot.first), brief) + " · " + (secondsOf(shot.stop - shot.first)).toFixed(1) + " s");
@@ -44,23 +34,20 @@ const editor = cut && (() => {
     $("misses-title").hidden = !best.length;
     timeline.near(added);
   };
-  /** Shows what the slider would choose; if the table is not filled yet, as soon as it is. */
-  const preview = () => {
-    const seconds = Number(slider.value), ready = choosing().knapsack.fill(8);
-    const wanted = ready ? chooser.choose({ seconds }, cut.shots) : cut.shots;
-    timeline.preview(wanted);
-    tellBudget(seconds, wanted);
-    if (!ready) prepare();
+  let offering = 0;
+  const offerSoon = () => {
+    clearTimeout(offering);
+    offering = setTimeout(offer, 150);
   };
   slider.addEventListener("input", () => {
-    sliding = true;
-    preview();
+    const seconds = Number(slider.value), wanted = chosenWithin({ seconds });
+    timeline.preview(wanted);
+    tellBudget(seconds, wanted);
   });
   slider.addEventListener("change", () => {
     const budget = { seconds: Number(slider.value) };
-    sliding = false;
     timeline.preview(null);
-    cut.change(choosing().choose(budget, cut.shots), budget);
+    cut.change(chosenWithin(budget), budget);
   });
 
   // ---------------------------------------------------------------- showing it
@@ -104,10 +91,9 @@ const editor = cut && (() => {
     timeline.redraw();
   };
   cut.listen(() => {
-    if (chooser && !chooser.fits(cut.shots)) chooser = null;
     if (takes.length) stop();
     refresh();
-    prepare();
+    offerSoon();
   });
 
   // ---------------------------------------------------------------- selecting and changing
@@ -219,7 +205,7 @@ const editor = cut && (() => {
     seek(time);
     refresh();
     timeline.fit();
-    prepare();
+    offerSoon();
   };
 
   $("reviewed").addEventListener("change", () => cut.review($("reviewed").checked));
