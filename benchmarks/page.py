@@ -9,7 +9,6 @@ the slider's times stand those of a page that does nothing, measured in between:
 
 import argparse
 import io
-import itertools
 import shutil
 import statistics
 import tempfile
@@ -25,7 +24,8 @@ from avmsnet_jax.media.writer import write_movie
 from avmsnet_jax.scoring.film import Scores
 from avmsnet_jax.summarization import cutlist, report
 from avmsnet_jax.summarization.choose import Budget
-from avmsnet_jax.summarization.result import Shot, Summary
+from avmsnet_jax.summarization.result import Summary
+from tests.summarization.made import placed
 
 SECONDS, SHOTS, RATE = 7200, 1500, 25
 _SIGNALS = ("motion", "sound", "picture", "novelty", "agreement")
@@ -55,7 +55,7 @@ def made(folder: Path) -> None:
     levels = np.convolve(rng.random(SECONDS + 30), np.ones(31) / 31, "valid").astype(np.float32)
     maps = rng.random((SECONDS, 4, 4)).astype(np.float16)
     file = io.BytesIO()
-    Image.fromarray(rng.integers(0, 256, (108, 192, 3), np.uint8)).save(file, "JPEG", quality=50)
+    Image.fromarray(rng.integers(0, 256, (108, 192, 3), np.uint8)).save(file, "JPEG", quality=50)  # 5 KB, as of a film
     scores = Scores(
         film=film,
         duration_s=float(SECONDS),
@@ -75,28 +75,21 @@ def made(folder: Path) -> None:
     )
     cuts = np.sort(rng.choice(np.arange(1, SECONDS * RATE), SHOTS - 1, replace=False)).tolist()
     edges = [0, *cuts, SECONDS * RATE]
-    shots = tuple(
-        Shot(first / RATE, stop / RATE, first + 1, stop, float(rng.random()), False, None)
-        for first, stop in itertools.pairwise(edges)
-    )
+    levels_of_shots = rng.random(SHOTS).tolist()
     budget = Budget(share=0.15)
     told = {"name": "attention", "learned_from_people": False, "spacing_s": 1.0, "clip_frames": 16}
-    cut = cutlist.of_summary(Summary(scores, shots, 1080.0, 0.0, {}), Fraction(RATE), budget, told)
-    cut = cutlist.choose_again(cut, budget)
-    at, placed = 0.0, []
-    for shot, chosen in zip(shots, cut.shots, strict=True):
-        length = shot.end_s - shot.start_s
-        place = at if chosen.shown else None
-        placed.append(
-            Shot(shot.start_s, shot.end_s, shot.first_frame, shot.last_frame, shot.score, chosen.shown, place)
-        )
-        at += length * chosen.shown
+    left = Summary(scores, placed(edges, RATE, levels_of_shots, ()), 1080.0, 0.0, {})
+    cut = cutlist.choose_again(cutlist.of_summary(left, Fraction(RATE), budget, told), budget)
+    chosen = {index for index, shot in enumerate(cut.shots) if shot.shown}
+    shots = placed(edges, RATE, levels_of_shots, chosen)
+    length_s = sum(shots[index].end_s - shots[index].start_s for index in chosen)
     editing = report.Editing(cut, cuts, rng.uniform(-50, -10, 36_000).tolist())
-    report.write_report(Summary(scores, tuple(placed), 1080.0, at, {"scorer": "noise"}), folder, editing=editing)
+    report.write_report(Summary(scores, shots, 1080.0, length_s, {"scorer": "noise"}), folder, editing=editing)
+    cutlist.write(cut, folder)
 
 
 def load_ms(page: Page, url: str) -> tuple[float, float]:
-    """From the navigation until no script keeps the page busy: of the page, and of the editor once it is asked for."""
+    """From the navigation until no script keeps the page busy, and from opening the editor to its picture."""
     page.goto(url)
     page.wait_for_timeout(2000)
     loaded = page.evaluate("Math.max(notes.busy, performance.getEntriesByType('paint').at(-1).startTime)")

@@ -56,8 +56,9 @@ const editor = cut && (() => {
     slider.style.setProperty("--filled", 100 * (seconds - slider.min) / (slider.max - slider.min) + "%");
     slider.setAttribute("aria-valuetext", spoken(seconds) + " allowed, " + spoken(length) + " used");
     $("allowed").textContent = clock(seconds, brief) + " (" + percent(seconds, cut.duration) + ")";
-    $("used").replaceChildren(make("b", clock(length, brief)), " in ", make("b", String(count)), " of " + plural(list.length, "shot"));
-    $("used").classList.toggle("over", length > seconds + 0.5 / cut.rate);
+    const over = length - seconds > 0.5 / cut.rate;
+    $("used").replaceChildren(make("b", clock(length, brief)), " in ", make("b", String(count)), " of " + plural(list.length, "shot") + (over ? ", " + (length - seconds).toFixed(1) + " s too long" : ""));
+    $("used").classList.toggle("over", over);
   };
   const words = { chosen: "chosen", left: "left out", kept: "kept by you", dropped: "dropped by you" };
   const tellShot = () => {
@@ -200,6 +201,8 @@ const editor = cut && (() => {
     for (const element of document.querySelectorAll(".edits")) element.hidden = !on;
     $("edit").setAttribute("aria-pressed", String(on));
     $("edit").textContent = on ? "Done" : "Edit the cut";
+    // Focus leaves the button while editing: Enter would press it instead of putting the shot in or out.
+    $(on ? "bench-title" : "edit").focus({ preventScroll: true });
     if (!on) return draw();
     players.summary.pause();
     seek(time);
