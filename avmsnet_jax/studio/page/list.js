@@ -41,9 +41,12 @@ const card = (film, job) => {
     image.alt = "";
     image.loading = "lazy";
     image.src = place + "picture.jpg";
+    image.addEventListener("error", () => image.replaceWith("no picture"));
     picture.append(image);
-  }
+  } else picture.append("no picture");
   const title = make("h2"), link = make("a", film.name);
+  title.dir = "auto";
+  title.title = film.name;
   if (opens) link.href = place;
   title.append(opens ? link : film.name);
   words.append(title);
@@ -51,14 +54,14 @@ const card = (film, job) => {
   const line = make("p", STATES[film.state] + (film.differs ? " · cut changed since the summary was made" : ""), "state");
   line.dataset.state = film.state;
   words.append(line);
-  if (film.problem) words.append(make("p", film.problem));
+  if (film.problem) words.append(make("p", film.problem, "problem"));
   const tools = make("div", undefined, "tools"), work = place + "work";
   if (uploads.has(film.name)) words.append(...bar(uploads.get(film.name), "Copying"));
   else if (isActive(job)) {
     words.append(...bar(job.share, job.state === "waiting" ? "Waiting" : job.doing || "Starting"));
     tools.append(button("Cancel", () => request("DELETE", work)));
   } else {
-    if (job && job.error) words.append(make("p", job.error));
+    if (job && job.error) words.append(make("p", job.error, "problem"));
     if (film.state === "no summary") tools.append(button("Summarize", () => request("POST", work)));
     else if (film.differs) tools.append(button("Cut again", () => request("POST", work)));
   }
@@ -82,7 +85,7 @@ const draw = () => {
   $("films").replaceChildren(...films.map((film) => card(film, jobs.get(film.name))));
   if (at >= 0) $("films").children[Math.min(at, films.length - 1)]?.querySelector("a, button")?.focus();
   const seen = state.films.filter((film) => film.state === "looked through").length;
-  $("gist").textContent = plural(state.films.length, "film") + ", " + seen + " looked through · " + state.folder;
+  $("gist").textContent = !state.films.length ? "No films yet · " + state.folder : plural(state.films.length, "film") + ", " + seen + " looked through · " + state.folder;
 };
 
 let timer = 0;

@@ -10,9 +10,11 @@ const editor = cut && (() => {
 
   const secondsOf = (frame) => frame / cut.rate;
   const lengthOf = (list) => secondsOf(list.reduce((sum, shot) => sum + (shown(shot) ? shot.stop - shot.first : 0), 0));
-  const withFrames = (seconds) => {
+  /** Hours, minutes, seconds and frames: in full, as minutes, seconds and frames alone look like hours. */
+  const timecode = (seconds) => {
     const frame = Math.round(seconds * cut.rate), second = Math.floor(frame / cut.rate + 1e-9);
-    return clock(second) + ":" + String(Math.max(frame - Math.ceil(second * cut.rate - 1e-9), 0)).padStart(2, "0");
+    const parts = [Math.floor(second / 3600), Math.floor(second / 60) % 60, second % 60, Math.max(frame - Math.ceil(second * cut.rate - 1e-9), 0)];
+    return parts.map((part) => String(part).padStart(2, "0")).join(":");
   };
 
   // ---------------------------------------------------------------- choosing again
@@ -64,7 +66,7 @@ const editor = cut && (() => {
   const tellShot = () => {
     const shot = cut.shots[selected], from = secondsOf(shot.first), to = secondsOf(shot.stop);
     $("which").replaceChildren(
-      make("b", withFrames(from) + " – " + withFrames(to)), " · " + (to - from).toFixed(1) + " s · score " + points(shot.score) + " · ",
+      make("b", timecode(from) + " – " + timecode(to)), " · " + (to - from).toFixed(1) + " s · score " + points(shot.score) + " · ",
       make("span", words[shot.state], shown(shot) ? "is-in" : "is-out"),
     );
     $("which").title = "Frames " + (shot.first + 1) + " to " + shot.stop;
@@ -75,7 +77,7 @@ const editor = cut && (() => {
     $("join").disabled = selected >= cut.shots.length - 1;
     $("split").disabled = frameNow() <= shot.first || frameNow() >= shot.stop;
   };
-  const tellTime = () => { $("playhead").textContent = withFrames(time) + " of " + clock(cut.duration); };
+  const tellTime = () => { $("playhead").textContent = timecode(time) + " of " + timecode(cut.duration); };
   const refresh = () => {
     selected = Math.min(selected, cut.shots.length - 1);
     const { budget, shots } = cut;
