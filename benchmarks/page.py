@@ -2,13 +2,13 @@
 
     python -m benchmarks.page [--keep FOLDER]
 
-Prints when the page and its editor can be used after the load, how long the budget slider takes from the key to the
-next picture, and how many pictures a second are drawn while the end of a shot is dragged.
+Prints when the page and its editor can be used after the load, how long the budget slider takes from each key or
+pointer move to the next picture, and how many pictures a second are drawn while the end of a shot is dragged. Beside
+the slider's times stand those of a page that does nothing, measured in between: they show the load of the machine.
 """
 
 import argparse
 import io
-import itertools
 import shutil
 import statistics
 import tempfile
@@ -24,19 +24,21 @@ from avmsnet_jax.media.writer import write_movie
 from avmsnet_jax.scoring.film import Scores
 from avmsnet_jax.summarization import cutlist, report
 from avmsnet_jax.summarization.choose import Budget
-from avmsnet_jax.summarization.result import Shot, Summary
+from avmsnet_jax.summarization.result import Summary
+from tests.summarization.made import placed
 
 SECONDS, SHOTS, RATE = 7200, 1500, 25
 _SIGNALS = ("motion", "sound", "picture", "novelty", "agreement")
 # Long tasks and pictures are noted from the first script on.
 _NOTES = """
-    window.notes = { busy: 0, slider: [], pictures: [] };
+    window.notes = { busy: 0, slider: [], idle: [], pictures: [] };
     new PerformanceObserver((list) => {
       for (const task of list.getEntries()) notes.busy = Math.max(notes.busy, task.startTime + task.duration);
     }).observe({ type: "longtask", buffered: true });
-    addEventListener("input", (event) => {
-      requestAnimationFrame(() => setTimeout(() => notes.slider.push(performance.now() - event.timeStamp)));
-    }, true);
+    notes.untilPicture = (list, start) => new Promise((done) => {
+      requestAnimationFrame(() => setTimeout(() => done(list.push(performance.now() - start))));
+    });
+    addEventListener("input", (event) => notes.untilPicture(notes.slider, event.timeStamp), true);
     const note = (now) => { notes.pictures.push(now); requestAnimationFrame(note); };
     requestAnimationFrame(note);
 """
@@ -53,7 +55,7 @@ def made(folder: Path) -> None:
     levels = np.convolve(rng.random(SECONDS + 30), np.ones(31) / 31, "valid").astype(np.float32)
     maps = rng.random((SECONDS, 4, 4)).astype(np.float16)
     file = io.BytesIO()
-    Image.fromarray(rng.integers(0, 256, (108, 192, 3), np.uint8)).save(file, "JPEG", quality=50)
+    Image.fromarray(rng.integers(0, 256, (108, 192, 3), np.uint8)).save(file, "JPEG", quality=50)  # 5 KB, as of a film
     scores = Scores(
         film=film,
         duration_s=float(SECONDS),
@@ -73,28 +75,21 @@ def made(folder: Path) -> None:
     )
     cuts = np.sort(rng.choice(np.arange(1, SECONDS * RATE), SHOTS - 1, replace=False)).tolist()
     edges = [0, *cuts, SECONDS * RATE]
-    shots = tuple(
-        Shot(first / RATE, stop / RATE, first + 1, stop, float(rng.random()), False, None)
-        for first, stop in itertools.pairwise(edges)
-    )
+    levels_of_shots = rng.random(SHOTS).tolist()
     budget = Budget(share=0.15)
     told = {"name": "attention", "learned_from_people": False, "spacing_s": 1.0, "clip_frames": 16}
-    cut = cutlist.of_summary(Summary(scores, shots, 1080.0, 0.0, {}), Fraction(RATE), budget, told)
-    cut = cutlist.choose_again(cut, budget)
-    at, placed = 0.0, []
-    for shot, chosen in zip(shots, cut.shots, strict=True):
-        length = shot.end_s - shot.start_s
-        place = at if chosen.shown else None
-        placed.append(
-            Shot(shot.start_s, shot.end_s, shot.first_frame, shot.last_frame, shot.score, chosen.shown, place)
-        )
-        at += length * chosen.shown
+    left = Summary(scores, placed(edges, RATE, levels_of_shots, ()), 1080.0, 0.0, {})
+    cut = cutlist.choose_again(cutlist.of_summary(left, Fraction(RATE), budget, told), budget)
+    chosen = {index for index, shot in enumerate(cut.shots) if shot.shown}
+    shots = placed(edges, RATE, levels_of_shots, chosen)
+    length_s = sum(shots[index].end_s - shots[index].start_s for index in chosen)
     editing = report.Editing(cut, cuts, rng.uniform(-50, -10, 36_000).tolist())
-    report.write_report(Summary(scores, tuple(placed), 1080.0, at, {"scorer": "noise"}), folder, editing=editing)
+    report.write_report(Summary(scores, shots, 1080.0, length_s, {"scorer": "noise"}), folder, editing=editing)
+    cutlist.write(cut, folder)
 
 
 def load_ms(page: Page, url: str) -> tuple[float, float]:
-    """From the navigation until no script keeps the page busy: of the page, and of the editor once it is asked for."""
+    """From the navigation until no script keeps the page busy, and from opening the editor to its picture."""
     page.goto(url)
     page.wait_for_timeout(2000)
     loaded = page.evaluate("Math.max(notes.busy, performance.getEntriesByType('paint').at(-1).startTime)")
@@ -107,15 +102,29 @@ def load_ms(page: Page, url: str) -> tuple[float, float]:
     return loaded, drawn - start
 
 
-def slider_ms(page: Page) -> list[float]:
-    """From each press of a key on the slider to the picture that shows the new choice."""
-    page.locator("#budget").focus()
+def slider_ms(page: Page) -> tuple[list[float], list[float]]:
+    """From each move of the slider to the picture that shows the new choice; the same without any move."""
+    slider = page.locator("#budget")
+    slider.focus()
     page.evaluate("notes.slider.length = 0")
-    for key in ["PageUp", "PageDown", "ArrowRight", "ArrowLeft"] * 10:
-        page.keyboard.press(key)
+
+    def pause() -> None:
         page.wait_for_timeout(30)
-    found: list[float] = page.evaluate("notes.slider")
-    return found
+        page.evaluate("notes.untilPicture(notes.idle, performance.now())")
+
+    for key in ["PageUp", "PageDown", "ArrowRight", "ArrowLeft"] * 30:
+        pause()
+        page.keyboard.press(key)
+    box: Any = slider.bounding_box()
+    middle = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] / 2, middle)
+    page.mouse.down()
+    for step in range(120):
+        pause()
+        page.mouse.move(box["x"] + box["width"] * (0.5 + 0.4 * np.sin(step / 8)), middle)
+    page.mouse.up()
+    pause()
+    return tuple(page.evaluate("[notes.slider, notes.idle]"))
 
 
 def drag_gaps_ms(page: Page) -> list[float]:
@@ -162,9 +171,9 @@ def main() -> None:
         page.add_init_script(_NOTES)
         loaded, opened = load_ms(page, (folder / "report.html").as_uri())
         print(f"page of {size / 1e6:.1f} MB: usable {loaded:.0f} ms after the navigation, the editor {opened:.0f} ms")
-        answers = slider_ms(page)
-        worst = max(answers)
-        print(f"slider: {statistics.median(answers):.0f} ms in the median of {len(answers)}, at most {worst:.0f} ms")
+        for name, times in zip(("slider", "idle page"), slider_ms(page), strict=True):
+            median, late = np.percentile(times, (50, 95))
+            print(f"{name}: {len(times)} times, median {median:.0f} ms, 95% {late:.0f} ms, at most {max(times):.0f} ms")
         gaps = drag_gaps_ms(page)
         late = float(np.percentile(gaps, 95))
         print(

@@ -25,6 +25,11 @@ _PREVIEWS = frozenset({".gif"})
 _COPY_ENDINGS = ("_proxy", "-proxy", ".proxy", "s03")
 
 
+def text(name: str | os.PathLike[str]) -> str:
+    """A name or path as text; bytes that are not UTF-8 become replacement characters."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
 def among(files: Iterable[Path]) -> list[Path]:
     """The films among some files, by their suffix, in the same order.
 

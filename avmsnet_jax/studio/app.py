@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 import secrets
 import shutil
 import signal
@@ -16,7 +17,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -150,7 +151,10 @@ class Studio:
                     await run_in_threadpool(out.write, chunk)
             if stage.stat().st_size != length:
                 raise RefusedError(f"{file} did not come whole; send it again", HTTPStatus.BAD_REQUEST)
-            await run_in_threadpool(Movie(stage).info)
+            try:
+                await run_in_threadpool(Movie(stage).info)
+            except UserError as error:
+                raise UserError(str(error).replace(str(stage), file)) from None
         self.queue.add(target.stem, str(target))
         return JSONResponse({"name": target.stem})
 
@@ -161,7 +165,7 @@ class Studio:
             raise RefusedError(f"{file!r} cannot be the name of a film; rename it", HTTPStatus.BAD_REQUEST)
         if not films.among([root / file]):
             raise RefusedError(f"{file} has no suffix of a film, such as .mp4", HTTPStatus.BAD_REQUEST)
-        if not length.isdecimal():
+        if not re.fullmatch("[0-9]{1,18}", length):
             raise RefusedError(f"the size of {file} was not sent", HTTPStatus.LENGTH_REQUIRED)
         if int(length) > MOST_UPLOADED:
             gigabytes = MOST_UPLOADED // 10**9
@@ -202,7 +206,12 @@ def serve(root: Path, port: int) -> None:
         raise UserError(f"cannot listen on port {port}: {error.strerror}; --port=0 takes a free one") from None
     port, token = listener.getsockname()[1], secrets.token_urlsafe(32)
     studio = Studio(root)
-    handlers: dict[Any, Callable[..., Response]] = {UserError: _told, HTTPException: _told_http, Exception: _unforeseen}
+    handlers: dict[Any, Callable[..., Response]] = {
+        UserError: _told,
+        HTTPException: _told_http,
+        ClientDisconnect: lambda request, error: Response(),  # nobody reads it
+        Exception: _unforeseen,
+    }
     app = Starlette(routes=studio.routes(), exception_handlers=handlers)
     app.router.redirect_slashes = False
     config = uvicorn.Config(
@@ -241,10 +250,12 @@ async def _sent_json(request: Request) -> Any:
 
 
 def _list_page(state: dict[str, Any]) -> str:
-    parts = resources.files(__package__) / "page"
-    style = report.style() + (parts / "list.css").read_text("utf-8")
-    script = (parts / "list.js").read_text("utf-8")
-    return report.document((parts / "list.html").read_text("utf-8"), style, script, state, connects=True)
+    body, style, script = (
+        (resources.files(__package__) / "page" / f"list.{kind}").read_text("utf-8") for kind in ("html", "css", "js")
+    )
+    return report.document(
+        "Film summaries", body, report.style() + style, report.script("dom.js") + script, state, connects=True
+    )
 
 
 def _told(request: Request, error: Exception) -> Response:

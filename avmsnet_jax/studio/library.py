@@ -165,7 +165,7 @@ class Library:
         except OSError as error:
             raise UserError(f"cannot read {self.root}: {error.strerror}") from None
         for path in found:
-            if not path.name.startswith(".") and not path.is_symlink() and _is_text(path.name):
+            if not path.name.startswith(".") and not path.is_symlink() and films.text(path.name) == path.name:
                 yield path
 
     def _entry(self, folder: Path) -> Entry:
@@ -222,14 +222,6 @@ def _is_plain(path: Path) -> bool:
         return stat.S_ISREG(path.lstat().st_mode)
     except (OSError, ValueError):
         return False
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -5,7 +5,6 @@ import dataclasses
 import itertools
 import json
 import math
-import os
 import re
 from collections.abc import Sequence
 from fractions import Fraction
@@ -18,6 +17,7 @@ from avmsnet_jax import json_file
 from avmsnet_jax.clock import clock
 from avmsnet_jax.data.clips import Clip
 from avmsnet_jax.errors import UserError
+from avmsnet_jax.media import films
 from avmsnet_jax.scoring.film import Watched
 from avmsnet_jax.scoring.scorer import ClipScores, Measured
 from avmsnet_jax.summarization import choose
@@ -121,7 +121,7 @@ def of_summary(
         for clip, level in zip(clips, levels.tolist(), strict=True):
             clip.setdefault("signals", {})[name] = round(level, 4)
     film = {
-        "path": os.fsencode(scores.film.absolute()).decode("utf-8", "replace"),
+        "path": films.text(scores.film.absolute()),
         "size": scores.film.stat().st_size,
         "duration_s": scores.duration_s,
         "rate": f"{rate.numerator}/{rate.denominator}",

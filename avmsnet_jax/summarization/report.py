@@ -20,6 +20,7 @@ from PIL import Image
 
 from avmsnet_jax import json_file
 from avmsnet_jax.errors import UserError
+from avmsnet_jax.media import films
 from avmsnet_jax.media.captions import Cue, markup
 from avmsnet_jax.scoring.film import Watched
 from avmsnet_jax.staging import staged
@@ -35,6 +36,7 @@ _STRIP_COLUMNS, _STRIP_ROWS = 1200, 32
 _LOUDNESS_PARTS = 36_000  # 50 KB; 0.2 s each of a two-hour film
 # Concatenated in this order, these are the body of the page's one function.
 SCRIPTS = (
+    "dom.js",
     "base.js",
     "lens.js",
     "player.js",
@@ -117,7 +119,7 @@ def write_report(
     }
     text = page(
         data,
-        _text(summary.scores.film.stem),
+        films.text(summary.scores.film.stem),
         _base64((folder / "summary.mp4").read_bytes()) if embedded else "",
     )
     with staged(folder / REPORT) as stage:
@@ -133,41 +135,53 @@ def page(data: dict[str, Any], title: str, embedded: str = "", *, connects: bool
       embedded: the summary's mp4 in base64; empty = it lies beside the page.
       connects: whether the page may talk to its own server, which the studio is.
     """
-    parts = resources.files(__package__) / "page"
-    body = "".join((parts / name).read_text("utf-8") for name in SCRIPTS)
-    script = f'"use strict";\n(() => {{\n{body}}})();\n'
-    names = {"title": html.escape(title), "embedded": embedded}
-    return document((parts / "page.html").read_text("utf-8"), style(), script, data, connects=connects, **names)
+    body = string.Template(_part("page.html")).substitute(title=html.escape(title), embedded=embedded)
+    return document(f"{title} \N{EN DASH} summary", body, _part("page.css"), script(*SCRIPTS), data, connects=connects)
 
 
 def style() -> str:
     """The page's style sheet, which is the studio's, too."""
-    return (resources.files(__package__) / "page" / "page.css").read_text("utf-8")
+    return _part("page.css")
 
 
-def document(template: str, style: str, script: str, data: Any, *, connects: bool, **names: str) -> str:
+def script(*names: str) -> str:
+    """Scripts of the page, one after the other."""
+    return "".join(map(_part, names))
+
+
+def document(title: str, body: str, style: str, script: str, data: Any, *, connects: bool) -> str:
     """An HTML document in one file; its content security policy allows only its own script and style.
 
     Args:
-      template: HTML with `$policy`, `$style`, `$script` and `$data`, and those of `names`.
+      title: as text.
+      body: HTML.
       style: CSS.
-      script: JavaScript.
-      data: for the script, as JSON.
+      script: JavaScript, the body of a function.
+      data: for the script, as JSON in the element `data`.
       connects: whether the script may make requests to the server that the document came from.
-      names: further values for the template.
     """
 
     def own(text: str) -> str:
         return f"'sha256-{_base64(hashlib.sha256(text.encode()).digest())}'"
 
+    script = f'"use strict";\n(() => {{\n{script}}})();\n'
     images, connections = ("'self' data:", "'self'") if connects else ("data:", "'none'")
     policy = (
         f"default-src 'none'; script-src {own(script)}; style-src {own(style)}; img-src {images}; "
         f"media-src blob: 'self' file:; connect-src {connections}; base-uri 'none'; form-action 'none'"
     )
-    # Escape <, which could end the script element.
-    text = json.dumps(data).replace("<", "\\u003c")
-    return string.Template(template).substitute(names, policy=policy, style=style, script=script, data=text)
+    return string.Template(_part("document.html")).substitute(
+        policy=policy,
+        title=html.escape(title),
+        style=style,
+        body=body,
+        data=json.dumps(data).replace("<", "\\u003c"),  # which could end the script element
+        script=script,
+    )
+
+
+def _part(name: str) -> str:
+    return (resources.files(__package__) / "page" / name).read_text("utf-8")
 
 
 def read_data(path: Path) -> dict[str, Any]:
@@ -198,7 +212,7 @@ def _data(summary: Summary, folder: Path, embedded: bool, editing: Editing | Non
     shown = sorted({*spread.tolist(), *best.values()})
     return {
         "film": {
-            "name": _text(scores.film.name),
+            "name": films.text(scores.film.name),
             "href": _film_url(scores.film, folder),
             "duration": scores.duration_s,
             "fps": scores.fps,
@@ -234,7 +248,7 @@ def _data(summary: Summary, folder: Path, embedded: bool, editing: Editing | Non
         "strip": _base64(_strip(scores)),
         "signals": {name: np.round(levels.astype(float), 3).tolist() for name, levels in scores.signals.items()},
         "editing": None if editing is None else _editing(editing),
-        "facts": [[_text(name), _text(value)] for name, value in summary.facts.items()],
+        "facts": [[films.text(name), films.text(value)] for name, value in summary.facts.items()],
     }
 
 
@@ -299,11 +313,6 @@ def _film_url(film: Path, folder: Path) -> str | None:
     if not film.is_file():
         return None
     return urllib.parse.quote(os.fsencode(os.path.relpath(film.absolute(), folder.absolute())))
-
-
-def _text(name: str) -> str:
-    """A name as text; bytes that are not UTF-8 are replaced."""
-    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _base64(content: bytes) -> str:

@@ -267,9 +267,9 @@ def _attempt(config: Config, source: Source, overwrite: bool, task: tuple[Path, 
     try:
         return _summarized(config, source, overwrite, film, folder)
     except UserError as error:
-        return Outcome(Path(_shown(film)), folder, error=str(error))
+        return Outcome(Path(films.text(film)), folder, error=str(error))
     except Exception as error:
-        return Outcome(Path(_shown(film)), folder, error=unforeseen.report(error, folder.parent, film.stem))
+        return Outcome(Path(films.text(film)), folder, error=unforeseen.report(error, folder.parent, film.stem))
 
 
 def _summarized(config: Config, source: Source, overwrite: bool, film: Path, folder: Path) -> Outcome:
@@ -279,8 +279,8 @@ def _summarized(config: Config, source: Source, overwrite: bool, film: Path, fol
         if not overwrite and _is_summary(folder):
             return Outcome(film, folder, skipped=True)
         _check_replaceable(folder)
-    if not _is_text(film):
-        raise UserError(f"the name of {_shown(film)} is not UTF-8, which the summary's files need; rename it")
+    if films.text(film) != str(film):
+        raise UserError(f"the name of {films.text(film)} is not UTF-8, which the summary's files need; rename it")
     Movie(film).info()  # fails before the network is loaded, which takes seconds
     with staged(folder) as stage:
         summary = _write_summary(config, source, film, stage, folder)
@@ -317,15 +317,6 @@ def _check_replaceable(folder: Path) -> None:
         raise UserError(
             f"{folder} holds {few(others)} beside the summary, which --overwrite would remove; move that elsewhere"
         )
-
-
-def _is_text(path: Path) -> bool:
-    return _shown(path) == str(path)
-
-
-def _shown(path: Path) -> str:
-    """A path as text that can be printed, as names of files may be in any encoding."""
-    return os.fsencode(path).decode("utf-8", "replace")
 
 
 @functools.lru_cache(maxsize=1)

@@ -7,10 +7,15 @@ import signal
 import socket
 from pathlib import Path
 
+import numpy as np
+
 from avmsnet_jax.data.sources.movies import KEYSHOTS_SUFFIX
+from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.summarization import cutlist
 from tests.conftest import small_disk, wait_until
+from tests.media.films import number_of
 from tests.studio.conftest import tree
+from tests.summarization.made import FPS
 
 
 def changed(folder: Path, *states: str, reviewed: bool = False) -> dict:
@@ -144,9 +149,10 @@ def test_films_are_added_and_summarized(studio, made):
     before = tree(studio.root)
     for name in ("..%2fnew.mp4", ".new.mp4", "new.txt", "%00.mp4", "film.mkv", "a%0ab.mp4", ".mp4"):
         assert studio.refused("PUT", f"/films/{name}", film)[0] in (400, 404, 405, 409)
-    assert "new.mp4" in studio.refused("PUT", "/films/new.mp4", b"no film")[1]
+    assert "cannot read new.mp4" in studio.refused("PUT", "/films/new.mp4", b"no film")[1]
     assert studio.refused("PUT", "/films/new.mp4", Content_Length=str(10**12))[0] == 413
     assert "more than 200 GB" in studio.refused("GET", f"/room?file=new.mp4&size={10**12}")[1]
+    assert studio.refused("GET", f"/room?file=new.mp4&size={'9' * 5000}")[0] == 411
     assert studio.send("GET", f"/room?file=new.mp4&size={len(film)}")[0] == 200
     assert (
         studio.refused("PUT", "/films/new.mp4", b"0\r\n\r\n", Content_Length=None, Transfer_Encoding="chunked")[0]
@@ -159,9 +165,23 @@ def test_films_are_added_and_summarized(studio, made):
     wait_until(lambda: tree(studio.root) == before, studio.process)
     status, _, content = studio.send("PUT", "/films/new.mp4", film)
     assert (status, json.loads(content)) == (200, {"name": "new"})
-    assert (studio.root / "new.mp4").read_bytes() == film
+    assert tree(studio.root)["new.mp4"] == film
     assert studio.state()["films"]["new"]["state"] == "no summary"
-    running_child(studio, "new")
-    assert studio.send("DELETE", "/films/new/work")[0] == 200
     assert studio.send("GET", "/films/new/picture.jpg")[2].startswith(b"\xff\xd8")
-    assert tree(studio.root) == before | {"new.mp4": film}
+    job = studio.finished("new")
+    assert job["state"] == "done", job
+
+    takes = cutlist.stretches_s(cutlist.read(studio.root / "new" / "cut.json", studio.root / "new.mp4"))
+    wanted = [
+        number for start, end in takes for number in range(round(float(start) * FPS) + 1, round(float(end) * FPS) + 1)
+    ]
+    summary = Movie(studio.root / "new" / "summary.mp4").frames()
+    assert wanted
+    assert [number_of(np.asarray(frame.rgb())) for frame in summary] == wanted
+    assert studio.state()["films"]["new"]["state"] == "untouched"
+    after = tree(studio.root)
+    for name in ("new.mp4", "new.mkv"):
+        assert "there is a film new already" in studio.refused("PUT", f"/films/{name}", film + b"another")[1]
+    assert tree(studio.root) == after
+    assert {name: after[name] for name in before} == before
+    assert after["new.mp4"] == film

@@ -4,6 +4,7 @@ import concurrent.futures
 import json
 import os
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,19 @@ def test_the_film_is_served_in_parts(studio):
     assert headers["content-range"] == f"bytes 1000-1999/{len(film)}"
     assert studio.send("GET", "/films/film/film")[2] == film
     assert studio.refused("GET", "/films/film/film", Range="none")[0] == 400
+
+
+def test_a_request_that_breaks_off_changes_nothing(studio):
+    before, temporary = tree(studio.root), Path(tempfile.gettempdir())
+    logs = set(temporary.glob("studio.error.*"))
+    for path in ("cut", "keyshots"):
+        with socket.create_connection(("127.0.0.1", studio.port)) as connection:
+            head = f"PUT /films/film/{path} HTTP/1.1\r\nHost: 127.0.0.1:{studio.port}\r\nCookie: {studio.cookie}\r\n"
+            connection.sendall(f"{head}Content-Length: 9\r\n\r\n[1]".encode())
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.recv(1000) == b""
+    assert set(temporary.glob("studio.error.*")) == logs
+    assert tree(studio.root) == before
 
 
 def test_mistakes_are_one_line(studio, python, tmp_path):

@@ -1,6 +1,8 @@
 """A small film whose frames carry their number, with a summary made without a network."""
 
 import io
+import itertools
+from collections.abc import Collection, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -25,15 +27,22 @@ def make_summary(folder: Path, film: Path, *, sound: bool = True, facts: dict[st
     tone = rng.uniform(-0.2, 0.2, SECONDS * 22050).astype(np.float32) if sound else None
     frames = [numbered(number) for number in range(1, SECONDS * FPS + 1)]
     write_movie(film, frames, FPS, tone)
-    shots, at = [], 0.0
-    for index, (start, end) in enumerate(SHOTS):
-        place = at if index in CHOSEN else None
-        shots.append(Shot(start, end, start * FPS + 1, end * FPS, 0.2 + 0.1 * index, index in CHOSEN, place))
-        at += (end - start) * (index in CHOSEN)
+    edges = [0, *(end * FPS for _, end in SHOTS)]
+    shots = placed(edges, FPS, [0.2 + 0.1 * index for index in range(len(SHOTS))], CHOSEN)
     kept = [slice(start * FPS, end * FPS) for index, (start, end) in enumerate(SHOTS) if index in CHOSEN]
     heard = None if tone is None else np.concatenate([tone[s.start * 2205 : s.stop * 2205] for s in kept])
     write_movie(folder / "summary.mp4", [frame for part in kept for frame in frames[part]], FPS, heard)
-    return Summary(scores_of(film, sound), tuple(shots), 6.5, at, facts or {"Checkpoint": "runs/small"})
+    return Summary(scores_of(film, sound), shots, 6.5, 6.0, facts or {"Checkpoint": "runs/small"})
+
+
+def placed(edges: Sequence[int], fps: int, scores: Sequence[float], chosen: Collection[int]) -> tuple[Shot, ...]:
+    """Shots between frames, the chosen ones one after the other in the summary."""
+    shots, at = [], 0.0
+    for index, (first, stop) in enumerate(itertools.pairwise(edges)):
+        place = at if index in chosen else None
+        shots.append(Shot(first / fps, stop / fps, first + 1, stop, scores[index], index in chosen, place))
+        at += (stop - first) / fps * (index in chosen)
+    return tuple(shots)
 
 
 def editing_of(summary: Summary) -> report.Editing:

@@ -1,23 +1,9 @@
-"use strict";
 // The list of films: what there is, the work that is going on, and films that are added.
 
-const $ = (id) => document.getElementById(id);
-const make = (tag, text, className) => {
-  const element = document.createElement(tag);
-  if (text !== undefined) element.textContent = text;
-  if (className) element.className = className;
-  return element;
-};
-const clock = (seconds) => {
-  const whole = Math.round(seconds), two = (number) => String(number).padStart(2, "0");
-  const hours = Math.floor(whole / 3600), minutes = Math.floor(whole / 60) % 60;
-  return (hours ? hours + ":" + two(minutes) : minutes) + ":" + two(whole % 60);
-};
 let state = JSON.parse($("data").textContent);
 const uploads = new Map(); // by name: how much has been sent, 0-1
 const said = [];
 const say = (text) => { said.push(text); $("status").textContent = said.slice(-3).join("\n"); };
-const busy = (job) => job && (job.state === "waiting" || job.state === "running");
 
 const request = async (method, place) => {
   let answer;
@@ -55,24 +41,27 @@ const card = (film, job) => {
     image.alt = "";
     image.loading = "lazy";
     image.src = place + "picture.jpg";
+    image.addEventListener("error", () => image.replaceWith("no picture"));
     picture.append(image);
-  }
+  } else picture.append("no picture");
   const title = make("h2"), link = make("a", film.name);
+  title.dir = "auto";
+  title.title = film.name;
   if (opens) link.href = place;
   title.append(opens ? link : film.name);
   words.append(title);
-  if (opens) words.append(make("p", clock(film.summary_s) + " of " + clock(film.length_s)));
+  if (opens) words.append(make("p", clock(Math.round(film.summary_s)) + " of " + clock(Math.round(film.length_s))));
   const line = make("p", STATES[film.state] + (film.differs ? " · cut changed since the summary was made" : ""), "state");
   line.dataset.state = film.state;
   words.append(line);
-  if (film.problem) words.append(make("p", film.problem));
+  if (film.problem) words.append(make("p", film.problem, "problem"));
   const tools = make("div", undefined, "tools"), work = place + "work";
   if (uploads.has(film.name)) words.append(...bar(uploads.get(film.name), "Copying"));
-  else if (busy(job)) {
+  else if (isActive(job)) {
     words.append(...bar(job.share, job.state === "waiting" ? "Waiting" : job.doing || "Starting"));
     tools.append(button("Cancel", () => request("DELETE", work)));
   } else {
-    if (job && job.error) words.append(make("p", job.error));
+    if (job && job.error) words.append(make("p", job.error, "problem"));
     if (film.state === "no summary") tools.append(button("Summarize", () => request("POST", work)));
     else if (film.differs) tools.append(button("Cut again", () => request("POST", work)));
   }
@@ -88,7 +77,7 @@ const draw = () => {
   if (text === shown) return; // keeps the focus where it is
   shown = text;
   const jobs = new Map(state.jobs.map((job) => [job.name, job])), films = [...state.films];
-  for (const name of [...uploads.keys(), ...[...jobs.keys()].filter((name) => busy(jobs.get(name)))]) {
+  for (const name of [...uploads.keys(), ...[...jobs.keys()].filter((name) => isActive(jobs.get(name)))]) {
     if (!films.some((film) => film.name === name)) films.push({ name, length_s: 0, state: "coming", differs: false, problem: "" });
   }
   const focused = document.activeElement && document.activeElement.closest("#films li");
@@ -96,7 +85,7 @@ const draw = () => {
   $("films").replaceChildren(...films.map((film) => card(film, jobs.get(film.name))));
   if (at >= 0) $("films").children[Math.min(at, films.length - 1)]?.querySelector("a, button")?.focus();
   const seen = state.films.filter((film) => film.state === "looked through").length;
-  $("gist").textContent = state.films.length + (state.films.length === 1 ? " film" : " films") + ", " + seen + " looked through · " + state.folder;
+  $("gist").textContent = !state.films.length ? "No films yet · " + state.folder : plural(state.films.length, "film") + ", " + seen + " looked through · " + state.folder;
 };
 
 let timer = 0;
@@ -107,7 +96,7 @@ const look = async () => {
     if (answer.ok) state = await answer.json();
   } catch { /* asked again below */ }
   draw();
-  timer = setTimeout(look, state.jobs.some(busy) ? 500 : 5000);
+  timer = setTimeout(look, state.jobs.some(isActive) ? 500 : 5000);
 };
 
 const send = (file) => new Promise((done) => {

@@ -1,6 +1,5 @@
-// The page's data; formatting of numbers and times.
+// The page's data, lookups in it, and its numbers and times as text.
 
-const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
 const { film, clips, shots, thumbs, maps } = data;
 const chosen = shots.filter((shot) => shot.at !== null);
@@ -8,32 +7,17 @@ const frame = 1 / film.fps;
 const plot = $("plot");
 const players = { summary: $("summary"), film: $("film") };
 
-const clock = (seconds, tenths) => {
-  const whole = Math.floor(seconds + 1e-6);
-  const hours = Math.floor(whole / 3600);
-  const minutes = Math.floor((whole % 3600) / 60);
-  const two = (number) => String(number).padStart(2, "0");
-  const rest = tenths ? "." + Math.floor((seconds + 1e-6 - whole) * 10) : "";
-  return (hours ? hours + ":" + two(minutes) : minutes) + ":" + two(whole % 60) + rest;
-};
 const spoken = (seconds) => {
   const hours = Math.floor(seconds / 3600), minutes = Math.floor(seconds / 60) % 60;
   return (hours ? plural(hours, "hour") + " " : "") + (minutes ? plural(minutes, "minute") + " " : "") + plural(Math.floor(seconds % 60), "second");
 };
 const highest = Math.max(...clips.s), lowest = Math.min(...clips.s);
 const brief = film.duration < 120; // show tenths of a second
-const plural = (number, word) => number + " " + word + (number === 1 ? "" : "s");
 const points = (score) => { // never show a positive score as 0.00
   const text = score.toFixed(data.decimals);
   return score > 0 && Number(text) === 0 ? "<" + (10 ** -data.decimals).toFixed(data.decimals) : text;
 };
 const percent = (part, whole) => (100 * part / whole).toFixed(1).replace(/\.0$/, "") + "%";
-const make = (tag, text, className) => {
-  const element = document.createElement(tag);
-  if (text !== undefined) element.textContent = text;
-  if (className) element.className = className;
-  return element;
-};
 
 /** Index of the last entry that is at most `value`, or 0. `of` gives an entry's value; the list ascends. */
 const lastAtMost = (list, value, of = (entry) => entry) => {

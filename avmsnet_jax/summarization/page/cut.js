@@ -11,11 +11,11 @@ const cut = editing && (() => {
   const nFrames = editing.cut.film.n_frames;
   const file = (studio && studio.cut) || editing.cut; // cut.json as it is now
   const original = file.shots.map((shot) => ({ first: shot.first_frame - 1, stop: shot.last_frame, score: shot.score, state: shot.state }));
-  const store = "cut:" + editing.key;
+  const place = "cut:" + editing.key; // in the browser's storage
   const listeners = [];
   let shotsNow = original, budget = file.budget, reviewed = Boolean(file.reviewed);
   let saved = ""; // the cut as it is in cut.json, as text
-  let past = [], future = []; // changes: {parts: [{at, removed, added}], from, to}, the last two of them budgets
+  let past = [], future = []; // changes as JSON: those of `difference`, with the budgets `from` and `to`
 
   // Each frame has the score of the nearest clip, as in Python.
   const picks = editing.cut.clips.map((clip) => clip.frame - 1);
@@ -28,59 +28,78 @@ const cut = editing && (() => {
   };
   const made = (first, stop, state) => ({ first, stop, state, score: Math.max((total(stop) - total(first)) / (stop - first), 0) });
 
-  const same = (a, b) => a.first === b.first && a.stop === b.stop && a.state === b.state;
-  /** Small splices that turn one list of shots into another: a shot each if there are as many, else one. */
+  const pack = (shot) => [shot.first, shot.stop, STATES.indexOf(shot.state), shot.score];
+  const unpack = ([first, stop, state, score]) => ({ first, stop, state: STATES[state], score });
+  const sameEnds = (a, b) => a.first === b.first && a.stop === b.stop;
+  const same = (a, b) => sameEnds(a, b) && a.state === b.state;
+  /** What turns one list of shots into another, small: `{states: [[at, from, to]]}` if the ends are the same, else `{at, removed, added}`. */
   const difference = (before, after) => {
-    if (before.length === after.length) {
-      return after.flatMap((shot, at) => (same(shot, before[at]) ? [] : [{ at, removed: [before[at]], added: [shot] }]));
+    if (before.length === after.length && before.every((shot, at) => sameEnds(shot, after[at]))) {
+      const of = (shot) => STATES.indexOf(shot.state);
+      return { states: after.flatMap((shot, at) => (shot.state === before[at].state ? [] : [[at, of(before[at]), of(shot)]])) };
     }
     let at = 0, tail = 0;
     const least = Math.min(before.length, after.length);
     while (at < least && same(before[at], after[at])) at++;
     while (tail < least - at && same(before[before.length - 1 - tail], after[after.length - 1 - tail])) tail++;
-    return [{ at, removed: before.slice(at, before.length - tail), added: after.slice(at, after.length - tail) }];
+    const middle = (list) => list.slice(at, list.length - tail).map(pack);
+    return { at, removed: middle(before), added: middle(after) };
   };
   const spliced = (list, at, count, added) => [...list.slice(0, at), ...added, ...list.slice(at + count)];
-  const redone = (change) => {
-    shotsNow = [...shotsNow];
-    for (const { at, removed, added } of change.parts) shotsNow.splice(at, removed.length, ...added);
-    budget = change.to;
-  };
-  const undone = (change) => {
-    shotsNow = [...shotsNow];
-    for (const { at, removed, added } of change.parts) shotsNow.splice(at, added.length, ...removed);
-    budget = change.from;
+  /** Applies a change, or takes it back. */
+  const apply = ({ states, at, removed, added, from, to }, back) => {
+    const [gone, come] = back ? [added, removed] : [removed, added];
+    if (states) {
+      shotsNow = [...shotsNow];
+      for (const [index, before, after] of states) shotsNow[index] = { ...shotsNow[index], state: STATES[back ? before : after] };
+    } else shotsNow = spliced(shotsNow, at, gone.length, come.map(unpack));
+    budget = back ? from : to;
   };
 
-  const withParts = (change, act) => ({ ...change, parts: change.parts.map(({ at, removed, added }) => ({ at, removed: removed.map(act), added: added.map(act) })) });
-  const packed = (change) => withParts(change, pack);
-  const unpacked = (change) => withParts(change, unpack);
-  const pack = (shot) => [shot.first, shot.stop, STATES.indexOf(shot.state), shot.score];
-  const unpack = ([first, stop, state, score]) => ({ first, stop, state: STATES[state], score });
   const asText = () => JSON.stringify([shotsNow.map(pack), budget, reviewed]);
-  let stored = true;
+  let stored = true, storing = 0;
   /** Stores the cut and its history, without the oldest changes if there is no room for all. */
-  const keep = (oldest = 0) => {
+  const store = (oldest = 0) => {
+    clearTimeout(storing);
+    storing = 0;
     try {
-      const kept = { now: shotsNow.map(pack), budget, reviewed, saved, past: past.slice(oldest).map(packed), future: future.map(packed) };
-      localStorage.setItem(store, JSON.stringify(kept));
+      const kept = { now: shotsNow.map(pack), budget, reviewed, saved, undo: past.slice(oldest), redo: future };
+      localStorage.setItem(place, JSON.stringify(kept));
       stored = true;
     } catch { // full, or not allowed for files
       stored = false;
-      if (oldest < past.length) keep(oldest + Math.ceil((past.length - oldest) / 2));
+      if (oldest < past.length) store(oldest + Math.ceil((past.length - oldest) / 2));
     }
   };
   const tellAll = () => { for (const listener of listeners) listener(); };
-
-  /** Applies a change, which can be undone. */
-  const change = (after, to = budget) => {
-    const made = { parts: difference(shotsNow, after), from: budget, to };
-    if (!made.parts.length && JSON.stringify(made.from) === JSON.stringify(to)) return;
-    redone(made);
-    past.push(made);
-    future = [];
-    keep();
+  const changed = () => {
+    // Storing is slow, so it waits until the changes pause.
+    clearTimeout(storing);
+    storing = setTimeout(() => {
+      const before = stored;
+      store();
+      if (stored !== before) tellAll();
+    }, 300);
     tellAll();
+  };
+  addEventListener("pagehide", () => { if (storing) store(); });
+  document.addEventListener("visibilitychange", () => { if (storing) store(); });
+
+  /** Makes a change that can be undone. */
+  const change = (after, to = budget) => {
+    const made = { ...difference(shotsNow, after), from: budget, to };
+    if (made.states && !made.states.length && JSON.stringify(budget) === JSON.stringify(to)) return;
+    apply(made, false);
+    past.push(JSON.stringify(made));
+    future = [];
+    changed();
+  };
+  /** Moves the last entry of one history to the other; `back` undoes it. */
+  const step = (source, target, back) => {
+    if (!source.length) return;
+    apply(JSON.parse(source[source.length - 1]), back);
+    target.push(source.pop());
+    changed();
   };
   const replaced = (index, count, ...added) => spliced(shotsNow, index, count, added);
 
@@ -89,11 +108,11 @@ const cut = editing && (() => {
     saved = asText();
     const inFile = { text: saved, shots: shotsNow, budget, reviewed };
     try {
-      const found = JSON.parse(localStorage.getItem(store) || "null");
+      const found = JSON.parse(localStorage.getItem(place) || "null");
       if (!found) return;
       const shots = found.now.map(unpack), gaps = shots.some((shot, index) => shot.first !== (index ? shots[index - 1].stop : 0));
       if (gaps || shots[shots.length - 1].stop !== nFrames) return;
-      [past, future] = [found.past.map(unpacked), found.future.map(unpacked)];
+      [past, future] = [found.undo || [], found.redo || []]; // earlier versions stored another kind of history
       [shotsNow, budget, reviewed] = [shots, found.budget, found.reviewed];
       if (found.saved !== inFile.text) {
         reviewed = inFile.reviewed;
@@ -114,7 +133,7 @@ const cut = editing && (() => {
     get stored() { return stored; },
     get isSaved() { return asText() === saved; },
     get reviewed() { return reviewed; },
-    review: (on) => { reviewed = on; keep(); tellAll(); },
+    review: (on) => { reviewed = on; changed(); },
     /** The content of cut.json. */
     asJson: () => ({
       ...file, budget, reviewed,
@@ -124,7 +143,7 @@ const cut = editing && (() => {
       })),
     }),
     /** Notes that cut.json now holds the cut. */
-    markSaved: () => { saved = asText(); keep(); tellAll(); },
+    markSaved: () => { saved = asText(); changed(); },
     at: (frame) => lastAtMost(shotsNow, frame, (shot) => shot.first),
     change,
     setState: (index, state) => change(replaced(index, 1, { ...shotsNow[index], state })),
@@ -145,20 +164,8 @@ const cut = editing && (() => {
       const shot = shotsNow[index], next = shotsNow[index + 1];
       if (next) change(replaced(index, 2, made(shot.first, next.stop, shot.state)));
     },
-    undo: () => {
-      if (!past.length) return;
-      undone(past[past.length - 1]);
-      future.push(past.pop());
-      keep();
-      tellAll();
-    },
-    redo: () => {
-      if (!future.length) return;
-      redone(future[future.length - 1]);
-      past.push(future.pop());
-      keep();
-      tellAll();
-    },
+    undo: () => step(past, future, true),
+    redo: () => step(future, past, false),
     /** Stretches of the film that are shown without a cut, `{first, stop}`. */
     takes: (list = shotsNow) => {
       const found = [];

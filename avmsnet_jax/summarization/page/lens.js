@@ -5,7 +5,7 @@ const bytes = (text) => {
   for (let index = 0; index < raw.length; index++) array[index] = raw.charCodeAt(index);
   return array;
 };
-const kept = { clips: maps.clips, times: maps.clips.map((clip) => clips.t[clip]) };
+const mapped = { clips: maps.clips, times: maps.clips.map((clip) => clips.t[clip]) }; // the clips whose maps the page has
 const grids = { look: maps.look && bytes(maps.look.levels), hear: maps.hear && bytes(maps.hear.levels) };
 const splines = new Map();
 
@@ -32,10 +32,10 @@ const spline = (size, cells) => {
 /** Levels (0-1) of `look` or `hear` at a time, interpolated to width x height. */
 const levelsAt = (kind, time, width, height) => {
   const { rows, columns } = maps[kind], size = rows * columns;
-  const before = lastAtMost(kept.times, time), after = Math.min(before + 1, kept.times.length - 1);
-  const gap = kept.times[after] - kept.times[before];
-  let share = gap > 0 ? Math.min(Math.max((time - kept.times[before]) / gap, 0), 1) : 0;
-  if (kept.clips[after] - kept.clips[before] > 1) share = Math.round(share); // the maps between them are missing
+  const before = lastAtMost(mapped.times, time), after = Math.min(before + 1, mapped.times.length - 1);
+  const gap = mapped.times[after] - mapped.times[before];
+  let share = gap > 0 ? Math.min(Math.max((time - mapped.times[before]) / gap, 0), 1) : 0;
+  if (mapped.clips[after] - mapped.clips[before] > 1) share = Math.round(share); // the maps between them are missing
   const small = new Float32Array(size), half = new Float32Array(height * columns), out = new Float32Array(height * width);
   for (let cell = 0; cell < size; cell++) {
     small[cell] = (grids[kind][before * size + cell] * (1 - share) + grids[kind][after * size + cell] * share) / 255;

@@ -3,7 +3,7 @@
 let current = "summary"; // the player on the screen
 let wanted = "summary"; // the player that the user chose
 let filmPlays = film.href !== null;
-const pending = {};
+const pending = {}; // by player: {time, play}, where it goes once it has loaded
 
 const togglePlay = () => {
   const video = players[current];
@@ -11,6 +11,7 @@ const togglePlay = () => {
 };
 const say = (text) => { $("status").textContent = text; };
 
+/** Puts one of the players on the screen, and loads the film when it is first needed. */
 const onScreen = (name) => {
   current = name;
   for (const key of Object.keys(players)) {
@@ -24,13 +25,14 @@ const onScreen = (name) => {
   }
 };
 
+/** Sends a player to where it is to go, if it has loaded. */
 const land = (name) => {
-  const wish = pending[name], video = players[name];
-  if (!wish || video.readyState < 1) return;
+  const goal = pending[name], video = players[name];
+  if (!goal || video.readyState < 1) return;
   delete pending[name];
   // At the very end there is no frame to show.
-  video.currentTime = Math.max(Math.min(wish.time, video.duration - frame / 2), 0);
-  if (wish.play) video.play().catch(() => { if (!video.error) say("The browser waits for a click on the player before it plays."); });
+  video.currentTime = Math.max(Math.min(goal.time, video.duration - frame / 2), 0);
+  if (goal.play) video.play().catch(() => { if (!video.error) say("The browser waits for a click on the player before it plays."); });
 };
 
 const seek = (name, time, play) => {
@@ -63,7 +65,8 @@ const filmTime = () => {
   return Math.min(shot.start + time - shot.at, shot.end);
 };
 
-const ask = (name) => {
+/** Switches between summary and film, and goes on at the same moment, or at the next one that the summary has. */
+const switchTo = (name) => {
   const time = filmTime();
   wanted = name;
   if (name === "film") return seek("film", time, !players.summary.paused);
@@ -74,6 +77,7 @@ const ask = (name) => {
   if (shot) seek("summary", shot.at + Math.max(here === shot ? time - shot.start : 0, frame / 2), play);
 };
 
+/** Returns to the summary when the film fails to load. */
 const noFilm = () => {
   if (!players.film.getAttribute("src")) return;
   filmPlays = false;

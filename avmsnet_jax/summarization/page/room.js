@@ -4,35 +4,27 @@ const editor = cut && (() => {
   const slider = $("budget");
   const longest = Math.min(cut.duration, Math.max(cut.duration / 2, 1.5 * (cut.budget.seconds || (cut.budget.share || 0) * cut.duration), 10));
   const step = cut.duration >= 300 ? 1 : 0.1;
-  let open = false, selected = 0, time = 0, chooser = null, pendingFill = 0, sliding = false;
+  let open = false, selected = 0, time = 0;
   let playing = 0; // speed; below 0 = backwards
   let takes = []; // stretches to play; empty unless the cut plays
 
   const secondsOf = (frame) => frame / cut.rate;
   const lengthOf = (list) => secondsOf(list.reduce((sum, shot) => sum + (shown(shot) ? shot.stop - shot.first : 0), 0));
-  const withFrames = (seconds) => {
+  /** Hours, minutes, seconds and frames: in full, as minutes, seconds and frames alone look like hours. */
+  const timecode = (seconds) => {
     const frame = Math.round(seconds * cut.rate), second = Math.floor(frame / cut.rate + 1e-9);
-    return clock(second) + ":" + String(Math.max(frame - Math.ceil(second * cut.rate - 1e-9), 0)).padStart(2, "0");
+    const parts = [Math.floor(second / 3600), Math.floor(second / 60) % 60, second % 60, Math.max(frame - Math.ceil(second * cut.rate - 1e-9), 0)];
+    return parts.map((part) => String(part).padStart(2, "0")).join(":");
   };
 
   // ---------------------------------------------------------------- choosing again
-  const choosing = () => (chooser = chooser || new Chooser(cut.shots, cut.rate, cut.duration, 1.2 * longest));
-  /** Fills the knapsack's table in the background, in slices of 12 ms. */
-  const prepare = () => {
-    clearTimeout(pendingFill);
-    const work = () => {
-      if (!open) return;
-      if (choosing().knapsack.fill(12)) sliding ? preview() : offer();
-      else pendingFill = setTimeout(work, 0);
-    };
-    pendingFill = setTimeout(work, 150);
-  };
+  const chosenWithin = (budget) => chooseShots(cut.shots, budget, cut.rate, cut.duration);
   const larger = (budget) => (budget.shots ? { shots: Math.ceil(1.2 * budget.shots) }
     : budget.share ? { share: Math.min(1.2 * budget.share, 1) } : { seconds: 1.2 * budget.seconds });
   /** Near misses: what a 20% larger budget would add. */
   const offer = () => {
     const now = cut.shots;
-    const added = choosing().choose(larger(cut.budget), now).filter((shot, index) => shown(shot) && !shown(now[index]));
+    const added = chosenWithin(larger(cut.budget)).filter((shot, index) => shown(shot) && !shown(now[index]));
     const best = [...added].sort((a, b) => b.score - a.score).slice(0, 6);
     $("misses").replaceChildren(...best.map((shot) => {
       const button = make("button", "+ " + clock(secondsOf(shot.first), brief) + " · " + (secondsOf(shot.stop - shot.first)).toFixed(1) + " s");
@@ -44,23 +36,20 @@ const editor = cut && (() => {
     $("misses-title").hidden = !best.length;
     timeline.near(added);
   };
-  /** Shows what the slider would choose; if the table is not filled yet, as soon as it is. */
-  const preview = () => {
-    const seconds = Number(slider.value), ready = choosing().knapsack.fill(8);
-    const wanted = ready ? chooser.choose({ seconds }, cut.shots) : cut.shots;
-    timeline.preview(wanted);
-    tellBudget(seconds, wanted);
-    if (!ready) prepare();
+  let offering = 0;
+  const offerSoon = () => {
+    clearTimeout(offering);
+    offering = setTimeout(offer, 150);
   };
   slider.addEventListener("input", () => {
-    sliding = true;
-    preview();
+    const seconds = Number(slider.value), wanted = chosenWithin({ seconds });
+    timeline.preview(wanted);
+    tellBudget(seconds, wanted);
   });
   slider.addEventListener("change", () => {
     const budget = { seconds: Number(slider.value) };
-    sliding = false;
     timeline.preview(null);
-    cut.change(choosing().choose(budget, cut.shots), budget);
+    cut.change(chosenWithin(budget), budget);
   });
 
   // ---------------------------------------------------------------- showing it
@@ -69,14 +58,15 @@ const editor = cut && (() => {
     slider.style.setProperty("--filled", 100 * (seconds - slider.min) / (slider.max - slider.min) + "%");
     slider.setAttribute("aria-valuetext", spoken(seconds) + " allowed, " + spoken(length) + " used");
     $("allowed").textContent = clock(seconds, brief) + " (" + percent(seconds, cut.duration) + ")";
-    $("used").replaceChildren(make("b", clock(length, brief)), " in ", make("b", String(count)), " of " + plural(list.length, "shot"));
-    $("used").classList.toggle("over", length > seconds + 0.5 / cut.rate);
+    const over = length - seconds > 0.5 / cut.rate;
+    $("used").replaceChildren(make("b", clock(length, brief)), " in ", make("b", String(count)), " of " + plural(list.length, "shot") + (over ? ", " + (length - seconds).toFixed(1) + " s too long" : ""));
+    $("used").classList.toggle("over", over);
   };
   const words = { chosen: "chosen", left: "left out", kept: "kept by you", dropped: "dropped by you" };
   const tellShot = () => {
     const shot = cut.shots[selected], from = secondsOf(shot.first), to = secondsOf(shot.stop);
     $("which").replaceChildren(
-      make("b", withFrames(from) + " – " + withFrames(to)), " · " + (to - from).toFixed(1) + " s · score " + points(shot.score) + " · ",
+      make("b", timecode(from) + " – " + timecode(to)), " · " + (to - from).toFixed(1) + " s · score " + points(shot.score) + " · ",
       make("span", words[shot.state], shown(shot) ? "is-in" : "is-out"),
     );
     $("which").title = "Frames " + (shot.first + 1) + " to " + shot.stop;
@@ -87,7 +77,7 @@ const editor = cut && (() => {
     $("join").disabled = selected >= cut.shots.length - 1;
     $("split").disabled = frameNow() <= shot.first || frameNow() >= shot.stop;
   };
-  const tellTime = () => { $("playhead").textContent = withFrames(time) + " of " + clock(cut.duration); };
+  const tellTime = () => { $("playhead").textContent = timecode(time) + " of " + timecode(cut.duration); };
   const refresh = () => {
     selected = Math.min(selected, cut.shots.length - 1);
     const { budget, shots } = cut;
@@ -104,10 +94,9 @@ const editor = cut && (() => {
     timeline.redraw();
   };
   cut.listen(() => {
-    if (chooser && !chooser.fits(cut.shots)) chooser = null;
     if (takes.length) stop();
     refresh();
-    prepare();
+    offerSoon();
   });
 
   // ---------------------------------------------------------------- selecting and changing
@@ -214,12 +203,14 @@ const editor = cut && (() => {
     for (const element of document.querySelectorAll(".edits")) element.hidden = !on;
     $("edit").setAttribute("aria-pressed", String(on));
     $("edit").textContent = on ? "Done" : "Edit the cut";
+    // Focus leaves the button while editing: Enter would press it instead of putting the shot in or out.
+    $(on ? "bench-title" : "edit").focus({ preventScroll: true });
     if (!on) return draw();
     players.summary.pause();
     seek(time);
     refresh();
     timeline.fit();
-    prepare();
+    offerSoon();
   };
 
   $("reviewed").addEventListener("change", () => cut.review($("reviewed").checked));

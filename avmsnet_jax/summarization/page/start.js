@@ -23,6 +23,7 @@ const update = () => {
   }
   showLens(time);
 };
+/** Updates the page with every picture while a player plays. */
 const follow = () => {
   update();
   if (!players[current].paused && !players[current].ended) requestAnimationFrame(follow);
@@ -70,6 +71,7 @@ const tell = () => {
     + looked + heard;
 };
 
+/** Address of the summary: embedded in the page, or beside it. */
 const source = () => {
   const text = $("embedded").textContent;
   if (!text) return data.summary.href;
@@ -107,7 +109,7 @@ for (const [name, video] of Object.entries(players)) {
   video.addEventListener("loadedmetadata", () => land(name));
   for (const kind of ["timeupdate", "seeked", "pause"]) video.addEventListener(kind, () => { if (name === current) update(); });
   video.addEventListener("play", follow);
-  $("to-" + name).addEventListener("click", () => ask(name));
+  $("to-" + name).addEventListener("click", () => switchTo(name));
 }
 players.film.addEventListener("error", noFilm);
 players.summary.addEventListener("error", () => say("The summary cannot be played: " + (data.summary.href || "it") + " has moved, or this browser does not know its format."));

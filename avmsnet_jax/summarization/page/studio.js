@@ -52,8 +52,7 @@ const inStudio = studio && cut && (() => {
     const name = decodeURIComponent(location.pathname.split("/")[2]);
     const state = await ask("GET", "/state"), before = job;
     job = state.jobs.find((each) => each.name === name) || null;
-    const ended = before && (before.state === "waiting" || before.state === "running") && job && job.state !== "waiting" && job.state !== "running";
-    if (!ended) return;
+    if (!isActive(before) || !job || isActive(job)) return; // it has not just ended
     if (job.state === "done" && cut.isSaved) location.reload();
     else if (job.state === "done") tell("The new summary is there: reload the page to see it. Your later changes stay.");
     else tell(job.state === "canceled" ? "Canceled: the summary is as it was." : job.error);
@@ -61,10 +60,10 @@ const inStudio = studio && cut && (() => {
   const poll = trying(async () => {
     clearTimeout(timer);
     await look();
-    if (job && (job.state === "waiting" || job.state === "running")) timer = setTimeout(poll, 500);
+    if (isActive(job)) timer = setTimeout(poll, 500);
   });
   const refresh = () => {
-    const active = Boolean(job) && (job.state === "waiting" || job.state === "running");
+    const active = isActive(job);
     $("work").hidden = $("cancel-cut").hidden = !active;
     $("start-cut").hidden = active;
     $("save").disabled = $("write-keyshots").disabled = active;
@@ -74,7 +73,7 @@ const inStudio = studio && cut && (() => {
   };
 
   for (const element of document.querySelectorAll(".in-studio")) element.hidden = false;
-  $("by-download").textContent = "Download";
+  $("how-to-cut").hidden = true;
   if (studio.problem) tell(studio.problem);
   for (const [id, act] of [["save", save], ["start-cut", start], ["cancel-cut", cancel], ["write-keyshots", writeKeyShots]]) {
     $(id).addEventListener("click", trying(act));

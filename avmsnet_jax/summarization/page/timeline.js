@@ -76,39 +76,44 @@ const timeline = cut && (() => {
       context.fillRect(place, top.sound + (SOUND - tall) / 2, 1, tall);
     }
   };
-  const drawShots = (list) => {
+  const drawFilmCuts = () => {
+    if (editing.cuts.length / (to - from) * cut.duration >= wide * 4) return; // too dense to tell apart
     context.fillStyle = colors.focus;
     context.globalAlpha = 0.55;
     for (const frame of editing.cuts) {
       const place = x(secondsOf(frame));
-      if (place >= 0 && place <= wide && editing.cuts.length / (to - from) * cut.duration < wide * 4) context.fillRect(Math.round(place), top.shots - 3, 1, 3);
+      if (place >= 0 && place <= wide) context.fillRect(Math.round(place), top.shots - 3, 1, 3);
     }
     context.globalAlpha = 1;
-    const first = Math.max(lastAtMost(list, from * cut.rate, (shot) => shot.first), 0);
-    for (let index = first; index < list.length && secondsOf(list[index].first) < to; index++) {
-      const shot = list[index], left = x(secondsOf(shot.first)), right = x(secondsOf(shot.stop));
-      const box = [left + 0.5, top.shots, Math.max(right - left - 1, 0.7), SHOTS];
-      const radius = Math.min(6, box[2] / 3);
-      context.beginPath();
-      context.roundRect(...box, radius);
-      context.fillStyle = shown(shot) ? colors.chosen : colors.rest;
-      context.globalAlpha = shown(shot) ? 1 : shot.state === "dropped" ? 0.35 : 0.75;
-      context.fill();
-      context.globalAlpha = 1;
-      if (near.has(shot.first) && !shown(shot)) {
-        context.setLineDash([4, 3]);
-        context.strokeStyle = colors["chosen-ink"];
-        context.lineWidth = 2;
-        context.stroke();
-        context.setLineDash([]);
-      }
-      if (index === editor.selected) {
-        context.strokeStyle = colors.ink;
-        context.lineWidth = 2.5;
-        context.stroke();
-      }
-      if (box[2] > 18 && (shot.state === "kept" || shot.state === "dropped")) drawMark(shot.state, left + box[2] / 2, top.shots + SHOTS / 2);
+  };
+  const drawShots = (list) => {
+    // One path for each color: filling the shots of a long film one by one takes longer than a picture lasts.
+    const paths = { in: new Path2D(), out: new Path2D(), dropped: new Path2D(), near: new Path2D(), selected: new Path2D() };
+    const add = (path, left, width) => {
+      if (width < 3) path.rect(left, top.shots, width, SHOTS);
+      else path.roundRect(left, top.shots, width, SHOTS, Math.min(6, width / 3));
+    };
+    const marks = [];
+    for (let index = lastAtMost(list, from * cut.rate, (shot) => shot.first); index < list.length && secondsOf(list[index].first) < to; index++) {
+      const shot = list[index], left = x(secondsOf(shot.first)), right = x(secondsOf(shot.stop)), width = Math.max(right - left - 1, 0.7);
+      add(shown(shot) ? paths.in : shot.state === "dropped" ? paths.dropped : paths.out, left + 0.5, width);
+      if (near.has(shot.first) && !shown(shot)) add(paths.near, left + 0.5, width);
+      if (index === editor.selected) add(paths.selected, left + 0.5, width);
+      if (width > 18 && (shot.state === "kept" || shot.state === "dropped")) marks.push([shot.state, (left + right) / 2]);
     }
+    for (const [path, color, alpha] of [[paths.in, "chosen", 1], [paths.out, "rest", 0.75], [paths.dropped, "rest", 0.35]]) {
+      context.fillStyle = colors[color];
+      context.globalAlpha = alpha;
+      context.fill(path);
+    }
+    context.globalAlpha = 1;
+    for (const [path, color, thick, dashes] of [[paths.near, "chosen-ink", 2, [4, 3]], [paths.selected, "ink", 2.5, []]]) {
+      context.strokeStyle = colors[color];
+      context.lineWidth = thick;
+      context.setLineDash(dashes);
+      context.stroke(path);
+    }
+    for (const [state, across] of marks) drawMark(state, across, top.shots + SHOTS / 2);
   };
   const drawMark = (state, across, down) => {
     context.strokeStyle = state === "kept" ? "#201600" : colors.ink;
@@ -159,6 +164,7 @@ const timeline = cut && (() => {
     drawRuler();
     drawPictures();
     drawSound();
+    drawFilmCuts();
     drawShots(list);
     drawOverview(list);
     drawHead();
