@@ -1,11 +1,10 @@
 """Whether batch norm over groups of clips learns as much as over the whole batch: F on the toy movies held out.
 
-    python benchmarks/groups.py --workdir=DIR [--groups 0 8] [--seeds=3] [--frame_size=48]
+    python -m benchmarks.groups --workdir=DIR [--groups 0 8] [--seeds=3] [--frame_size=48]
 
 Trains the demo's configuration, in batches of 32 clips, for each seed of the network and each group size
-(`train.norm_clips`; 0 = the whole batch), on the same films.
-Prints one line of JSON a run. DIR keeps films, records and runs; the same
-command resumes where it was stopped.
+(`train.norm_clips`; 0 = the whole batch), on the same films. Prints one line of JSON a run. DIR keeps films, records
+and runs; the same command resumes where it was stopped.
 """
 
 import argparse
@@ -14,8 +13,6 @@ import json
 import shutil
 import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from avmsnet_jax import config
 from avmsnet_jax.data.prepare import prepare
