@@ -14,13 +14,13 @@ BUCKET = "bucket"
 
 
 class Store:
-    """An emulated store that commands reach by `environment`.
+    """An emulated store; commands that run with the variables in `environment` use it.
 
     Attributes:
-      url: a place in it.
-      environment: variables with which a process finds it.
-      fails: says of each request, by its number, whether it is answered with status 503.
-      gone: whether it answers nothing any more.
+      url: a place in the store.
+      environment: variables that direct a process to the store.
+      fails: whether the request with this number is answered with status 503.
+      gone: whether connections are closed without an answer.
       requests: the method and path of each request.
     """
 
@@ -46,7 +46,7 @@ class Store:
         }
 
     def files(self) -> Any:
-        """A file system of the store, which does not remember what it saw."""
+        """The store as a file system without caches."""
         options = {"token": "anon", "endpoint_url": self.environment["STORAGE_EMULATOR_HOST"]}
         if self.url.startswith("s3"):
             options = {"key": "key", "secret": "secret", "endpoint_url": self.environment["AWS_ENDPOINT_URL"]}
@@ -58,7 +58,7 @@ class Store:
         return sorted(name.removeprefix(f"{root}/") for name in self.files().find(root))
 
     def close(self) -> None:
-        """Ends it."""
+        """Stops the proxy and the emulator."""
         self._server.shutdown()
         self._server.server_close()
         self._stop()
@@ -66,7 +66,11 @@ class Store:
     def ask(
         self, upstream: int, method: str, path: str, body: bytes, headers: dict[str, str]
     ) -> tuple[int, dict[str, str], bytes]:
-        """What the emulator answers. One request at a time, and again if it resets the connection, as GCS's does."""
+        """Forwards a request to the emulator: one at a time, and again if it resets the connection, as GCS's does.
+
+        Returns:
+          the answer's status, headers and body.
+        """
         headers = {name: value for name, value in headers.items() if name.lower() != "expect"}
         with self._one:
             for _ in range(5):

@@ -21,12 +21,14 @@ from avmsnet_jax.data import cache
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation import movie50
 from avmsnet_jax.training.loop import train
+from avmsnet_jax.weights.convert import convert
 from avmsnet_jax.weights.export import write_pth
 from tests import stores
 from tests.conftest import ROOT, one_line, wait_until
 from tests.training import test_hosts as hosts
 from tests.training.test_hosts import reference  # noqa: F401 (a fixture)
 from tests.training.test_loop import assert_same_weights, losses
+from tests.weights.conftest import state
 
 
 @pytest.fixture(scope="module", params=["gs", "s3"])
@@ -94,9 +96,7 @@ def test_train_kill_resume_evaluate_and_convert(store, remote, small_run, small_
     local = movie50.evaluate(remote, str(small_run), "test", tmp_path / "results")
     assert metrics["checkpoint"] == f"{run}/checkpoints/16"
     assert metrics["fscore"] == local["fscore"]
-    assert store.names(results) == sorted(
-        str(path.relative_to(tmp_path / "results")) for path in (tmp_path / "results").rglob("*") if path.is_file()
-    )
+    assert store.names(results) == names_in(tmp_path / "results")
     with pytest.raises(UserError, match="exists and is not an empty directory"):
         movie50.evaluate(remote, run, "test", results)
 
@@ -105,6 +105,10 @@ def test_train_kill_resume_evaluate_and_convert(store, remote, small_run, small_
     again = avmsnet_jax.load(f"{store.url}/saved")
     np.testing.assert_array_equal(again.fc1.kernel[...], model.fc1.kernel[...])
     shutil.rmtree(tmp_path / "copy")
+
+
+def names_in(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 def files_in(folder, **contents):
@@ -123,6 +127,43 @@ def test_a_store_that_answers_503_every_third_time(store, tmp_path):
     assert found == {"a/b": 1000, "empty": 0, "c": 1}
     storage.download(store.url, found, tmp_path / "copy")
     assert (tmp_path / "copy" / "a" / "b").read_bytes() == b"x" * 1000
+
+
+@pytest.mark.soak
+def test_a_run_on_a_store_that_answers_503_every_third_time_trains_as_in_a_folder(store, remote, small_run, tmp_path):
+    run, refused = f"{store.url}/run", []
+
+    def every_third(number):
+        if number % 3 == 2:
+            refused.append(number)
+            return True
+        return False
+
+    store.fails = every_third
+    train(remote, run)
+    store.fails = lambda number: False
+    assert len(refused) > 20
+    assert not [name for name in store.names(run) if ".unfinished" in name]
+    storage.download(run, storage.listed(run), tmp_path / "copy")
+    assert losses(tmp_path / "copy") == losses(small_run)
+    assert_same_weights(tmp_path / "copy", small_run)
+
+
+def test_published_weights_are_converted_to_a_checkpoint_on_a_store(store, python, tmp_path):
+    source, output = str(tmp_path / "published.pth"), f"{store.url}/weights"
+    write_pth(Path(source), state())
+    done = python("convert_weights.py", f"--source={source}", f"--output={output}", **store.environment)
+    assert done.returncode == 0, done.stderr
+    assert f"wrote {output}" in done.stdout
+    convert([source], str(tmp_path / "weights"))
+    assert not [name for name in store.names(output) if ".unfinished" in name]
+    assert (
+        store.files().cat_file(f"{output.split('://')[1]}/report.json")
+        == (tmp_path / "weights/report.json").read_bytes()
+    )
+    assert_same_weights(output, tmp_path / "weights")
+    with pytest.raises(UserError, match=f"--output {output} exists and is not empty"):
+        convert([source], output)
 
 
 def test_a_folder_that_was_left_half_written_or_half_removed_is_ignored_and_replaced(store, tmp_path):

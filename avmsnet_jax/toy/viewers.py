@@ -5,12 +5,15 @@ nearer to the center than to the edges, and some of them at what moves in silenc
 constant error of calibration, and some join after the film has begun.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from avmsnet_jax.toy import picture
 from avmsnet_jax.toy.script import Event, Script
+
+Elsewhere = Callable[[np.random.Generator], np.ndarray]
 
 VIEWERS = 20
 RATE = 50  # samples a second
@@ -24,22 +27,35 @@ _SCATTER = 0.22  # standard deviation of the places that nothing draws viewers t
 _OFFSET, _JITTER, _NOISE = 0.008, 0.012, 0.003  # standard deviations: of calibration, a fixation and a sample
 
 
-def write_gaze(folder: Path, script: Script) -> None:
-    """Writes the gaze of all viewers of a film to the new folder `folder`, as `observer,time_s,x,y`."""
+def near_center(rng: np.random.Generator) -> np.ndarray:
+    """(2,) a place that nothing draws a viewer to: more often near the center, as real viewers do."""
+    return np.clip(rng.normal(0.5, _SCATTER, 2), 0.02, 0.98)
+
+
+def write_gaze(folder: Path, script: Script, elsewhere: Elsewhere = near_center) -> None:
+    """Writes the gaze of all viewers of a film to the new folder `folder`, as `observer,time_s,x,y`.
+
+    Args:
+      folder: where to.
+      script: the film.
+      elsewhere: draws (2,) a place for a viewer whom nothing draws anywhere, as shares of the picture.
+    """
     folder.mkdir()
     lines = ["observer,time_s,x,y"]
     for viewer in range(VIEWERS):
-        times, x, y = samples(script, viewer)
+        times, x, y = samples(script, viewer, elsewhere)
         for time, across, down in zip(times, x, y, strict=True):
             place = "," if np.isnan(across) else f"{across:.4f},{down:.4f}"
             lines.append(f"viewer{viewer:02d},{time:.3f},{place}")
     (folder / "viewers.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def samples(script: Script, viewer: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def samples(
+    script: Script, viewer: int, elsewhere: Elsewhere = near_center
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(N,) times in seconds, x and y as shares of the picture; NaN during blinks, on the way during saccades."""
     rng = np.random.default_rng((script.seed, 2 << 20, viewer))
-    fixations = _fixations(script, rng, rng.uniform(*_LATE_S) if viewer % 10 == 9 else 0.0)
+    fixations = _fixations(script, rng, rng.uniform(*_LATE_S) if viewer % 10 == 9 else 0.0, elsewhere)
     times = np.arange(np.ceil(fixations[0, 0] * RATE), script.seconds * RATE) / RATE
     edges = fixations[:, :2].ravel()  # a place is held from a fixation's start to its end; saccades connect them
     found = []
@@ -53,7 +69,7 @@ def samples(script: Script, viewer: int) -> tuple[np.ndarray, np.ndarray, np.nda
     return times, x, y
 
 
-def _fixations(script: Script, rng: np.random.Generator, start_s: float) -> np.ndarray:
+def _fixations(script: Script, rng: np.random.Generator, start_s: float, elsewhere: Elsewhere) -> np.ndarray:
     """(F, 4) start and end in seconds, x, y."""
     rows, now, delay = [], start_s, rng.uniform(*_REACTION_S)
     onsets = [event.span[0] + delay for event in script.events if event.key]
@@ -63,7 +79,7 @@ def _fixations(script: Script, rng: np.random.Generator, start_s: float) -> np.n
         if event is not None and (event.key or rng.random() < _DISTRACTED):
             place = np.array(picture.middle(event, now - event.time, script.seed)) + rng.normal(0, _JITTER, 2)
         else:
-            place = np.clip(rng.normal(0.5, _SCATTER, 2), 0.02, 0.98)
+            place = elsewhere(rng)
         end = min([now + length, *(onset for onset in onsets if onset > now)])  # what sounds calls the eyes at once
         rows.append((now, end, *place))
         now = end + (_BLINK_S if rng.random() < _BLINKS else _SACCADE_S)

@@ -1,11 +1,11 @@
-"""Runs the product at another commit and as it is here, and compares every number that they give.
+"""Compares every number that the commands produce at another commit and in this checkout.
 
     python -m tests.soak.compare_versions COMMIT --work=/tmp/compare
 
-For changes that are not meant to change results. Records and exported weights must be the same byte for byte; losses,
-scores, chosen shots and the summary's pictures and sound must be the same number for number. What the other commit
-gave is kept in --work, so that it is computed once. With ../shared beside the checkout, Big Buck Bunny and the
-annotations of TVSum and SumMe take part as well.
+For changes that must not change results. Records and exported weights must be the same byte for byte; losses, scores,
+chosen shots and the summary's pictures and sound must be the same number for number. The other commit's results are
+kept in --work and not computed again. With ../shared beside the checkout, Big Buck Bunny and the annotations of TVSum
+and SumMe are used as well.
 """
 
 import argparse
@@ -34,7 +34,7 @@ avmsnet_jax.save(model, sys.argv[1])
 
 
 def commands(place: Path) -> list[list[str]]:
-    """What is run, in order, in a folder `place` that both versions fill in."""
+    """The commands, in order; they write to the folder `place`."""
     films, records, run = f"{place}/films", f"{place}/records", f"{place}/run"
     demo = ["--config=configs/demo.py", f"--config.data.dir={records}"]
     found = [
@@ -59,7 +59,7 @@ def commands(place: Path) -> list[list[str]]:
 
 
 def run_all(code: Path, place: Path) -> None:
-    """Runs what `place` does not hold yet with the package in `code`."""
+    """Runs the commands that have not finished in `place` yet, with the package in `code`."""
     place.mkdir(parents=True, exist_ok=True)
     for number, command in enumerate(commands(place)):
         done = place / f"{number}.done"
@@ -72,7 +72,7 @@ def run_all(code: Path, place: Path) -> None:
 
 
 def digests(place: Path) -> dict[str, str]:
-    """Every number that the product gave, by what it is of."""
+    """A digest of each result file in `place`, by its relative path."""
     found = {}
     for path in sorted(place.rglob("*")):
         reader = next((read for ends, read in _READERS.items() if path.name.endswith(ends)), None)
@@ -90,7 +90,7 @@ def _of_bytes(path: Path) -> str:
 
 
 def _of_movie(path: Path) -> str:
-    """Of its pictures and sound, decoded: a newer FFmpeg may write another header."""
+    """Digest of the decoded pictures and sound; file headers differ between FFmpeg versions."""
     digest = hashlib.sha256()
     with av.open(str(path)) as container:
         for frame in container.decode(*container.streams.video, *container.streams.audio):
@@ -99,7 +99,7 @@ def _of_movie(path: Path) -> str:
 
 
 def _of_rows(path: Path) -> str:
-    """The columns that both versions know; later versions may add some."""
+    """Digest of the columns that all versions write."""
     with open(path, newline="") as file:
         rows = [{name: row.get(name) for name in ("frame", "time_s", "score", "label")} for row in csv.DictReader(file)]
     return _digest(json.dumps(rows).encode())
@@ -115,7 +115,7 @@ def _of_shots(path: Path) -> str:
 
 
 def _of_metrics(path: Path) -> str:
-    """Every number, whatever words stand beside them."""
+    """Digest of the numbers only; texts may differ."""
 
     def numbers(value: object) -> object:
         if isinstance(value, dict):
@@ -142,7 +142,7 @@ _READERS: dict[str, Callable[[Path], str]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("commit", help="the version to compare with")
-    parser.add_argument("--work", type=Path, required=True, help="folder for what both versions give")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the results of both versions")
     options = parser.parse_args()
     name = subprocess.run(
         ["git", "rev-parse", "--short", options.commit], cwd=ROOT, check=True, capture_output=True, text=True

@@ -1,8 +1,8 @@
-"""Ends preparing, without a word, just before its n-th change of the file system, for every n, and goes on after each.
+"""Crashes `prepare` just before its n-th change to the file system, for every n, and resumes after each crash.
 
     python -m tests.soak.crash_preparing
 
-Random kills hardly ever meet the moment between two renames; this meets each of them.
+Random kills rarely hit the moment between two renames; this script hits each one.
 """
 
 import argparse
@@ -25,15 +25,15 @@ _CRASHED = 9
 
 
 def crash_everywhere(source: Path, folder: Path, first: int = 1, every: int = 1) -> int:
-    """Crashes before the changes number first, first + every, ... of a run, and lets the next run finish.
+    """Crashes before changes number first, first + every, ..., and lets the next run finish each time.
 
-    It forks: call it in a process that has no threads.
+    It forks, so the calling process must have no threads.
 
     Raises:
-      AssertionError: a finished set is not that of an undisturbed run.
+      AssertionError: finished records differ from those of an undisturbed run.
 
     Returns:
-      how often it crashed.
+      the number of crashes.
     """
     output, crashes = folder / "records", 0
     assert _in_child(source, output, 0) == 0
@@ -46,7 +46,7 @@ def crash_everywhere(source: Path, folder: Path, first: int = 1, every: int = 1)
             assert files_of(output) == expected
             return crashes
         assert status == _CRASHED
-        if not output.exists():  # else it crashed as it tidied up
+        if not output.exists():  # otherwise it crashed while it removed its temporary files
             assert _in_child(source, output, 0) == 0, f"after a crash at change {number}"
             assert [path.name for path in folder.iterdir()] == [output.name]
         assert files_of(output) == expected, f"after a crash at change {number}"
@@ -54,7 +54,7 @@ def crash_everywhere(source: Path, folder: Path, first: int = 1, every: int = 1)
 
 
 def _in_child(source: Path, output: Path, crash_at: int) -> int:
-    """Prepares in a fork, which ends before change number `crash_at`; 0 = never. Returns its exit status."""
+    """Prepares in a fork that exits before change number `crash_at` (0 = never). Returns its exit status."""
     if pid := os.fork():
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     changes = 0
@@ -67,7 +67,10 @@ def _in_child(source: Path, output: Path, crash_at: int) -> int:
 
     status = 1
     try:
-        pack.SHARD_BYTES, film.PIECE_BYTES = 500_000, 500_000  # files that are joined, and files that are shards
+        pack.SHARD_BYTES, film.PIECE_BYTES = (
+            500_000,
+            500_000,
+        )  # small, so that some pieces are joined into shards and others are shards of their own
         sys.addaudithook(crash)
         with contextlib.redirect_stderr(io.StringIO()):
             prepare("movies", source, output, frames=8, frame_size=32, spacing=5)
@@ -79,7 +82,7 @@ def _in_child(source: Path, output: Path, crash_at: int) -> int:
 
 
 def main() -> None:
-    """Says how often it crashed."""
+    """Prints the number of crashes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--every", type=int, default=1)
@@ -88,7 +91,9 @@ def main() -> None:
         source = make_films(Path(name) / "films", films=3, frames=120, size=(48, 64))
         (Path(name) / "out").mkdir()
         crashes = crash_everywhere(source, Path(name) / "out", options.first, options.every)
-    print(f"{crashes} crashes, each at another change of the file system; every set was that of an undisturbed run")
+    print(
+        f"{crashes} crashes, each at another change to the file system; all records equal those of an undisturbed run"
+    )
 
 
 if __name__ == "__main__":

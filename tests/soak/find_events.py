@@ -3,8 +3,8 @@
     python -m tests.soak.find_events --checkpoint=demo/run [--films=4] [--seconds=120] [--budget=0.15]
 
 Renders films in which a twentieth of all moments are key events (seen and heard together), beside others that are only
-seen, only heard, or do not belong together; summarizes them; and prints how much of the key events' time, and how many
-of them (at least half of each), the summaries hold.
+seen, only heard, or do not belong together; summarizes them; and prints how many of the key events the
+summaries show at least half of.
 """
 
 import argparse
@@ -22,7 +22,7 @@ SHARES = {"key": 0.05, "sight": 0.15, "sound": 0.15, "mismatch": 0.05, "nothing"
 
 
 def held(checkpoint: str, films: int, seconds: int, budget: str) -> dict[str, float]:
-    """Shares of the key events that summaries hold, and of the films that summaries are long."""
+    """How many key events the summaries show, and the summaries' length as a share of the films'."""
     options = SummarizeConfig(budget=budget)
     network = Network.load(checkpoint, MeshConfig(), options.batch_size)
     events = found = 0
@@ -47,7 +47,7 @@ def held(checkpoint: str, films: int, seconds: int, budget: str) -> dict[str, fl
 
 
 def main() -> None:
-    """Prints one line of JSON; fails below 80%."""
+    """Prints one line of JSON; fails if the summaries show less than 80% of the key events."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--films", type=int, default=4)

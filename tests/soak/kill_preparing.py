@@ -1,9 +1,9 @@
-"""Kills prepare_data.py with signal 9 at random moments, until it has been killed as often as asked, and compares.
+"""Kills prepare_data.py with SIGKILL at random moments and compares its records with those of an undisturbed run.
 
     python -m tests.soak.kill_preparing --kills=20 --films=8 --frames=1500
 
-After each kill the same command goes on; whenever it finishes, its set has to be byte for byte that of a run that
-nobody disturbed, and the next kills are of a new one. A third of the kills wait for packing to begin, which is short.
+After each kill the same command resumes. Whenever it finishes, its records must be byte for byte those of the
+undisturbed run, and it starts anew until --kills is reached. A third of the kills hit the packing, which is short.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from tests.media.films import encode, numbered
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Small shards, so that there are many; prepare_data.py is the script that the workers import.
+# Small shards make many of them. The script must be prepare_data.py because the workers import it.
 _COMMAND = """
 import runpy, sys
 from avmsnet_jax.data import pack
@@ -37,7 +37,7 @@ runpy.run_path("prepare_data.py", run_name="__main__")
 
 
 def start(source: Path, output: Path, *options: str, shard_bytes: float = 200e6) -> subprocess.Popen[str]:
-    """The command, at the head of a group of processes of its own."""
+    """Starts the command in a process group of its own."""
     arguments = ["--dataset=movies", f"--source={source}", f"--output={output}", *options]
     return subprocess.Popen(
         [sys.executable, "-c", _COMMAND, str(shard_bytes), *arguments],
@@ -56,22 +56,22 @@ def files_of(directory: Path) -> dict[str, bytes]:
 
 
 def working_place(output: Path) -> Path:
-    """Where the command keeps what is finished."""
+    """The folder in which the command keeps finished films."""
     return output.with_name(f".{output.name}.partial")
 
 
 def finished_films(output: Path) -> int:
-    """How many films need not be read again."""
+    """The number of films that a resumed command does not read again."""
     return len(list(working_place(output).glob("films/[!.]*/done.json")))
 
 
 def soak(
     source: Path, folder: Path, kills: int, rng: random.Random, options: Sequence[str] = (), shard_bytes: float = 200e6
 ) -> list[str]:
-    """Kills until it has killed `kills` times, and one undisturbed run ends it.
+    """Kills the command `kills` times, then lets it finish.
 
     Raises:
-      AssertionError: a set differs, appeared before it was whole, or a finished film was read again.
+      AssertionError: records differ or appeared before they were whole, or a finished film was read again.
 
     Returns:
       a line for each kill.
@@ -88,7 +88,7 @@ def soak(
         process = start(source, output, *options, shard_bytes=shard_bytes)
         if len(told) < kills:
             moment = _wait(process, output, rng, takes)
-            # Its workers with it, as when a machine is lost; or it alone, as when memory is short.
+            # With its workers, as when a machine is lost, or alone, as by the kernel when memory is short.
             whole_group = rng.random() < 0.5
             with contextlib.suppress(ProcessLookupError):
                 (os.killpg if whole_group else os.kill)(process.pid, signal.SIGKILL)
@@ -104,7 +104,7 @@ def soak(
             shutil.rmtree(output)
             continue
         assert process.returncode == -signal.SIGKILL, errors
-        if output.exists():  # killed between the renaming and the end
+        if output.exists():  # killed between the rename and the exit
             assert files_of(output) == expected
             shutil.rmtree(output)
         told.append(
@@ -115,7 +115,7 @@ def soak(
 
 
 def _wait(process: subprocess.Popen[str], output: Path, rng: random.Random, takes: float) -> str:
-    """Lets the command run for a while."""
+    """Lets the command run for a random time, and describes that moment."""
     if rng.random() < 2 / 3:
         seconds = rng.uniform(0, takes)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -130,7 +130,7 @@ def _wait(process: subprocess.Popen[str], output: Path, rng: random.Random, take
 
 
 def make_films(folder: Path, films: int, frames: int, size: tuple[int, int] = (240, 320)) -> Path:
-    """Films of numbered frames with noise to hear."""
+    """Films of numbered frames with noise as sound."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     for number in range(films):
@@ -142,7 +142,7 @@ def make_films(folder: Path, films: int, frames: int, size: tuple[int, int] = (2
 
 
 def main() -> None:
-    """Says what happened at each kill."""
+    """Prints what happened at each kill."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--films", type=int, default=8)
@@ -164,7 +164,7 @@ def main() -> None:
         )
         shards = len(list((folder / "undisturbed").rglob("*.array_record*")))
     print("\n".join(told))
-    print(f"{len(told)} kills; every set was byte for byte the undisturbed one ({shards} shards)")
+    print(f"{len(told)} kills; all records were byte for byte those of the undisturbed run ({shards} shards)")
 
 
 if __name__ == "__main__":

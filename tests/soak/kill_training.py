@@ -1,10 +1,10 @@
-"""Kills train.py with signal 9 at random moments until it has been killed as often as asked, and compares.
+"""Kills train.py with SIGKILL at random moments and compares the resumed run with an undisturbed one.
 
     python -m tests.soak.kill_training --kills=20
 
-A run of a small network with a checkpoint every three steps is started again after each kill until it ends: the loss
-of each step and the final weights have to be, bit for bit, those of a run that nobody disturbed. The next kills are of
-a new run. In between, some runs are stopped by SIGTERM, and of some the newest checkpoint is damaged.
+Trains a small network with a checkpoint every three steps and resumes after each kill. Whenever it finishes, the loss
+of each step and the final weights must be bit for bit those of the undisturbed run, and a new run starts until --kills
+is reached. Some runs are stopped by SIGTERM instead, and some lose their newest checkpoint to damage.
 """
 
 import argparse
@@ -35,7 +35,7 @@ _SETTINGS |= {"optimizer.learning_rate": 0.001, "train.ema_decay": 0.9}
 
 
 def start(records: Path, workdir: Path, compiled: Path) -> subprocess.Popen[str]:
-    """The command. What an earlier process compiled is used again, so that kills meet more than the compiler."""
+    """Starts the command. It shares a compilation cache, so that kills do not all hit the compiler."""
     settings = {f"model.{name}": value for name, value in _SIZES.items()} | _SETTINGS | {"data.dir": records}
     return subprocess.Popen(
         [
@@ -64,7 +64,7 @@ def outcome(workdir: Path) -> tuple[list[tuple[int, float]], dict[str, np.ndarra
 
 
 def same(workdir: Path, reference: Path) -> None:
-    """Raises AssertionError where two runs differ in a bit."""
+    """Raises AssertionError if two runs differ in a bit."""
     (losses, weights), (expected_losses, expected) = outcome(workdir), outcome(reference)
     assert losses == expected_losses
     assert weights.keys() == expected.keys()
@@ -90,9 +90,9 @@ def damage(workdir: Path, rng: random.Random) -> str:
 
 
 def soak(records: Path, folder: Path, kills: int, rng: random.Random) -> list[str]:
-    """Kills until it has killed `kills` times and the run that it killed has ended. Returns a line for each kill."""
+    """Kills the command `kills` times, then lets it finish. Returns a line for each kill."""
     compiled, reference, workdir, told = folder / "compiled", folder / "undisturbed", folder / "killed", []
-    for workdir_of in (folder / "first", reference):  # the first compiles, the second shows how long a run takes
+    for workdir_of in (folder / "first", reference):  # the first compiles; the second is timed
         began = time.monotonic()
         process = start(records, workdir_of, compiled)
         _, errors = process.communicate()
@@ -125,7 +125,7 @@ def soak(records: Path, folder: Path, kills: int, rng: random.Random) -> list[st
 
 
 def main() -> None:
-    """Says what happened at each kill."""
+    """Prints what happened at each kill."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)

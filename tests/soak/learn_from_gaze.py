@@ -3,18 +3,23 @@
     python -m tests.soak.learn_from_gaze [--films=24] [--seconds=40] [--epochs=12]
 
 Renders toy movies with simulated viewers, trains one network on the key shots of the scripts and one on labels from
-gaze alone, and prints F of both on the key shots of the films held out, at thresholds chosen on the training films; and
-the normalized scanpath saliency (NSS) of each attention module of the second network, of the attention scorer and of
-the center prior there. Away from key clips the viewers' gaze is scattered, and no map can predict it but the center's.
+gaze alone, and prints F of both on the key shots of the test films, at thresholds chosen on the training films.
+
+Also prints how well each attention map of the second network, the attention scorer and the center prior predict gaze on
+the test films: the normalized scanpath saliency (NSS) and shuffled AUC. The simulated viewers are drawn to the center
+where nothing else draws them. "even" gives the figures for viewers who then look at all places equally often.
 """
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from avmsnet_jax.toy import movies, viewers
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,23 +37,44 @@ def learned(place: Path, films: int, seconds: int, epochs: int) -> dict[str, Any
         run("prepare_data.py", f"--dataset={name}", *folders, "--frame_size=48", *options)
         records, workdir = f"--config.data.dir={place / name}", f"--workdir={place / 'runs' / name}"
         run("train.py", "--config=configs/demo.py", records, workdir, f"--config.train.epochs={epochs}")
+    write_even(place, films, seconds)
     return figures(place)
+
+
+def write_even(place: Path, films: int, seconds: int) -> None:
+    """Prepares the test films with viewers who look at all places equally often where nothing draws them."""
+    scripts = movies.write_scripts(films, seconds, seed=0)["test"]
+    folder = place / "even_films" / "test"
+    folder.mkdir(parents=True)
+    for film, script in zip(sorted((place / "films" / "test").glob("*.mp4")), scripts, strict=True):
+        shutil.copy(film, folder)
+        viewers.write_gaze(folder / f"{film.stem}.gaze", script, lambda rng: rng.uniform(0.02, 0.98, 2))
+    folders = f"--source={folder.parent}", f"--output={place / 'even'}"
+    run("prepare_data.py", "--dataset=gaze", *folders, "--frame_size=48", "--key_share=0.2")
+
+
+def evaluated(place: Path, network: str, records: str, *options: str) -> dict[str, Any]:
+    """The metrics of a network on the test films of `records`."""
+    output = place / "results" / f"{network}_on_{records}"
+    places = f"--config.data.dir={place / records}", f"--checkpoint={place / 'runs' / network}", f"--output={output}"
+    run("eval.py", "--config=configs/demo.py", *places, *options)
+    return json.loads((output / "metrics.json").read_text())
 
 
 def figures(place: Path) -> dict[str, Any]:
     """Evaluates both networks on the truth, and the maps of the second by gaze."""
-    found = {}
-    for network, records in (("movies", "movies"), ("gaze", "movies"), ("gaze", "gaze")):
-        output = place / "results" / f"{network}_on_{records}"
-        options = f"--config.data.dir={place / records}", f"--checkpoint={place / 'runs' / network}"
-        run(
-            "eval.py", "--config=configs/demo.py", *options, "--config.eval.threshold_split=train", f"--output={output}"
-        )
-        found[network, records] = json.loads((output / "metrics.json").read_text())
-    truth, gaze = (found[network, "movies"]["fscore"] for network in ("movies", "gaze"))
-    maps = found["gaze", "gaze"]["saliency"]
-    nss = {part: {name: row["nss"]["mean"] for name, row in each.items()} for part, each in maps.items()}
-    return {"F learned from the truth": truth, "F learned from gaze": gaze, "share": gaze / truth, "NSS": nss}
+    truth, gaze = (
+        evaluated(place, network, "movies", "--config.eval.threshold_split=train")["fscore"]
+        for network in ("movies", "gaze")
+    )
+    found: dict[str, Any] = {"F learned from the truth": truth, "F learned from gaze": gaze, "share": gaze / truth}
+    for viewers_of in ("gaze", "even"):
+        maps = evaluated(place, "gaze", viewers_of)["saliency"]
+        found[viewers_of] = {
+            measure: {part: {name: row[measure]["mean"] for name, row in each.items()} for part, each in maps.items()}
+            for measure in ("nss", "auc_shuffled")
+        }
+    return found
 
 
 def main() -> None:
@@ -62,7 +88,7 @@ def main() -> None:
         facts = learned(Path(folder), **vars(arguments))
     print(json.dumps(facts))
     assert facts["share"] >= 0.8, facts
-    nss = facts["NSS"]["key clips"]
+    nss = facts["gaze"]["nss"]["key clips"]
     assert max(value for name, value in nss.items() if name.startswith("DAM")) > nss["center"], facts
 
 

@@ -1,14 +1,14 @@
-"""Runs the commands on files that were changed at random, and says what they did that they may not.
+"""Runs the commands on randomly damaged files and reports every violation of the rules below.
 
     python -m tests.soak.mutated_files --films=500 --labels=150 --scores=200 --weights=150
     python -m tests.soak.mutated_files --only="films 17" --seed=0 --keep=there
 
 Films of all containers, score, label and weight files, records, checkpoints and training runs: bits flipped, boxes
 dropped, lengths and counts changed, addresses planted. Each command must end with status 0 or 2, without a traceback,
-within a minute and 2.5 GB, leave a whole result or nothing, leave its inputs as they are, and open nothing but these: a
-port on 127.0.0.1 and a named pipe, whose addresses are planted in the files, notice who comes.
+within a minute and 2.5 GB, leave a whole result or nothing, not change its inputs, and open nothing else. The planted
+addresses are those of a port on 127.0.0.1 and a named pipe, which record every access.
 
-A seed gives the same changes again. What fails is printed as a command line, and its files stay in --keep.
+The same seed repeats the same changes. Each failure is printed as a command line, and its files stay in --keep.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-# All that the commands import: the processes that run them are forked off this one.
+# Import everything the commands need once: they run in forks of this process.
 import grain  # noqa: F401
 import matplotlib.pyplot  # noqa: F401
 import scipy.stats  # noqa: F401
