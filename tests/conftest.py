@@ -3,8 +3,11 @@
 import contextlib
 import fcntl
 import importlib.util
+import json
 import os
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -27,9 +30,9 @@ ROOT = Path(__file__).resolve().parents[1]
 collect_ignore = [] if importlib.util.find_spec("torch") else ["models"]
 
 
-# LLVM's optimizations take two thirds of the time to compile a training step. Tests leave them out, except those of the
-# network's numbers at the published sizes.
-QUICK = "--xla_backend_optimization_level=0"
+# LLVM's optimizations and XLA's MLIR emitters take five sixths of the time to compile a training step. Tests leave them
+# out, except those of the network's numbers at the published sizes.
+QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -164,6 +167,47 @@ def python(environment: dict[str, str]) -> Run:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def forked(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Runs a command as `python` does, in a process forked off one that has imported the libraries.
+
+    It cannot set variables that are read at imports: those of Python, JAX and XLA.
+    """
+    streams = tmp_path_factory.mktemp("streams")
+    server: list[subprocess.Popen] = []
+
+    def run(*arguments: object, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess:
+        assert not [name for name in variables if name.startswith(("PYTHON", "JAX", "XLA"))]
+        if not server:
+            server.append(_forking(environment))
+        request = {"arguments": [*map(str, arguments)], "cwd": str(cwd), "variables": variables}
+        paths = {name: streams / name for name in ("stdout", "stderr")}
+        for path in paths.values():
+            path.unlink(missing_ok=True)
+        print(json.dumps(request | {name: str(path) for name, path in paths.items()}), file=server[0].stdin, flush=True)
+        if not select.select([server[0].stdout], [], [], 300)[0]:
+            os.killpg(server.pop().pid, signal.SIGKILL)
+            pytest.fail(f"{request} has not ended in 300 s")
+        status = int(server[0].stdout.readline())
+        return subprocess.CompletedProcess(arguments, status, *(path.read_text() for path in paths.values()))
+
+    yield run
+    if server:
+        server[0].communicate()  # closes its standard input, which ends it
+
+
+def _forking(environment: dict[str, str]) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.forked"],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 @pytest.fixture(scope="session")

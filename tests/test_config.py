@@ -136,7 +136,7 @@ def test_the_promised_files_are_there():
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_the_commands_of_a_docstring_exist_and_their_flags_parse(path, python):
+def test_the_commands_of_a_docstring_exist_and_their_flags_parse(path, forked):
     docstring = re.search(r'"""(.*?)"""', path.read_text(encoding="utf-8"), re.DOTALL)[1]
     commands = [shlex.split(line) for line in docstring.replace("\\\n", " ").splitlines() if "python " in line]
     scripts = [words[1] for words in commands if words[0] == "python"]
@@ -144,7 +144,7 @@ def test_the_commands_of_a_docstring_exist_and_their_flags_parse(path, python):
     fields = config_lib.fields()
     for words in commands:
         script = words[1:3] if words[1] == "-m" else words[1:2]
-        help_text = python(*script, "--help").stdout
+        help_text = forked(*script, "--help").stdout
         given = [word.split("=", 1) for word in words if word.startswith("--")]
         for name, value in given:
             if name == "--config":

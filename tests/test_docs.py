@@ -1,6 +1,7 @@
 """Every command and every Python example of the documentation runs, on small films and small weights."""
 
 import csv
+import functools
 import json
 import os
 import re
@@ -134,9 +135,15 @@ def written(command: list[str]) -> str | None:
 
 
 @pytest.fixture(scope="session")
-def follow(python: Run, desk: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[str]], None]:
-    """Runs a command of the documents, after the earlier commands whose results it reads; each runs once a session."""
+def follow(
+    python: Run, forked: Run, desk: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[list[str]], None]:
+    """Runs a command of the documents, after the earlier commands whose results it reads; each runs once a session.
+
+    The first of each script starts as a reader starts it, as does the one that reads a package that pip installed.
+    """
     listed = commands()
+    scripts = [words[1] for words in listed]
 
     def run(command: list[str]) -> None:
         number = listed.index(command)
@@ -144,18 +151,20 @@ def follow(python: Run, desk: Path, tmp_path_factory: pytest.TempPathFactory) ->
         for earlier in listed[:number]:
             if written(earlier) in read:
                 run(earlier)
-        made_once(tmp_path_factory, f"command_{number}", lambda _: start(python, desk, command))
+        whole = number == scripts.index(command[1]) or "--source=soundnet" in command
+        run_one = functools.partial(python, PYTHONPATH=f"{ROOT}{os.pathsep}{desk / 'site'}") if whole else forked
+        made_once(tmp_path_factory, f"command_{number}", lambda _: start(run_one, desk, command))
 
     return run
 
 
-def start(python: Run, desk: Path, command: list[str]) -> None:
+def start(run: Run, desk: Path, command: list[str]) -> None:
     """Runs a command in the reader's folder, with smaller sizes."""
     _, script, *arguments = command
     words = [script, *arguments, *SMALLER.get(arguments[0] if script == "-m" else script, [])]
     for cuts in (word.removeprefix("--cuts=") for word in words if word.startswith("--cuts=")):
         look_through(desk / cuts)
-    done = python(*words, cwd=desk, PYTHONPATH=os.pathsep.join([str(ROOT), str(desk / "site")]))
+    done = run(*words, cwd=desk)
     assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
 
 

@@ -88,16 +88,16 @@ def test_a_sheet_without_labels_or_sound(scored, awkward, tmp_path):
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
 
 
-def test_mistakes_are_one_line(awkward, python, tmp_path):
+def test_mistakes_are_one_line(awkward, forked, tmp_path):
     for arguments, message in (
         ([], "give one folder: the --output of python -m avmsnet_jax prepare or python -m avmsnet_jax summarize"),
         ([awkward, "--split=dev"], "has no split 'dev'; it has train"),
         ([awkward, f"--output={tmp_path}"], f"{tmp_path} is a folder; --output is the picture to write"),
     ):
-        assert message in one_line(python("-m", "avmsnet_jax", "inspect", *arguments))
+        assert message in one_line(forked("-m", "avmsnet_jax", "inspect", *arguments))
     damaged = shutil.copytree(awkward, tmp_path / "damaged")
     manifest = json.loads((damaged / "manifest.json").read_text())
     del manifest["videos"]
     (damaged / "manifest.json").write_text(json.dumps(manifest))
     message = "manifest.json is of another version or damaged (KeyError('videos')); prepare the data again"
-    assert message in one_line(python("-m", "avmsnet_jax", "inspect", damaged))
+    assert message in one_line(forked("-m", "avmsnet_jax", "inspect", damaged))

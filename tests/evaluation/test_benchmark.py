@@ -257,13 +257,13 @@ def test_batch_size_and_number_of_devices_do_not_change_figures(python, networks
                 np.testing.assert_allclose(*scores, atol=1e-6)
 
 
-def test_missing_options_are_errors_of_one_line(python, tmp_path, downloads):
+def test_missing_options_are_errors_of_one_line(forked, tmp_path, downloads):
     mat = downloads / "tvsum" / "ydata-tvsum50-matlab" / "matlab" / "ydata-tvsum50.mat"
-    assert "--annotations is missing" in one_line(python("eval.py", "--scores=s.json", f"--output={tmp_path / 'out'}"))
+    assert "--annotations is missing" in one_line(forked("eval.py", "--scores=s.json", f"--output={tmp_path / 'out'}"))
     assert "movie50 tests a checkpoint" in one_line(
-        python("eval.py", f"--annotations={mat}", "--protocol=movie50", f"--output={tmp_path / 'out'}")
+        forked("eval.py", f"--annotations={mat}", "--protocol=movie50", f"--output={tmp_path / 'out'}")
     )
-    done = python("eval.py", f"--annotations={mat}", f"--output={tmp_path / 'out'}")
+    done = forked("eval.py", f"--annotations={mat}", f"--output={tmp_path / 'out'}")
     assert done.returncode == 0, done.stderr
     assert "human" in done.stdout
     assert "No summary and no F1 of 5 videos, as the shots are not known" in done.stdout

@@ -102,10 +102,10 @@ def test_summe_random_scores(summe):
         ),
     ],
 )
-def test_the_rows_of_eval_py(python, tmp_path, annotations, expected):
+def test_the_rows_of_eval_py(forked, tmp_path, annotations, expected):
     if not (DATA / annotations).exists():
         pytest.skip(f"needs ../shared/data/{annotations}")
-    done = python("eval.py", f"--annotations={DATA / annotations}", f"--output={tmp_path / 'out'}")
+    done = forked("eval.py", f"--annotations={DATA / annotations}", f"--output={tmp_path / 'out'}")
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "out" / "metrics.json").read_text())["rows"]
     for (row, measure), (value, tolerance) in expected.items():

@@ -30,10 +30,10 @@ def threshold(small_run, small_config):
 
 
 @pytest.fixture(scope="module")
-def done(python, small_config_file, small_run, threshold, tmp_path_factory):
+def done(forked, small_config_file, small_run, threshold, tmp_path_factory):
     output = tmp_path_factory.mktemp("eval") / "made" / "results"
     arguments = ["--config", small_config_file, "--checkpoint", small_run, "--output", output]
-    process = python("eval.py", *arguments, f"--config.eval.threshold={threshold!r}")
+    process = forked("eval.py", *arguments, f"--config.eval.threshold={threshold!r}")
     assert (process.returncode, process.stderr) == (0, ""), process.stderr
     return process, output
 
@@ -121,8 +121,8 @@ def test_the_attention_row_is_recomputed(done, small_config, threshold):
     assert "attention" in done[0].stdout
 
 
-def test_without_a_checkpoint_the_command_evaluates_the_attention_scorer(python, small_config_file, done, tmp_path):
-    process = python("eval.py", "--config", small_config_file, "--output", tmp_path / "out")
+def test_without_a_checkpoint_the_command_evaluates_the_attention_scorer(forked, small_config_file, done, tmp_path):
+    process = forked("eval.py", "--config", small_config_file, "--output", tmp_path / "out")
     assert (process.returncode, process.stderr) == (0, ""), process.stderr
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert list(metrics["rows"]) == ["attention", "random", "uniform", "human"]
@@ -159,11 +159,11 @@ def test_another_split_and_a_step_of_the_run(small_run, config, tmp_path):
     assert set(tables(tmp_path / "out")) == {"one", "two"}
 
 
-def test_results_are_never_overwritten(small_run, config, tmp_path, python, small_config_file):
+def test_results_are_never_overwritten(small_run, config, tmp_path, forked, small_config_file):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
     arguments = ["--config", small_config_file, "--checkpoint", small_run, "--output", tmp_path / "out"]
-    line = one_line(python("eval.py", *arguments))
+    line = one_line(forked("eval.py", *arguments))
     assert line == (
         f"eval.py: {tmp_path / 'out'} exists and is not an empty directory; choose another --output or remove it"
     )

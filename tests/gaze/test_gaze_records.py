@@ -93,15 +93,15 @@ def test_settings_of_gaze_are_refused_for_other_data_sets(source, tmp_path):
         prepare("movies", source, tmp_path / "records", gaze=Setting())
 
 
-def test_the_command(source, tmp_path, python):
+def test_the_command(source, tmp_path, forked):
     arguments = ["prepare_data.py", "--dataset=gaze", f"--source={source}", f"--output={tmp_path / 'records'}"]
     arguments += ["--frame_size=32", "--gaze_screen=1280x960", "--key_share=0.5", f"--labels_out={tmp_path / 'out'}"]
-    done = python(*arguments)
+    done = forked(*arguments)
     assert done.returncode == 0, done.stderr
     assert "train: 76 clips of 2 films, " in done.stdout
     assert "unlabelled: 3 clips of 3 films" in done.stdout
     assert (tmp_path / "out" / "c.labels.csv").exists()
-    told = python("-m", "avmsnet_jax", "inspect", tmp_path / "records")
+    told = forked("-m", "avmsnet_jax", "inspect", tmp_path / "records")
     assert re.search(r"^  a: +6 observers, split-half 0\.[7-9]\d$", told.stdout, re.MULTILINE), (
         told.stdout + told.stderr
     )
@@ -119,8 +119,8 @@ def test_the_command(source, tmp_path, python):
         ),
     ],
 )
-def test_mistakes_of_the_command(source, tmp_path, python, arguments, complaint):
-    done = python("prepare_data.py", *arguments, f"--source={source}", f"--output={tmp_path / 'records'}")
+def test_mistakes_of_the_command(source, tmp_path, forked, arguments, complaint):
+    done = forked("prepare_data.py", *arguments, f"--source={source}", f"--output={tmp_path / 'records'}")
     assert done.returncode == 2
     assert complaint in done.stderr
     assert not (tmp_path / "records").exists()

@@ -167,12 +167,12 @@ def test_a_request_that_breaks_off_changes_nothing(studio):
     assert tree(studio.root) == before
 
 
-def test_mistakes_are_one_line(studio, python, tmp_path):
+def test_mistakes_are_one_line(studio, python, forked, tmp_path):
     run = ("-m", "avmsnet_jax", "studio")
-    assert "give one folder" in one_line(python(*run))
+    assert "give one folder" in one_line(forked(*run))
     (tmp_path / "file").write_text("")
-    assert "is no folder" in one_line(python(*run, tmp_path / "file"))
-    taken = one_line(python(*run, tmp_path / "new", f"--port={studio.port}"))
+    assert "is no folder" in one_line(forked(*run, tmp_path / "file"))
+    taken = one_line(forked(*run, tmp_path / "new", f"--port={studio.port}"))
     assert f"cannot listen on port {studio.port}" in taken
     assert "--port=0" in taken
     (tmp_path / "without").mkdir()

@@ -128,14 +128,14 @@ def test_damaged_files_get_one_clear_line(made, tmp_path, change, said):
     assert "\n" not in str(error.value)
 
 
-def test_the_command_cuts_by_a_file_and_says_what_does_not_go_together(python, made, tmp_path):
+def test_the_command_cuts_by_a_file_and_says_what_does_not_go_together(forked, made, tmp_path):
     path, folder = made
     options = [f"--cut={folder / 'cut.json'}", f"--output={tmp_path / 'out'}"]
-    done = python("summarize.py", path, *options)
+    done = forked("summarize.py", path, *options)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"{tmp_path / 'out'}/film/summary.mp4: 0:0")
     assert frames_shown(tmp_path / "out" / "film") == frames_shown(folder)
-    assert "--cut takes one film" in one_line(python("summarize.py", path, folder / "summary.mp4", *options))
+    assert "--cut takes one film" in one_line(forked("summarize.py", path, folder / "summary.mp4", *options))
 
 
 def test_the_cut_of_another_film_is_refused(made, tmp_path):

@@ -92,29 +92,29 @@ def test_a_cut_of_another_film_costs_that_film_alone(root):
     assert "is the cut of" in manifest["skipped"][0]["reason"]
 
 
-def test_inspect_counts_the_films_that_are_looked_through(root, python):
+def test_inspect_counts_the_films_that_are_looked_through(root, forked):
     look_through(root, "two")
     damaged = root / "summaries" / "one" / "cut.json"
     told = reviewed.account(root / "summaries").splitlines()
     assert told[0] == f"{root / 'summaries'}: 1 of 2 films looked through"
     assert told[1:] == ["  one: not looked through, 2 of 5 shots", "  two: looked through, 2 of 5 shots"]
     damaged.write_text(json.dumps({"version": 1}))
-    done = python("-m", "avmsnet_jax", "inspect", root / "summaries")
+    done = forked("-m", "avmsnet_jax", "inspect", root / "summaries")
     assert (done.returncode, done.stderr) == (0, "")
     first, one, two = done.stdout.splitlines()
     assert (first, two) == tuple(told[::2])
     assert one.startswith(f"  one: {damaged} is damaged or no cut list")
 
 
-def test_the_command_takes_cuts(root, python):
+def test_the_command_takes_cuts(root, forked):
     sizes = [f"--{name}={value}" for name, value in SIZES.items()]
     command = ["prepare_data.py", "--dataset=movies", f"--source={root / 'films'}", f"--output={root / 'out'}", *sizes]
-    nobody = one_line(python(*command, f"--cuts={root / 'summaries'}"))
+    nobody = one_line(forked(*command, f"--cuts={root / 'summaries'}"))
     assert "nobody has looked through a cut" in nobody
     assert not (root / "out").exists()
-    assert "--cuts is for movies" in one_line(python(*command, "--dataset=tvsum", f"--cuts={root / 'summaries'}"))
+    assert "--cuts is for movies" in one_line(forked(*command, "--dataset=tvsum", f"--cuts={root / 'summaries'}"))
     look_through(root, "one")
-    done = python(*command, f"--cuts={root / 'summaries'}")
+    done = forked(*command, f"--cuts={root / 'summaries'}")
     assert done.returncode == 0, done.stderr
     assert "train: 47 clips of 1 film, 25.5% key; " in done.stdout.replace(", unlabelled", "; unlabelled")
 

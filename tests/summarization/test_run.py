@@ -183,20 +183,20 @@ def test_beam_gives_the_same_summaries(random_weights, folder, tmp_path):
         assert both[0] == both[1]
 
 
-def test_the_command_s_output(python, random_weights, folder, tmp_path):
+def test_the_command_s_output(forked, random_weights, folder, tmp_path):
     path = film(folder / "film.mkv", 50)
     options = [f"--checkpoint={random_weights}", f"--output={tmp_path / 'out'}", "--budget=50%"]
-    done = python("summarize.py", path, *options, "--config.summarize.spacing_s=0.2", "--clips", "--overlay")
+    done = forked("summarize.py", path, *options, "--config.summarize.spacing_s=0.2", "--clips", "--overlay")
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert done.stdout.startswith(f"{tmp_path / 'out'}/film/summary.mp4: 0:0")
     named = {"summary.mp4", "scores.csv", "summary.json", "report.html", "clips", "overlay.mp4"}
     assert named <= set(os.listdir(tmp_path / "out" / "film"))
-    done = python("summarize.py", path, *options)
+    done = forked("summarize.py", path, *options)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "1 film skipped: a summary exists (--overwrite replaces)\n"
     (folder / "broken.mp4").write_bytes(b"\0" * 1000)
-    assert "broken.mp4" in one_line(python("summarize.py", folder / "broken.mp4", *options))
-    assert "no checkpoint at /none" in one_line(python("summarize.py", path, *options, "--checkpoint=/none"))
+    assert "broken.mp4" in one_line(forked("summarize.py", folder / "broken.mp4", *options))
+    assert "no checkpoint at /none" in one_line(forked("summarize.py", path, *options, "--checkpoint=/none"))
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak), signal.SIGKILL])

@@ -156,9 +156,9 @@ def test_tensorboard_reads_what_a_run_wrote(small_run):
     assert losses(small_run) == on_tensorboard(small_run)
 
 
-def test_a_run_prints_devices_parameters_peak_and_memory(python, small_config_file, tmp_path):
+def test_a_run_prints_devices_parameters_peak_and_memory(forked, small_config_file, tmp_path):
     arguments = ["--config", small_config_file, "--workdir", tmp_path / "run", "--config.train.epochs=1"]
-    done = python("train.py", *arguments, "--config.train.profile_from=2", "--config.train.profile_steps=1")
+    done = forked("train.py", *arguments, "--config.train.profile_from=2", "--config.train.profile_steps=1")
     assert done.returncode == 0, done.stderr
     for line in (
         r"devices: 1 x cpu, as 1 data x 1 fsdp; 4 clips per step, 4 per device",
@@ -275,17 +275,17 @@ def test_with_too_few_films_none_is_held_out(config, tmp_path, capsys):
 # Resuming
 
 
-def test_the_same_command_after_the_end_does_nothing(copied, python, small_config_file):
+def test_the_same_command_after_the_end_does_nothing(copied, forked, small_config_file):
     before = contents(copied)
     # The first weights are not needed to resume: they may be gone.
     arguments = ["--config", small_config_file, "--workdir", copied, "--config.init.checkpoint=/gone"]
-    done = python("train.py", *arguments)
+    done = forked("train.py", *arguments)
     assert (done.returncode, done.stderr) == (0, "")
     assert "already trained to step 16, nothing to do" in done.stdout
     assert contents(copied) == before
 
 
-def test_a_killed_run_resumes_exactly(small_run, small_config_file, environment, python, tmp_path):
+def test_a_killed_run_resumes_exactly(small_run, small_config_file, environment, forked, tmp_path):
     """Killed in the middle and resumed, it ends bit for bit like an uninterrupted run."""
     workdir = tmp_path / "killed"
     command = ["train.py", "--config", str(small_config_file), "--workdir", str(workdir)]
@@ -297,7 +297,7 @@ def test_a_killed_run_resumes_exactly(small_run, small_config_file, environment,
     assert 4 <= saved < 16
     with open(workdir / "metrics.jsonl", "a") as file:  # as if it had been killed later, in the middle of a line
         file.write('{"step": 15, "loss": 0.5}\n{"step": 16, "lo')
-    done = python(*command)
+    done = forked(*command)
     assert done.returncode == 0, done.stderr
     assert f"resuming at step {saved} of 16" in done.stdout
     assert_same_weights(workdir, small_run)
@@ -363,7 +363,7 @@ def test_a_full_disk_keeps_the_checkpoints_before(small_run, config, tmp_path):
         subprocess.run(["umount", "--lazy", place], check=True)
 
 
-def test_other_numbers_of_devices_go_on_with_a_run(small_run, copied, python, small_config_file):
+def test_other_numbers_of_devices_go_on_with_a_run(small_run, copied, python, forked, small_config_file):
     """From one device to four, which share the first layer, and back."""
     for step in (12, 16):
         shutil.rmtree(copied / "checkpoints" / str(step))
@@ -375,7 +375,7 @@ def test_other_numbers_of_devices_go_on_with_a_run(small_run, copied, python, sm
     assert "resuming at step 8 of 16" in done.stdout
     assert "changed since the run began: train.keep_checkpoints from 9 to 8" in done.stdout
     shutil.rmtree(copied / "checkpoints" / "16")
-    done = python("train.py", *arguments)
+    done = forked("train.py", *arguments)
     assert done.returncode == 0, done.stderr
     assert "resuming at step 12 of 16" in done.stdout
     ours, reference = ([loss for _, loss in losses(run)] for run in (copied, small_run))
@@ -594,9 +594,9 @@ def test_an_impossible_configuration_is_refused_and_leaves_nothing(config, small
         train(config, tmp_path / "file")
 
 
-def test_a_mistake_is_one_line_and_leaves_nothing(python, small_config_file, tmp_path):
+def test_a_mistake_is_one_line_and_leaves_nothing(forked, small_config_file, tmp_path):
     arguments = ["--config", small_config_file, "--workdir", tmp_path / "run", f"--config.data.dir={tmp_path / 'none'}"]
-    line = one_line(python("train.py", *arguments))
+    line = one_line(forked("train.py", *arguments))
     assert line.startswith(f"train.py: there is no folder of records {tmp_path / 'none'}; ")
     assert list(tmp_path.iterdir()) == []
 
