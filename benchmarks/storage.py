@@ -2,10 +2,11 @@
 
     python -m benchmarks.storage [--rounds=3]
 
-Trains the demo's network, without sound, on toy movies for two epochs with a checkpoint after each, then resumes for two more; records and
-working directory lie in the same place. Prints one line of JSON: the median seconds of each part, and their ratio to a
-local folder's. The emulators (gcp-storage-emulator, moto) answer on loopback from another process, so that the figures
-show what this package adds, not what a network or a cloud does. Needs the extras `gcs`, `s3` and `test`.
+Trains the demo's network, without sound, on toy movies for two epochs with a checkpoint after each, then resumes for
+two more; records and working directory lie in the same place. Prints one line of JSON: the median seconds of each part,
+and their ratio to a local folder's. The emulators (gcp-storage-emulator, moto) answer on loopback from another process,
+so that the figures show what this package adds, not what a network or a cloud does. Needs the extras `gcs`, `s3` and
+`test`.
 """
 
 import argparse
