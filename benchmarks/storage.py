@@ -2,10 +2,11 @@
 
     python -m benchmarks.storage [--rounds=3]
 
-Trains a small network on toy movies for two epochs with a checkpoint after each, then resumes for two more; records and
-working directory lie in the same place. Prints one line of JSON: the median seconds of each part, and their ratio to a
-local folder's. The emulators (gcp-storage-emulator, moto) answer on loopback from another process, so that the figures
-show what this package adds, not what a network or a cloud does. Needs the extras `gcs`, `s3` and `test`.
+Trains the demo's network, without sound, on toy movies for two epochs with a checkpoint after each, then resumes for
+two more; records and working directory lie in the same place. Prints one line of JSON: the median seconds of each part,
+and their ratio to a local folder's. The emulators (gcp-storage-emulator, moto) answer on loopback from another process,
+so that the figures show what this package adds, not what a network or a cloud does. Needs the extras `gcs`, `s3` and
+`test`.
 """
 
 import argparse
@@ -22,8 +23,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from avmsnet_jax import storage
-from avmsnet_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from avmsnet_jax import config, storage
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.toy import movies
 from avmsnet_jax.training.loop import train
@@ -37,16 +37,15 @@ def seconds(place: str, records: Path, folder: Path) -> Seconds:
         storage.upload(records, f"{place}/records")
     else:
         shutil.copytree(records, f"{place}/records")
-    config = Config(
-        model=ModelConfig(depth=10, frames=8, frame_size=32, trunk_width=8, audiovisual=False),
-        data=DataConfig(dir=f"{place}/records", cache=tempfile.mkdtemp(dir=folder)),
-        optimizer=OptimizerConfig(name="adamw", learning_rate=1e-3),
-        train=TrainConfig(batch_size=4, checkpoint_every_epochs=1),
+    settings = config.load("demo").replace(
+        model={"frames": 8, "frame_size": 32, "audiovisual": False},
+        data={"dir": f"{place}/records", "cache": tempfile.mkdtemp(dir=folder)},
+        train={"batch_size": 4, "checkpoint_every_epochs": 1},
     )
     found = {}
     for name, epochs in (("train", 2), ("resume", 4)):
         began = time.perf_counter()
-        train(config.replace(train={"epochs": epochs}), f"{place}/run")
+        train(settings.replace(train={"epochs": epochs}), f"{place}/run")
         found[name] = time.perf_counter() - began
     return found
 

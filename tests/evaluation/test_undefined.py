@@ -63,7 +63,7 @@ def test_without_key_clips_all_rows_are_undefined(evaluated, films, tmp_path):
         assert row(report, name) == ["-"] * 4  # with average precision
     assert metrics["rows"]["model"]["interval"] == dict.fromkeys(FIGURES)
     assert set(metrics["films"].values()) == {None}
-    reason = "a key moment, so precision, recall, F and average precision have no value"
+    reason = "a key moment, so precision, recall, F and average precision are undefined"
     for text in (report, said, " ".join(metrics["notes"])):
         assert reason in text
         assert "0.000" not in text

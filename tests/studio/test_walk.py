@@ -131,7 +131,7 @@ def test_key_shots_and_changes_from_elsewhere(opened, studio, made):
     cutlist.write_cut(dataclasses.replace(cut, shots=shots), path)
     page.reload()
     page.keyboard.press("e")
-    assert page.locator("#used").text_content() == "0:24.0 in 5 of 5 shots"
+    assert page.locator("#used").text_content() == "0:24.0 in 5 of 5 shots, 17.5 s too long"
     page.keyboard.press("Control+z")
     assert page.locator("#used").text_content() == "0:04.0 in 1 of 5 shots"
 

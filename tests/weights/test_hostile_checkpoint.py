@@ -138,14 +138,14 @@ CLAIMS: dict[str, tuple[Callable[[Path], object], str]] = {
         "damaged .*unpacks to more than it can hold",
     ),
     "a list that nests deeply": (lambda p: (p / "model" / "_METADATA").write_text("[" * 10**6), "nested too deeply"),
-    "a list of nothing": (lambda p: (p / "model" / "_METADATA").write_text("[]"), "damaged .*no list of arrays"),
+    "a list of nothing": (lambda p: (p / "model" / "_METADATA").write_text("[]"), "damaged .*not a list of arrays"),
     "an empty list": (
         lambda p: listed(p / "model", lambda v: v["tree_metadata"].clear()),
         r"not the weights .*is missing; .* and \d+ more",
     ),
     "a list with keys that are no text": (
         lambda p: listed(p / "model", lambda v: v["tree_metadata"].update(x={"key_metadata": [{"key": 3}]})),
-        "damaged .*no list of arrays",
+        "damaged .*not a list of arrays",
     ),
     "a list with one array too many": (
         lambda p: listed(p / "model", lambda v: v["tree_metadata"].update(x={"key_metadata": [{"key": "more"}]})),
