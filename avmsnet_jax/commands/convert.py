@@ -16,6 +16,7 @@ from absl import flags
 
 from avmsnet_jax import command_line, storage
 from avmsnet_jax.errors import UserError, printable_lines
+from avmsnet_jax.weights import location
 
 _SOURCE = flags.DEFINE_multi_string(
     "source", None, "weight file to read, or soundnet; several sources override one another in order"
@@ -66,6 +67,7 @@ def main(_: list[str]) -> None:
         if not (_CHECKPOINT.value and _EXPORT.value) or _VISUAL_ONLY.value or _ALLOW_NONFINITE.value:
             raise UserError("exporting takes --checkpoint DIR and --export FILE")
         storage.refuse(_EXPORT.value, "--export")
+        location.check(_CHECKPOINT.value)
         from avmsnet_jax.weights import export
 
         print(

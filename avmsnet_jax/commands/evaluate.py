@@ -15,6 +15,7 @@ from absl import flags
 from avmsnet_jax import command_line
 from avmsnet_jax.config import Config
 from avmsnet_jax.errors import UserError, printable, printable_lines
+from avmsnet_jax.weights import location
 
 _CHECKPOINT = flags.DEFINE_multi_string(
     "checkpoint",
@@ -82,6 +83,7 @@ def _test_checkpoints(config: Config) -> tuple[str, dict[str, str]]:
             "--splits is a file that divides --annotations; a checkpoint is tested on prepared records, which have "
             "their own parts: leave it out, and choose a part by --split"
         )
+    location.check(*_CHECKPOINT.value)
     # Imported here, and only what is needed: --help and mistakes do not wait for JAX.
     from avmsnet_jax.evaluation.baselines import protocol_of
 

@@ -34,6 +34,7 @@ from avmsnet_jax import command_line, interrupts, program, storage
 from avmsnet_jax.config import Config
 from avmsnet_jax.errors import UserError, printable
 from avmsnet_jax.media import films
+from avmsnet_jax.weights import location
 
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "", "a training run, one of its steps, or a converted checkpoint; empty = score by attention"
@@ -85,6 +86,8 @@ def main(config: Config, movies: list[str]) -> None:
         }
     )
     films.check_any(films.listed(movies))
+    if CHECKPOINT.value:
+        location.check(CHECKPOINT.value)
     # Imported here because it takes seconds, which --help and a wrong flag need not wait for.
     from avmsnet_jax.summarization.run import Outcome, summarize, summarize_cut
 

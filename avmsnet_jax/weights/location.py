@@ -50,6 +50,13 @@ def find(directory: str | os.PathLike[str]) -> Path:
     return found
 
 
+def check(*directories: str) -> None:
+    """Raises UserError for the first directory that holds no checkpoint; places on a store are not asked."""
+    for directory in directories:
+        if not storage.is_remote(directory):
+            find(directory)
+
+
 def _copied(url: str) -> Path:
     """As `find`, from a store: copies the step that is chosen, without the state of the optimizer."""
     run, within = re.fullmatch(r"(.+?)(?:/(checkpoints(?:/[0-9]+)?))?/*", url).groups(default="")  # type: ignore[union-attr]
