@@ -7,7 +7,7 @@ from scipy.stats import rankdata
 from avmsnet_jax.ranks import mean_ranks
 
 
-@pytest.mark.parametrize("kinds", [1, 2, 7, 10**6])
+@pytest.mark.parametrize("kinds", [1, 2, 7, 10**5])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.uint8])
 def test_ranks_equal_scipy_s(kinds, dtype):
     rng = np.random.default_rng(kinds)

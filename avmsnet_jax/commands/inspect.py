@@ -43,7 +43,7 @@ def main(directories: list[str]) -> None:
     manifest = read_manifest(directory)
     from avmsnet_jax.data import inspect, pipeline  # a second to import: not for --help or a mistake
 
-    records = pipeline.open_split(directory, _SPLIT.value or next(iter(manifest["splits"])))
+    records = pipeline.open_split(directory, _SPLIT.value or next(iter(manifest.splits)))
     print(printable_lines(inspect.account(directory, len(records.template.get("scores", ())))), flush=True)
     if not _OUTPUT.value:
         return

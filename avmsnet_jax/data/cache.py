@@ -13,14 +13,13 @@ import sys
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import filelock
 
 from avmsnet_jax import program, storage
 from avmsnet_jax.config import DataConfig
 from avmsnet_jax.data import MANIFEST
-from avmsnet_jax.data.manifest import MOST_BYTES, read_manifest
+from avmsnet_jax.data.manifest import MOST_BYTES, Manifest, read_manifest
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.staging import staged
 
@@ -75,11 +74,11 @@ def _copied(url: str, cache: str) -> str:
     return str(place)
 
 
-def _files(url: str, listed: Mapping[str, int], manifest: Mapping[str, Any]) -> dict[str, int]:
+def _files(url: str, listed: Mapping[str, int], manifest: Manifest) -> dict[str, int]:
     """The files to copy with their sizes: those of the manifest, or all if it is of a version that lists none."""
-    if "files" not in manifest:
+    if manifest.files is None:
         return dict(listed)
-    files = {name: entry["bytes"] for name, entry in manifest["files"].items()}
+    files = {name: entry["bytes"] for name, entry in manifest.files.items()}
     for name, size in files.items():
         if listed.get(name) != size:
             has = f"{listed[name]:,} bytes" if name in listed else "nothing"
@@ -87,8 +86,8 @@ def _files(url: str, listed: Mapping[str, int], manifest: Mapping[str, Any]) -> 
     return files | {MANIFEST: listed[MANIFEST]}
 
 
-def _check(folder: Path, url: str, manifest: Mapping[str, Any]) -> None:
-    for name, entry in manifest.get("files", {}).items():
+def _check(folder: Path, url: str, manifest: Manifest) -> None:
+    for name, entry in (manifest.files or {}).items():
         if _crc32(folder / name) != entry["crc32"]:
             raise UserError(f"{url}/{name} is damaged: its checksum is not that of {MANIFEST}; copy it there again")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from avmsnet_jax.data.manifest import inside, read_manifest
+from avmsnet_jax.data.manifest import Manifest, inside, read_manifest
 from avmsnet_jax.data.pipeline import Record, Records
 from avmsnet_jax.media.audio import SAMPLE_RATE
 
@@ -35,15 +35,15 @@ def account(directory: Path, users: int) -> str:
     return "\n".join([f"{directory}: {lines[0]}", *lines[1:], f"  on disk:    {stored / 1e6:,.1f} MB"])
 
 
-def _reliabilities(manifest: dict[str, Any], directory: Path) -> list[str]:
+def _reliabilities(manifest: Manifest, directory: Path) -> list[str]:
     """For films labeled by gaze, how well the curves of two halves of the observers agree."""
-    if manifest["dataset"] != "gaze":
+    if manifest.dataset != "gaze":
         return []
     from avmsnet_jax.gaze import viewed  # these take a second to import
     from avmsnet_jax.gaze.concentration import split_half
 
     lines = []
-    for name, file in manifest["annotations"].items():
+    for name, file in manifest.annotations.items():
         kept = viewed.read(inside(directory, file))
         reliability, observers = split_half(kept.halves), len(kept.positions)
         word = "no agreement, so its labels are meaningless" if not reliability > _AGREES else ""
@@ -54,32 +54,30 @@ def _reliabilities(manifest: dict[str, Any], directory: Path) -> list[str]:
 _AGREES = 0.2  # smallest split-half reliability that is more than chance agreement
 
 
-def _told(manifest: dict[str, Any], users: int) -> list[str]:
+def _told(manifest: Manifest, users: int) -> list[str]:
     """A manifest as lines of text."""
-    settings, videos = manifest["settings"], manifest["videos"]
-    frames, size = settings["frames"], settings["frame_size"]
-    every = f", one every {settings['spacing']} frames" if "spacing" in settings else ""
-    lines = [f"{manifest['dataset']}, clips of {frames} frames of {size}x{size}{every}"]
-    for split, counts in manifest["splits"].items():
-        seconds = sum(video["clips"].get(split, 0) * frames / video["fps"] for video in videos)
-        key = "no labels" if split == "unlabelled" else f"{counts['positives'] / counts['clips']:.1%} key"
+    films, frames, size = manifest.films, manifest.frames, manifest.frame_size
+    every = f", one every {manifest.spacing} frames" if manifest.spacing else ""
+    lines = [f"{manifest.dataset}, clips of {frames} frames of {size}x{size}{every}"]
+    for split, counts in manifest.splits.items():
+        seconds = sum(film.clips.get(split, 0) * frames / film.fps for film in films)
+        key = "no labels" if split == "unlabelled" else f"{counts.positives / counts.clips:.1%} key"
         lines.append(
-            f"  {split + ':':12}{counts['clips']} clips of {_films(counts['videos'])}, {key}, "
-            f"{_clock(seconds)} in the clips"
+            f"  {split + ':':12}{counts.clips} clips of {_films(counts.videos)}, {key}, {_clock(seconds)} in the clips"
         )
-    heard = sum(bool(video["has_sound"]) for video in videos)
-    running = sum(video["frames"] / video["fps"] for video in videos)
-    lines.append(f"  films:      {len(videos)}, {_clock(running)} of running time, {heard} with sound")
+    heard = sum(film.has_sound for film in films)
+    running = sum(film.frames / film.fps for film in films)
+    lines.append(f"  films:      {len(films)}, {_clock(running)} of running time, {heard} with sound")
     if users:
         lines.append(f"  users:      {users} at most gave a film's scores")
-    if folds := manifest.get("folds"):
+    if folds := manifest.folds:
         parts = [
             f"{split} {_extent(sum(stop - start for start, stop in fold.get(split, ())) for fold in folds)} clips"
             for split in ("train", "test")
         ]
         lines.append(f"  folds:      {len(folds)}, {', '.join(parts)}")
-    if skipped := manifest.get("skipped"):
-        lines.append(f"  skipped:    {len(skipped)}, of which the first: {skipped[0]['video']}: {skipped[0]['reason']}")
+    if skipped := manifest.skipped:
+        lines.append(f"  skipped:    {len(skipped)}, of which the first: {': '.join(skipped[0])}")
     return lines
 
 

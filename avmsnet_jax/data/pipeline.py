@@ -71,8 +71,8 @@ class Records:
     def identity(self) -> str:
         """A digest of films, clip settings and record numbers. A run resumes only with records of the same identity."""
         manifest = read_manifest(self.directory)
-        held = [[video["video"], video["frames"], video["clips"]] for video in manifest["videos"]]
-        settings = {name: manifest["settings"].get(name) for name in ("frames", "frame_size", "spacing")}
+        held = [[film.name, film.frames, film.clips] for film in manifest.films]
+        settings = {name: getattr(manifest, name) for name in ("frames", "frame_size", "spacing")}
         text = json.dumps([held, settings, self.stored_split, [int(number) for number in self.numbers]])
         return f"{len(self)} clips {zlib.crc32(text.encode()):08x}"
 
@@ -147,18 +147,18 @@ def open_split(
     """
     manifest = read_manifest(directory)
     directory = Path(directory)
-    folder = inside(directory, manifest["records"])
+    folder = inside(directory, manifest.records)
     prefix, lengths = shards.read_lengths(folder)
-    folds = manifest.get("folds", ())
+    folds = manifest.folds
     if not 0 <= fold < max(len(folds), 1):
-        held = f"folds 0 to {len(folds) - 1}" if folds else "no folds"
-        raise UserError(f"{directory} has {held}, so no fold {fold}; set --config.data.fold")
+        known = f"folds 0 to {len(folds) - 1}" if folds else "no folds"
+        raise UserError(f"{directory} has {known}, so no fold {fold}; set --config.data.fold")
     spans = folds[fold].get(split) if folds else None
     stored = split if spans is None else "whole"
     if stored not in lengths:
         names = sorted({*lengths, *(folds[fold] if folds else ())})
         raise UserError(f"{directory} has no split {split!r}; it has {', '.join(names)}")
-    frames, frame_size = manifest["settings"]["frames"], manifest["settings"]["frame_size"]
+    frames, frame_size = manifest.frames, manifest.frame_size
     if model is not None:
         for name, held in (("frames", frames), ("frame_size", frame_size)):
             wanted = getattr(model, name)
@@ -222,7 +222,7 @@ def hold_out(source: Records, fraction: float, seed: int) -> tuple[Records, Reco
 def _films(source: Records) -> list[list[int]]:
     """The record numbers of each film, from the manifest alone; films without records are left out."""
     own = set(source.numbers)
-    counts = [video["clips"].get(source.stored_split, 0) for video in read_manifest(source.directory)["videos"]]
+    counts = [film.clips.get(source.stored_split, 0) for film in read_manifest(source.directory).films]
     if sum(counts) != source.stored:
         raise UserError(
             f"{source.directory / MANIFEST} is damaged: its counts of clips do not match the stored records; "

@@ -202,7 +202,7 @@ def of_records(directory: Path) -> tuple[str, list[Judged]]:
     """From prepared records: the data set's name, and every video with users' judgments."""
     manifest = read_manifest(directory)
     videos = []
-    kept = {} if manifest["dataset"] == "gaze" else manifest.get("annotations", {})  # those of gaze are not judgments
+    kept = {} if manifest.dataset == "gaze" else manifest.annotations  # those of gaze are not judgments
     for name, file in kept.items():
         place = inside(directory, file)
         held = array_file.read_npz(place, "prepare the data again")
@@ -212,7 +212,7 @@ def of_records(directory: Path) -> tuple[str, list[Judged]]:
             f"{directory} keeps no judgments of users; give TVSum or SumMe as downloaded to "
             f"{program.typed('prepare')}, or use --protocol=movie50"
         )
-    return manifest["dataset"], videos
+    return manifest.dataset, videos
 
 
 def _judged_of_arrays(name: str, held: dict[str, np.ndarray], place: Path) -> Judged:
@@ -254,18 +254,18 @@ def of_labels(directory: Path, clips: Sequence[dict[str, Any]]) -> list[Judged]:
     Raises:
       UserError: a film is divided between splits, so some of its clips are missing.
     """
-    films = {film["video"]: film for film in read_manifest(directory)["videos"]}
+    films = {film.name: film for film in read_manifest(directory).films}
     videos = []
     for name in dict.fromkeys(clip["video"] for clip in clips):
         film, own = films[name], [clip for clip in clips if clip["video"] == name]
-        if sum(film["clips"].values()) != len(own):
+        if sum(film.clips.values()) != len(own):
             raise UserError(
                 f"{name} is divided by time between the splits of {directory}, and a summary is of a whole film; "
                 "prepare it with --test_fraction=0 and give --split=train"
             )
         picks = np.array([clip["frame"] - 1 for clip in own])
-        kept = frame_scores([clip["label"] for clip in own], picks, film["frames"]) > 0
-        videos.append(Judged(name, name, film["frames"], picks, None, None, kept[None], film["fps"]))
+        kept = frame_scores([clip["label"] for clip in own], picks, film.frames) > 0
+        videos.append(Judged(name, name, film.frames, picks, None, None, kept[None], film.fps))
     return videos
 
 
@@ -273,10 +273,10 @@ def folds_of_records(directory: Path) -> list[folds.Fold]:
     """The folds of prepared records, each the names of its videos by split; empty if there are no folds."""
     manifest = read_manifest(directory)
     ends, names, end = [], [], 0
-    for video in manifest["videos"]:
-        end += video["clips"].get("whole", 0)
+    for film in manifest.films:
+        end += film.clips.get("whole", 0)
         ends.append(end)
-        names.append(video["video"])
+        names.append(film.name)
     return [
         {
             split: tuple(
@@ -286,7 +286,7 @@ def folds_of_records(directory: Path) -> list[folds.Fold]:
             )
             for split, spans in fold.items()
         }
-        for fold in manifest.get("folds", ())
+        for fold in manifest.folds
     ]
 
 

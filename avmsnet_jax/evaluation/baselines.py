@@ -32,7 +32,7 @@ BASELINES = {
 def protocol_of(config: Config) -> str:
     """The default protocol of the records: TVSum's or SumMe's if they hold users' judgments, else movie50."""
     manifest = read_manifest(local_records(config.data))
-    return manifest["dataset"] if manifest.get("annotations") and manifest.get("dataset") in PROTOCOLS else "movie50"
+    return manifest.dataset if manifest.annotations and manifest.dataset in PROTOCOLS else "movie50"
 
 
 def of_scores(protocol: Protocol, video: Judged, scored: Scored) -> Values:

@@ -54,7 +54,7 @@ def evaluate(
     report.check_free(output)
     records = Path(local_records(config.data))
     manifest = read_manifest(records)
-    users = manifest.get("annotations") and manifest["dataset"] != "gaze"
+    users = manifest.annotations and manifest.dataset != "gaze"
     judged = annotations.of_records(records)[1] if users else []
     folds = annotations.folds_of_records(records)
     if len(directories) > 1 and len(directories) != len(folds):
@@ -76,7 +76,7 @@ def evaluate(
         tested = {name for part in scored.values() for name in part}
         failed: dict[str, str] = {}
         videos, facts["shots"] = _with_shots([video for video in videos if video.name in tested], scored, failed)
-        facts |= {"records": config.data.dir, "dataset": manifest["dataset"], "split": split}
+        facts |= {"records": config.data.dir, "dataset": manifest.dataset, "split": split}
         tests = _tests(folds, chosen, split)
         row, beside = ("model", _scored(attention)) if directories else ("attention", {})
         return comparison.run(Trial(protocol, videos, tests, scored, thresholds, facts, failed, row, beside), stage)

@@ -48,7 +48,7 @@ class Viewers:
     def of(self, video: str) -> Viewed:
         """The viewers of a film; raises UserError if they are missing or damaged."""
         if self._held is None or self._held[0] != video:
-            file = self.manifest.get("annotations", {}).get(video)
+            file = self.manifest.annotations.get(video)
             if file is None:
                 raise UserError(f"{self.directory} keeps no gaze of {video}; {REMEDY}")
             self._held = video, read(inside(self.directory, file))
@@ -56,16 +56,15 @@ class Viewers:
 
     def points(self, video: str, frame: int) -> np.ndarray:
         """(P, 2) where viewers looked during the frames of a clip; `frame` is the one whose label is the clip's."""
-        settings = self.manifest["settings"]
-        spacing = settings.get("spacing", 1)
-        frames = clips_lib.frame_list(frame // spacing * spacing, settings["frames"])
+        spacing = self.manifest.spacing or 1
+        frames = clips_lib.frame_list(frame // spacing * spacing, self.manifest.frames)
         return _known(self.of(video).positions[:, max(frames[0] - 1, 0) : frames[-1]])
 
 
 def of_records(directory: str) -> Viewers | None:
     """The viewers of prepared records; None for records whose labels are not from gaze."""
     viewers = Viewers(Path(directory))
-    return viewers if viewers.manifest["dataset"] == "gaze" else None
+    return viewers if viewers.manifest.dataset == "gaze" else None
 
 
 def _known(positions: np.ndarray) -> np.ndarray:

@@ -75,7 +75,7 @@ def evaluate(config: Config, directory: str, split: str, output: storage.Place) 
             "seen_in_training": known,
             "checkpoint": storage.shown(found) if found else None,
             "records": config.data.dir,
-            "dataset": read_manifest(directory_of_records)["dataset"],
+            "dataset": read_manifest(directory_of_records).dataset,
         }
         first = next(iter(scorers))
         threshold, by_video = thresholds[first], rows_by_video(clips[first])

@@ -26,8 +26,8 @@ Row = dict[str, Any]
 
 def attention_for(records: str | Path) -> Attention:
     """The attention scorer for clips of the size that prepared records hold."""
-    settings = read_manifest(records)["settings"]
-    return Attention(settings["frames"], settings["frame_size"])
+    manifest = read_manifest(records)
+    return Attention(manifest.frames, manifest.frame_size)
 
 
 def score_records(

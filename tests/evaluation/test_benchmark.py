@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from avmsnet_jax import config as config_lib
-from avmsnet_jax.data import pipeline
+from avmsnet_jax.data.manifest import read_manifest
 from avmsnet_jax.data.pipeline import open_split
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation import baselines, benchmark, best_threshold
@@ -82,7 +82,7 @@ def test_the_attention_scorer_without_and_beside_a_checkpoint(judged_config, net
     assert list(alone["rows"]) == ["attention", "random", "uniform", "human"]
     assert {path.name for path in (tmp_path / "alone").iterdir()} == FILES
     frames = scores_of(tmp_path / "alone" / "scores" / f"{TVSUM[3]}.csv", 150)
-    said = np.load(Path(config.data.dir) / pipeline.read_manifest(config.data.dir)["annotations"][TVSUM[3]])
+    said = np.load(Path(config.data.dir) / read_manifest(config.data.dir).annotations[TVSUM[3]])
     tau = np.mean([stats.kendalltau(frames[::15], user[::15]).statistic for user in said["user_scores"]])
     assert alone["rows"]["attention"]["tau"]["videos"]["mean"] == pytest.approx(tau)
     beside = benchmark.evaluate(config, networks[:1], "tvsum", "test", tmp_path / "beside")
