@@ -27,7 +27,7 @@ from scipy import stats
 
 from avmsnet_jax.data.clips import Clip
 from avmsnet_jax.errors import UserError
-from avmsnet_jax.scoring import picture, sound
+from avmsnet_jax.scoring import credits, picture, sound
 from avmsnet_jax.scoring.scorer import ClipScores, Measured
 
 SIGNALS = ("motion", "sound", "picture", "novelty", "agreement")
@@ -69,6 +69,7 @@ class Attention:
             "time_s": np.asarray(clip.time_s),
             "has_sound": np.asarray(clip.has_sound),
             **picture.measure(clip.clip),
+            **credits.measure(clip.clip),
             **sound.measure(clip.sound, rate, self.frames),
             **({"soundnet": _soundnet(self.soundnet)(clip.sound)} if self.soundnet else {}),
         }
@@ -84,7 +85,7 @@ class Attention:
         if measured["has_sound"].any():
             signals |= {"sound": _sound(measured), "agreement": _agreement(measured)}
         ranks = {name: _ranks(values) for name, values in signals.items()}
-        scores = np.mean([*ranks.values()], axis=0) * _quality(measured)
+        scores = np.mean([*ranks.values()], axis=0) * _quality(measured) * ~credits.found(measured)
         silent = np.zeros(len(scores), np.float32)
         return ClipScores(
             scores=scores.astype(np.float32),
