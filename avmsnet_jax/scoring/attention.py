@@ -12,9 +12,10 @@ Its scores are not learned from people. A clip's score is the mean of its ranks 
                natural criteria for unsupervised video summarization, WACV 2023)
     agreement  something begins to move at the instant at which something begins to sound
 
-times a factor that takes out what nobody wants to see: black, blurred and uniform pictures, and dissolves. Every signal
-is relative to the film, so that louder sound changes no order; a brighter or mirrored picture can exchange clips of
-nearly equal scores. Where SoundNet's weights are given, its features count for novelty and for finding shots, too.
+times a factor that takes out what nobody wants to see: black, blurred and uniform pictures, and dissolves. Opening and
+end credits score 0. Every signal is relative to the film, so that louder sound changes no order; a brighter or mirrored
+picture can exchange clips of nearly equal scores. Where SoundNet's weights are given, its features count for novelty
+and for finding shots, too.
 """
 
 import functools
