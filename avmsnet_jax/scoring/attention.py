@@ -12,9 +12,10 @@ Its scores are not learned from people. A clip's score is the mean of its ranks 
                natural criteria for unsupervised video summarization, WACV 2023)
     agreement  something begins to move at the instant at which something begins to sound
 
-times a factor that takes out what nobody wants to see: black, blurred and uniform pictures, and dissolves. Every signal
-is relative to the film, so that louder sound changes no order; a brighter or mirrored picture can exchange clips of
-nearly equal scores. Where SoundNet's weights are given, its features count for novelty and for finding shots, too.
+times a factor that takes out what nobody wants to see: black, blurred and uniform pictures, and dissolves. Opening and
+end credits score 0. Every signal is relative to the film, so that louder sound changes no order; a brighter or mirrored
+picture can exchange clips of nearly equal scores. Where SoundNet's weights are given, its features count for novelty
+and for finding shots, too.
 """
 
 import functools
@@ -27,7 +28,7 @@ import numpy as np
 from avmsnet_jax.data.clips import Clip
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.ranks import mean_ranks
-from avmsnet_jax.scoring import picture, sound
+from avmsnet_jax.scoring import credits, picture, sound
 from avmsnet_jax.scoring.scorer import ClipScores, Measured
 
 SIGNALS = ("motion", "sound", "picture", "novelty", "agreement")
@@ -69,6 +70,7 @@ class Attention:
             "time_s": np.asarray(clip.time_s),
             "has_sound": np.asarray(clip.has_sound),
             **picture.measure(clip.clip),
+            **credits.measure(clip.clip),
             **sound.measure(clip.sound, rate, self.frames),
             **({"soundnet": _soundnet(self.soundnet)(clip.sound)} if self.soundnet else {}),
         }
@@ -84,7 +86,7 @@ class Attention:
         if measured["has_sound"].any():
             signals |= {"sound": _sound(measured), "agreement": _agreement(measured)}
         ranks = {name: _ranks(values) for name, values in signals.items()}
-        scores = np.mean([*ranks.values()], axis=0) * _quality(measured)
+        scores = np.mean([*ranks.values()], axis=0) * _quality(measured) * ~credits.found(measured)
         silent = np.zeros(len(scores), np.float32)
         return ClipScores(
             scores=scores.astype(np.float32),

@@ -65,7 +65,7 @@ const tell = () => {
       + "from. Scores rank the moments of a film; whether they are also probabilities takes a test on films with known key moments."
     : "These scores were not learned from people. The score of a moment, 0 to 1, is the mean of its ranks in this film by five "
       + "signals that draw attention: movement, sound, what stands out in the picture, novelty, and agreement of movement and sound. "
-      + "Black, blurred and uniform pictures count for less.";
+      + "Black, blurred and uniform pictures count for less, opening and end credits for nothing.";
   $("reading").textContent = meaning + " A shot’s score is the mean of its moments; its rank is among all shots of the "
     + "film. The summary takes the shots with the greatest total of score times length that fit its length. "
     + looked + heard;
