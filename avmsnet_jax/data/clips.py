@@ -7,10 +7,10 @@ keep its form: of n frames, n/2 - 1 come before the center and n/2 after it.
 import collections
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from fractions import Fraction
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -144,6 +144,7 @@ def cut(
     frames: int = 16,
     frame_size: int = 112,
     spacing: int = 25,
+    picture: Callable[[Any, int], np.ndarray] = resize,
 ) -> Iterator[Clip]:
     """Cuts a film into clips as its frames come by, resizing them in a thread; no more than one clip's are held.
 
@@ -154,6 +155,7 @@ def cut(
       frames: frames of a clip.
       frame_size: height and width of a clip's frames, pixels.
       spacing: frames from one center to the next.
+      picture: resizes a frame to (frame_size, frame_size, 3) uint8 RGB.
 
     Yields:
       the clips whose frames all exist, by ascending center.
@@ -167,7 +169,7 @@ def cut(
             latest = (frame.number + half - 1) // spacing * spacing  # of the clips that have begun
             if latest < max(first, frame.number - half):
                 continue  # between two clips
-            recent.append(thread.submit(resize, frame, frame_size))
+            recent.append(thread.submit(picture, frame, frame_size))
             center = frame.number - half
             if center < first or center % spacing:
                 continue
