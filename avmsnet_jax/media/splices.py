@@ -8,6 +8,7 @@ import collections
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator
+from fractions import Fraction
 
 import av
 import av.format
@@ -92,7 +93,9 @@ class FilmClock:
         self._wraps = container_format.name in _WRAPS
         self._frame_s = frame_s
         # Asked of each packet, the units take as long as all else here.
-        self._units = {stream.index: stream.time_base for stream in (picture, sound) if stream is not None}
+        self._units = {
+            stream.index: stream.time_base or Fraction(1) for stream in (picture, sound) if stream is not None
+        }
         self._recordings = [_Recording(0.0, -math.inf, None)]
         self._stamp_s: float | None = None  # of the picture's latest packet, on the container's clock
         self._latest_s = (

@@ -83,8 +83,8 @@ def _change(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _difference(now: np.ndarray, before: np.ndarray) -> np.ndarray:
     """(T, 14, 14) float32, the mean difference in each cell, of 255."""
-    difference = cv2.subtract(cv2.absdiff(_strip(now), _strip(before)), _NOISE)
-    return _cells(difference.reshape(now.shape).astype(np.float32))
+    difference = np.abs(now.astype(np.float32) - before)
+    return _cells(np.maximum(difference - _NOISE, 0))
 
 
 def _flow(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
