@@ -58,9 +58,9 @@ SIGNALS = {
     "motion": ("picture._flow",),
     "sound": ("sound._teager",),
     "picture": ("picture._spectral_residual",),
-    "novelty": ("picture._colors", "picture._edges", "sound._timbre"),
+    "novelty": ("picture._colors", "picture._gradients", "picture._edges", "sound._timbre"),
     "agreement": ("picture._change",),
-    "quality": ("picture._sharpness", "picture._uniformity", "picture._dissolve"),
+    "quality": ("picture._uniformity", "picture._dissolve"),
 }
 
 
@@ -88,6 +88,7 @@ class Blind:
 
     def __init__(self, scorer: Any):
         self.frames, self.frame_size, self.batch_size = scorer.frames, scorer.frame_size, scorer.batch_size
+        self.picture = scorer.picture
         self.batches: list[Sequence[Any]] = []
 
     def measure(self, batch: Sequence[Any]) -> dict[str, np.ndarray]:

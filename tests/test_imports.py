@@ -17,7 +17,7 @@ HEAVY = {
     *("scipy.fft", "scipy.ndimage", "scipy.stats", "scipy.signal", "numba", "librosa", "sklearn", "torch"),
     *("av", "cv2", "PIL", "matplotlib", "starlette", "uvicorn"),
 }
-WATCHING = {"av", "PIL", "cv2", "scipy.fft", "scipy.ndimage"}
+WATCHING = {"av", "PIL", "cv2", "scipy.fft", "scipy.ndimage", "librosa", "scipy.signal", "scipy.stats"}
 PREPARING = {"av", "PIL", "cv2", "h5py", "tensorflow_datasets", "array_record"}
 
 PROBE = """

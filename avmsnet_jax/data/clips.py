@@ -7,10 +7,10 @@ frames, n/2 - 1 come before its center and n/2 after it.
 import collections
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from fractions import Fraction
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -142,6 +142,7 @@ def cut(
     frames: int = 16,
     frame_size: int = 112,
     spacing: int = 25,
+    picture: Callable[[Any, int], np.ndarray] = resize,
 ) -> Iterator[Clip]:
     """Cuts a film into clips while it is decoded. Frames are resized in a thread; only one clip's are in memory.
 
@@ -152,6 +153,7 @@ def cut(
       frames: frames of a clip.
       frame_size: height and width of a clip's frames, pixels.
       spacing: frames from one center to the next.
+      picture: resizes a frame to (frame_size, frame_size, 3) uint8 RGB.
 
     Yields:
       the clips whose frames all exist, in order.
@@ -165,7 +167,7 @@ def cut(
             latest = (frame.number + half - 1) // spacing * spacing  # of the clips that have begun
             if latest < max(first, frame.number - half):
                 continue  # between two clips
-            recent.append(thread.submit(resize, frame, frame_size))
+            recent.append(thread.submit(picture, frame, frame_size))
             center = frame.number - half
             if center < first or center % spacing:
                 continue

@@ -210,7 +210,7 @@ def _write(video: Video, cut: Cut, folder: Path, on_clip: Callable[[], Any]) -> 
     with contextlib.closing(_Pieces(folder, cut.piece_records())) as pieces:
         with _reading():
             waveform = video.open_waveform()
-            size = {"frames": cut.frames, "frame_size": cut.frame_size, "spacing": cut.spacing}
+            size: dict[str, Any] = {"frames": cut.frames, "frame_size": cut.frame_size, "spacing": cut.spacing}
             cuts = clips.cut(film(), waveform, video.fps, **size)
         while True:
             with _reading():

@@ -21,6 +21,8 @@ LOWEST_RATE, HIGHEST_RATE = 100, 6_000_000  # Hz: a second is held in memory; DS
 # left: cutting or padding the sound at each of them would be audible.
 _TOLERANCE_S = 0.02
 
+_AT_ONCE = 16384  # samples that are mixed and resampled at once
+
 _LOUDEST = 64.0  # 36 dB above full scale, which float formats can hold
 
 # The share of each channel, by FFmpeg's name, in the left and the right channel of the mix.
@@ -102,41 +104,81 @@ def decode_sound(
             _say_once(f"warning: {name}: {film.unheard}, so it counts as silent; convert the film to hear it")
         if film.sound is None:
             return
-        resampler: soxr.ResampleStream | None = None
-        hz = 0
-        heard = 0  # samples at the file's rate, from the first frame of the picture on
-        silence = np.zeros((0, 2) if stereo else 0, np.float32)
-        for sound, hz_now, start in _timed(decode(film.packets(film.sound), path), origin, path, stereo):
-            if not LOWEST_RATE <= hz_now <= HIGHEST_RATE:
+        track = _Resampled(path, sample_rate, stereo=stereo)
+        heard = hz = 0  # samples at the file's rate, from the first frame of the picture on; this rate
+        for frame, start in _timed(decode(film.packets(film.sound), path), origin):
+            if not LOWEST_RATE <= frame.sample_rate <= HIGHEST_RATE:
                 raise UserError(
-                    f"{os.fspath(path)} has sound of {hz_now} Hz, and only {LOWEST_RATE} to {HIGHEST_RATE} are read; "
-                    "convert it with ffmpeg -ar 48000"
+                    f"{os.fspath(path)} has sound of {frame.sample_rate} Hz, and only {LOWEST_RATE} to {HIGHEST_RATE} "
+                    "are read; convert it with ffmpeg -ar 48000"
                 )
-            if resampler is None or hz_now != hz:
-                if resampler is not None:
-                    yield resampler.resample_chunk(silence, last=True)
-                resampler = soxr.ResampleStream(hz_now, sample_rate, 1 + stereo, dtype="float32", quality="HQ")
-                heard, hz = round(heard * Fraction(hz_now, hz)) if hz else 0, hz_now
-            missing = round(start * hz) - heard
+            if frame.sample_rate != hz:
+                if hz:
+                    yield from track.end()
+                heard, hz = round(heard * Fraction(frame.sample_rate, hz)) if hz else 0, frame.sample_rate
+                track.begin(hz)
+            missing, skipped = round(start * hz) - heard, 0
             if heard == 0 or abs(missing) > _TOLERANCE_S * hz:
                 for length in _pieces(missing, hz):
-                    yield resampler.resample_chunk(np.zeros((length, *silence.shape[1:]), np.float32))
+                    yield from track.silence(length)
                     heard += length
-                sound = sound[max(-missing, 0) :]
-            if not len(sound):
-                continue
-            yield resampler.resample_chunk(sound)
-            heard += len(sound)
-        if resampler is not None and heard:
-            yield resampler.resample_chunk(silence, last=True)
+                skipped = min(max(-missing, 0), frame.samples)
+            heard += frame.samples - skipped
+            yield from track.add(frame, skipped)
+        if heard:
+            yield from track.end()
 
 
-def _timed(
-    frames: Iterable[av.AudioFrame], origin: float | None, path: str | os.PathLike[str], stereo: bool
-) -> Iterator[tuple[np.ndarray, int, float]]:
-    """Each piece of sound, its sample rate, and when it starts, in seconds from `origin` (or the first piece).
+class _Resampled:
+    """Resamples a track. Its frames of 20 ms or so are joined first, because each call costs as much as its samples."""
 
-    A piece without a stamp continues the one before.
+    def __init__(self, path: str | os.PathLike[str], sample_rate: int, *, stereo: bool):
+        self._path, self._sample_rate, self._stereo = path, sample_rate, stereo
+        self._kind = ("", "")
+        self._joined = av.AudioFifo()
+
+    def begin(self, hz: int) -> None:
+        """Takes frames of this rate from here on."""
+        channels = 1 + self._stereo
+        self._resampler = soxr.ResampleStream(hz, self._sample_rate, channels, dtype="float32", quality="HQ")
+
+    def add(self, frame: av.AudioFrame, skipped: int) -> Iterator[np.ndarray]:
+        """Adds a frame without its first samples."""
+        kind = frame.format.name, frame.layout.name
+        if skipped or kind != self._kind:
+            yield from self._waiting()
+            self._joined, self._kind = av.AudioFifo(), kind
+        frame.pts = None  # the FIFO refuses frames whose stamps do not run on exactly
+        self._joined.write(frame)
+        if skipped:
+            self._joined.read(skipped)
+        if self._joined.samples >= _AT_ONCE:
+            yield from self._waiting()
+
+    def silence(self, length: int) -> Iterator[np.ndarray]:
+        """Adds samples of silence."""
+        yield from self._waiting()
+        yield self._resampler.resample_chunk(self._zeros(length))
+
+    def end(self) -> Iterator[np.ndarray]:
+        """The last samples of this rate."""
+        yield from self._waiting()
+        yield self._resampler.resample_chunk(self._zeros(0), last=True)
+
+    def _waiting(self) -> Iterator[np.ndarray]:
+        frame = self._joined.read()
+        if frame is not None:
+            sound = _stereo(frame, self._path) if self._stereo else _mono(frame, self._path)
+            yield self._resampler.resample_chunk(sound)
+
+    def _zeros(self, length: int) -> np.ndarray:
+        return np.zeros((length, 2) if self._stereo else length, np.float32)
+
+
+def _timed(frames: Iterable[av.AudioFrame], origin: float | None) -> Iterator[tuple[av.AudioFrame, float]]:
+    """Each frame and when it starts, in seconds from `origin` (or the first frame).
+
+    A frame without a stamp continues the one before.
     """
     end = 0.0
     for frame in frames:
@@ -145,9 +187,8 @@ def _timed(
         if origin is None:
             origin = stamp
         start = end if stamp is None or origin is None else stamp - origin
-        sound = _stereo(frame, path) if stereo else _mono(frame, path)
-        end = start + len(sound) / frame.sample_rate
-        yield sound, frame.sample_rate, start
+        end = start + frame.samples / frame.sample_rate
+        yield frame, start
 
 
 @functools.cache

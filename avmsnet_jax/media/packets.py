@@ -112,9 +112,10 @@ def _gaps_s(path: str | os.PathLike[str], fps: Fraction | None) -> float:
     gaps, latest = 0.0, math.nan
     with open_film(path) as container:
         stream = required_picture(container, path)
+        unit = float(stream.time_base or 0)
         for packet in demux(container, stream) if fps is None else Tracks(container, stream, fps).packets(stream):
-            if packet.pts is not None and stream.time_base:
-                time = float(packet.pts * stream.time_base)
+            if packet.pts is not None and unit:
+                time = packet.pts * unit
                 gaps += time - latest if time - latest > shortest else 0
                 latest = time if math.isnan(latest) else max(time, latest)
     return gaps

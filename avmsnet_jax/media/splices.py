@@ -8,6 +8,7 @@ import collections
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator
+from fractions import Fraction
 
 import av
 import av.format
@@ -91,6 +92,10 @@ class FilmClock:
         self._most_disorder_s = max(MOST_DISORDER_S, _LONGEST_GAP_FRAMES * frame_s)
         self._wraps = container_format.name in _WRAPS
         self._frame_s = frame_s
+        # Asked of each packet, the units take as long as all else here.
+        self._units = {
+            stream.index: stream.time_base or Fraction(1) for stream in (picture, sound) if stream is not None
+        }
         self._recordings = [_Recording(0.0, -math.inf, None)]
         self._stamp_s: float | None = None  # of the picture's latest packet, on the container's clock
         self._latest_s = (
@@ -122,9 +127,9 @@ class FilmClock:
         for packet in packets:
             if packet.stream is self._main:
                 shift = self._picture_shift(packet)
-                yield _moved(packet, shift, self._later_s)
+                yield self._moved(packet, shift, self._later_s)
             else:
-                self._hear(_stamp(packet), _duration(packet))
+                self._hear(self._stamp(packet), self._duration(packet))
 
     def _sound_packets(self, packets: Iterable[av.Packet]) -> Iterator[av.Packet]:
         waiting: collections.deque[_Waiting] = collections.deque()
@@ -139,7 +144,7 @@ class FilmClock:
                 flush = packet
             else:
                 place = packet.pos if packet.pos is not None else place  # only the first of a group has one
-                stamp, duration = _stamp(packet), _duration(packet)
+                stamp, duration = self._stamp(packet), self._duration(packet)
                 waiting.append(_Waiting(packet, stamp, duration, place, self._hear(stamp, duration)))
                 held_s += duration
             while waiting and (held_s > _HELD_S or len(waiting) > _MOST_HELD or self._is_placed(waiting[0])):
@@ -152,10 +157,10 @@ class FilmClock:
 
     def _picture_shift(self, packet: av.Packet) -> float:
         """What is added to the stamps of the picture's next packet, seconds. A jump begins a recording."""
-        stamp = _stamp(packet)
+        stamp = self._stamp(packet)
         if stamp is None:
             return self._recordings[-1].shift_s
-        shown = _seconds(packet.pts, packet)
+        shown = self._seconds(packet.pts, packet)
         later = 0.0 if shown is None else self._step(stamp, shown)
         # FFmpeg may give a recording's last frame the time of showing of the next recording's first.
         if not -self._most_disorder_s <= later <= self._longest_gap_s:
@@ -174,7 +179,7 @@ class FilmClock:
         self._stamp_s, self._latest_s, self._later_s = stamp, now, later
         self._by_decoding = packet.dts is not None
         if not packet.is_discard:
-            self._until_s = max(self._until_s, now + later + (self._frame_s or _duration(packet)))
+            self._until_s = max(self._until_s, now + later + (self._frame_s or self._duration(packet)))
         return now - stamp
 
     def _bridged(self, stamp: float) -> bool:
@@ -215,7 +220,7 @@ class FilmClock:
         following = self._recordings[recording + 1 :]
         ended = bool(following) and start >= following[0].begins_s
         if not ended and self._sound_end_s >= self._recordings[recording].begins_s:
-            yield _moved(item.packet, self._sound_shift_s)
+            yield self._moved(item.packet, self._sound_shift_s)
 
     def _place(self, item: _Waiting) -> tuple[int, float | None]:
         """The number of the recording that a packet of sound belongs to, and when it starts in the film, seconds."""
@@ -254,35 +259,31 @@ class FilmClock:
             return time
         return time - _WRAP_S * round((time - expected) / _WRAP_S)
 
+    def _moved(self, packet: av.Packet, shift_s: float, later_s: float | None = None) -> av.Packet:
+        """The packet with its stamps in the film's time; `later_s` is the time from its decoding to its showing."""
+        unit = self._units[packet.stream_index]
+        ticks = round(shift_s * unit.denominator / unit.numerator)
+        decoded, shown = packet.dts, packet.pts
+        if decoded is not None:
+            packet.dts = decoded + ticks
+        if shown is not None:
+            packet.pts = shown + ticks
+            if decoded is not None and later_s is not None:
+                packet.pts = decoded + ticks + round(later_s * unit.denominator / unit.numerator)
+        return packet
 
-def _moved(packet: av.Packet, shift_s: float, later_s: float | None = None) -> av.Packet:
-    """The packet with its stamps in the film's time; `later_s` is the time from its decoding to its showing."""
-    unit = packet.time_base
-    ticks = round(shift_s * unit.denominator / unit.numerator)
-    decoded, shown = packet.dts, packet.pts
-    if decoded is not None:
-        packet.dts = decoded + ticks
-    if shown is not None:
-        packet.pts = shown + ticks
-        if decoded is not None and later_s is not None:
-            packet.pts = decoded + ticks + round(later_s * unit.denominator / unit.numerator)
-    return packet
+    def _stamp(self, packet: av.Packet) -> float | None:
+        """When a packet is decoded on the container's clock, seconds; where it has no dts, when it is shown."""
+        return self._seconds(packet.dts if packet.dts is not None else packet.pts, packet)
 
+    def _seconds(self, ticks: int | None, packet: av.Packet) -> float | None:
+        if ticks is None:
+            return None
+        unit = self._units[packet.stream_index]
+        return ticks * unit.numerator / unit.denominator
 
-def _stamp(packet: av.Packet) -> float | None:
-    """When a packet is decoded on the container's clock, seconds; where it has no dts, when it is shown."""
-    return _seconds(packet.dts if packet.dts is not None else packet.pts, packet)
-
-
-def _seconds(ticks: int | None, packet: av.Packet) -> float | None:
-    if ticks is None:
-        return None
-    unit = packet.time_base
-    return ticks * unit.numerator / unit.denominator
-
-
-def _duration(packet: av.Packet) -> float:
-    return _seconds(packet.duration or 0, packet) or 0.0
+    def _duration(self, packet: av.Packet) -> float:
+        return self._seconds(packet.duration or 0, packet) or 0.0
 
 
 def _lies_before(place: int | None, other: int | None) -> bool:

@@ -184,9 +184,11 @@ def _cut(
     frames, size = scorer.frames, scorer.frame_size
     film_frames = observer.look(movie.frames(constant_rate=True, clock=observer.clock))
     with contextlib.closing(film_frames):
-        yield from clips.cut(film_frames, waveform, float(fps), frames=frames, frame_size=size, spacing=spacing)
+        yield from clips.cut(
+            film_frames, waveform, float(fps), frames=frames, frame_size=size, spacing=spacing, picture=scorer.picture
+        )
     if not observer.n_frames >= clips.first_center(frames, spacing) + frames // 2:
-        yield _only_clip(movie, fps, observer, frames, size)
+        yield _only_clip(movie, fps, observer, scorer)
     if waveform is not None:
         # Cuts are placed by the loudness up to the end of the picture; the sound may go on for hours after it.
         waveform.skip_to(round((observer.n_frames / fps + 1) * SAMPLE_RATE))
@@ -250,12 +252,12 @@ class _Observer:
         self._rest = sound[whole:]
 
 
-def _only_clip(movie: Movie, fps: Fraction, observer: _Observer, frames: int, frame_size: int) -> clips.Clip:
+def _only_clip(movie: Movie, fps: Fraction, observer: _Observer, scorer: Scorer) -> clips.Clip:
     """The clip at the middle of a film that is too short for any; see `watch`."""
-    center = (observer.n_frames + 1) // 2
+    center, frames = (observer.n_frames + 1) // 2, scorer.frames
     pictures = []
     for frame in movie.frames(constant_rate=True):
-        pictures.append(clips.resize(frame, frame_size))
+        pictures.append(scorer.picture(frame, scorer.frame_size))
         if frame.number == center:
             observer.keep(frame, center)
     waveform, excerpt = movie.waveform(), np.zeros(0, np.float32)

@@ -13,7 +13,8 @@ from jax.sharding import Mesh, PartitionSpec
 from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax import xla
 from avmsnet_jax.config import MeshConfig
-from avmsnet_jax.data.clips import Clip
+from avmsnet_jax.data.clips import Clip, resize
+from avmsnet_jax.media.frame import Frame
 from avmsnet_jax.models.avmsnet import AVMSNet
 from avmsnet_jax.scoring.scorer import ClipScores, Measured
 from avmsnet_jax.weights import checkpoint
@@ -80,6 +81,10 @@ class Network:
         """
         model = checkpoint.load(directory, finite=True)
         return cls(model, mesh_lib.make_mesh(mesh), batch_size, fixed_groups=fixed_groups)
+
+    def picture(self, frame: Frame, size: int) -> np.ndarray:
+        """Resized exactly as for training."""
+        return resize(frame, size)
 
     def measure(self, batch: Sequence[Clip]) -> Measured:
         """What `outputs` gives for the clips."""

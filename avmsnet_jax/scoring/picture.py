@@ -3,7 +3,6 @@
 import cv2
 import numpy as np
 import scipy.fft
-from scipy import ndimage
 
 _GRID = 14  # cells in a row and in a column of the maps
 _FLOW_SIZE, _BLOCKS = 56, 7  # pixels of the pictures that flow is computed on, and blocks in a row
@@ -32,11 +31,12 @@ def measure(clip: np.ndarray) -> dict[str, np.ndarray]:
       `brightness`, `sharpness`, `uniformity` in 0-1; `dissolve`: how far the middle frame is from the mean of the first
       and the last, over their difference: 0 in the midst of a dissolve, 1 where there is none.
     """
-    gray = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip])
+    gray = cv2.cvtColor(_strip(np.ascontiguousarray(clip)), cv2.COLOR_RGB2GRAY).reshape(clip.shape[:3])
     middle = len(clip) // 2
     change, turn = _change(gray)
-    residual = np.mean([_spectral_residual(gray[index]) for index in (0, middle, len(gray) - 1)], axis=0)
+    residual = _spectral_residual(gray[[0, middle, len(gray) - 1]]).mean(axis=0)
     length, over_time, around = _flow(gray)
+    strength, angle = _gradients(gray[middle])
     return {
         "flow_length": length.astype(np.float32),
         "flow_entropy": over_time.astype(np.float16),
@@ -45,17 +45,23 @@ def measure(clip: np.ndarray) -> dict[str, np.ndarray]:
         "saliency": np.asarray(residual.mean(), np.float32),
         "attention": _attention(residual, change),
         "colors": _colors(clip[middle]),
-        "edges": _edges(gray[middle]),
-        "brightness": np.asarray(gray.mean() / 255, np.float32),
-        "sharpness": np.asarray(_sharpness(gray[middle]), np.float32),
+        "edges": _edges(strength, angle),
+        "brightness": np.asarray(cv2.mean(_strip(gray))[0] / 255, np.float32),
+        "sharpness": np.asarray(strength.mean(), np.float32),
         "uniformity": np.asarray(_uniformity(gray[middle]), np.float32),
         "dissolve": np.asarray(_dissolve(gray), np.float32),
     }
 
 
-def _cells(pictures: np.ndarray, cells: int) -> np.ndarray:
-    """(T, H, W) to (T, cells, cells), the mean over each cell."""
-    return np.stack([cv2.resize(each, (cells, cells), interpolation=cv2.INTER_AREA) for each in pictures])
+def _strip(pictures: np.ndarray) -> np.ndarray:
+    """(T, H, W, ...) to (T * H, W, ...): pictures one below the other, for which OpenCV needs a single call."""
+    return pictures.reshape(-1, *pictures.shape[2:])
+
+
+def _cells(pictures: np.ndarray) -> np.ndarray:
+    """(T, H, W) to (T, 14, 14), the mean over each cell."""
+    cells = cv2.resize(_strip(pictures), (_GRID, _GRID * len(pictures)), interpolation=cv2.INTER_AREA)
+    return cells.reshape(-1, _GRID, _GRID)
 
 
 def _movement(change: np.ndarray, turn: np.ndarray) -> dict[str, np.ndarray]:
@@ -68,13 +74,17 @@ def _movement(change: np.ndarray, turn: np.ndarray) -> dict[str, np.ndarray]:
 
 def _change(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """By how much each cell changes from frame to frame, and how much of that changes back with the next frame."""
-    frames = gray.astype(np.float32)
-    step = _cells(np.maximum(np.abs(np.diff(frames, axis=0)) - _NOISE, 0), _GRID)
-    across = _cells(np.maximum(np.abs(frames[2:] - frames[:-2]) - _NOISE, 0), _GRID)
+    step, across = _difference(gray[1:], gray[:-1]), _difference(gray[2:], gray[:-2])
     turn = np.zeros_like(step)
     # What moves steadily, or appears, changes as much over two frames as in both steps together.
     turn[:-1] = np.maximum(step[:-1] + step[1:] - across, 0) / 2
     return step, turn
+
+
+def _difference(now: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """(T, 14, 14) float32, the mean difference in each cell, of 255."""
+    difference = np.abs(now.astype(np.float32) - before)
+    return _cells(np.maximum(difference - _NOISE, 0))
 
 
 def _flow(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -88,13 +98,13 @@ def _flow(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             for n in starts.tolist()
         ]
     )
-    flows = flows - np.median(flows, axis=(1, 2), keepdims=True)  # what most of the picture does is the camera's
-    length = np.hypot(flows[..., 0], flows[..., 1])  # (P, H, W)
+    flows = np.ascontiguousarray(flows.transpose(3, 0, 1, 2)).reshape(2, len(flows), -1)
+    flows -= np.median(flows, axis=2, keepdims=True)  # what most of the picture does is the camera's
+    length, angle = cv2.cartToPolar(*flows)
     length[length < _STILL] = 0
-    angle = np.arctan2(flows[..., 1], flows[..., 0]) / (2 * np.pi) % 1
-    direction = np.floor(angle * _DIRECTIONS).astype(int) % _DIRECTIONS
+    direction = _sector(angle, _DIRECTIONS)
     along = np.arange(_FLOW_SIZE) * _BLOCKS // _FLOW_SIZE
-    block = along[:, None] * _BLOCKS + along
+    block = (along[:, None] * _BLOCKS + along).ravel()
     bins = (direction * _BLOCKS**2 + block).ravel()
     histogram = np.bincount(bins, length.ravel(), minlength=_DIRECTIONS * _BLOCKS**2)
     histogram = histogram.reshape(_DIRECTIONS, _BLOCKS, _BLOCKS)
@@ -111,18 +121,23 @@ def _entropy(histogram: np.ndarray) -> np.ndarray:
 
 
 def _spectral_residual(gray: np.ndarray) -> np.ndarray:
-    """Hou and Zhang's saliency map, (64, 64), of the picture in units of its own contrast."""
-    small = cv2.resize(gray, (_RESIDUAL_SIZE, _RESIDUAL_SIZE), interpolation=cv2.INTER_AREA).astype(np.float32)
-    spread = float(small.std())
-    if spread < 1:  # of 255: a picture of one color
-        return np.zeros_like(small)
-    spectrum = scipy.fft.fft2((small - small.mean()) / spread)
-    amplitude = np.abs(spectrum)
-    log = np.log(amplitude + 1e-3)
-    residual = log - ndimage.uniform_filter(log, 3, mode="wrap")  # the spectrum is periodic
-    phase = np.where(amplitude > 0, spectrum / np.maximum(amplitude, 1e-20), 1)
-    saliency = np.abs(scipy.fft.ifft2(np.exp(residual) * phase)) ** 2
-    return cv2.GaussianBlur(saliency.astype(np.float32), (0, 0), 2.5)
+    """Hou and Zhang's saliency maps, (T, 64, 64) float32, of pictures in units of their own contrast."""
+    size = (_RESIDUAL_SIZE, _RESIDUAL_SIZE)
+    small = np.stack([cv2.resize(each, size, interpolation=cv2.INTER_AREA) for each in gray]).astype(np.float32)
+    small -= small.mean(axis=(1, 2), keepdims=True)
+    spread = small.std(axis=(1, 2), keepdims=True)
+    plain = spread < 1  # of 255: a picture of one color
+    spectrum = scipy.fft.fft2(small / np.where(plain, np.inf, spread))
+    log = np.log(np.abs(spectrum) + 1e-3)
+    around = np.stack([_blurred_around(each) for each in log])
+    # exp(residual + i phase) is the spectrum over the exponential of the average of its logarithm.
+    saliency = np.square(np.abs(scipy.fft.ifft2(spectrum * np.exp(-around))))
+    return np.stack([cv2.GaussianBlur(each, (0, 0), 2.5) for each in saliency])
+
+
+def _blurred_around(spectrum: np.ndarray) -> np.ndarray:
+    """The mean of 3 x 3 values; a spectrum is periodic."""
+    return cv2.blur(cv2.copyMakeBorder(spectrum, 1, 1, 1, 1, cv2.BORDER_WRAP), (3, 3))[1:-1, 1:-1]
 
 
 def _attention(residual: np.ndarray, change: np.ndarray) -> np.ndarray:
@@ -134,29 +149,31 @@ def _attention(residual: np.ndarray, change: np.ndarray) -> np.ndarray:
 
 def _colors(frame: np.ndarray) -> np.ndarray:
     """Histograms of the picture and of its quarters, the square root of shares."""
-    red, green, blue = (frame[..., channel].astype(int) * bins // 256 for channel, bins in enumerate(_COLOR_BINS))
-    index = (red * _COLOR_BINS[1] + green) * _COLOR_BINS[2] + blue
-    height, width = (size // 2 for size in index.shape)
-    parts = [index, index[:height, :width], index[:height, width:], index[height:, :width], index[height:, width:]]
-    counts = [np.bincount(part.ravel(), minlength=int(np.prod(_COLOR_BINS))) / part.size for part in parts]
-    return np.sqrt(np.concatenate(counts)).astype(np.float16)
+    red, green, blue = (frame[..., channel] // (256 // bins) for channel, bins in enumerate(_COLOR_BINS))
+    color = (red * _COLOR_BINS[1] + green) * _COLOR_BINS[2] + blue  # below 128: it fits in a byte
+    lower, right = (np.arange(size) >= size // 2 for size in color.shape)
+    place = (2 * lower[:, None] + right) * int(np.prod(_COLOR_BINS)) + color
+    counts = np.bincount(place.ravel(), minlength=4 * int(np.prod(_COLOR_BINS))).reshape(4, -1)
+    parts = np.concatenate([counts.sum(axis=0, keepdims=True), counts])
+    return np.sqrt(parts / parts.sum(axis=1, keepdims=True)).astype(np.float16).ravel()
 
 
 def _gradients(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    picture = gray.astype(np.float32) / 255
-    return cv2.Sobel(picture, cv2.CV_32F, 1, 0), cv2.Sobel(picture, cv2.CV_32F, 0, 1)
+    """Strength and angle, 0 to 2 pi, of the change in brightness; brightness is in 0-1."""
+    across, down = (cv2.Sobel(gray, cv2.CV_32F, *order, scale=1 / 255) for order in ((1, 0), (0, 1)))
+    return cv2.cartToPolar(across, down)
 
 
-def _edges(gray: np.ndarray) -> np.ndarray:
+def _sector(angle: np.ndarray, sectors: int) -> np.ndarray:
+    """Which of the equal sectors of a circle each angle lies in, 0 to 2 pi."""
+    return (angle * (sectors / (2 * np.pi))).astype(int) % sectors
+
+
+def _edges(strength: np.ndarray, angle: np.ndarray) -> np.ndarray:
     """Histogram of the directions of edges, whichever side is brighter; the square root of shares."""
-    across, down = _gradients(gray)
-    angle = np.floor(np.arctan2(down, across) / np.pi % 1 * _DIRECTIONS).astype(int) % _DIRECTIONS
-    weight = np.bincount(angle.ravel(), np.hypot(across, down).ravel(), minlength=_DIRECTIONS)
+    direction = _sector(angle, 2 * _DIRECTIONS) % _DIRECTIONS
+    weight = np.bincount(direction.ravel(), strength.ravel(), minlength=_DIRECTIONS)
     return np.sqrt(weight / max(weight.sum(), 1e-9)).astype(np.float16)
-
-
-def _sharpness(gray: np.ndarray) -> float:
-    return float(np.hypot(*_gradients(gray)).mean())
 
 
 def _uniformity(gray: np.ndarray) -> float:

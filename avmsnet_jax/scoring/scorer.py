@@ -8,6 +8,7 @@ import numpy as np
 
 from avmsnet_jax.data.clips import Clip
 from avmsnet_jax.errors import UserError
+from avmsnet_jax.media.frame import Frame
 
 Measured = Mapping[str, np.ndarray]
 
@@ -53,6 +54,9 @@ class Scorer(Protocol):
     @property
     def batch_size(self) -> int:
         """Most clips in a call of `measure`."""
+
+    def picture(self, frame: Frame, size: int) -> np.ndarray:
+        """A frame as the scorer takes it, (size, size, 3) uint8 RGB."""
 
     def measure(self, batch: Sequence[Clip]) -> Measured:
         """Measures clips, which may be of several films, independently of earlier calls.

@@ -18,6 +18,7 @@ from avmsnet_jax.clock import clock
 from avmsnet_jax.data.clips import Clip
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media import films
+from avmsnet_jax.media.frame import Frame
 from avmsnet_jax.scoring.film import Watched
 from avmsnet_jax.scoring.scorer import ClipScores, Measured
 from avmsnet_jax.summarization import choose
@@ -166,6 +167,10 @@ class Replay:
         self.frames = cut.scorer["clip_frames"]
         self._clips = sorted(cut.clips, key=lambda clip: clip["frame"])
         self._known = np.array([clip["frame"] for clip in self._clips])
+
+    def picture(self, frame: Frame, size: int) -> np.ndarray:
+        """A black picture, because nobody looks at it."""
+        return np.zeros((size, size, 3), np.uint8)
 
     def measure(self, batch: Sequence[Clip]) -> Measured:
         """For each clip the number of the nearest known one."""

@@ -369,7 +369,11 @@ def _content(weights: Weights) -> str:
 
 
 def _versions(scorer: str) -> str:
-    packages = ["avmsnet_jax", "av", *(("jax", "flax") if scorer == "network" else ("numpy",))]
+    packages = [
+        "avmsnet_jax",
+        "av",
+        *(("jax", "flax") if scorer == "network" else ("numpy", "scipy", "opencv-python-headless")),
+    ]
     versions = (f"{name} {importlib.metadata.version(name)}" for name in packages)
     return ", ".join([*versions, f"FFmpeg {FFMPEG_VERSION}"])
 

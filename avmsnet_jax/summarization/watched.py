@@ -15,7 +15,7 @@ from avmsnet_jax.media.timecode import Timecode
 from avmsnet_jax.scoring.film import Scores, Watched
 
 WATCHED = "watched.npz"
-FORMAT = 1  # raise it when the file's content changes, or what a pass over a film finds
+FORMAT = 2  # raise it when the file's content changes, or what a pass over a film finds
 _PIECES, _PIECE_BYTES = 32, 2**18  # of a film, that tell it from others
 _BY_FRAME = ("times_s", "stamps_s", "change", "loudness")
 _BY_CLIP = ("frames", "times_s", "scores", "features", "localization")

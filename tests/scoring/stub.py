@@ -5,7 +5,8 @@ from typing import Literal
 
 import numpy as np
 
-from avmsnet_jax.data.clips import Clip
+from avmsnet_jax.data.clips import Clip, resize
+from avmsnet_jax.media.frame import Frame
 from avmsnet_jax.scoring.scorer import ClipScores, Measured
 
 
@@ -18,6 +19,9 @@ class Stub:
     def __init__(self, score: Callable[[Clip], float], *, frames: int = 8, frame_size: int = 16, batch_size: int = 4):
         self.frames, self.frame_size, self.batch_size = frames, frame_size, batch_size
         self._score = score
+
+    def picture(self, frame: Frame, size: int) -> np.ndarray:
+        return resize(frame, size)
 
     def measure(self, batch: Sequence[Clip]) -> Measured:
         assert 1 <= len(batch) <= self.batch_size

@@ -8,9 +8,11 @@ from flax import nnx
 import avmsnet_jax
 from avmsnet_jax.data import clips
 from avmsnet_jax.errors import UserError
+from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.scoring.attention import SIGNALS, Attention
 from avmsnet_jax.scoring.scorer import finish
 from tests.conftest import SMALL
+from tests.media.films import encode
 
 FPS, RATE, SIZE = 25, 22050, 112
 BLUE, RED, GREEN = (40, 80, 220), (220, 50, 40), (40, 180, 60)
@@ -218,6 +220,15 @@ def test_without_a_sound_track_the_picture_decides():
 def test_a_film_of_one_clip():
     found = scored([landscape()] * 34, noise(2))
     assert found.scores.tolist() == [0.5]
+
+
+def test_pictures_of_films_are_nearly_those_of_a_network(tmp_path):
+    """One step of scaling takes the place of two; an order of colors or a shift would differ by much more."""
+    film = encode(tmp_path / "film.mkv", [landscape(seed, 320) for seed in range(5)])
+    for frame in Movie(film).frames():
+        found = Attention().picture(frame, SIZE)
+        assert found.shape == (SIZE, SIZE, 3)
+        assert np.abs(found.astype(float) - clips.resize(frame, SIZE)).mean() < 2
 
 
 def test_batches_of_any_size_and_a_second_run_give_the_same_bits():
