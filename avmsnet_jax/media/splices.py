@@ -261,7 +261,7 @@ class FilmClock:
 
     def _moved(self, packet: av.Packet, shift_s: float, later_s: float | None = None) -> av.Packet:
         """The packet with its stamps in the film's time; `later_s` is the time from its decoding to its showing."""
-        unit = self._units[packet.stream_index]
+        unit = self._units[packet.stream.index]
         ticks = round(shift_s * unit.denominator / unit.numerator)
         decoded, shown = packet.dts, packet.pts
         if decoded is not None:
@@ -279,7 +279,7 @@ class FilmClock:
     def _seconds(self, ticks: int | None, packet: av.Packet) -> float | None:
         if ticks is None:
             return None
-        unit = self._units[packet.stream_index]
+        unit = self._units[packet.stream.index]
         return ticks * unit.numerator / unit.denominator
 
     def _duration(self, packet: av.Packet) -> float:

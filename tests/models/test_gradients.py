@@ -116,7 +116,7 @@ def compare(config, state, dtype, bound, rounding, convolutions):
 def test_every_gradient_equals_pytorch(depth, audiovisual, monkeypatch):
     # What the network calls float32 is float64 here. Convolutions take the form that compiles fastest, a TPU's; the
     # others are tested in ops/test_conv3d.py.
-    monkeypatch.setattr(ModelConfig, "validate", lambda self: None)
+    monkeypatch.setattr(ModelConfig, "__post_init__", lambda self: None)
     monkeypatch.setattr(jnp, "float32", jnp.float64)
     with jax.enable_x64(True):
         config = ModelConfig(depth=depth, audiovisual=audiovisual, dtype="float64", **TINY)
