@@ -40,6 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
     It lies in `.pytest_cache`, one folder per number of cores, which JAX's keys leave out; `--cache-clear` empties it.
     """
+    # PyTorch in one thread: its threads wait busily for each other, which slows all that runs beside it.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if QUICK not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}".strip()
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

@@ -165,7 +165,7 @@ def test_two_processes_train_as_one_undisturbed_by_a_second_run(reference, small
     """Both processes of the second run exit and say why; a signal to one process of the first stops both."""
     workdir = tmp_path / "run"
     with together(2, small_config_file, workdir, environment) as processes:
-        wait_for_step(2, workdir, processes)
+        wait_until((workdir / ".lock").exists, *processes)
         with together(2, small_config_file, workdir, environment) as (first, second):
             said = [process.communicate(timeout=120)[1] for process in (first, second)]
             assert [process.returncode for process in (first, second)] == [2, 2], said
