@@ -106,7 +106,7 @@ def test_the_state_is_donated(steps):
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
 
 
-@pytest.mark.parametrize("loudness", [np.nan, 1e38])
+@pytest.mark.parametrize("loudness", [np.nan, 1e25])
 def test_after_a_bad_step_nothing_changes(steps, config, loudness):
     """NaN, and sound so loud that only a variance in SoundNet overflows; then good batches."""
     _, _, state, _, step = steps
