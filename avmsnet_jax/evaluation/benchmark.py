@@ -20,8 +20,9 @@ from avmsnet_jax.evaluation.comparison import ALL, Trial
 from avmsnet_jax.evaluation.kts import kts
 from avmsnet_jax.evaluation.score_files import Scored
 from avmsnet_jax.evaluation.selection import shots
+from avmsnet_jax.scoring.attention import Attention
 from avmsnet_jax.scoring.network import Network
-from avmsnet_jax.scoring.records import attention_for, choose_threshold, rows_by_video, score_split
+from avmsnet_jax.scoring.records import choose_threshold, rows_by_video, score_split
 from avmsnet_jax.weights import location
 
 Clips = list[dict[str, Any]]
@@ -65,9 +66,9 @@ def evaluate(
     chosen = range(len(folds)) if len(directories) > 1 else [config.data.fold]
     with storage.staged(output) as stage:  # before scoring, to fail early if it is not writable
         clips, thresholds, facts = _scored_by_networks(config, directories, split, chosen)
-        attention = _scored_by_attention(config, split, chosen)
+        scorer = Attention(manifest.frames, manifest.frame_size)
+        attention = _scored_by_attention(config, scorer, split, chosen)
         if not directories:
-            scorer = attention_for(records)
             clips = {ALL: attention}
             thresholds[ALL], facts["threshold_from"] = choose_threshold(config, scorer, config.data.fold, attention)
         scored = {name: _scored(part) for name, part in clips.items()}
@@ -109,7 +110,7 @@ def _scored_by_networks(
     )
 
 
-def _scored_by_attention(config: Config, split: str, folds: Sequence[int]) -> Clips:
+def _scored_by_attention(config: Config, scorer: Attention, split: str, folds: Sequence[int]) -> Clips:
     """The attention scorer's clips of all folds, each once."""
     directory = local_records(config.data)
     clips: Clips = []
@@ -119,7 +120,7 @@ def _scored_by_attention(config: Config, split: str, folds: Sequence[int]) -> Cl
         new = [number for number in records.numbers if number not in seen]
         seen.update(new)
         if new:
-            clips += score_split(config, attention_for(directory), records.only(new))
+            clips += score_split(config, scorer, records.only(new))
     return clips
 
 

@@ -16,8 +16,9 @@ from avmsnet_jax.evaluation import baselines, bootstrap, gaze, leakage, report
 from avmsnet_jax.evaluation.plots import score_curve
 from avmsnet_jax.evaluation.precision_recall import Agreement, average_precision, chance, precision_recall_f, reported
 from avmsnet_jax.evaluation.report import file_name
+from avmsnet_jax.scoring.attention import Attention
 from avmsnet_jax.scoring.network import Network
-from avmsnet_jax.scoring.records import attention_for, choose_threshold, rows_by_video, score_split
+from avmsnet_jax.scoring.records import choose_threshold, rows_by_video, score_split
 from avmsnet_jax.scoring.scorer import Scorer
 from avmsnet_jax.weights import location
 
@@ -61,7 +62,8 @@ def evaluate(config: Config, directory: str, split: str, output: storage.Place) 
         scorers["model"] = Network.load(str(found), config.mesh, config.eval.batch_size, fixed_groups=True)
     directory_of_records = local_records(config.data)
     records = pipeline.open_split(directory_of_records, split, scorers.get("model"), config.data.fold)
-    scorers["attention"] = attention_for(directory_of_records)
+    manifest = read_manifest(directory_of_records)
+    scorers["attention"] = Attention(manifest.frames, manifest.frame_size)
     viewers = gaze.of_records(directory_of_records)
     clips: dict[str, Clips] = {}
     thresholds: dict[str, float] = {}
@@ -75,7 +77,7 @@ def evaluate(config: Config, directory: str, split: str, output: storage.Place) 
             "seen_in_training": known,
             "checkpoint": storage.shown(found) if found else None,
             "records": config.data.dir,
-            "dataset": read_manifest(directory_of_records).dataset,
+            "dataset": manifest.dataset,
         }
         first = next(iter(scorers))
         threshold, by_video = thresholds[first], rows_by_video(clips[first])

@@ -5,7 +5,6 @@ import itertools
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,19 +14,11 @@ from avmsnet_jax.config import Config
 from avmsnet_jax.data import pipeline
 from avmsnet_jax.data.cache import local_records
 from avmsnet_jax.data.clips import Clip
-from avmsnet_jax.data.manifest import read_manifest
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation.precision_recall import best_threshold
-from avmsnet_jax.scoring.attention import Attention
 from avmsnet_jax.scoring.scorer import Measured, Scorer, finish
 
 Row = dict[str, Any]
-
-
-def attention_for(records: str | Path) -> Attention:
-    """The attention scorer for clips of the size that prepared records hold."""
-    manifest = read_manifest(records)
-    return Attention(manifest.frames, manifest.frame_size)
 
 
 def score_records(
