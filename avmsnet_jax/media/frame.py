@@ -20,13 +20,6 @@ _KNOWN_MATRICES = {0, 1, 2, 4, 5, 6, 7, 9}
 _EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
-class Scaler(threading.local):
-    """A converter to RGB for each thread that asks for pictures."""
-
-    def __init__(self) -> None:
-        self.reformatter = VideoReformatter()
-
-
 @dataclasses.dataclass(frozen=True)
 class _Orientation:
     """How a picture is turned and mirrored before it is shown; upright by default.
@@ -61,6 +54,32 @@ def _orientation(frame: av.VideoFrame) -> _Orientation:
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return _Orientation(False, -1 if d < 0 else 1, -1 if a < 0 else 1)
     return _Orientation(True, -1 if b < 0 else 1, -1 if c < 0 else 1)
+
+
+class Scaler(threading.local):
+    """A converter to RGB for each thread that asks for pictures of a film."""
+
+    def __init__(self) -> None:
+        self.reformatter = VideoReformatter()
+        self._orientations: dict[int, _Orientation] = {}
+
+    def orientation(self, frame: av.VideoFrame) -> _Orientation:
+        """How a frame is turned and mirrored; the matrix is read again only where the rotation changes.
+
+        A frame whose `side_data` was read refers to itself, so that its picture stays in memory until Python collects
+        garbage: some 300 MB of them in a film of 720 lines.
+        """
+        if frame.rotation not in self._orientations:
+            self._orientations[frame.rotation] = _orientation(frame)
+        return self._orientations[frame.rotation]
+
+
+@functools.lru_cache(maxsize=16)
+def _grid(rows: int, columns: int, height: int, width: int, across: int) -> np.ndarray:
+    """(rows, columns) int64, where the samples of a grid lie in a plane of `across` values a row."""
+    y = (np.arange(rows) * 2 + 1) * height // (2 * rows)
+    x = (np.arange(columns) * 2 + 1) * width // (2 * columns)
+    return y[:, None] * across + x
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,20 +147,18 @@ class Frame:
         """
         plane, depth = self._decoded.planes[0], self._decoded.format.components[0].bits
         kind = np.uint16 if depth > 8 else np.uint8
-        across = plane.line_size // np.dtype(kind).itemsize
-        values = np.frombuffer(memoryview(plane), kind)[: self._decoded.height * across].reshape(-1, across)
-        y = (np.arange(rows) * 2 + 1) * self._decoded.height // (2 * rows)
-        x = (np.arange(columns) * 2 + 1) * min(self._decoded.width, across) // (2 * columns)
-        return values[np.ix_(y, x)].astype(np.float32) / (2**depth - 1)
+        across = plane.line_size // (2 if depth > 8 else 1)
+        places = _grid(rows, columns, self._decoded.height, min(self._decoded.width, across), across)
+        return np.frombuffer(memoryview(plane), kind).take(places).astype(np.float32) / (2**depth - 1)
 
     @property
     def size(self) -> int:
         """Memory that it takes, roughly, bytes."""
         return 3 * self._decoded.width * self._decoded.height
 
-    @functools.cached_property
+    @property
     def _orientation(self) -> _Orientation:
-        return _orientation(self._decoded)
+        return self._scaler.orientation(self._decoded)
 
     def _convert(self, width: int, height: int) -> np.ndarray:
         known = self._decoded.colorspace in _KNOWN_MATRICES

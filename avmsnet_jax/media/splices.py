@@ -92,9 +92,11 @@ class FilmClock:
         self._most_disorder_s = max(MOST_DISORDER_S, _LONGEST_GAP_FRAMES * frame_s)
         self._wraps = container_format.name in _WRAPS
         self._frame_s = frame_s
-        # Asked of each packet, the units take as long as all else here.
+        # The unit of a stream's stamps, numerator and denominator: asked of each packet, it takes as long as all else.
         self._units = {
-            stream.index: stream.time_base or Fraction(1) for stream in (picture, sound) if stream is not None
+            stream.index: (stream.time_base or Fraction(1)).as_integer_ratio()
+            for stream in (picture, sound)
+            if stream is not None
         }
         self._recordings = [_Recording(0.0, -math.inf, None)]
         self._stamp_s: float | None = None  # of the picture's latest packet, on the container's clock
@@ -261,15 +263,15 @@ class FilmClock:
 
     def _moved(self, packet: av.Packet, shift_s: float, later_s: float | None = None) -> av.Packet:
         """The packet with its stamps in the film's time; `later_s` is the time from its decoding to its showing."""
-        unit = self._units[packet.stream.index]
-        ticks = round(shift_s * unit.denominator / unit.numerator)
+        numerator, denominator = self._units[packet.stream.index]
+        ticks = round(shift_s * denominator / numerator)
         decoded, shown = packet.dts, packet.pts
         if decoded is not None:
             packet.dts = decoded + ticks
         if shown is not None:
             packet.pts = shown + ticks
             if decoded is not None and later_s is not None:
-                packet.pts = decoded + ticks + round(later_s * unit.denominator / unit.numerator)
+                packet.pts = decoded + ticks + round(later_s * denominator / numerator)
         return packet
 
     def _stamp(self, packet: av.Packet) -> float | None:
@@ -279,8 +281,8 @@ class FilmClock:
     def _seconds(self, ticks: int | None, packet: av.Packet) -> float | None:
         if ticks is None:
             return None
-        unit = self._units[packet.stream.index]
-        return ticks * unit.numerator / unit.denominator
+        numerator, denominator = self._units[packet.stream.index]
+        return ticks * numerator / denominator
 
     def _duration(self, packet: av.Packet) -> float:
         return self._seconds(packet.duration or 0, packet) or 0.0
