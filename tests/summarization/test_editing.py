@@ -148,12 +148,17 @@ def test_shots_that_all_score_alike_are_chosen_as_python_does_and_at_once(browse
     assert times[1] < 15, times  # about 50 without the table
 
 
-def test_every_edit_by_pointer_and_key_is_undone_redone_and_survives_a_reload(edited, made):
-    page, film = edited, made[0].scores.film
+def edit_undo_and_redo(page: Any, read: Callable[[], cutlist.CutList]) -> None:
+    """Makes each kind of edit with pointer and keys, reloads in the middle, undoes all and redoes all.
+
+    Args:
+      page: the report, being edited.
+      read: saves the cut and reads what was saved.
+    """
     steps = [START]
 
     def expect(*changed: tuple[int, int, str]) -> None:
-        steps.append(spans(saved(page, film)))
+        steps.append(spans(read()))
         assert set(steps[-1]) - set(steps[-2]) == set(changed)
 
     page.mouse.click(*place(page, 20))
@@ -179,7 +184,7 @@ def test_every_edit_by_pointer_and_key_is_undone_redone_and_survives_a_reload(ed
 
     page.reload()
     page.keyboard.press("e")
-    assert spans(saved(page, film)) == steps[-1]
+    assert spans(read()) == steps[-1]
     page.mouse.click(*place(page, 180, PICTURES_ROW))
     page.keyboard.press("m")
     expect((173, 240, "dropped"))
@@ -202,12 +207,16 @@ def test_every_edit_by_pointer_and_key_is_undone_redone_and_survives_a_reload(ed
 
     for before in reversed(steps[:-1]):
         page.keyboard.press("Control+z")
-        assert spans(saved(page, film)) == before
+        assert spans(read()) == before
     assert page.locator("#undo").is_disabled()
     for _ in steps[1:]:
         page.keyboard.press("Control+Shift+z")
-    assert spans(saved(page, film)) == steps[-1]
+    assert spans(read()) == steps[-1]
     assert page.locator("#redo").is_disabled()
+
+
+def test_every_edit_by_pointer_and_key_is_undone_redone_and_survives_a_reload(edited, made):
+    edit_undo_and_redo(edited, lambda: saved(edited, made[0].scores.film))
 
 
 def test_a_summary_is_shortened_and_its_first_shot_kept_by_keyboard_alone(open_report, made):
