@@ -4,8 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +21,7 @@ from avmsnet_jax.scoring.network import Network
 from avmsnet_jax.scoring.records import score_records
 from avmsnet_jax.summarization import choose, run
 from avmsnet_jax.summarization.run import summarize
-from tests.conftest import ROOT, one_line, wait_until
+from tests.conftest import one_line, wait_until
 from tests.media.films import encode, number_of, numbered
 from tests.summarization.test_kinds import noise, pictures, stretches
 
@@ -200,11 +198,10 @@ def test_the_command_s_output(forked, random_weights, folder, tmp_path):
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak), signal.SIGKILL])
-def test_an_ended_run_leaves_no_summary_folder(environment, random_weights, folder, tmp_path, how):
+def test_an_ended_run_leaves_no_summary_folder(started, random_weights, folder, tmp_path, how):
     path = encode(folder / "film.mp4", pictures(500) * 6, 25, codec="libx264", pix_fmt="yuv420p")
     out = tmp_path / "out"
-    arguments = [sys.executable, "summarize.py", str(path), f"--checkpoint={random_weights}", f"--output={out}"]
-    process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    process = started("summarize.py", path, f"--checkpoint={random_weights}", f"--output={out}")
     wait_until(lambda: list(out.glob(".film.*/**/*.mp4")), process)
     process.send_signal(how)
     _, errors = process.communicate(timeout=60)

@@ -2,8 +2,6 @@
 
 import csv
 import hashlib
-import subprocess
-import sys
 
 import av
 import numpy as np
@@ -17,11 +15,11 @@ SECONDS = 12
 
 
 @pytest.fixture(scope="module")
-def collection(tmp_path_factory):
+def collection(forked, tmp_path_factory):
     """A small collection made by the command: (folder, scripts by split)."""
     folder = tmp_path_factory.mktemp("toy") / "new" / "toy_movies"
-    command = [sys.executable, "-m", "avmsnet_jax.toy", "--output", str(folder)]
-    subprocess.run([*command, "--films", "3", "--seconds", str(SECONDS), "--seed", "5"], check=True)
+    done = forked("-m", "avmsnet_jax.toy", "--output", folder, "--films=3", f"--seconds={SECONDS}", "--seed=5")
+    assert done.returncode == 0, done.stderr
     return folder, movies.write_scripts(3, SECONDS, 5)
 
 
