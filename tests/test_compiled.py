@@ -155,7 +155,7 @@ def kept(tmp_path, monkeypatch):
     def ask():
         os.environ["XDG_CACHE_HOME"] = str(tmp_path / "cache")
         os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
-        compiled.keep()
+        compiled.enable_cache()
         return "JAX_COMPILATION_CACHE_DIR" in os.environ
 
     monkeypatch.setattr(os, "environ", dict(os.environ))  # `keep` changes it

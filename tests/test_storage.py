@@ -327,7 +327,7 @@ def test_what_a_store_cannot_do_is_said_in_a_line(forked, tmp_path):
 def test_a_missing_extra_is_named(scheme, library, extra, python):
     code = f"import sys; sys.modules[{library!r}] = None; from avmsnet_jax import storage; storage.listed('{scheme}://b/x')"
     said = python("-c", code).stderr.splitlines()[-1]
-    assert said.endswith(f"{scheme}:// takes an extra: pip install 'avmsnet_jax[{extra}]'")
+    assert said.endswith(f"{scheme}:// needs an extra: pip install 'avmsnet_jax[{extra}]'")
 
 
 def commands() -> list[list[str]]:

@@ -191,7 +191,7 @@ def left(monkeypatch):
 
     monkeypatch.setattr(hosts.jax, "process_count", lambda: 2)
     monkeypatch.setattr(hosts.multihost_utils, "broadcast_one_to_all", lambda value: value)
-    monkeypatch.setattr(hosts.compiled, "keep_nothing_of_several", lambda: None)
+    monkeypatch.setattr(hosts.compiled, "disable_cache", lambda: None)
     monkeypatch.setattr(hosts, "_Watch", Watch)
     return reasons
 
