@@ -92,7 +92,7 @@ def test_mistakes_are_one_line(awkward, forked, tmp_path):
     for arguments, message in (
         ([], "give one folder: the --output of python -m avmsnet_jax prepare or python -m avmsnet_jax summarize"),
         ([awkward, "--split=dev"], "has no split 'dev'; it has train"),
-        ([awkward, f"--output={tmp_path}"], f"{tmp_path} is a folder; --output is the picture to write"),
+        ([awkward, f"--output={tmp_path}"], f"{tmp_path} is a folder; give the picture to write"),
     ):
         assert message in one_line(forked("-m", "avmsnet_jax", "inspect", *arguments))
     damaged = shutil.copytree(awkward, tmp_path / "damaged")

@@ -572,7 +572,7 @@ def test_the_command_ends_with_2_after_an_unforeseen_error(films, tmp_path, monk
     (log,) = tmp_path.glob("a.error.*.log")
     assert f"skipped a: unexpected error: {type(error).__name__}" in said.err
     assert str(log) in said.err
-    assert said.err.splitlines()[-1].startswith("prepare_data.py: 1 film skipped for an unexpected error")
+    assert said.err.splitlines()[-1].startswith("prepare_data.py: 1 film skipped because of an unexpected error")
 
 
 def joined_stream(path: Path, pictures: int) -> Path:
