@@ -164,7 +164,7 @@ def test_a_film_that_fails_does_not_stop_the_rest(random_weights, folder, tmp_pa
     (tmp_path / "out" / "mine" / "diary").touch()
     film(folder / "mine.mkv", 50)
     (spared, *_) = summarize([folder / "mine.mkv"], random_weights, tmp_path / "out", CONFIG, overwrite=True)
-    assert "no summary: choose another place" in spared.error
+    assert "is not a summary; choose another place" in spared.error
     assert (tmp_path / "out" / "mine" / "diary").exists()
     with pytest.raises(UserError, match="would both be summarized in a"):
         summarize([folder / "a.mkv", folder / "a.mp4"], random_weights, tmp_path / "out", CONFIG)
