@@ -52,7 +52,7 @@ def is_remote(place: Place) -> bool:
 
 
 def refuse(place: Place, what: str) -> None:
-    """Raises UserError if `place`, the value of the option `what`, is on a store: for options that take folders only."""
+    """Raises UserError if `place`, the value of the option `what`, is on a store: for options that take folders."""
     if is_remote(place):
         raise UserError(
             f"{what} {os.fspath(place)} is on a store, which this does not support; give a folder, and copy it there"
