@@ -284,7 +284,7 @@ def test_the_longest_names_are_written(tmp_path):
 # Folders of which what lies in them is run
 
 
-def test_a_private_folder_is_ours_and_closed_to_others(tmp_path):
+def test_a_private_folder_belongs_to_the_user_and_is_not_writable_by_others(tmp_path):
     folder = tmp_path / "a" / "b"
     folder.mkdir(parents=True)
     assert is_private(folder)

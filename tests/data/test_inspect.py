@@ -38,7 +38,7 @@ def awkward(tmp_path_factory):
     return folder / "records"
 
 
-def test_the_account(awkward, python, tmp_path):
+def test_inspect_describes_the_records(awkward, python, tmp_path):
     done = python("-m", "avmsnet_jax", "inspect", awkward, f"--output={tmp_path / 'a' / 'sheet.png'}")
     assert (done.returncode, done.stderr) == (0, "")
     first, train, films, skipped, disk, written = done.stdout.splitlines()

@@ -109,7 +109,7 @@ def collection(tmp_path_factory):
     return root, by_name, sounds
 
 
-def test_nothing_is_left_out_and_nothing_is_added(collection):
+def test_every_published_clip_has_one_record(collection):
     _, records, _ = collection
     assert set(records) == {video.name for video in VIDEOS}
     for video in VIDEOS:

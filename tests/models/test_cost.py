@@ -69,20 +69,20 @@ def logits_only():
     return compile_for(lambda out: out.logits)
 
 
-def test_only_what_is_asked_for_is_computed(logits_only):
+def test_unused_outputs_are_not_computed(logits_only):
     localized = compile_for(lambda out: (out.logits, jnp.linalg.norm(out.localization, axis=-1)))
     assert not re.search(r"(?<!r)sqrt\(", logits_only.as_text())  # normalizations take rsqrt
     places = 4
     assert cost(localized, "transcendentals") == cost(logits_only, "transcendentals") + places  # the roots
 
 
-def test_the_first_attention_map_needs_the_stem_alone(logits_only):
+def test_the_first_attention_map_needs_only_the_stem(logits_only):
     attention = compile_for(lambda out: out.attention[0])
     assert arguments(attention) == 1 + (1 + 4) + (2 + 2)  # video; stem's kernel and BN; the DAM's two convolutions
     assert cost(attention) < 0.8 * cost(logits_only)
 
 
-def test_the_visual_only_network_does_not_listen(logits_only):
+def test_the_visual_only_network_does_not_compute_soundnet(logits_only):
     """It holds SoundNet and ALM, yet its program neither takes their parameters nor does their work."""
     every, audio_branch = leaves()
     visual = compile_for(lambda out: out.logits, audiovisual=False)

@@ -79,7 +79,7 @@ def test_the_published_networks_outputs(published_output):
         np.testing.assert_allclose((value.mean(), value.std()), golden[f"{published_name}_mean_std"], rtol=TOLERANCE)
 
 
-def test_silence_and_swapped_videos(published):
+def test_each_clip_depends_on_its_own_video_and_sound(published):
     """The published network's logits (network.md): each input is heard, seen and kept with its own clip."""
     video, audio = clips(ModelConfig(), 2)
     silent = forward(published, video, np.zeros_like(audio))

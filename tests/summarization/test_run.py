@@ -93,7 +93,7 @@ def test_durations_are_parsed_as_budgets():
         assert choose.parse_budget(text) == choose.Budget(seconds=seconds)
 
 
-def test_budgets(random_weights, folder, tmp_path):
+def test_summaries_keep_within_their_budget(random_weights, folder, tmp_path):
     path = film(folder / "film.mkv")
     for number, (budget, most) in enumerate([("25%", 1.0), ("0.9s", 0.9), ("0.1s", 0.1), ("1", 4.0)]):
         config = Config(

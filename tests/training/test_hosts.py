@@ -207,7 +207,7 @@ def test_a_working_directory_that_is_not_shared_is_named(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("message", ["connection refused", "no peer", "the barrier of bar(1)\n" + "x" * 500])
-def test_an_error_of_our_own_is_not_taken_for_a_lost_process(tmp_path, monkeypatch, left, message):
+def test_an_ordinary_error_is_not_taken_for_a_lost_process(tmp_path, monkeypatch, left, message):
     monkeypatch.setattr(hosts, "_check_shared", lambda *_: None)
     for error, lost in ((RuntimeError(message), False), (ValueError(f"UNKNOWN: Gloo {message}"), True)):
         with pytest.raises(SystemExit), hosts.together(HostsConfig(auto=False), tmp_path / "run"):
@@ -219,7 +219,7 @@ def test_an_error_of_our_own_is_not_taken_for_a_lost_process(tmp_path, monkeypat
         assert message in Path(log).read_text()
 
 
-def test_a_process_that_hangs_is_missed(small_config_file, environment, tmp_path):
+def test_a_hanging_process_is_detected(small_config_file, environment, tmp_path):
     """Even before the first step: while a process compiles, no collective operation tells it that another hangs."""
     with together(2, small_config_file, tmp_path / "run", environment) as (first, second):
         while "steps per epoch" not in first.stdout.readline():

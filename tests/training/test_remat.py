@@ -41,7 +41,7 @@ def test_losses_gradients_and_statistics_are_the_same():
             np.testing.assert_allclose(found, expected, atol=bound * np.abs(expected).max(), err_msg=str(path))
 
 
-def test_the_backward_pass_is_given_the_inputs_of_the_blocks_only():
+def test_only_block_inputs_are_stored_for_the_backward_pass():
     """Of each block's activations, the trunk hands over no more than its input; shapes only, nothing is compiled."""
     inputs = 4 * sum(  # bytes of the input of each of the two blocks of a stage, for a clip
         np.prod(shape)

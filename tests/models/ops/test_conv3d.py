@@ -60,7 +60,7 @@ def test_every_form_equals_pytorch(shape):
 
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
-def test_the_form_chosen_elsewhere_fits_every_shape(platform):
+def test_the_forms_chosen_for_other_platforms_fit_every_shape(platform):
     """No form that another platform would be given raises; what it gives is tested above."""
     for size, channels, out, taps, stride, padding in SHAPES.values():
         x = jax.ShapeDtypeStruct((2, *size, channels), "float32")
@@ -72,7 +72,7 @@ def test_the_form_chosen_elsewhere_fits_every_shape(platform):
         )
 
 
-def test_the_result_keeps_the_inputs_type():
+def test_the_result_has_the_dtype_of_the_input():
     x, kernel = np.ones((1, 2, 4, 4, 2), "float32"), np.ones((3, 3, 3, 2, 3), "float32")
     for form in set(conv3d.FORMS) - {conv3d.pointwise}:
         y = form(x.astype("bfloat16"), kernel.astype("bfloat16"), (1, 1, 1), (1, 1, 1))
