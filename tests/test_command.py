@@ -317,7 +317,7 @@ def test_help_may_be_piped_into_head():
 
 
 def test_an_interrupt_that_python_drops_is_raised_again(tmp_path):
-    """JAX runs a callback at garbage collection, and of what is raised there Python makes a note and goes on."""
+    """JAX runs a callback at garbage collection; Python prints exceptions there and goes on."""
     script = tmp_path / "waits.py"
     script.write_text(
         "import gc, signal, time\n"
@@ -383,7 +383,7 @@ def test_an_unexpected_error_gives_one_line_and_a_log_file(python, tmp_path, kin
 def test_missing_files_are_reported_before_jax_is_imported(python, tmp_path, arguments):
     film = tmp_path / "film.mp4"
     film.touch()
-    hidden = tmp_path / "jax.py"  # in place of JAX, and of what imports it
+    hidden = tmp_path / "jax.py"  # shadows JAX, also for packages that import it
     hidden.write_text("raise SystemExit('JAX was imported')")
     arguments = [str(film) if argument == "FILM" else argument for argument in arguments]
     done = python(*arguments, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")

@@ -1,4 +1,4 @@
-"""Records that somebody else made, or that a disk damaged: nothing of theirs is run, followed or believed."""
+"""Malicious or damaged records: nothing in them is executed, followed or trusted."""
 
 import json
 import os
@@ -282,7 +282,7 @@ def test_a_record_that_would_unpack_to_far_more_is_not_unpacked(records, place):
 
 
 def test_changed_bytes_give_the_same_records_or_one_line(records):
-    """Whatever a disk did to a shard, it is a record as before or one line."""
+    """However a shard is damaged, each record is read unchanged, or there is an error of one line."""
     path = file_of(records, "*train.array_record*")
     whole, rng, refused = path.read_bytes(), np.random.default_rng(0), 0
     for number in range(40):

@@ -1,4 +1,4 @@
-"""What is in a data set, as the command tells and draws it."""
+"""The command inspect: the text and the picture that describe records."""
 
 import json
 import shutil

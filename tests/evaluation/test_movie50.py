@@ -234,7 +234,7 @@ def test_failing_plot_does_not_affect_other_films(small_run, config, tmp_path, m
 
 
 def test_nan_scores_are_an_error(small_run, small_config):
-    """Finite weights can give NaN: here by a negative variance."""
+    """Finite weights can give NaN scores: here by a negative variance."""
     model = avmsnet_jax.load(small_run)
     model.fc2_bn.var[...] = model.fc2_bn.var[...] * 0 - 1
     records = open_split(small_config.data.dir, "test", model.config)

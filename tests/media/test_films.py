@@ -1,4 +1,4 @@
-"""Which files of a folder are films."""
+"""Films are found in folders by their suffix."""
 
 from pathlib import Path
 

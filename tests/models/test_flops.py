@@ -136,7 +136,7 @@ def test_the_traced_program_has_exactly_the_counted_operations(change):
 
     def traced(program):
         jaxpr = jax.make_jaxpr(program)(params, stats, video, audio).jaxpr
-        # XLA drops what nobody asks for: the gradient by the sound.
+        # XLA drops the unused gradient with respect to the sound.
         return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0]
 
     assert 2 * multiply_adds(traced(forward)) == CLIPS * flops.forward_flops(config)

@@ -1,4 +1,4 @@
-"""The attention scorer on films whose answer is known."""
+"""The attention scorer on synthetic films with a known answer."""
 
 import cv2
 import numpy as np

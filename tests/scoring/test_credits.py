@@ -121,7 +121,7 @@ def subtitled(ground: np.ndarray) -> Shot:
 
 
 def talking_head(number: int) -> np.ndarray:
-    """In black and white, on a plain ground."""
+    """In black and white, on a plain background."""
     picture, y = np.full((HEIGHT, WIDTH), 60, np.uint8), round(2 * np.sin(number / 3))
     for center, axes, gray in (
         ((160, 220), (85, 80), 35),

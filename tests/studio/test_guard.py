@@ -1,4 +1,4 @@
-"""Who may use the studio, and what it gives away."""
+"""Access control of the studio."""
 
 import concurrent.futures
 import json
@@ -40,7 +40,7 @@ def test_strangers_are_refused(studio, headers):
         ("PUT", "/films/a.mp4"),
     ):
         status, _ = studio.refused(method, path, b"" if method == "PUT" else None, **sent)
-        assert status in (400, 403)  # a request without Host is none of HTTP's
+        assert status in (400, 403)  # HTTP/1.1 requires Host
     assert tree(studio.root) == before
     assert not studio.state()["jobs"]
 

@@ -1,4 +1,4 @@
-"""Captions in summaries: cuts leave them whole, and they move with what is shown; separate clips."""
+"""Captions in summaries: cuts do not split them, and their times follow the takes; clips in separate files."""
 
 import json
 import re

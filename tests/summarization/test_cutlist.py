@@ -1,4 +1,4 @@
-"""cut.json: written, read back, followed frame for frame, chosen anew; and whatever else a file may hold."""
+"""cut.json: written, read back, rendered frame for frame, chosen anew, and damaged."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""The report, in a real browser that can reach nothing else."""
+"""The report in a real browser without network access."""
 
 import dataclasses
 import io

@@ -1,4 +1,4 @@
-"""A film is watched once: another budget, an edited cut and the same film again only cut."""
+"""A film is analyzed once: another budget, an edited cut or a second run reuses the analysis."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Training as users run it: processes on small films, what they leave, and how they resume."""
+"""Training by the command on small films: its files, and how it resumes."""
 
 import contextlib
 import io
@@ -411,7 +411,7 @@ def test_another_run_in_the_same_place_is_refused(small_run, config, name, value
 
 
 def test_a_run_without_a_checkpoint_does_not_fix_the_configuration(small_run, config, tmp_path):
-    """The error is about the missing checkpoint, not about a run that never began there."""
+    """The error names the missing checkpoint; the differing config.json does not matter, because no run began."""
     shutil.copy(small_run / "config.json", tmp_path / "config.json")
     config = config.replace(train={"seed": 1}, init={"checkpoint": str(tmp_path / "none")})
     with pytest.raises(UserError, match="no checkpoint at"):

@@ -161,7 +161,7 @@ def random_leaves(seed):
 
 
 def run(config, start, steps):
-    """What `start` has become after some steps with random gradients."""
+    """`start` after some steps with random gradients."""
     optimizer = make_optimizer(config, steps_per_epoch=2)
 
     @jax.jit
@@ -193,7 +193,7 @@ def test_a_visual_only_run_leaves_soundnet_and_alm_unchanged(name):
 
 
 def test_adamw_decays_kernels_only():
-    """The decay of one step is what it makes a difference to: learning rate x decay x weight."""
+    """Weight decay changes a step by learning rate x decay x weight."""
     start = random_leaves(99)
     without, decayed = (
         run(Config(optimizer=OptimizerConfig(name="adamw", learning_rate=0.01, weight_decay=decay)), start, steps=1)

@@ -1,4 +1,4 @@
-"""Saved models: what `load` reads, what `save` replaces, and what both leave alone."""
+"""Saving and loading models: what `save` replaces, and what it refuses to replace."""
 
 import dataclasses
 import json

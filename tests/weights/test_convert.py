@@ -262,7 +262,7 @@ def test_an_existing_output_is_left_alone(tmp_path: Path, write: Write) -> None:
         convert([source], source)
 
 
-# --- values that are no numbers ------------------------------------------------------------------
+# --- values that are not finite ------------------------------------------------------------------
 
 
 def _with(tensors: dict[str, np.ndarray], name: str, places: int, value: float, dtype: type) -> dict[str, np.ndarray]:
@@ -322,7 +322,7 @@ def test_only_weights_that_are_used_must_be_finite(tmp_path: Path, write: Write)
         convert([second, first], str(tmp_path / "back"))
 
 
-# --- what surrounds a network --------------------------------------------------------------------
+# --- entries around a network --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The table of names, against the published list and against a second statement of it."""
+"""The table of names against the published list and a second implementation."""
 
 import dataclasses
 import json

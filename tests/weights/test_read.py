@@ -1,4 +1,4 @@
-"""Files from strangers: whatever they hold, one line, no code run, nothing left behind."""
+"""Untrusted weight files: errors of one line, no code is run, nothing is left behind."""
 
 import io
 import os
@@ -58,7 +58,7 @@ def npy_of(pickled: bytes) -> bytes:
 
 
 def soundnet() -> dict[str, dict[str, np.ndarray]]:
-    """What sound8.npy holds, at SoundNet's own width."""
+    """The content of sound8.npy at SoundNet's width."""
     sizes = [(64, 1, 16), (32, 16, 32), (16, 32, 64), (8, 64, 128), (4, 128, 256), (4, 256, 512), (4, 512, 1024)]
     layers = {}
     for i, (taps, channels, out) in enumerate(sizes):

@@ -1,4 +1,4 @@
-"""Odd and broken published layouts: what each comes to."""
+"""Unusual and broken folders in the published layout."""
 
 import os
 import shutil

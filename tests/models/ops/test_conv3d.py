@@ -37,7 +37,7 @@ def test_every_form_equals_pytorch(shape):
     tx, tk = (torch.from_numpy(a).double().requires_grad_() for a in (x, kernel))
     ty = torch.nn.functional.conv3d(tx.permute(0, 4, 1, 2, 3), tk.permute(4, 3, 0, 1, 2), None, stride, padding)
     ty = ty.permute(0, 2, 3, 4, 1)
-    # Not all ones: a form that hands gradients to the wrong places must not pass.
+    # Random, not ones: a form that sends gradients to wrong places must fail.
     dy = rng.standard_normal(ty.shape).astype(np.float32)
     ty.backward(torch.from_numpy(dy).double())
 
@@ -61,7 +61,7 @@ def test_every_form_equals_pytorch(shape):
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
 def test_the_forms_chosen_for_other_platforms_fit_every_shape(platform):
-    """No form that another platform would be given raises; what it gives is tested above."""
+    """No form chosen for another platform raises; the results are tested above."""
     for size, channels, out, taps, stride, padding in SHAPES.values():
         x = jax.ShapeDtypeStruct((2, *size, channels), "float32")
         kernel = jax.ShapeDtypeStruct((*taps, channels, out), "float32")

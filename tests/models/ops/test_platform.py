@@ -1,4 +1,4 @@
-"""Which form of an operation a program has: that of the platform it is compiled for, or of the one that is named."""
+"""Programs use the form of each operation for the platform that they are compiled for, or for the named one."""
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ NAMES = {"cpu": "cpu", "cuda": "gpu", "rocm": "gpu", "tpu": "tpu"}
 
 
 def text(function, arguments, target):
-    """What XLA is given of a function for that platform."""
+    """The program that JAX lowers a function to for that platform."""
     return jax.jit(function).trace(*arguments).lower(lowering_platforms=(target,)).as_text()
 
 

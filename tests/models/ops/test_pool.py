@@ -1,4 +1,4 @@
-"""Maximum pooling against PyTorch's, where it has to choose: among equal values and beside what is no number."""
+"""Maximum pooling against PyTorch's, with ties and NaN."""
 
 import jax
 import jax.numpy as jnp
