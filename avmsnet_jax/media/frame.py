@@ -1,4 +1,4 @@
-"""One decoded frame of a film: its picture in RGB, upright, at any size."""
+"""A decoded frame of a film: its picture in RGB, upright, at any size."""
 
 import dataclasses
 import functools
@@ -12,7 +12,7 @@ from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from avmsnet_jax.errors import UserError
 
-# The color matrices that swscale knows, by their number in the film: RGB, BT.709, untagged (FFmpeg takes BT.601 for any
+# The color matrices that swscale knows, by their H.273 number: RGB, BT.709, unspecified (FFmpeg assumes BT.601 at any
 # size), FCC, BT.470BG, SMPTE 170M, SMPTE 240M and BT.2020. It refuses all others.
 _KNOWN_MATRICES = {0, 1, 2, 4, 5, 6, 7, 9}
 
@@ -26,8 +26,8 @@ class _Orientation:
 
     Attributes:
       transposed: rows become columns, before the picture is mirrored.
-      down: -1 where the rows are then reversed, else 1.
-      across: -1 where the columns are, else 1.
+      down: -1 if the rows are then reversed, else 1.
+      across: -1 if the columns are then reversed, else 1.
     """
 
     transposed: bool = False
@@ -50,7 +50,7 @@ def _orientation(frame: av.VideoFrame) -> _Orientation:
         return _Orientation()
     a, b, _, c, d, *_ = np.frombuffer(memoryview(side), np.int32).tolist()
     if a * d == b * c:
-        return _Orientation()  # a singular matrix would show nothing
+        return _Orientation()  # ignore a singular matrix, which would show nothing
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return _Orientation(False, -1 if d < 0 else 1, -1 if a < 0 else 1)
     return _Orientation(True, -1 if b < 0 else 1, -1 if c < 0 else 1)
@@ -84,13 +84,13 @@ def _grid(rows: int, columns: int, height: int, width: int, across: int) -> np.n
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """One decoded frame. It is converted to RGB only on request, as most frames of a film are never looked at.
+    """A decoded frame. It is converted to RGB only on request, because most frames of a film are not needed.
 
     Attributes:
-      number: 1 for the film's first frame, as the published annotations count.
+      number: 1 for the film's first frame, as in the published annotations.
       time_s: seconds since the film's first frame.
       path: the film.
-      pixel_aspect: width of a pixel in heights.
+      pixel_aspect: width of a pixel divided by its height.
     """
 
     number: int
@@ -103,7 +103,7 @@ class Frame:
     def rgb(self) -> np.ndarray:
         """The whole picture as it is shown: upright, and with square pixels.
 
-        Where the film's pixels are not square, the shorter side of a pixel is stretched to the longer one's.
+        If the film's pixels are not square, the shorter side of a pixel is stretched to the longer one.
 
         Returns:
           (H, W, 3) uint8 RGB.
@@ -117,10 +117,10 @@ class Frame:
     def scaled(self, width: int, height: int) -> np.ndarray:
         """The picture, upright, scaled by FFmpeg (bicubic) to any size; the aspect is not kept.
 
-        It takes a tenth of the time of `rgb` followed by a filter of Pillow's, and differs by about half a level.
+        It takes a tenth of the time of `rgb` followed by a filter of Pillow, and differs by about half a level of 255.
 
         Returns:
-          (height, width, 3) uint8 RGB, stored color by color.
+          (height, width, 3) uint8 RGB, in planar memory layout.
 
         Raises:
           UserError: the frame cannot be converted.
@@ -129,7 +129,7 @@ class Frame:
 
     @property
     def interlaced(self) -> bool:
-        """Whether it is two fields, a moment apart."""
+        """Whether the frame consists of two fields, recorded one after the other."""
         return self._decoded.interlaced_frame
 
     @property
@@ -140,10 +140,10 @@ class Frame:
         return size[::-1] if self._orientation.transposed else size
 
     def brightness(self, rows: int = 18, columns: int = 32) -> np.ndarray:
-        """Samples the first plane on a grid, which tells frames apart without converting them.
+        """Samples the first plane on a grid, to compare frames without converting them.
 
         Returns:
-          (rows, columns) float32 in 0-1: luma, or one of the colors in films without a plane for luma.
+          (rows, columns) float32 in 0-1: luma, or one of the colors in films without a luma plane.
         """
         plane, depth = self._decoded.planes[0], self._decoded.format.components[0].bits
         kind = np.uint16 if depth > 8 else np.uint8
@@ -153,7 +153,7 @@ class Frame:
 
     @property
     def size(self) -> int:
-        """Memory that it takes, roughly, bytes."""
+        """Its approximate memory, bytes."""
         return 3 * self._decoded.width * self._decoded.height
 
     @property
@@ -163,8 +163,8 @@ class Frame:
     def _convert(self, width: int, height: int) -> np.ndarray:
         known = self._decoded.colorspace in _KNOWN_MATRICES
         try:
-            # Planar, because swscale is twice as fast at it. One thread, because with several FFmpeg 8.1 now and then
-            # gets a row at the border of two slices wrong (4:2:2).
+            # Planar, because swscale writes it twice as fast. One thread, because with several FFmpeg 8.1 sometimes
+            # converts a row at the border of two slices wrongly (4:2:2).
             converted = self._scaler.reformatter.reformat(
                 self._decoded,
                 width=width,

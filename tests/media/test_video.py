@@ -122,7 +122,7 @@ def test_a_raw_stream_without_time_stamps_has_a_constant_rate(tmp_path):
     assert shown(film) == list(range(30))
 
 
-def test_the_clock_s_ticks_are_not_taken_for_a_frame_rate(tmp_path):
+def test_the_tick_rate_of_the_container_is_not_taken_for_a_frame_rate(tmp_path):
     # Without a frame rate of its own, a container that counts milliseconds says 1000 frames a second.
     film = encode(tmp_path / "film.mkv", [numbered(i) for i in range(50)], 1000, times_s=[i / 20 for i in range(50)])
     with av.open(str(film)) as container:
