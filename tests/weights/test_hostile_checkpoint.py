@@ -19,6 +19,7 @@ import avmsnet_jax
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.weights import checkpoint
 from avmsnet_jax.weights.export import export
+from tests.conftest import wait_until
 from tests.weights.conftest import TINY, state
 from tests.weights.test_checkpoint import tree_of
 
@@ -51,11 +52,17 @@ def store(item: Path) -> tensorstore.KvStore:
     return tensorstore.KvStore.open({"driver": "ocdbt", "base": {"driver": "file", "path": f"{item}/"}}).result()
 
 
+def write(item: Path, key: str, value: bytes) -> None:
+    """Changes a value of the store; the lock files of tensorstore may outlive the write."""
+    store(item).write(key, value).result()
+    wait_until(lambda: not list(item.rglob("*.__lock")))
+
+
 def describe(item: Path, name: str, **changes: object) -> None:
     """Changes what an array's description says."""
     key = f"{name}/.zarray"
     held = json.loads(store(item).read(key).result().value)
-    store(item).write(key, json.dumps(held | changes).encode()).result()
+    write(item, key, json.dumps(held | changes).encode())
 
 
 def bomb(size: int) -> bytes:
@@ -96,15 +103,15 @@ CLAIMS: dict[str, tuple[Callable[[Path], object], str]] = {
     "gzip": (lambda p: describe(p / "model", "fc3.bias", compressor={"id": "gzip"}), "fc3.bias is described as"),
     "filters": (lambda p: describe(p / "model", "fc3.bias", filters=[{"id": "delta"}]), "fc3.bias is described as"),
     "deep nesting": (
-        lambda p: store(p / "model").write("fc3.bias/.zarray", b"[" * 100_000).result(),
+        lambda p: write(p / "model", "fc3.bias/.zarray", b"[" * 100_000),
         "fc3/bias is nested too deeply",
     ),
     "500 MB of zeros in a chunk": (
-        lambda p: store(p / "model").write("fc3.bias/0", bomb(2**29)).result(),
+        lambda p: write(p / "model", "fc3.bias/0", bomb(2**29)),
         "damaged .*does not unpack to the 4 bytes",
     ),
     "a chunk that is too short": (
-        lambda p: store(p / "model").write("fc3.bias/0", zstandard.compress(b"abc")).result(),
+        lambda p: write(p / "model", "fc3.bias/0", zstandard.compress(b"abc")),
         "damaged .*does not unpack to the 4 bytes",
     ),
     "an unpacked chunk of another size": (
