@@ -1,8 +1,9 @@
 """Whether batch norm over groups of clips learns as much as over the whole batch: F on the toy movies held out.
 
-    python -m benchmarks.groups --workdir=DIR [--groups 0 8] [--seeds=3] [--frame_size=48] [--epochs=12]
+    python -m benchmarks.groups --workdir=DIR [--groups 0 8] [--seeds=3] [--batch_size=32] [--frame_size=48] \
+        [--epochs=12]
 
-Trains the demo's configuration, in batches of 32 clips, for each seed of the network and each group size
+Trains the demo's configuration for each seed of the network and each group size
 (`train.norm_clips`; 0 = the whole batch), on the same films. Prints one line of JSON a run. DIR keeps films, records
 and runs; the same command resumes where it was stopped.
 """
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--groups", type=int, nargs="+", default=[0, 8], help="clips in a group; 0 = the whole batch")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--batch_size", type=int, default=demo.train.batch_size, help="clips of a step")
     parser.add_argument("--frame_size", type=int, default=demo.model.frame_size, help="side of a frame in pixels")
     parser.add_argument("--epochs", type=int, default=demo.train.epochs)
     arguments = parser.parse_args()
@@ -48,13 +50,16 @@ def main() -> None:
     settings = demo.replace(
         model={"frame_size": arguments.frame_size},
         data={"dir": str(folder / "records")},
-        train={"epochs": arguments.epochs},
+        train={"epochs": arguments.epochs, "batch_size": arguments.batch_size},
     )
     for seed in range(arguments.seeds):
         for group in arguments.groups:
             with contextlib.redirect_stdout(sys.stderr):
                 found = fscore(settings, folder, group, seed)
-            print(json.dumps({"seed": seed, "clips in a group": group or 32, "F": round(found, 4)}), flush=True)
+            print(
+                json.dumps({"seed": seed, "clips in a group": group or arguments.batch_size, "F": round(found, 4)}),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
