@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from avmsnet_jax.errors import UserError, printable
+from avmsnet_jax.errors import UserError, printable, shortened
 
 UNEXPECTED = "unexpected error"  # the beginning of each report
 
@@ -58,4 +58,4 @@ def describe(error: BaseException) -> str:
     """An exception's type and the beginning of its message, on one line."""
     text = " ".join(str(error).split())
     text = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return printable(text if len(text) <= 200 else text[:197] + "...")
+    return printable(shortened(text, 200))

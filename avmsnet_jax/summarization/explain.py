@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +217,10 @@ class _Band:
         def across(time_s: float) -> float:
             return left + (right - left) * min(time_s / scores.duration_s, 1)
 
-        line = [(across(time), bottom - (bottom - top) * float(score)) for time, score in _pairs(scores)]
+        line = [
+            (across(time), bottom - (bottom - top) * float(score))
+            for time, score in zip(scores.times_s, scores.scores, strict=True)
+        ]
         hill = [(left, bottom), (left, line[0][1]), *line, (right, line[-1][1]), (right, bottom)]
         size = width * finer, self._height * finer
         chosen = Image.new("L", size)
@@ -230,7 +233,3 @@ class _Band:
         ImageDraw.Draw(light).polygon(hill, _CHOSEN)
         gray.paste(light, mask=chosen)
         return gray.resize((width, self._height), Image.Resampling.BOX)
-
-
-def _pairs(scores: Scores) -> Iterable[tuple[float, float]]:
-    return zip(scores.times_s.tolist(), scores.scores.tolist(), strict=True)
