@@ -7,8 +7,8 @@ r"""The audio-visual network on Movie50: the published recipe with its defects f
     python eval.py --config=configs/movie50_audiovisual.py --config.data.dir=records/movie50 \
         --checkpoint=runs/movie50_audiovisual --output=results/movie50_audiovisual
 
-SGD for 60 epochs at batch 128, with batch norm over groups of 32 clips, as in the published run on four GPUs. Movie50 is
-not public, so there is no result to compare with.
+SGD for 60 epochs at batch 128, with batch norm over groups of 32 clips, as in the published run on four GPUs. Movie50
+is not public, so there is no result to compare with.
 """
 
 from avmsnet_jax.config import Config, TrainConfig
