@@ -25,10 +25,10 @@ def report(error: BaseException, folder: Path | None = None, name: str = "avmsne
 
 def written(what: str, trace: str, folder: Path | None, name: str) -> str:
     """`report` for an error in another process, given by its description (see `describe`) and its traceback."""
-    for wanted in (folder, None) if folder else (None,):
+    for candidate in (folder, None) if folder else (None,):
         path = None
         try:
-            place = wanted or Path(tempfile.gettempdir())  # raises where there is none
+            place = candidate or Path(tempfile.gettempdir())  # raises where there is none
             place.mkdir(parents=True, exist_ok=True)
             prefix = f"{os.fsencode(name)[:100].decode('utf-8', 'ignore')}.error."
             descriptor, path = tempfile.mkstemp(prefix=prefix, suffix=".log", dir=place)

@@ -158,10 +158,10 @@ def _groups(measured: Measured) -> list[np.ndarray]:
     Near silence, sound features describe noise, so they are scaled by the loudness of the clip.
     """
     loudness = measured["envelope"].astype(np.float64).mean(axis=1)
-    loud = float(np.percentile(loudness, 95))
-    heard = np.minimum(loudness / loud, 1) if loud > 0 else np.zeros(len(loudness))
+    loud_clip = float(np.percentile(loudness, 95))
+    relative_loudness = np.minimum(loudness / loud_clip, 1) if loud_clip > 0 else np.zeros(len(loudness))
     sounds = [measured[name] for name in ("timbre", "soundnet") if name in measured]
-    sounds = [(values - np.median(values, axis=0)) * heard[:, None] for values in sounds]
+    sounds = [(values - np.median(values, axis=0)) * relative_loudness[:, None] for values in sounds]
     groups = []
     for group in (measured["colors"], measured["edges"], *sounds):
         values = group.astype(np.float32)
@@ -204,10 +204,10 @@ def _agreement(measured: Measured) -> np.ndarray:
     precisely.
     """
     times = measured["time_s"]
-    heard = _standing_out(np.diff(measured["envelope"].astype(np.float64), axis=1), times)
-    seen = _standing_out(np.maximum(measured["begins"], measured["turns"]).astype(np.float64), times)
-    near = np.maximum(seen, np.maximum(np.roll(seen, 1, axis=1), np.roll(seen, -1, axis=1)))
-    return (heard * near).max(axis=1)
+    sound_onsets = _standing_out(np.diff(measured["envelope"].astype(np.float64), axis=1), times)
+    motion_onsets = _standing_out(np.maximum(measured["begins"], measured["turns"]).astype(np.float64), times)
+    near = np.maximum(motion_onsets, np.maximum(np.roll(motion_onsets, 1, axis=1), np.roll(motion_onsets, -1, axis=1)))
+    return (sound_onsets * near).max(axis=1)
 
 
 def _standing_out(rises: np.ndarray, times_s: np.ndarray) -> np.ndarray:
@@ -231,14 +231,14 @@ def _localization(measured: Measured) -> np.ndarray:
     found = np.zeros((count, height, width), np.float16)
     for index in range(count):
         near = slice(max(index - 1, 0), index + 2)
-        heard = envelope[near].astype(np.float64).ravel()
-        seen = movement[near].astype(np.float64).reshape(len(heard), -1)
-        heard, seen = heard - heard.mean(), seen - seen.mean(axis=0)
-        scale = np.linalg.norm(heard) * np.linalg.norm(seen, axis=0)
+        level = envelope[near].astype(np.float64).ravel()
+        moved = movement[near].astype(np.float64).reshape(len(level), -1)
+        level, moved = level - level.mean(), moved - moved.mean(axis=0)
+        scale = np.linalg.norm(level) * np.linalg.norm(moved, axis=0)
         # Weighted by the amount of movement, because cells that hardly move correlate by chance.
-        weight = np.linalg.norm(seen, axis=0)
+        weight = np.linalg.norm(moved, axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            correlation = np.where(scale > 1e-9, heard @ seen / scale, 0)
+            correlation = np.where(scale > 1e-9, level @ moved / scale, 0)
             share = weight / weight.max() if weight.max() > 0 else weight
         found[index] = (np.maximum(correlation, 0) * np.sqrt(share)).reshape(height, width)
     return found

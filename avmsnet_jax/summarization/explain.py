@@ -116,7 +116,7 @@ def write_overlay(summary: Summary, path: Path, on_frame: Callable[[], Any] = la
 def _pictures(summary: Summary, source: Movie) -> Iterator[np.ndarray]:
     """The frames of the overlay, (H, W, 3) uint8, both sides even."""
     scores = summary.scores
-    (looked, _), heard = attention_levels(scores), sound_levels(scores)
+    (attention_maps, _), sound_maps = attention_levels(scores), sound_levels(scores)
     scale = min(_LONGEST_SIDE / max(scores.width, scores.height), 1)
     width, height = (max(2 * round(side * scale / 2), 2) for side in (scores.width, scores.height))
     band = _Band(summary, width, height)
@@ -128,7 +128,7 @@ def _pictures(summary: Summary, source: Movie) -> Iterator[np.ndarray]:
 
     @functools.lru_cache(maxsize=2)  # computed once per clip, not once per frame
     def maps(clip: int) -> tuple[np.ndarray, np.ndarray]:
-        return resized(looked[clip], rows, columns), resized(heard[clip], rows, columns)
+        return resized(attention_maps[clip], rows, columns), resized(sound_maps[clip], rows, columns)
 
     for frame in source.frames(constant_rate=True):
         shot = chosen[max(int(np.searchsorted(begins, frame.time_s + 1e-6, side="right")) - 1, 0)]
