@@ -100,14 +100,14 @@ def _run_pipeline(options: Sequence[str], items: Sequence[Any], work: Callable[[
             ) from None
         if not any(option.startswith("--runner") for option in options):
             options = [*_LOCAL, *options]
-        told = io.StringIO()
+        printed = io.StringIO()
         try:
-            with contextlib.redirect_stderr(told):
+            with contextlib.redirect_stderr(printed):
                 parsed = PipelineOptions(list(options))
                 parsed.get_all_options()  # checks all options now; some would fail only when the pipeline runs
                 pipeline = apache_beam.Pipeline(options=parsed)
         except (SystemExit, Exception) as error:  # argparse prints its usage and exits
-            last = (told.getvalue().strip() or str(error)).splitlines()[-1]
+            last = (printed.getvalue().strip() or str(error)).splitlines()[-1]
             raise UserError(f"--beam: {last.split('error: ')[-1]}") from None
         _ = (
             pipeline

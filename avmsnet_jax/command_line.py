@@ -179,9 +179,10 @@ _CONFIG_MEANING = (
 
 def _help(module: Any, takes_config: bool, positional: str, sections: Sequence[str]) -> str:
     file = "[--config=NAME]" if sections else "--config=NAME"
-    options = " ".join(filter(None, [positional, f"{file} [--config.section.field=value ...]" * takes_config]))
+    config = f"{file} [--config.section.field=value ...]" * takes_config
+    usage = " ".join(filter(None, ["usage:", program.typed(), positional, config, "[options]"]))
     meaning = (module.__doc__ or "").strip().replace("{program}", program.typed())
-    parts = [meaning, "", f"usage: {program.typed()} {options} [options]", ""]
+    parts = [meaning, "", usage, ""]
     # By id, because the module's name differs under `python -m`.
     own = flags.FLAGS.flags_by_module_id_dict().get(id(module), [])
     if takes_config:

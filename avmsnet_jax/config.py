@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from avmsnet_jax import json_file
-from avmsnet_jax.errors import UserError
+from avmsnet_jax.errors import UserError, shortened
 
 DEPTHS = (10, 18, 34, 50, 101, 152, 200)
 Dtype = Literal["float32", "bfloat16"]
@@ -370,8 +370,7 @@ def _shown(value: Any) -> str:
     """A value as it appears in messages: at most 80 characters."""
     if not isinstance(value, (bool, int, float, str, type(None))):
         return f"a {type(value).__name__}"
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return shortened(repr(value), 80)
 
 
 def fields(config: Any = Config, prefix: str = "") -> dict[str, dataclasses.Field[Any]]:
@@ -388,7 +387,7 @@ def fields(config: Any = Config, prefix: str = "") -> dict[str, dataclasses.Fiel
 def unknown_field(name: str) -> UserError:
     """The error for an unknown field, with the most similar names."""
     names = list(fields())
-    name = name if len(name) <= 80 else name[:77] + "..."
+    name = shortened(name, 80)
     if section := [full for full in names if full.startswith(f"{name}.")]:
         return UserError(f"{name} is a section, not a field; its fields are {', '.join(section)}")
     leaves = {full.rsplit(".", 1)[-1]: full for full in names}

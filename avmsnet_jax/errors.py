@@ -33,16 +33,20 @@ def printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
+def shortened(text: str, most: int) -> str:
+    """`text`, cut to at most `most` characters."""
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 def few(things: list[str]) -> str:
     """The first three of `things` and the number of the others, in one line."""
     more = f" and {len(things) - 3} more" if len(things) > 3 else ""
-    return "; ".join(thing if len(thing) <= 120 else thing[:117] + "..." for thing in things[:3]) + more
+    return "; ".join(shortened(thing, 120) for thing in things[:3]) + more
 
 
 def brief(error: BaseException) -> str:
     """A library's error message, shortened to one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else text[:157] + "..."
+    return shortened(" ".join(str(error).split()) or type(error).__name__, 160)
 
 
 _UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format, surrogate, line and paragraph separator

@@ -70,21 +70,21 @@ def _interrupt(*_: Any) -> None:
 
 
 def _watch(reading: int) -> None:
-    heard = None
-    while heard not in (signal.SIGINT, signal.SIGTERM):
+    received = None
+    while received not in (signal.SIGINT, signal.SIGTERM):
         number = os.read(reading, 1)
         if not number:
             os.close(reading)
             return
-        heard = number[0]
+        received = number[0]
     deadline = time.monotonic() + _LONGEST_S
     while _main_thread_moves() and time.monotonic() < deadline:
         pass
-    words = ""
+    message = ""
     for undo in reversed(_undo):
         with contextlib.suppress(Exception):
-            words = undo() or words
-    say(words)
+            message = undo() or message
+    say(message)
     os._exit(STATUS)
 
 

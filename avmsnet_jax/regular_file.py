@@ -29,9 +29,9 @@ def check(path: str | os.PathLike[str]) -> None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path)) from None
     except OSError as error:
         raise UserError(f"cannot read {os.fspath(path)}: {error.strerror}; rename it, or check the path") from None
-    for is_kind, words in _OTHERS:
+    for is_kind, description in _OTHERS:
         if is_kind(mode):
-            raise UserError(f"{os.fspath(path)} is {words}")
+            raise UserError(f"{os.fspath(path)} is {description}")
 
 
 def regular_files(folder: Path) -> list[Path]:

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from avmsnet_jax.errors import UserError, printable
+from avmsnet_jax.errors import UserError, printable, shortened
 
 UNEXPECTED = "unexpected error"  # the beginning of each report
 
@@ -25,10 +25,10 @@ def report(error: BaseException, folder: Path | None = None, name: str = "avmsne
 
 def written(what: str, trace: str, folder: Path | None, name: str) -> str:
     """`report` for an error in another process, given by its description (see `describe`) and its traceback."""
-    for wanted in (folder, None) if folder else (None,):
+    for candidate in (folder, None) if folder else (None,):
         path = None
         try:
-            place = wanted or Path(tempfile.gettempdir())  # raises where there is none
+            place = candidate or Path(tempfile.gettempdir())  # raises where there is none
             place.mkdir(parents=True, exist_ok=True)
             prefix = f"{os.fsencode(name)[:100].decode('utf-8', 'ignore')}.error."
             descriptor, path = tempfile.mkstemp(prefix=prefix, suffix=".log", dir=place)
@@ -58,4 +58,4 @@ def describe(error: BaseException) -> str:
     """An exception's type and the beginning of its message, on one line."""
     text = " ".join(str(error).split())
     text = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return printable(text if len(text) <= 200 else text[:197] + "...")
+    return printable(shortened(text, 200))

@@ -1,4 +1,4 @@
-r"""A/V-MSNet on Movie50, watching and listening: the published recipe with its defects mended (docs/design.md).
+r"""The audio-visual network on Movie50: the published recipe with its defects fixed (docs/design.md).
 
     python convert_weights.py --source=visual_save_60.pth --source=soundnet8.pth --output=weights/start
     python prepare_data.py --dataset=movie50 --source=data --output=records/movie50
@@ -7,8 +7,8 @@ r"""A/V-MSNet on Movie50, watching and listening: the published recipe with its 
     python eval.py --config=configs/movie50_audiovisual.py --config.data.dir=records/movie50 \
         --checkpoint=runs/movie50_audiovisual --output=results/movie50_audiovisual
 
-SGD for 60 epochs at batch 128, with batch norm over groups of 32 clips, as the published run had on four GPUs. Movie50
-is not public, so no result of ours stands here.
+SGD for 60 epochs at batch 128, with batch norm over groups of 32 clips, as in the published run on four GPUs. Movie50
+is not public, so there is no result to compare with.
 """
 
 from avmsnet_jax.config import Config, TrainConfig

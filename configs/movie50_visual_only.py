@@ -1,4 +1,4 @@
-r"""A/V-MSNet on Movie50, watching only: SoundNet and ALM are not evaluated.
+r"""The visual-only network on Movie50: SoundNet and ALM are not evaluated.
 
     python convert_weights.py --source=resnet-50-kinetics.pth --output=weights/kinetics
     python prepare_data.py --dataset=movie50 --source=data --output=records/movie50
@@ -7,8 +7,8 @@ r"""A/V-MSNet on Movie50, watching only: SoundNet and ALM are not evaluated.
     python eval.py --config=configs/movie50_visual_only.py --config.data.dir=records/movie50 \
         --checkpoint=runs/movie50_visual_only --output=results/movie50_visual_only
 
-The trunk and the head learn ten times faster than in the audio-visual recipe. Its result is what the audio-visual
-network starts from. Movie50 is not public, so no result of ours stands here.
+The learning rates of trunk and head are ten times those of the audio-visual recipe, which starts from the result.
+Movie50 is not public, so there is no result to compare with.
 """
 
 from avmsnet_jax.config import Config, ModelConfig, TrainConfig

@@ -6,7 +6,8 @@ r"""A/V-MSNet on TVSum in the published layout (frames, wav, CSV of labels, fold
     python eval.py --config=configs/tvsum_audiovisual.py --config.data.dir=records/tvsum \
         --checkpoint=runs/tvsum_audiovisual --output=results/tvsum_audiovisual
 
-A smaller batch than Movie50's: a training fold is 40 short videos. The videos are not public, so no result stands here.
+The batch is smaller than for Movie50, because a training fold has 40 short videos. The videos are not public, so there
+is no result to compare with.
 """
 
 from avmsnet_jax.config import Config, TrainConfig

@@ -21,7 +21,7 @@ from avmsnet_jax.weights import location
 _SOURCE = flags.DEFINE_multi_string(
     "source", None, "weight file to read, or soundnet; several sources override one another in order"
 )
-_OUTPUT = flags.DEFINE_string("output", None, "directory to write the checkpoint to; must not exist or be empty")
+_OUTPUT = flags.DEFINE_string("output", None, "directory to write the checkpoint to; must be new or empty")
 _VISUAL_ONLY = flags.DEFINE_bool(
     "visual_only", False, "make a visual-only network, even if the files have an audio branch"
 )

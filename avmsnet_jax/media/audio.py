@@ -1,4 +1,4 @@
-"""The sound of a film, or of a wav file, as one mono waveform."""
+"""Decodes the sound of a film, or of a sound file, to a waveform."""
 
 import functools
 import os
@@ -15,10 +15,10 @@ from avmsnet_jax.media.opening import open_film
 from avmsnet_jax.media.tracks import Tracks, decode, picture_stream, stamp_s
 
 SAMPLE_RATE = 22050  # Hz: SoundNet's
-LOWEST_RATE, HIGHEST_RATE = 100, 6_000_000  # Hz: a second is held in memory; DSD at 512 fs comes as 2.8 MHz
+LOWEST_RATE, HIGHEST_RATE = 100, 6_000_000  # Hz; a second is held in memory, and DSD512 decodes to 2.8 MHz
 
-# Half a frame at 25 a second. Smaller errors of time stamps, which containers round (Matroska to a millisecond), are
-# left: cutting or padding the sound at each of them would be audible.
+# Half a frame at 25 frames a second. Smaller errors of time stamps, which containers round (Matroska to a millisecond),
+# are ignored, because cutting or padding the sound at each of them would be audible.
 _TOLERANCE_S = 0.02
 
 _AT_ONCE = 16384  # samples that are mixed and resampled at once
@@ -44,23 +44,23 @@ class Waveform:
     """
 
     def __init__(self, chunks: Iterable[np.ndarray]):
-        """`chunks` are (n,) or, with channels, (n, C) float32 in ±1, one after the other."""
+        """`chunks` are consecutive arrays (n,) or, with channels, (n, C) float32 in ±1."""
         self._chunks = iter(chunks)
         self._held: list[np.ndarray] = []
         self._start = self._end = 0  # of the samples held
 
     def excerpt(self, start: int, stop: int) -> np.ndarray:
-        """Samples `start` up to `stop`, fewer where the waveform ends earlier.
+        """Samples `start` up to `stop`, or fewer if the waveform ends before.
 
         Raises:
           ValueError: `start` is less than an earlier call's.
           UserError: the file is broken.
         """
         if start < self._start:
-            raise ValueError(f"sample {start} has gone by; what is held starts at {self._start}")
+            raise ValueError(f"sample {start} is no longer held; the earliest is {self._start}")
         while self._end < stop and (chunk := next(self._chunks, None)) is not None:
             self._end += len(chunk)
-            if self._end <= start:  # the chunk and all that is held come before the excerpt
+            if self._end <= start:  # everything up to this chunk comes before the excerpt
                 self._held, self._start = [chunk[:0]], self._end
             else:
                 self._held.append(chunk)
@@ -71,12 +71,12 @@ class Waveform:
         return held[: max(stop - start, 0)]
 
     def rest(self) -> np.ndarray:
-        """All samples from the latest excerpt's first one on."""
+        """All samples from the start of the latest excerpt on."""
         self._held += self._chunks
         return np.concatenate(self._held) if self._held else np.zeros(0, np.float32)
 
     def skip_to(self, stop: int) -> None:
-        """Decodes and drops all up to sample `stop`, which may lie beyond the end, so that `on_chunk` is called."""
+        """Decodes and drops samples up to `stop`, which may be beyond the end, so that `on_chunk` is called."""
         while self._end < stop and (chunk := next(self._chunks, None)) is not None:
             self._end += len(chunk)
             self._held, self._start = [], self._end
@@ -90,12 +90,12 @@ def decode_sound(
     Args:
       path: the file.
       origin: when the picture starts on the container's clock, seconds; None = with the sound.
-      rate: frames a second of the picture; None = unknown, or there is none.
-      sample_rate: Hz wanted.
-      stereo: whether two channels are wanted, or one.
+      rate: frames per second of the picture; None = unknown or no picture.
+      sample_rate: sample rate of the result, Hz.
+      stereo: whether the result has two channels or one.
 
     Yields:
-      (n,) or (n, 2) float32; nothing where there is no audio track, or nothing in it.
+      (n,) or (n, 2) float32; nothing if there is no audio track or it is empty.
     """
     with open_film(path) as container:
         film = Tracks(container, picture_stream(container), rate)
@@ -105,7 +105,7 @@ def decode_sound(
         if film.sound is None:
             return
         track = _Resampled(path, sample_rate, stereo=stereo)
-        heard = hz = 0  # samples at the file's rate, from the first frame of the picture on; this rate
+        heard = hz = 0  # samples so far since the picture's first frame, at the file's rate; this rate
         for frame, start in _timed(decode(film.packets(film.sound), path), origin):
             if not LOWEST_RATE <= frame.sample_rate <= HIGHEST_RATE:
                 raise UserError(
@@ -130,7 +130,7 @@ def decode_sound(
 
 
 class _Resampled:
-    """Resamples a track. Its frames of 20 ms or so are joined first, because each call costs as much as its samples."""
+    """Resamples a track. Frames of about 20 ms are joined first, because each call has a large fixed cost."""
 
     def __init__(self, path: str | os.PathLike[str], sample_rate: int, *, stereo: bool):
         self._path, self._sample_rate, self._stereo = path, sample_rate, stereo
@@ -138,7 +138,7 @@ class _Resampled:
         self._joined = av.AudioFifo()
 
     def begin(self, hz: int) -> None:
-        """Takes frames of this rate from here on."""
+        """Sets the rate of the following frames."""
         channels = 1 + self._stereo
         self._resampler = soxr.ResampleStream(hz, self._sample_rate, channels, dtype="float32", quality="HQ")
 
@@ -148,7 +148,7 @@ class _Resampled:
         if skipped or kind != self._kind:
             yield from self._waiting()
             self._joined, self._kind = av.AudioFifo(), kind
-        frame.pts = None  # the FIFO refuses frames whose stamps do not run on exactly
+        frame.pts = None  # the FIFO refuses frames whose stamps are not contiguous
         self._joined.write(frame)
         if skipped:
             self._joined.read(skipped)
@@ -161,7 +161,7 @@ class _Resampled:
         yield self._resampler.resample_chunk(self._zeros(length))
 
     def end(self) -> Iterator[np.ndarray]:
-        """The last samples of this rate."""
+        """Flushes the resampler."""
         yield from self._waiting()
         yield self._resampler.resample_chunk(self._zeros(0), last=True)
 
@@ -178,7 +178,7 @@ class _Resampled:
 def _timed(frames: Iterable[av.AudioFrame], origin: float | None) -> Iterator[tuple[av.AudioFrame, float]]:
     """Each frame and when it starts, in seconds from `origin` (or the first frame).
 
-    A frame without a stamp continues the one before.
+    A frame without a stamp follows the one before.
     """
     end = 0.0
     for frame in frames:
@@ -223,7 +223,7 @@ def _stereo(frame: av.AudioFrame, path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def _channels(frame: av.AudioFrame, path: str | os.PathLike[str]) -> np.ndarray:
-    """(C, N) as they are stored; floats are bounded, before channels are added up."""
+    """(C, N) in the stored type; floats are bounded before channels are mixed."""
     try:
         stored = frame.to_ndarray()
     except ValueError:
@@ -233,7 +233,7 @@ def _channels(frame: av.AudioFrame, path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def _finite(sound: np.ndarray) -> np.ndarray:
-    """Sound without NaN and within the bounds of real sound: damaged floats may hold 1e38, which overflows in sums."""
+    """Removes NaN and bounds values, because damaged files may hold floats of 1e38, which overflow in sums."""
     if np.abs(sound).max(initial=0) <= _LOUDEST:  # false for NaN
         return sound
     return np.clip(np.nan_to_num(sound, nan=0.0, posinf=1.0, neginf=-1.0), -_LOUDEST, _LOUDEST)

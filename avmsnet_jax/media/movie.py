@@ -1,4 +1,4 @@
-"""A film on disk: what its header says, its frames in order with their times, and its sound."""
+"""A film file: its header, its frames in order with their times, and its sound."""
 
 import collections
 import concurrent.futures
@@ -25,20 +25,20 @@ from avmsnet_jax.media.tracks import Tracks, decode, demux, picture_stream, requ
 
 FFMPEG_VERSION = av.ffmpeg_version_info
 
-# Frames that are decoded before they are asked for: as many as fit, and several at a time, as changing threads costs.
-_AHEAD_BYTES, _AT_A_TIME, _MOST_TIMES = 64e6, 4, 8
-_SEEK_S = 10.0  # frames less far ahead are reached by decoding those before them
+# Frames are decoded ahead in groups, because each switch of threads has a cost: as many groups as fit into memory.
+_AHEAD_BYTES, _AT_A_TIME, _MOST_TIMES = 64e6, 4, 8  # bytes; frames in a group; groups
+_SEEK_S = 10.0  # nearer frames are reached by decoding, farther ones by seeking
 
 
 @dataclasses.dataclass(frozen=True)
 class VideoInfo:
-    """What a film's header says about its picture.
+    """A film's header, as far as it concerns the picture.
 
     Attributes:
-      fps: frames a second, on average over the film.
-      stamp_s: when the first frame is shown on the container's own clock, seconds; None where it does not say.
-      frames: how many frames the header promises, by their duration where it has no count; 0 where it says neither.
-      timecode: of the first frame, as the film writes it (01:00:00:00); empty where it has none.
+      fps: frames per second, on average.
+      stamp_s: when the first frame is shown on the container's clock, seconds; None if unknown.
+      frames: number of frames that the header claims, or that follows from its duration; 0 if unknown.
+      timecode: timecode of the first frame, as stored (01:00:00:00); empty if there is none.
     """
 
     fps: Fraction
@@ -53,7 +53,7 @@ class Clock:
 
     Attributes:
       times_s: seconds from the first frame.
-      stamps_s: the same on the container's own clock; NaN where it has no stamp.
+      stamps_s: the same on the container's clock; NaN for frames without a stamp.
     """
 
     times_s: array = dataclasses.field(default_factory=lambda: array("d"))
@@ -68,19 +68,19 @@ class Movie:
         self.path = path
 
     def info(self) -> VideoInfo:
-        """What the header and the first frame say.
+        """The header.
 
         Raises:
-          UserError: the file is missing or broken, has no picture, or does not say its frame rate.
+          UserError: the file is missing or broken, or has no picture or no frame rate.
         """
         if self._info is None:
             raise UserError(f"{self.path} has no picture; give a film")
         return self._info
 
     def measured(self) -> packets.Measured:
-        """How many frames are really in the file and how long they last, found without decoding.
+        """The actual number of frames in the file and their length, found without decoding.
 
-        The headers of cut files promise more, those of joined files less.
+        Headers of truncated files claim more, those of joined files less.
 
         Raises:
           UserError: the file is missing or broken, or has no picture.
@@ -93,12 +93,12 @@ class Movie:
         Memory does not grow with the film's length.
 
         Args:
-          constant_rate: False counts the frames as they are decoded, which is what annotations by frame number
-            mean; each has the time of its stamp. True puts them by their stamps on a grid of `info().fps`
-            frames a second, so that frame n is what is seen (n - 1) / fps seconds after the first, to within a
-            frame: in a gap the frame before stays, and of two frames in one place the later one counts. Of films
-            with a constant frame rate both are the same.
-          clock: gets the time of every frame that is decoded, also of those without a place on the grid.
+          constant_rate: False numbers the frames as they are decoded, as annotations by frame number do; each has
+            the time of its stamp. True resamples them by their stamps to a constant rate of `info().fps`, so that
+            frame n is the one seen (n - 1) / fps seconds after the first, to within a frame: gaps repeat the frame
+            before, and of two frames in one place the later one is taken. For films with a constant frame rate,
+            both are the same.
+          clock: gets the time of every decoded frame, including those that resampling drops.
 
         Yields:
           the frames in the order they are shown.
@@ -115,19 +115,19 @@ class Movie:
                     while len(ahead) < max(min(fit, _MOST_TIMES), 1):
                         ahead.append(thread.submit(_take, frames))
                     yield from taken
-            finally:  # reached, too, when the reader stops early
+            finally:  # also if the reader stops early
                 for future in ahead:
                     future.cancel()
 
     def decoded(
         self, ranges: Sequence[tuple[int, int]], times_s: np.ndarray, stamps_s: np.ndarray
     ) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Decodes some ranges of frames again, seeking over what lies between them where that leads to the very frame.
+        """Decodes some ranges of frames again; seeks between them if that leads exactly to the right frame.
 
         Args:
           ranges: ascending `[first, stop)` of decoded frames, counted from 0.
-          times_s: when each frame is shown, by the `Clock` of a pass over the whole film.
-          stamps_s: likewise on the container's clock.
+          times_s: the `Clock.times_s` of a pass over the whole film.
+          stamps_s: its `Clock.stamps_s`.
 
         Yields:
           the number of each frame, and the frame as FFmpeg gives it.
@@ -158,7 +158,7 @@ class Movie:
                         break
             if missed and not (jump and wanted == waiting[0][0]):
                 raise UserError(f"{self.path} changed while it was summarized; leave it alone, and try again")
-            seekable = seekable and not missed  # where a jump misses the frame, all are decoded
+            seekable = seekable and not missed  # after a seek that missed the frame, decode everything
 
     def waveform(
         self,
@@ -167,24 +167,24 @@ class Movie:
         stereo: bool = False,
         on_chunk: Callable[[np.ndarray], Any] = lambda chunk: None,
     ) -> Waveform | None:
-        """The sound, decoded as it is asked for; None where there is no audio track, or nothing in it.
+        """The sound, decoded on demand; None if there is no audio track or it is empty.
 
         Channels are averaged, which cannot clip, then resampled with soxr at high quality, as `librosa.resample` does
         by default.
 
         Args:
-          sample_rate: Hz wanted.
-          stereo: the waveform is (N, 2) instead of (N,): mono sound twice, and of more than two channels the mix of
-            ITU-R BS.775, scaled so that it cannot clip, without the low-frequency channel.
-          on_chunk: called with each chunk as it is decoded, before any of it is handed out.
+          sample_rate: sample rate of the result, Hz.
+          stereo: the waveform is (N, 2) instead of (N,): mono sound is doubled; more than two channels are mixed by
+            ITU-R BS.775 without the low-frequency channel, scaled so that the mix cannot clip.
+          on_chunk: called with each decoded chunk before any of it is returned.
 
         Returns:
-          float32 in ±1, whose first sample is heard with the film's first frame (of a sound file: the first sample).
+          float32 in ±1; the first sample is simultaneous with the film's first frame.
 
         Raises:
           UserError: the file is missing or broken.
         """
-        # The header is read before the file is opened for its sound: the index of a long film takes memory.
+        # Read the header before opening the file for its sound: the index of a long film takes memory.
         info = self._info
         rate = info.fps if info else None
         origin = float(info.stamp_s) if info and info.stamp_s is not None else None
@@ -204,14 +204,14 @@ class Movie:
         return None if waveform is None else waveform.rest()
 
     def sound_format(self) -> tuple[int, int] | None:
-        """Sample rate, Hz, and number of channels of the sound; None where there is none that can be decoded."""
+        """Sample rate, Hz, and number of channels of the sound; None if there is none that FFmpeg can decode."""
         with open_film(self.path) as container:
             stream, _ = sound_stream(container, picture_stream(container))
             return None if stream is None else (stream.rate, stream.layout.nb_channels)
 
     @functools.cached_property
     def _info(self) -> VideoInfo | None:
-        """None where there is no picture."""
+        """The header; None if there is no picture."""
         with open_film(self.path) as container:
             stream = picture_stream(container)
             if stream is None:
@@ -224,7 +224,7 @@ class Movie:
             first = next(decode(demux(container, stream), self.path), None)
             if first is None:
                 raise UserError(f"{self.path} has no frame that can be decoded; check that it plays")
-            # Matroska and others do not say how many frames they hold, only how long they last.
+            # Matroska and others store only the duration, not the number of frames.
             seconds = stream.duration * stream.time_base if stream.duration and stream.time_base else None
             if seconds is None and container.duration:
                 seconds = Fraction(container.duration, av.time_base)
@@ -240,7 +240,7 @@ class Movie:
             stream.thread_type = "AUTO"
             aspect = _pixel_aspect(stream)
             film = Tracks(container, stream, fps)
-            # Steps so short that every stamp and every frame lasts a whole number of them.
+            # A step divides both the tick of the stamps and the duration of a frame.
             steps_per_second = math.lcm((stream.time_base or Fraction(1)).denominator, fps.numerator)
             frame_steps = steps_per_second * fps.denominator // fps.numerator
             decoded = decode(film.packets(stream), self.path)
@@ -254,11 +254,11 @@ class Movie:
             else:
                 for number, (picture, time) in enumerate(timed, start=1):
                     yield Frame(number, time / steps_per_second, name, aspect, picture, scaler)
-            if not number:  # the header's first frame may decode by itself, and not among the others
+            if not number:  # the first frame may decode alone, in `_info`, but not here
                 raise UserError(f"{self.path} has no frame that can be decoded; check that it plays")
 
     def _decoded_from(self, first: int, stamps_s: np.ndarray) -> Iterator[tuple[int | None, av.VideoFrame]]:
-        """Decoded frames with their numbers, from one at or before `first` on; None for one that is not known."""
+        """Decoded frames and their numbers, starting at or before `first`; None = the number is unknown."""
         with open_film(self.path) as container:
             stream = required_picture(container, self.path)
             stream.thread_type = "AUTO"
@@ -280,7 +280,7 @@ def _take(frames: Iterator[Frame]) -> list[Frame]:
 
 
 def _timecode(container: av.container.InputContainer, picture: av.VideoStream, first: av.VideoFrame) -> str:
-    """The timecode of the film's first frame, from which editors count."""
+    """The timecode of the film's first frame."""
     for metadata in (picture.metadata, container.metadata, *(stream.metadata for stream in container.streams.data)):
         for name, value in metadata.items():
             if name.lower() == "timecode":
@@ -324,15 +324,15 @@ def _timed(
 
 
 def _runs_on(step_s: float, film: FilmClock) -> bool:
-    """Whether a frame may follow another: stamps of frames may be wrong where those of packets are right."""
+    """Whether a frame can follow another: stamps of frames may be wrong even if those of packets are right."""
     return -MOST_DISORDER_S <= step_s <= max(LONGEST_GAP_S, 2 * film.longest_step_s)
 
 
 def _on_grid(timed: Iterable[tuple[av.VideoFrame, int]], frame_steps: int) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Puts frames into the places 0, 1, 2, ... of a grid, `frame_steps` apart; see `Movie.frames`.
+    """Resamples frames to a constant rate: places 0, 1, 2, ..., `frame_steps` apart; see `Movie.frames`.
 
-    A frame takes the next place unless its time says that this is a whole frame off, so that rounded stamps and a rate
-    that is not quite right move nothing.
+    A frame takes the next place unless its time is a whole frame off, so that rounded stamps and a slightly wrong rate
+    move nothing.
     """
     slot, shown = 0, None
     for frame, time in timed:
@@ -347,6 +347,6 @@ def _on_grid(timed: Iterable[tuple[av.VideoFrame, int]], frame_steps: int) -> It
 
 
 def _pixel_aspect(stream: av.VideoStream) -> Fraction:
-    """Width of a pixel in heights; 1 where the film does not say, or gives an impossible one."""
+    """Width of a pixel divided by its height; 1 if the film has none or an implausible one."""
     aspect = stream.sample_aspect_ratio
     return aspect if aspect and Fraction(1, 8) <= aspect <= 8 else Fraction(1)

@@ -14,7 +14,7 @@ from avmsnet_jax.media.tracks import Tracks, demux, required_picture
 _LOW_FPS, _PROBED = 24, 100  # lower rates in a header are compared with the stamps of the first 100 packets
 _TOO_LOW = 2.2  # a header's rate is wrong if frames come this many times as often
 _MOST_FPS = 480  # containers without a frame rate report that of their clock, such as 1000 or 90,000
-_SMALL_BYTES = 64e6  # only smaller files are checked for gaps, because long films may take long
+_SMALL_BYTES = 64e6  # only files up to this size are checked for gaps; larger ones may well last for hours
 _GAP_S, MOST_GAPS_S = 10.0, 4 * 3600  # shortest gap, and longest sum of gaps
 _LONGEST_STEP_S = 600.0  # a longer step is a gap even in a film with few pictures
 _GAP_FRAMES = 20  # a gap is longer than this many frames, because stamps may be out of order

@@ -56,16 +56,16 @@ def write_movie(
                 raise UserError(f"cannot write {path}: a film needs at least one frame")
             pictures = movie.pictures(first.shape, rate, crf=18)
             sound = None if waveform is None else movie.sound(sample_rate, 1)
-            heard = 0
+            written = 0
             for index, picture in enumerate(itertools.chain([first], frames)):
                 pictures.add(picture)
                 if sound is not None and waveform is not None:
                     # In step with the picture: the container buffers one until it has the other.
                     until = round((index + 1) / rate * sample_rate)
-                    sound.add(waveform[heard:until, None])
-                    heard = until
+                    sound.add(waveform[written:until, None])
+                    written = until
             if sound is not None and waveform is not None:
-                sound.add(waveform[heard:, None])
+                sound.add(waveform[written:, None])
     except OSError as error:  # for files and disks, av.FFmpegError is an OSError
         raise UserError(f"cannot write {path}: {error.strerror}; choose a folder that exists and has room") from error
 

@@ -146,8 +146,8 @@ class AVMSNet(nnx.Module):
 
         seen["adjust"] = adjusted = self.adjust_bn(self.adjust(x))  # (B, 1, 7, 7, 512)
         batch, steps, height, width, _ = adjusted.shape
-        heard = jnp.broadcast_to(localization[:, None], (batch, steps, *localization.shape[1:]))
-        joined = jnp.concatenate([adjusted, heard.astype(adjusted.dtype)], axis=-1)  # (B, 1, 7, 7, 576)
+        tiled = jnp.broadcast_to(localization[:, None], (batch, steps, *localization.shape[1:]))
+        joined = jnp.concatenate([adjusted, tiled.astype(adjusted.dtype)], axis=-1)  # (B, 1, 7, 7, 576)
         fused = self.fusion(joined.reshape(batch * steps, height, width, -1))
         seen["fusion"] = fused = self.fusion_bn(fused.reshape(batch, steps, height, width, -1))  # (B, 1, 7, 7, 512)
 

@@ -1,21 +1,21 @@
-"""A scorer that needs no weights: it scores what draws human attention, by formulas of the literature.
+"""A scorer without weights, which predicts what draws human attention by formulas from the literature.
 
-Its scores are not learned from people. A clip's score is the mean of its ranks within the film over five signals:
+The scores are not learned from people. A clip's score is the mean of its ranks within the film in five signals:
 
-    motion     things that move, as opposed to a moving camera (Ma, Lu, Zhang, Li, A user attention model for video
+    motion     moving objects, as opposed to a moving camera (Ma, Lu, Zhang, Li, A user attention model for video
                summarization, ACM MM 2002)
     sound      loudness (Ma et al.) and Teager energy (Evangelopoulos et al., Multimodal saliency and fusion for movie
                summarization, IEEE TMM 2013)
-    picture    how much stands out in the picture (Hou and Zhang, Saliency detection: a spectral residual approach,
+    picture    visual saliency (Hou and Zhang, Saliency detection: a spectral residual approach,
                CVPR 2007)
-    novelty    unlike the clips that are most like it, and unlike most of the film (Pang et al., Contrastive losses are
+    novelty    dissimilarity to the most similar clips and to most of the film (Pang et al., Contrastive losses are
                natural criteria for unsupervised video summarization, WACV 2023)
-    agreement  something begins to move at the instant at which something begins to sound
+    agreement  simultaneous onsets of motion and sound
 
-times a factor that takes out what nobody wants to see: black, blurred and uniform pictures, and dissolves. Opening and
-end credits score 0. Every signal is relative to the film, so that louder sound changes no order; a brighter or mirrored
-picture can exchange clips of nearly equal scores. Where SoundNet's weights are given, its features count for novelty
-and for finding shots, too.
+times a quality factor, which is low for black, blurred and uniform pictures, and for dissolves. Opening and end credits
+score 0. Every signal is relative to the film, so a change of volume does not change the order of clips; a brighter or
+mirrored picture can exchange clips of nearly equal scores. If SoundNet's weights are given, its features are used for
+novelty and for finding shots, too.
 """
 
 import functools
@@ -34,14 +34,14 @@ from avmsnet_jax.scoring.scorer import ClipScores, Measured
 
 SIGNALS = ("motion", "sound", "picture", "novelty", "agreement")
 
-_SURROUNDINGS_S = 10.0  # on each side of a clip, in which a rise has to stand out
-_NEAREST = 0.1  # of the clips: those that a clip is compared with
-_MOST_FAULTY = 0.15  # at most this share of a film's clips is marked down for a fault
+_SURROUNDINGS_S = 10.0  # seconds on each side of a clip that its onsets are compared with
+_NEAREST = 0.1  # share of the clips, the most similar ones, for local dissimilarity
+_MOST_FAULTY = 0.15  # largest share of a film's clips whose score one fault lowers
 _CHUNK = 256  # clips whose distances to all others are computed at once
 
 
 class Attention:
-    """A `Scorer` without weights. It is deterministic, and keeps some 9 kB of each clip.
+    """A `Scorer` without weights. It is deterministic, and keeps about 9 kB per clip.
 
     Attributes:
       frames: frames of a clip.
@@ -57,15 +57,15 @@ class Attention:
         self.frames, self.frame_size, self.batch_size, self.soundnet = frames, frame_size, batch_size, soundnet
 
     def picture(self, frame: Frame, size: int) -> np.ndarray:
-        """Scaled in one step, which takes a tenth of the time of a network's two steps."""
+        """Scales a frame in one step, in a tenth of the time of a network's two steps."""
         picture = frame.scaled(size, size)
         return cv2.merge([picture[..., color] for color in range(3)])
 
     def measure(self, batch: Sequence[Clip]) -> Measured:
-        """Measures each clip by itself; see `picture.measure` and `sound.measure`.
+        """Measures each clip independently; see `picture.measure` and `sound.measure`.
 
         Raises:
-          UserError: `soundnet` is no checkpoint, or one without SoundNet.
+          UserError: `soundnet` is not a checkpoint, or has no SoundNet.
         """
         rows = [self._measured(clip) for clip in batch]
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
@@ -106,7 +106,7 @@ class Attention:
 @functools.lru_cache(maxsize=1)
 def _soundnet(directory: str) -> Callable[[np.ndarray], np.ndarray]:
     """SoundNet's features (1024,) float32 of a clip's sound."""
-    import jax  # seconds to import: not for scores without SoundNet
+    import jax  # imported here, because it takes seconds, and scores without SoundNet do not need it
     from flax import nnx
 
     from avmsnet_jax.weights import checkpoint
@@ -116,12 +116,12 @@ def _soundnet(directory: str) -> Callable[[np.ndarray], np.ndarray]:
         raise UserError(f"{directory} is a visual-only network without SoundNet; give an audio-visual one")
     graphdef, state = nnx.split(model.soundnet)
     forward = jax.jit(lambda state, audio: nnx.merge(graphdef, state)(audio))
-    # One clip at a time, so that no bit depends on the other clips of a batch.
+    # One clip at a time, so that the result does not depend on the other clips of a batch.
     return lambda audio: np.asarray(forward(state, audio[None]))[0]
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """(N,) float32 in 0-1, ties share the mean of their ranks; a signal that is the same everywhere gives 0.5."""
+    """(N,) float32: ranks scaled to 0-1; ties share the mean of their ranks, so a constant signal gives 0.5."""
     values = np.round(values.astype(np.float64), 9)  # equal clips differ by rounding
     if len(values) == 1:
         return np.full(1, 0.5, np.float32)
@@ -129,7 +129,7 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 
 def _motion(measured: Measured) -> np.ndarray:
-    """Ma et al.'s I * Ct * (1 - I * Cs), the mean over blocks; I is relative to the film's 95th percentile."""
+    """Ma et al.'s I * Ct * (1 - I * Cs), averaged over blocks; I is relative to the film's 95th percentile."""
     lengths = measured["flow_length"].astype(np.float64)  # (N, blocks)
     moving = lengths[lengths > 0]
     most = np.percentile(moving, 95) if len(moving) else 0.0
@@ -141,7 +141,7 @@ def _motion(measured: Measured) -> np.ndarray:
 
 
 def _sound(measured: Measured) -> np.ndarray:
-    """The mean of loudness and Teager energy, each over the film's largest."""
+    """The mean of loudness and Teager energy, each relative to the film's maximum."""
     envelope = np.square(measured["envelope"].astype(np.float64))  # (N, frames), short-time energy
     mean, peak, teager = envelope.mean(axis=1), envelope.max(axis=1), measured["teager"].astype(np.float64)
     loudness = _over_largest(mean) * _over_largest(peak)
@@ -153,15 +153,15 @@ def _over_largest(values: np.ndarray) -> np.ndarray:
 
 
 def _groups(measured: Measured) -> list[np.ndarray]:
-    """Colors, edges, timbre and SoundNet's features if measured: (N, C) float32 each, centered, of equal weight.
+    """Colors, edges, timbre and SoundNet's features if measured: (N, C) float32 each, centered, with equal variance.
 
-    Near silence the features of the sound are those of noise, so they are scaled by the loudness of the clip.
+    Near silence, sound features describe noise, so they are scaled by the loudness of the clip.
     """
     loudness = measured["envelope"].astype(np.float64).mean(axis=1)
-    loud = float(np.percentile(loudness, 95))
-    heard = np.minimum(loudness / loud, 1) if loud > 0 else np.zeros(len(loudness))
+    loud_clip = float(np.percentile(loudness, 95))
+    relative_loudness = np.minimum(loudness / loud_clip, 1) if loud_clip > 0 else np.zeros(len(loudness))
     sounds = [measured[name] for name in ("timbre", "soundnet") if name in measured]
-    sounds = [(values - np.median(values, axis=0)) * heard[:, None] for values in sounds]
+    sounds = [(values - np.median(values, axis=0)) * relative_loudness[:, None] for values in sounds]
     groups = []
     for group in (measured["colors"], measured["edges"], *sounds):
         values = group.astype(np.float32)
@@ -172,7 +172,7 @@ def _groups(measured: Measured) -> list[np.ndarray]:
 
 
 def _novelty(features: np.ndarray) -> np.ndarray:
-    """(N,) local dissimilarity times global uniqueness, each brought to 0-1 within the film."""
+    """(N,): local dissimilarity times global uniqueness, each scaled to 0-1 within the film."""
     count = len(features)
     norms = np.linalg.norm(features, axis=1, keepdims=True)
     unit = features / np.maximum(norms, 1e-12)
@@ -182,7 +182,9 @@ def _novelty(features: np.ndarray) -> np.ndarray:
         chunk = slice(first, first + _CHUNK)
         distances = np.maximum(2 - 2 * (unit[chunk] @ unit.T), 0).astype(np.float64)
         alike[chunk] = np.log(np.exp(-2 * distances).mean(axis=1))
-        distances[np.arange(len(distances)), np.arange(first, first + len(distances))] = np.inf  # but itself
+        distances[np.arange(len(distances)), np.arange(first, first + len(distances))] = (
+            np.inf
+        )  # exclude the clip itself
         if count > 1:
             part = min(nearest, count - 1)
             local[chunk] = np.partition(distances, part - 1, axis=1)[:, :part].mean(axis=1)
@@ -195,21 +197,21 @@ def _to_unit(values: np.ndarray) -> np.ndarray:
 
 
 def _agreement(measured: Measured) -> np.ndarray:
-    """The largest product, at one instant of a clip, of a rise of the sound and an abrupt movement.
+    """The largest product, over the instants of a clip, of a rise of the sound and an abrupt movement.
 
-    A movement is abrupt where something begins to move, appears, or turns. Sound and movement are measured in standard
-    deviations above their mean within ±10 s. The movement may come a frame before or after the sound, because films are
-    not cut finer than that.
+    A movement is abrupt if something begins to move, appears, or turns. Sound and movement are measured in standard
+    deviations above their mean within ±10 s. They may be one frame apart, because films are not synchronized more
+    precisely.
     """
     times = measured["time_s"]
-    heard = _standing_out(np.diff(measured["envelope"].astype(np.float64), axis=1), times)
-    seen = _standing_out(np.maximum(measured["begins"], measured["turns"]).astype(np.float64), times)
-    near = np.maximum(seen, np.maximum(np.roll(seen, 1, axis=1), np.roll(seen, -1, axis=1)))
-    return (heard * near).max(axis=1)
+    sound_onsets = _standing_out(np.diff(measured["envelope"].astype(np.float64), axis=1), times)
+    motion_onsets = _standing_out(np.maximum(measured["begins"], measured["turns"]).astype(np.float64), times)
+    near = np.maximum(motion_onsets, np.maximum(np.roll(motion_onsets, 1, axis=1), np.roll(motion_onsets, -1, axis=1)))
+    return (sound_onsets * near).max(axis=1)
 
 
 def _standing_out(rises: np.ndarray, times_s: np.ndarray) -> np.ndarray:
-    """(N, T) by how much each rise stands out of those around it; falls and ordinary rises are 0."""
+    """(N, T): each rise in standard deviations above the mean of those around it; falls and smaller rises are 0."""
     rises = np.maximum(rises, 0)
     first = np.searchsorted(times_s, times_s - _SURROUNDINGS_S, side="left")
     last = np.searchsorted(times_s, times_s + _SURROUNDINGS_S, side="right")
@@ -218,32 +220,32 @@ def _standing_out(rises: np.ndarray, times_s: np.ndarray) -> np.ndarray:
     mean = (sums[last] - sums[first]) / count
     spread = np.sqrt(np.maximum((squares[last] - squares[first]) / count - mean**2, 0))
     largest = rises.max() if rises.size else 0.0
-    spread = np.where(spread > 1e-6 * largest, spread, np.inf)  # nothing stands out where all is the same
+    spread = np.where(spread > 1e-6 * largest, spread, np.inf)  # nothing stands out if all rises are equal
     return np.maximum((rises - mean[:, None]) / spread[:, None], 0)
 
 
 def _localization(measured: Measured) -> np.ndarray:
-    """(N, h, w) float16: the correlation of each cell's movement with the sound, over a clip and its neighbors."""
+    """(N, h, w) float16: correlation of each cell's movement with the sound, over a clip and its neighbors."""
     movement, envelope = measured["movement"], measured["envelope"][:, 1:]
     count, _, height, width = movement.shape
     found = np.zeros((count, height, width), np.float16)
     for index in range(count):
         near = slice(max(index - 1, 0), index + 2)
-        heard = envelope[near].astype(np.float64).ravel()
-        seen = movement[near].astype(np.float64).reshape(len(heard), -1)
-        heard, seen = heard - heard.mean(), seen - seen.mean(axis=0)
-        scale = np.linalg.norm(heard) * np.linalg.norm(seen, axis=0)
-        # Cells that hardly move correlate by chance: they count by how much they move.
-        weight = np.linalg.norm(seen, axis=0)
+        level = envelope[near].astype(np.float64).ravel()
+        moved = movement[near].astype(np.float64).reshape(len(level), -1)
+        level, moved = level - level.mean(), moved - moved.mean(axis=0)
+        scale = np.linalg.norm(level) * np.linalg.norm(moved, axis=0)
+        # Weighted by the amount of movement, because cells that hardly move correlate by chance.
+        weight = np.linalg.norm(moved, axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            correlation = np.where(scale > 1e-9, heard @ seen / scale, 0)
+            correlation = np.where(scale > 1e-9, level @ moved / scale, 0)
             share = weight / weight.max() if weight.max() > 0 else weight
         found[index] = (np.maximum(correlation, 0) * np.sqrt(share)).reshape(height, width)
     return found
 
 
 # Thresholds and the largest share of faulty clips as in hecate (Song et al., To click or not to click, CIKM 2016).
-_FAULTS: Mapping[str, tuple[float, float]] = {  # measure: from here on no fault, and below here useless
+_FAULTS: Mapping[str, tuple[float, float]] = {  # measure: (no fault from here on, useless from here on)
     "brightness": (0.075, 0.04),
     "sharpness": (0.08, 0.04),
     "uniformity": (0.80, 0.92),
@@ -252,10 +254,10 @@ _FAULTS: Mapping[str, tuple[float, float]] = {  # measure: from here on no fault
 
 
 def _quality(measured: Measured) -> np.ndarray:
-    """(N,) 0-1: 1 for a picture without fault, 0 for one that nobody wants to see.
+    """(N,) in 0-1: 1 for a picture without faults, 0 for a useless one.
 
-    A fault counts for the worst clips only, because one that many clips have is how the film looks. Clips with the same
-    measure are marked down together; if all clips have the same, none is.
+    A fault lowers only the worst clips, because a fault of many clips is the look of the film. Clips with equal
+    measures are lowered together; if all are equal, none is.
     """
     factor = np.ones(len(measured["time_s"]))
     for name, (right, wrong) in _FAULTS.items():
@@ -266,4 +268,4 @@ def _quality(measured: Measured) -> np.ndarray:
     return factor
 
 
-cv2.setNumThreads(1)  # other threads decode the film meanwhile
+cv2.setNumThreads(1)  # other threads decode the film at the same time

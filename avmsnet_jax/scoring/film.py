@@ -1,4 +1,4 @@
-"""One pass over a film: the scores of its clips, and what is needed to find shots and places to cut."""
+"""One pass over a film: scores its clips, and collects the data for finding shots and placing cuts."""
 
 import collections
 import contextlib
@@ -23,7 +23,7 @@ from avmsnet_jax.media.movie import Clock, Movie
 from avmsnet_jax.media.timecode import Timecode
 from avmsnet_jax.scoring.scorer import ClipScores, Measured, Scorer, finish
 
-HOP = 220  # samples at 22,050 Hz for which loudness is measured once: 10 ms
+HOP = 220  # samples at 22,050 Hz per measurement of loudness: 10 ms
 THUMBNAIL = 192  # pixels, the longer side
 _ROUNDING_S = 0.002  # Matroska rounds stamps to a millisecond
 
@@ -37,19 +37,19 @@ class Scores:
     Attributes:
       film: the file.
       duration_s: how long the picture lasts, seconds.
-      fps: frames a second, the average where they vary.
+      fps: frames per second, on average.
       n_frames: frames, counted at a constant rate of `fps`.
-      width: of the film as it is shown (upright, with square pixels), pixels.
-      height: likewise.
+      width: width of the film as shown (upright, with square pixels), pixels.
+      height: height as shown.
       has_sound: whether there is an audio track.
       frames: (M,) int64, the frame at each clip's center, from 1.
       times_s: (M,) float64, when that frame is shown, seconds from the first.
       scores: (M,) float32, 0-1.
       features: (M, C) float32, the scorer's features.
-      attention: one (M, h, w) float16 for each attention module; each map sums to 1.
-      localization: (M, h, w) float16, where sound and picture belong together; zeros where only the picture is used.
+      attention: (M, h, w) float16 arrays, one for each attention module; each map sums to 1.
+      localization: (M, h, w) float16, where the sound is located in the picture; zeros if only the picture is used.
       thumbnails: M JPEG files of these frames, upright, the longer side 192 pixels.
-      signals: by name the (M,) float32 in 0-1 that a score is made of; empty for a network.
+      signals: the (M,) float32 in 0-1 that a score is computed from, by name; empty for a network.
     """
 
     film: Path
@@ -71,7 +71,7 @@ class Scores:
 
 @dataclasses.dataclass(frozen=True)
 class Watched:
-    """What is known of a film after one pass over it.
+    """The result of one pass over a film.
 
     Attributes:
       scores: the scores of its clips.
@@ -80,9 +80,9 @@ class Watched:
       stamps_s: (N,) float64, the same on the container's own clock; NaN where it has no stamp.
       change: (n_frames,) float32 in 0-1, how much each frame differs from the one before.
       loudness: (L,) float32, mean square of the sound in every 10 ms (`HOP` samples); empty without sound.
-      pixel_aspect: width of a pixel in heights.
-      interlaced: whether any frame is two fields.
-      timecode: how editors count the frames.
+      pixel_aspect: width of a pixel divided by its height.
+      interlaced: whether any frame consists of two fields.
+      timecode: SMPTE timecode of the frames.
     """
 
     scores: Scores
@@ -112,15 +112,15 @@ def watch(
 ) -> Watched:
     """Scores a film while it is decoded: a thread cuts the next clips while the scorer measures the current ones.
 
-    The clips are the ones that `prepare` cuts from a film with key shots or without labels. Memory grows with
-    the film's length only by what is kept of each clip.
+    The clips are those that `prepare` cuts from a film with key shots or without labels. Memory use grows with the
+    film's length only by the data kept for each clip.
 
     Args:
       film: any film that FFmpeg reads.
-      scorer: scores its clips.
-      spacing_s: from one clip to the next, seconds, rounded to frames; at 25 frames a second the published spacing is
-        1. A film too short for any clip gets one at its middle, padded by repeating its first and last frames.
-      on_clips: called with the number of clips in each batch that was measured.
+      scorer: scores the clips.
+      spacing_s: seconds from one clip to the next, rounded to frames; the published spacing is 25 frames at 25 frames a
+        second. A film too short for any clip gets one at its middle, padded by repeating its first and last frames.
+      on_clips: called with the number of clips after each measured batch.
 
     Raises:
       UserError: the film is missing or broken, or has no picture; or its scores are NaN.
@@ -190,12 +190,12 @@ def _cut(
     if not observer.n_frames >= clips.first_center(frames, spacing) + frames // 2:
         yield _only_clip(movie, fps, observer, scorer)
     if waveform is not None:
-        # Cuts are placed by the loudness up to the end of the picture; the sound may go on for hours after it.
+        # Cut placement needs the loudness up to the end of the picture; the sound may go on for hours.
         waveform.skip_to(round((observer.n_frames / fps + 1) * SAMPLE_RATE))
 
 
 def expected_clips(film: Path, spacing_s: float) -> int:
-    """The number of clips in a film by its header, for a progress bar."""
+    """The number of clips in a film according to its header, for a progress bar."""
     info = Movie(film).info()
     return max(info.frames // max(round(spacing_s * info.fps), 1), 1)
 
@@ -205,7 +205,7 @@ def _steady(times_s: np.ndarray, rate: Fraction) -> bool:
 
 
 class _Observer:
-    """Collects what is kept of a film beside its clips while frames and sound go by."""
+    """Collects data about a film, other than its clips, while frames and sound are decoded."""
 
     def __init__(self, frames: int, spacing: int):
         self.clock = Clock()
@@ -253,7 +253,7 @@ class _Observer:
 
 
 def _only_clip(movie: Movie, fps: Fraction, observer: _Observer, scorer: Scorer) -> clips.Clip:
-    """The clip at the middle of a film that is too short for any; see `watch`."""
+    """The clip at the middle of a film that is too short for regular clips; see `watch`."""
     center, frames = (observer.n_frames + 1) // 2, scorer.frames
     pictures = []
     for frame in movie.frames(constant_rate=True):
@@ -280,7 +280,7 @@ def _batched(items: Generator[T], size: int) -> Generator[list[T]]:
 
 
 def _ahead(items: Generator[T], depth: int = 2) -> Generator[T]:
-    """Computes the next `depth` items in a thread while one is used."""
+    """Computes the next `depth` items in a thread while the caller uses one."""
     thread = futures.ThreadPoolExecutor(1, thread_name_prefix="clips")
     coming = collections.deque(thread.submit(next, items, None) for _ in range(depth))
     try:

@@ -127,8 +127,8 @@ def cut(
     with Mp4Writer(path) as out:
         out.set_chapters((part.at, part.until, clock(part.start_s)) for part in parts)
         picture = sound = text = None
-        coming = iter(parts)
-        take = next(coming)
+        remaining = iter(parts)
+        take = next(remaining)
         spans = [(part.first, part.stop) for part in parts]
         for index, frame in movie.decoded(spans, watched.times_s, watched.stamps_s):
             if picture is None:
@@ -136,7 +136,7 @@ def cut(
                 sound = _Soundtrack.of(movie, watched, parts, out)
                 text = out.captions(found) if (found := summary_cues(cues, parts)) else None
             if index >= take.stop:
-                take = next(coming)
+                take = next(remaining)
             pts, end = (_ticks(watched, take, each, tick) for each in (index, index + 1))
             if end > pts:  # of two frames with the same time, the later one is shown
                 picture.add(frame, pts, end - pts, begins=index == take.first, ends=index == take.stop - 1)
@@ -191,9 +191,9 @@ def _sound(waveform: Waveform, parts: Sequence[Take], n_frames: int, rate: int, 
         fades_in, fades_out = take.first > 0, take.stop < n_frames
         for start in range(0, length, rate):
             stop = min(start + rate, length)
-            heard = waveform.excerpt(first + start, first + stop).reshape(-1, channels)
+            samples = waveform.excerpt(first + start, first + stop).reshape(-1, channels)
             piece = np.zeros((stop - start, channels), np.float32)
-            piece[: len(heard)] = heard
+            piece[: len(samples)] = samples
             if fades_in and start < len(fade):
                 faded = fade[start:stop]
                 piece[: len(faded)] *= faded

@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ def write_overlay(summary: Summary, path: Path, on_frame: Callable[[], Any] = la
 def _pictures(summary: Summary, source: Movie) -> Iterator[np.ndarray]:
     """The frames of the overlay, (H, W, 3) uint8, both sides even."""
     scores = summary.scores
-    (looked, _), heard = attention_levels(scores), sound_levels(scores)
+    (attention_maps, _), sound_maps = attention_levels(scores), sound_levels(scores)
     scale = min(_LONGEST_SIDE / max(scores.width, scores.height), 1)
     width, height = (max(2 * round(side * scale / 2), 2) for side in (scores.width, scores.height))
     band = _Band(summary, width, height)
@@ -128,7 +128,7 @@ def _pictures(summary: Summary, source: Movie) -> Iterator[np.ndarray]:
 
     @functools.lru_cache(maxsize=2)  # computed once per clip, not once per frame
     def maps(clip: int) -> tuple[np.ndarray, np.ndarray]:
-        return resized(looked[clip], rows, columns), resized(heard[clip], rows, columns)
+        return resized(attention_maps[clip], rows, columns), resized(sound_maps[clip], rows, columns)
 
     for frame in source.frames(constant_rate=True):
         shot = chosen[max(int(np.searchsorted(begins, frame.time_s + 1e-6, side="right")) - 1, 0)]
@@ -217,7 +217,10 @@ class _Band:
         def across(time_s: float) -> float:
             return left + (right - left) * min(time_s / scores.duration_s, 1)
 
-        line = [(across(time), bottom - (bottom - top) * float(score)) for time, score in _pairs(scores)]
+        line = [
+            (across(time), bottom - (bottom - top) * float(score))
+            for time, score in zip(scores.times_s, scores.scores, strict=True)
+        ]
         hill = [(left, bottom), (left, line[0][1]), *line, (right, line[-1][1]), (right, bottom)]
         size = width * finer, self._height * finer
         chosen = Image.new("L", size)
@@ -230,7 +233,3 @@ class _Band:
         ImageDraw.Draw(light).polygon(hill, _CHOSEN)
         gray.paste(light, mask=chosen)
         return gray.resize((width, self._height), Image.Resampling.BOX)
-
-
-def _pairs(scores: Scores) -> Iterable[tuple[float, float]]:
-    return zip(scores.times_s.tolist(), scores.scores.tolist(), strict=True)

@@ -64,8 +64,8 @@ class Script:
 
     def slots(self) -> list[Event]:
         """The event of each of the film's `seconds - 1` clips; an empty clip gets one without sight and sound."""
-        held = {round(event.time): event for event in self.events}
-        return [held.get(k, Event(k, None, None)) for k in range(1, self.seconds)]
+        by_slot = {round(event.time): event for event in self.events}
+        return [by_slot.get(k, Event(k, None, None)) for k in range(1, self.seconds)]
 
 
 def write_script(seconds: int, seed: int) -> Script:

@@ -413,7 +413,7 @@ def test_pictures_are_freed_without_a_collection_of_garbage(tmp_path):
     try:
         for frame in Movie(film).frames():
             frame.scaled(32, 32)
-        assert sum(isinstance(each, av.VideoFrame) for each in gc.get_objects()) < 100
+        assert sum(type(each) is av.VideoFrame for each in gc.get_objects()) < 100
     finally:
         gc.enable()
 

@@ -263,7 +263,7 @@ def test_overwrite_keeps_the_user_s_files(random_weights, folder, tmp_path, kept
     assert (out / kept).read_text() == "mine"
     (out / "summary.json").write_text('{"mine": true}')
     (outcome,) = summarize(*arguments, overwrite=True)
-    assert "it is no summary" in outcome.error
+    assert "is not a summary" in outcome.error
     assert (out / kept).read_text() == "mine"
 
 
