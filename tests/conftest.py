@@ -38,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     It lies in `.pytest_cache`, one folder per number of cores, which JAX's keys leave out; `--cache-clear` empties it.
     """
-    # PyTorch in one thread: its threads wait busily for each other, which slows all that runs beside it.
+    # PyTorch in one thread: its threads wait for each other in busy loops, which slows other processes.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if QUICK not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}".strip()

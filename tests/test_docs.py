@@ -60,7 +60,7 @@ def commands() -> list[list[str]]:
 
 
 def published_weights(audio: bool) -> dict[str, np.ndarray]:
-    """Moderate values for every published tensor, or for those of a network that does not listen."""
+    """Moderate values for every published tensor, or for those of a visual-only network."""
     rng = np.random.default_rng(0)
     tensors = {}
     for name, tensor in names.published(TINY).items():

@@ -312,7 +312,7 @@ def test_a_run_whose_store_vanishes_ends_with_a_line_and_resumes_later(
     assert_same_weights(tmp_path / "copy", small_run)
 
 
-def test_what_a_store_cannot_do_is_said_in_a_line(forked, tmp_path):
+def test_options_that_need_a_folder_refuse_a_store(forked, tmp_path):
     for arguments, said in (
         (["prepare_data.py", "--dataset=movies", "--source=gs://b/films", "--output=x"], "--source gs://b/films is on"),
         (["convert_weights.py", "--checkpoint=x", "--export=s3://b/x.pth"], "--export s3://b/x.pth is on a store"),
@@ -325,7 +325,7 @@ def test_what_a_store_cannot_do_is_said_in_a_line(forked, tmp_path):
 def test_a_missing_extra_is_named(scheme, library, extra, python):
     code = f"import sys; sys.modules[{library!r}] = None; from avmsnet_jax import storage; storage.listed('{scheme}://b/x')"
     said = python("-c", code).stderr.splitlines()[-1]
-    assert said.endswith(f"{scheme}:// takes an extra: pip install 'avmsnet_jax[{extra}]'")
+    assert said.endswith(f"{scheme}:// needs an extra: pip install 'avmsnet_jax[{extra}]'")
 
 
 def commands() -> list[list[str]]:

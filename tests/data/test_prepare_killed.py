@@ -146,7 +146,7 @@ class Deadly(movies.Film):
 
 
 @pytest.mark.parametrize("deaths", [1, 9])
-def test_a_reader_that_dies_costs_no_more_than_its_film(source, tmp_path, undisturbed, monkeypatch, deaths):
+def test_a_dying_reader_process_fails_only_its_film(source, tmp_path, undisturbed, monkeypatch, deaths):
     def find(self, source):
         found = movies.find_films(source, 0.3)
         kept = {field.name: getattr(found.videos[1], field.name) for field in dataclasses.fields(movies.Film)}
@@ -179,7 +179,7 @@ def test_a_reader_that_dies_on_the_only_film_gives_one_line(source, tmp_path, mo
     assert [path.name for path in tmp_path.iterdir()] == ["diary"]
 
 
-def test_a_script_without_a_main_guard_is_told_so(source, tmp_path):
+def test_a_script_without_a_main_guard_gets_one_line(source, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "from avmsnet_jax.data.prepare import prepare\n"

@@ -112,12 +112,53 @@ def test_page_and_python_choose_the_same_shots(browser):
     assert [number for number, pair in enumerate(zip(found, wanted, strict=True)) if pair[0] != pair[1]] == []
 
 
-def test_every_edit_by_pointer_and_key_is_undone_redone_and_survives_a_reload(edited, made):
-    page, film = edited, made[0].scores.film
+def test_shots_that_all_score_alike_are_chosen_as_python_does_and_at_once(browser):
+    rng = np.random.default_rng(3)
+    edges = [0, *np.sort(rng.choice(np.arange(1, 90_000), 749, replace=False)).tolist(), 90_000]  # an hour
+    states = rng.choice(cutlist.STATES, 750, p=[0, 0.96, 0.02, 0.02]).tolist()
+    shots = tuple(
+        cutlist.CutShot(first + 1, stop, 0.37, state)
+        for first, stop, state in zip(edges, edges[1:], states, strict=False)
+    )
+    film = {"duration_s": 3600.0, "rate": "25/1", "n_frames": 90_000}
+    cut = cutlist.CutList(film, {}, Budget(share=1), (), shots)
+    budgets = [540, 300, 1200, 1799]
+    wanted = [[shot.state for shot in cutlist.choose_again(cut, Budget(seconds=each)).shots] for each in budgets]
+    page = browser.new_page()
+    answers = page.evaluate(
+        "([shots, budgets]) => {"
+        + (PAGE / "choose.js").read_text(encoding="utf-8")
+        + """const answer = (seconds) => {
+            const start = performance.now(), found = chooseShots(shots, { seconds }, 25, 3600);
+            return { states: found.map((shot) => shot.state), ms: performance.now() - start };
+        };
+        const unprepared = answer(budgets[0]);
+        const table = prepareChoices(shots, { seconds: budgets[0] }, 25, 3600, 1800);
+        while (!table.fill(8));
+        return [unprepared, ...budgets.map(answer)]; }""",
+        [
+            [{"first": s.first_frame - 1, "stop": s.last_frame, "score": s.score, "state": s.state} for s in shots],
+            budgets,
+        ],
+    )
+    page.close()
+    for answer, states in zip(answers, [wanted[0], *wanted], strict=True):
+        assert answer["states"] == states
+    times = sorted(answer["ms"] for answer in answers[1:])
+    assert times[1] < 15, times  # about 50 without the table
+
+
+def edit_undo_and_redo(page: Any, read: Callable[[], cutlist.CutList]) -> None:
+    """Makes each kind of edit with pointer and keys, reloads in the middle, undoes all and redoes all.
+
+    Args:
+      page: the report, being edited.
+      read: saves the cut and reads what was saved.
+    """
     steps = [START]
 
     def expect(*changed: tuple[int, int, str]) -> None:
-        steps.append(spans(saved(page, film)))
+        steps.append(spans(read()))
         assert set(steps[-1]) - set(steps[-2]) == set(changed)
 
     page.mouse.click(*place(page, 20))
@@ -143,7 +184,7 @@ def test_every_edit_by_pointer_and_key_is_undone_redone_and_survives_a_reload(ed
 
     page.reload()
     page.keyboard.press("e")
-    assert spans(saved(page, film)) == steps[-1]
+    assert spans(read()) == steps[-1]
     page.mouse.click(*place(page, 180, PICTURES_ROW))
     page.keyboard.press("m")
     expect((173, 240, "dropped"))
@@ -166,12 +207,16 @@ def test_every_edit_by_pointer_and_key_is_undone_redone_and_survives_a_reload(ed
 
     for before in reversed(steps[:-1]):
         page.keyboard.press("Control+z")
-        assert spans(saved(page, film)) == before
+        assert spans(read()) == before
     assert page.locator("#undo").is_disabled()
     for _ in steps[1:]:
         page.keyboard.press("Control+Shift+z")
-    assert spans(saved(page, film)) == steps[-1]
+    assert spans(read()) == steps[-1]
     assert page.locator("#redo").is_disabled()
+
+
+def test_every_edit_by_pointer_and_key_is_undone_redone_and_survives_a_reload(edited, made):
+    edit_undo_and_redo(edited, lambda: saved(edited, made[0].scores.film))
 
 
 def test_a_summary_is_shortened_and_its_first_shot_kept_by_keyboard_alone(open_report, made):

@@ -91,7 +91,7 @@ def test_durations_are_parsed_as_budgets():
         assert choose.parse_budget(text) == choose.Budget(seconds=seconds)
 
 
-def test_budgets(random_weights, folder, tmp_path):
+def test_summaries_keep_within_their_budget(random_weights, folder, tmp_path):
     path = film(folder / "film.mkv")
     for number, (budget, most) in enumerate([("25%", 1.0), ("0.9s", 0.9), ("0.1s", 0.1), ("1", 4.0)]):
         config = Config(
@@ -162,7 +162,7 @@ def test_a_film_that_fails_does_not_stop_the_rest(random_weights, folder, tmp_pa
     (tmp_path / "out" / "mine" / "diary").touch()
     film(folder / "mine.mkv", 50)
     (spared, *_) = summarize([folder / "mine.mkv"], random_weights, tmp_path / "out", CONFIG, overwrite=True)
-    assert "no summary: choose another place" in spared.error
+    assert "is not a summary; choose another place" in spared.error
     assert (tmp_path / "out" / "mine" / "diary").exists()
     with pytest.raises(UserError, match="would both be summarized in a"):
         summarize([folder / "a.mkv", folder / "a.mp4"], random_weights, tmp_path / "out", CONFIG)

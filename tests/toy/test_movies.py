@@ -112,7 +112,7 @@ def test_the_key_shots_are_the_key_events(films):
         assert inside == [slot.key for slot in script.slots()]
 
 
-def test_a_seed_gives_the_same_films(films, tmp_path):
+def test_the_same_seed_gives_the_same_films(films, tmp_path):
     path, script, _, _ = films[0]
     again = tmp_path / "again.mp4"
     movies.write_film(again, script)

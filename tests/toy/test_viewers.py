@@ -1,4 +1,4 @@
-"""Simulated viewers look where the films show what is heard, and labels from their gaze are those of the scripts."""
+"""Simulated viewers look at the objects that sound, and labels from their gaze equal those of the scripts."""
 
 import numpy as np
 import pytest

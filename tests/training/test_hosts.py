@@ -181,7 +181,7 @@ def left(monkeypatch):
 
     monkeypatch.setattr(hosts.jax, "process_count", lambda: 2)
     monkeypatch.setattr(hosts.multihost_utils, "broadcast_one_to_all", lambda value: value)
-    monkeypatch.setattr(hosts.compiled, "keep_nothing_of_several", lambda: None)
+    monkeypatch.setattr(hosts.compiled, "disable_cache", lambda: None)
     monkeypatch.setattr(hosts, "_Watch", Watch)
     return reasons
 
@@ -197,7 +197,7 @@ def test_a_working_directory_that_is_not_shared_is_named(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("message", ["connection refused", "no peer", "the barrier of bar(1)\n" + "x" * 500])
-def test_an_error_of_our_own_is_not_taken_for_a_lost_process(tmp_path, monkeypatch, left, message):
+def test_an_ordinary_error_is_not_taken_for_a_lost_process(tmp_path, monkeypatch, left, message):
     monkeypatch.setattr(hosts, "_check_shared", lambda *_: None)
     for error, lost in ((RuntimeError(message), False), (ValueError(f"UNKNOWN: Gloo {message}"), True)):
         with pytest.raises(SystemExit), hosts.together(HostsConfig(auto=False), tmp_path / "run"):
@@ -209,7 +209,7 @@ def test_an_error_of_our_own_is_not_taken_for_a_lost_process(tmp_path, monkeypat
         assert message in Path(log).read_text()
 
 
-def test_a_process_that_hangs_is_missed(small_config_file, started, tmp_path):
+def test_a_hanging_process_is_detected(small_config_file, started, tmp_path):
     """Even before the first step: while a process compiles, no collective operation tells it that another hangs."""
     with together(2, small_config_file, tmp_path / "run", started) as (first, second):
         wait_until(lambda: "steps per epoch" in first.said(), first, second)

@@ -1,4 +1,4 @@
-"""Training as users run it: processes on small films, what they leave, and how they resume."""
+"""Training by the command on small films: its files, and how it resumes."""
 
 import contextlib
 import dataclasses
@@ -111,7 +111,7 @@ def _shared_steps(monkeypatch):
 # What a run leaves
 
 
-def test_a_run_leaves_what_it_promises(small_run, small_config):
+def test_a_run_writes_the_documented_files(small_run, small_config):
     left = ["checkpoints", "config.json", "curve.png", "metrics.jsonl", "tensorboard"]
     assert sorted(path.name for path in small_run.iterdir()) == left
     assert steps_saved(small_run) == [4, 8, 12, 16]
@@ -130,7 +130,7 @@ def test_metrics_have_a_line_for_each_step(small_run):
     assert rates == pytest.approx([1e-4] * 8 + [1e-5] * 4 + [1e-6] * 4)
 
 
-def test_the_latest_checkpoint_is_what_load_takes(small_run, small_config):
+def test_load_takes_the_latest_checkpoint(small_run, small_config):
     model = avmsnet_jax.load(small_run)
     assert model.config == small_config.model
     assert_same_weights(small_run, small_run / "checkpoints" / "16")
@@ -298,7 +298,7 @@ def test_the_best_on_held_out_films_is_kept_and_loaded(five_films, config, tmp_p
     assert validated[-1]["validation"]["loss"] == pytest.approx(float(expected), rel=1e-3)
 
 
-def test_where_no_held_out_clip_is_key_no_checkpoint_is_better_than_the_latest(config, tmp_path, capsys):
+def test_the_latest_checkpoint_counts_as_best_without_held_out_key_clips(config, tmp_path, capsys):
     for number in range(4):
         frames = np.random.default_rng(number).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
         (tmp_path / "films" / "train").mkdir(parents=True, exist_ok=True)
@@ -407,7 +407,7 @@ def test_a_full_disk_keeps_the_checkpoints_before(small_run, config, tmp_path):
         subprocess.run(["umount", "--lazy", place], check=True)
 
 
-def test_other_numbers_of_devices_go_on_with_a_run(small_run, copied, python, config, small_config_file, capsys):
+def test_a_run_resumes_on_another_number_of_devices(small_run, copied, python, config, small_config_file, capsys):
     """From one device to four, which share the first layer, and back."""
     for step in (12, 16):
         shutil.rmtree(copied / "checkpoints" / str(step))
@@ -453,8 +453,8 @@ def test_another_run_in_the_same_place_is_refused(small_run, config, name, value
     assert contents(small_run) == before
 
 
-def test_a_run_that_left_no_checkpoint_does_not_bind(small_run, config, tmp_path):
-    """The error is about the missing checkpoint, not about a run that never began there."""
+def test_a_run_without_a_checkpoint_does_not_fix_the_configuration(small_run, config, tmp_path):
+    """The error names the missing checkpoint; the differing config.json does not matter, because no run began."""
     shutil.copy(small_run / "config.json", tmp_path / "config.json")
     config = config.replace(train={"seed": 1}, init={"checkpoint": str(tmp_path / "none")})
     with pytest.raises(UserError, match="no checkpoint at"):
@@ -512,7 +512,7 @@ def test_the_checkpoint_before_a_damaged_one_is_used(copied, small_run, config, 
     assert losses(copied) == losses(small_run)
 
 
-def test_other_records_are_not_taken_for_those_of_the_run(copied, config, small_records, tmp_path):
+def test_a_run_does_not_resume_on_other_records(copied, config, small_records, tmp_path):
     """The same films, but one has a clip more."""
     shutil.copytree(small_records, tmp_path / "records")
     manifest = json.loads((tmp_path / "records" / "manifest.json").read_text())

@@ -1,4 +1,4 @@
-"""Activation checkpointing changes nothing but the memory that a step takes."""
+"""Activation checkpointing changes only the memory of a step."""
 
 import dataclasses
 from collections.abc import Callable
@@ -77,8 +77,8 @@ def test_the_configuration_decides(remat: bool):
     assert nnx.merge(graphdef, state.params, state.stats).trunk.recompute == remat
 
 
-def test_the_backward_pass_is_given_the_inputs_of_the_blocks_only():
-    """Of each block's activations, the trunk hands over no more than its input; shapes only, nothing is compiled."""
+def test_only_block_inputs_are_stored_for_the_backward_pass():
+    """The trunk stores only the input of each block; checked by shapes, without compiling."""
     inputs = 4 * sum(  # bytes of the input of each of the two blocks of a stage, for a clip
         np.prod(shape)
         for shape in [(4, 8, 8, 4), (4, 8, 8, 4), (4, 8, 8, 4), (2, 4, 4, 8), (2, 4, 4, 8), (1, 2, 2, 16)]

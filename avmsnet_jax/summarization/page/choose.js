@@ -1,12 +1,49 @@
 // Choosing shots within a budget: the same choice as `choose.choose_shots` makes in Python.
 
 /**
- * Exact 0/1 knapsack: the indices of the items of the greatest total value whose weights sum to at most `capacity`.
+ * The table of a 0/1 knapsack by dynamic programming, which holds the best choice for each capacity up to `capacity`.
  *
- * Dynamic programming over the items in doubt. An item is not in doubt if a bound shows that every best solution takes
- * it, or that none does. Values are added in the order of the items, as in Python, so that ties are broken alike.
+ * Values are added in the order of the items, as in Python, so that rounding and ties come out alike.
  */
-const knapsack = (values, weights, capacity) => {
+const knapsackTable = (values, weights, capacity) => {
+  const best = new Float64Array(capacity + 1); // greatest value of the items so far, by capacity
+  const rows = []; // for each item a bit for each capacity: whether the item is taken
+  const addItem = (value, weight) => {
+    const row = new Uint8Array((capacity >> 3) + 1);
+    for (let room = capacity; room >= weight; room--) {
+      const withItem = best[room - weight] + value;
+      if (withItem > best[room]) {
+        best[room] = withItem;
+        row[room >> 3] |= 1 << (room & 7);
+      }
+    }
+    rows.push(row);
+  };
+  return {
+    /** Adds items for at most `milliseconds`; returns whether all have been added. */
+    fill: (milliseconds = Infinity) => {
+      const end = performance.now() + milliseconds;
+      while (rows.length < values.length && performance.now() < end) addItem(values[rows.length], weights[rows.length]);
+      return rows.length === values.length;
+    },
+    /** The items of the best choice within `room`, the last one first. */
+    within: (room) => {
+      const found = [];
+      for (let item = values.length - 1; item >= 0; item--) {
+        if (!(rows[item][room >> 3] >> (room & 7) & 1)) continue;
+        found.push(item);
+        room -= weights[item];
+      }
+      return found;
+    },
+  };
+};
+
+/**
+ * The items that a best choice may hold, `{items, certain, room}`: `certain` ones are in every best choice and leave `room` to
+ * the others. Bounds exclude the rest; where values per weight are nearly equal, they exclude hardly any.
+ */
+const knapsackCandidates = (values, weights, capacity) => {
   const items = values.flatMap((value, item) => (value > 0 && weights[item] <= capacity ? [item] : []));
   const worth = values.map((value, item) => value / weights[item]);
   // A greedy solution, and the bound of the linear relaxation, which takes a part of the first item that does not fit.
@@ -20,38 +57,63 @@ const knapsack = (values, weights, capacity) => {
       bound = total + rate * left;
     }
   }
-  if (bound === null) return items;
-
+  if (bound === null) return { items, certain: new Set(items), room: left };
   const doubt = bound - total + 1e-9 * bound; // more than rounding errors add up to
   const gain = (item) => values[item] - rate * weights[item]; // what the bound loses if the item is moved out, or in
-  const isTaken = (item) => gain(item) > doubt;
-  const candidates = items.filter((item) => gain(item) >= -doubt);
-  let room = candidates.reduce((rest, item) => rest - (isTaken(item) ? weights[item] : 0), capacity);
-  const best = new Float64Array(room + 1); // greatest value of the candidates so far, by room for those in doubt
-  const rows = candidates.map((item) => {
-    const value = values[item], weight = weights[item];
-    if (isTaken(item)) {
-      for (let each = 0; each <= room; each++) best[each] += value;
-      return null;
-    }
-    const row = new Uint8Array((room >> 3) + 1); // a bit for each room: whether the item is taken
-    for (let each = room; each >= weight; each--) {
-      const withIt = best[each - weight] + value;
-      if (withIt > best[each]) {
-        best[each] = withIt;
-        row[each >> 3] |= 1 << (each & 7);
-      }
-    }
-    return row;
-  });
-  const found = [];
-  for (let place = candidates.length - 1; place >= 0; place--) {
-    const row = rows[place];
-    if (row && !(row[room >> 3] >> (room & 7) & 1)) continue;
-    found.push(candidates[place]);
-    if (row) room -= weights[candidates[place]];
+  const certain = new Set(items.filter((item) => gain(item) > doubt));
+  return {
+    items: items.filter((item) => gain(item) >= -doubt),
+    certain,
+    room: [...certain].reduce((rest, item) => rest - weights[item], capacity),
+  };
+};
+
+const MOST_CELLS = 4e6; // of a table that is filled at once, about 10 ms
+const cellsOf = ({ items, room }) => items.length * room;
+let prepared = null; // {values, weights, capacity, table}, see `prepareChoices`
+const isPrepared = (values, weights, capacity) => prepared && capacity <= prepared.capacity && values.length === prepared.values.length
+  && values.every((value, item) => value === prepared.values[item] && weights[item] === prepared.weights[item]);
+
+/** Exact 0/1 knapsack: the indices of the items of the greatest total value whose weights sum to at most `capacity`. */
+const knapsack = (values, weights, capacity) => {
+  const candidates = knapsackCandidates(values, weights, capacity), { items, certain, room } = candidates;
+  if (certain.size === items.length) return items;
+  if (cellsOf(candidates) > MOST_CELLS && isPrepared(values, weights, capacity) && prepared.table.fill(0)) {
+    return prepared.table.within(capacity);
   }
-  return found;
+  // Certain items weigh nothing here: `room` is without them.
+  const table = knapsackTable(items.map((item) => values[item]), items.map((item) => (certain.has(item) ? 0 : weights[item])), room);
+  table.fill();
+  return table.within(room).map((place) => items[place]);
+};
+
+const isHeld = (shot) => shot.state === "kept" || shot.state === "dropped";
+/** The shots that a budget chooses from as a knapsack, `{free, values, weights, capacity}`; kept and dropped ones are left out. */
+const asKnapsack = (shots, seconds, rate) => {
+  const free = shots.filter((shot) => !isHeld(shot)), length = (shot) => shot.stop - shot.first;
+  const kept = shots.reduce((sum, shot) => sum + (shot.state === "kept" ? length(shot) : 0), 0);
+  return {
+    free,
+    values: free.map((shot) => (shot.score + 1e-6) * length(shot)), // as in Python: a film of zeros has a summary, too
+    weights: free.map(length),
+    capacity: Math.max(Math.floor(seconds * rate + 1e-6) - kept, 0),
+  };
+};
+const secondsOfBudget = (budget, duration) => (budget.share === undefined ? Math.min(budget.seconds, duration) : budget.share * duration);
+
+/**
+ * Prepares for choosing again and again from these shots by budgets of up to `longest` seconds.
+ *
+ * Returns null if each choice is quick; else, for shots that score nearly alike, a table that answers all budgets at once when it
+ * has been filled. For 1,500 shots that takes a third of a second, so `fill` it in parts.
+ */
+const prepareChoices = (shots, budget, rate, duration, longest) => {
+  if (budget.shots !== undefined) return null;
+  const { values, weights, capacity } = asKnapsack(shots, secondsOfBudget(budget, duration), rate);
+  if (cellsOf(knapsackCandidates(values, weights, capacity)) <= MOST_CELLS) return null;
+  const most = Math.floor(longest * rate + 1e-6);
+  if (!isPrepared(values, weights, most)) prepared = { values, weights, capacity: most, table: knapsackTable(values, weights, most) };
+  return prepared.table;
 };
 
 /**
@@ -61,16 +123,13 @@ const knapsack = (values, weights, capacity) => {
  * film's `duration` in seconds. The budget is `{share}` of the film, `{seconds}`, or a number of `{shots}`.
  */
 const chooseShots = (shots, budget, rate, duration) => {
-  const isHeld = (shot) => shot.state === "kept" || shot.state === "dropped", length = (shot) => shot.stop - shot.first;
-  const free = shots.filter((shot) => !isHeld(shot)), kept = shots.filter((shot) => shot.state === "kept");
   let chosen;
   if (budget.shots === undefined) {
-    const seconds = budget.share === undefined ? Math.min(budget.seconds, duration) : budget.share * duration;
-    const room = Math.max(Math.floor(seconds * rate + 1e-6) - kept.reduce((sum, shot) => sum + length(shot), 0), 0);
-    // A small addition, as in Python: without it, a film whose scores are all zero would have no summary.
-    chosen = knapsack(free.map((shot) => (shot.score + 1e-6) * length(shot)), free.map(length), room).map((place) => free[place]);
+    const { free, values, weights, capacity } = asKnapsack(shots, secondsOfBudget(budget, duration), rate);
+    chosen = knapsack(values, weights, capacity).map((place) => free[place]);
   } else {
-    chosen = [...free].sort((a, b) => b.score - a.score).slice(0, Math.max(budget.shots - kept.length, 0));
+    const free = shots.filter((shot) => !isHeld(shot)), kept = shots.filter((shot) => shot.state === "kept");
+    chosen = free.sort((a, b) => b.score - a.score).slice(0, Math.max(budget.shots - kept.length, 0));
   }
   const isChosen = new Set(chosen);
   return shots.map((shot) => {

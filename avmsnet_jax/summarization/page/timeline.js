@@ -9,6 +9,7 @@ const timeline = cut && (() => {
   top.overview = top.shots + SHOTS + 10;
   const height = top.overview + OVERVIEW;
   const SNAP = 8; // pixels
+  const NARROW = 4; // pixels
   let wide = 0, from = 0, to = cut.duration, waiting = false;
   let preview = null; // shots while one is dragged
   let near = new Set(); // first frames of near misses
@@ -80,40 +81,56 @@ const timeline = cut && (() => {
     if (editing.cuts.length / (to - from) * cut.duration >= wide * 4) return; // too dense to tell apart
     context.fillStyle = colors.focus;
     context.globalAlpha = 0.55;
-    for (const frame of editing.cuts) {
-      const place = x(secondsOf(frame));
-      if (place >= 0 && place <= wide) context.fillRect(Math.round(place), top.shots - 3, 1, 3);
+    for (const place of new Set(editing.cuts.map((frame) => Math.round(x(secondsOf(frame)))))) {
+      if (place >= 0 && place <= wide) context.fillRect(place, top.shots - 3, 1, 3);
     }
     context.globalAlpha = 1;
   };
+  const addOutline = (path, left, width) => path.roundRect(left + 0.5, top.shots, width - 1, SHOTS, Math.min(6, width / 3));
+  const kindOf = (shot) => (shown(shot) ? "in" : shot.state === "dropped" ? "dropped" : "out");
   const drawShots = (list) => {
-    // One path for each color: filling the shots of a long film one by one takes longer than a picture lasts.
-    const paths = { in: new Path2D(), out: new Path2D(), dropped: new Path2D(), near: new Path2D(), selected: new Path2D() };
-    const add = (path, left, width) => {
-      if (width < 3) path.rect(left, top.shots, width, SHOTS);
-      else path.roundRect(left, top.shots, width, SHOTS, Math.min(6, width / 3));
+    // Narrow shots are filled as rectangles on whole pixels, neighbors of one kind together: filling a path of a
+    // thousand rounded shots takes longer than a frame.
+    const wideShots = { in: new Path2D(), out: new Path2D(), dropped: new Path2D() };
+    const narrowShots = { in: [], out: [], dropped: [] }; // [left, right]
+    const nearMisses = [], marks = [], selected = new Path2D();
+    const addNarrow = (runs, left, right) => {
+      const last = runs[runs.length - 1];
+      if (last && last[1] >= left) last[1] = Math.max(last[1], right);
+      else runs.push([left, right]);
     };
-    const marks = [];
     for (let index = lastAtMost(list, from * cut.rate, (shot) => shot.first); index < list.length && secondsOf(list[index].first) < to; index++) {
-      const shot = list[index], left = x(secondsOf(shot.first)), right = x(secondsOf(shot.stop)), width = Math.max(right - left - 1, 0.7);
-      add(shown(shot) ? paths.in : shot.state === "dropped" ? paths.dropped : paths.out, left + 0.5, width);
-      if (near.has(shot.first) && !shown(shot)) add(paths.near, left + 0.5, width);
-      if (index === editor.selected) add(paths.selected, left + 0.5, width);
-      if (width > 18 && (shot.state === "kept" || shot.state === "dropped")) marks.push([shot.state, (left + right) / 2]);
+      const shot = list[index], left = x(secondsOf(shot.first)), right = x(secondsOf(shot.stop)), width = right - left;
+      if (width >= NARROW) addOutline(wideShots[kindOf(shot)], left, width);
+      else addNarrow(narrowShots[kindOf(shot)], Math.round(left), Math.max(Math.round(right), Math.round(left) + shown(shot)));
+      if (near.has(shot.first) && !shown(shot)) nearMisses.push([left, width]);
+      if (index === editor.selected) addOutline(selected, left, Math.max(width, 2));
+      if (width > 19 && (shot.state === "kept" || shot.state === "dropped")) marks.push([shot.state, (left + right) / 2]);
     }
-    for (const [path, color, alpha] of [[paths.in, "chosen", 1], [paths.out, "rest", 0.75], [paths.dropped, "rest", 0.35]]) {
+    for (const [kind, color, alpha] of [["out", "rest", 0.75], ["dropped", "rest", 0.35], ["in", "chosen", 1]]) {
       context.fillStyle = colors[color];
       context.globalAlpha = alpha;
-      context.fill(path);
+      context.fill(wideShots[kind]);
+      for (const [left, right] of narrowShots[kind]) context.fillRect(left, top.shots, right - left, SHOTS);
     }
     context.globalAlpha = 1;
-    for (const [path, color, thick, dashes] of [[paths.near, "chosen-ink", 2, [4, 3]], [paths.selected, "ink", 2.5, []]]) {
-      context.strokeStyle = colors[color];
-      context.lineWidth = thick;
-      context.setLineDash(dashes);
-      context.stroke(path);
-    }
+    drawNearMisses(nearMisses);
+    context.strokeStyle = colors.ink;
+    context.lineWidth = 2.5;
+    context.stroke(selected);
     for (const [state, across] of marks) drawMark(state, across, top.shots + SHOTS / 2);
+  };
+  const drawNearMisses = (places) => {
+    const outlines = new Path2D();
+    context.strokeStyle = context.fillStyle = colors["chosen-ink"];
+    for (const [left, width] of places) {
+      if (width >= NARROW) addOutline(outlines, left, width);
+      else for (let down = 0; down < SHOTS; down += 7) context.fillRect(Math.round(left), top.shots + down, 2, 4);
+    }
+    context.lineWidth = 2;
+    context.setLineDash([4, 3]);
+    context.stroke(outlines);
+    context.setLineDash([]);
   };
   const drawMark = (state, across, down) => {
     context.strokeStyle = state === "kept" ? "#201600" : colors.ink;

@@ -22,9 +22,14 @@ const editor = cut && (() => {
   const larger = (budget) => (budget.shots ? { shots: Math.ceil(1.2 * budget.shots) }
     : budget.share ? { share: Math.min(1.2 * budget.share, 1) } : { seconds: 1.2 * budget.seconds });
   /** Near misses: what a 20% larger budget would add. */
-  const offer = () => {
-    const now = cut.shots;
-    const added = chosenWithin(larger(cut.budget)).filter((shot, index) => shown(shot) && !shown(now[index]));
+  const offer = async () => {
+    const now = cut.shots, budget = larger(cut.budget);
+    const table = prepareChoices(now, budget, cut.rate, cut.duration, Math.max(longest, 1.2 * secondsOfBudget(cut.budget, cut.duration)));
+    while (table && !table.fill(8)) {
+      await new Promise((done) => { setTimeout(done); });
+      if (cut.shots !== now) return; // changed meanwhile, so it will be called again
+    }
+    const added = chosenWithin(budget).filter((shot, index) => shown(shot) && !shown(now[index]));
     const best = [...added].sort((a, b) => b.score - a.score).slice(0, 6);
     $("misses").replaceChildren(...best.map((shot) => {
       const button = make("button", "+ " + clock(secondsOf(shot.first), brief) + " · " + (secondsOf(shot.stop - shot.first)).toFixed(1) + " s");
