@@ -50,6 +50,15 @@ def pytest_configure(config: pytest.Config) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
+# The files with the longest tests.
+LONGEST = {"test_loop.py", "test_docs.py", "test_hosts.py", "test_storage.py", "test_layouts.py", "test_mutated.py"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Starts with the longest tests, so that no worker is left alone with one of them at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 def pytest_report_header() -> list[str]:
     """Names the folders that are not collected; pytest does not list them as skipped."""
     return [f"tests/{name}: left out, torch is not installed" for name in collect_ignore]
@@ -214,6 +223,12 @@ def small_run(python: Run, small_config_file: Path, tmp_path_factory: pytest.Tem
 @pytest.fixture(scope="module")
 def compiled_before(small_run: Path) -> None:
     """Makes `small_run` first, so that a module's tests find its programs in the compilation cache."""
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots are composed, but their files stay empty: drawing takes most of the time of an evaluation."""
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, path, **_: Path(path).touch())
 
 
 @pytest.fixture(scope="session")

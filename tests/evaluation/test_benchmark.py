@@ -18,6 +18,8 @@ from avmsnet_jax.evaluation import baselines, benchmark, best_threshold
 from tests.conftest import one_line
 from tests.evaluation.conftest import TVSUM
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 FILES = {"metrics.json", "report.md", "videos.csv", "scores", "plots", "precision_recall.png", "calibration.png"}
 
 

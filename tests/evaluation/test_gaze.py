@@ -16,6 +16,8 @@ from avmsnet_jax.evaluation import gaze, movie50
 from tests.gaze import writers
 from tests.media.films import encode, numbered
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SECONDS = 40
 
 

@@ -13,6 +13,8 @@ from avmsnet_jax.evaluation import baselines, bootstrap, f1_score, frame_scores,
 from tests.data.sources.downloads import votes, write_tvsum_mat
 from tests.evaluation.conftest import field_video, write_hdf5
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 COUNT = 5  # a video for each split
 
 

@@ -11,6 +11,8 @@ from avmsnet_jax.errors import UserError
 from avmsnet_jax.evaluation import leakage, movie50
 from tests.conftest import one_line
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture
 def run(tmp_path, small_config):

@@ -19,7 +19,7 @@ from avmsnet_jax.scoring.network import Network
 from avmsnet_jax.scoring.records import score_records
 from tests.conftest import one_line
 
-pytestmark = pytest.mark.usefixtures("compiled_before")
+pytestmark = pytest.mark.usefixtures("compiled_before", "undrawn")
 VIDEOS = {"100% für Ältere", "a film, with spaces"}
 
 

@@ -12,6 +12,8 @@ from avmsnet_jax.evaluation.annotations import Judged
 from avmsnet_jax.scoring import records
 from tests.evaluation.conftest import field_video, write_hdf5
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 FIGURES = ("precision", "recall", "fscore")
 
 

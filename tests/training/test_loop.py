@@ -30,13 +30,13 @@ from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.media.writer import write_movie
 from avmsnet_jax.staging import locked
-from avmsnet_jax.training import peak, validation
+from avmsnet_jax.training import loop, peak, validation
 from avmsnet_jax.training.loop import train
-from avmsnet_jax.training.step import bce
+from avmsnet_jax.training.step import bce, make_step
 from avmsnet_jax.weights import checkpoint, names
 from tests.conftest import ROOT, SMALL, SMALL_TRAINING_FLOPS, one_line, wait_until
 
-pytestmark = pytest.mark.usefixtures("compiled_before")
+pytestmark = pytest.mark.usefixtures("compiled_before", "undrawn")
 
 
 def lines(workdir):
@@ -92,6 +92,20 @@ def save_filled_at(step, value):
     save_filled(step.parent / "filled", value)
     (step.parent / "filled" / "model").rename(step / "model")
     shutil.rmtree(step.parent / "filled")
+
+
+STEPS = {}
+
+
+@pytest.fixture(autouse=True)
+def _shared_steps(monkeypatch):
+    """Runs of the same configuration share the traced step: tracing takes most of the time of so short a run."""
+
+    def make(graphdef, optimizer, config, described):
+        key = config_lib.dumps(config)
+        return STEPS.setdefault(key, make_step(graphdef, optimizer, config, described))
+
+    monkeypatch.setattr(loop, "make_step", make)
 
 
 # What a run leaves
@@ -567,7 +581,8 @@ def test_a_clip_that_is_not_finite_is_named_and_the_checkpoints_before_are_kept(
         train(config, workdir)
     assert steps_saved(workdir) == [4]
     assert all(np.isfinite(array).all() for array in weights(workdir).values())
-    assert [line["step"] for line in lines(workdir)] == list(range(1, lines(workdir)[-1]["step"] + 1))
+    assert [step for step, _ in losses(workdir)][:2] == [3, 4]
+    assert all(math.isfinite(loss) for _, loss in losses(workdir))
 
 
 def test_the_first_layer_to_overflow_is_named(config, tmp_path):

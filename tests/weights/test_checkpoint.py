@@ -17,6 +17,7 @@ import avmsnet_jax
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.models.avmsnet import AVMSNet
 from avmsnet_jax.weights import checkpoint, names
+from tests.conftest import Run
 from tests.weights.conftest import TINY, assert_same_bits, state
 
 
@@ -128,14 +129,10 @@ for step, kind in ((1, ocp.args.PyTreeSave), (2, ocp.args.StandardSave)):
 """
 
 
-def test_a_checkpoint_saved_on_four_devices_loads_on_one(tmp_path: Path) -> None:
-    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu", "PATH": ""}
-    subprocess.run(
-        [sys.executable, "-c", TRAINED_ON_FOUR_DEVICES, str(tmp_path)],
-        check=True,
-        env=environment,
-        cwd=Path(__file__).parents[2],
-    )
+def test_a_checkpoint_saved_on_four_devices_loads_on_one(python: Run, tmp_path: Path) -> None:
+    flags = "--xla_force_host_platform_device_count=4"
+    done = python("-c", TRAINED_ON_FOUR_DEVICES, tmp_path, XLA_FLAGS=flags, JAX_PLATFORMS="cpu")
+    assert done.returncode == 0, done.stderr
     for step in ("1", "2"):
         model = avmsnet_jax.load(tmp_path / "checkpoints" / step)
         assert_same_bits(arrays(model), arrays(model_of()))
