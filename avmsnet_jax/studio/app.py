@@ -27,6 +27,7 @@ from avmsnet_jax.errors import UserError
 from avmsnet_jax.media import films
 from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.staging import staged
+from avmsnet_jax.studio.connections import TimedProtocol
 from avmsnet_jax.studio.guard import HOST, Guard
 from avmsnet_jax.studio.library import VIDEOS, Library, NotFoundError
 from avmsnet_jax.studio.queue import Queue
@@ -216,7 +217,7 @@ def serve(root: Path, port: int) -> None:
     app.router.redirect_slashes = False
     config = uvicorn.Config(
         Guard(app, port, token),
-        http="h11",
+        http=TimedProtocol,
         ws="none",
         lifespan="off",
         log_level="critical",
