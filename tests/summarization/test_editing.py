@@ -249,7 +249,7 @@ def test_the_slider_chooses_as_python_and_near_misses_are_offered(edited, made):
     assert cut.budget.seconds > 7
     assert spans(cut) == spans(cutlist.choose_again(start, cut.budget))
     page.locator("#budget").fill("6.5")
-    page.locator("#bench-title").click()
+    page.locator("#panel-title").click()
     # 7.8 s have room for 7 s at 17 s.
     until(page, "document.getElementById('misses').querySelector('button')?.textContent.includes('0:17')")
     assert page.locator("#misses button").count() == 1

@@ -11,7 +11,7 @@ const signalBars = (start, end) => Object.entries(data.signals).map(([name, leve
 });
 
 const rows = [];
-const buildReel = () => {
+const listChosen = () => {
   const kinds = ["look", "hear"].filter((kind) => maps[kind]);
   $("columns").textContent = ["frame", ...kinds.map((kind) => ({ look: "looked at", hear: "heard" })[kind])].join(" · ");
   const lazily = new IntersectionObserver((entries) => {
@@ -44,7 +44,7 @@ const buildReel = () => {
         const over = document.createElement("canvas");
         over.width = canvas.width;
         over.height = canvas.height;
-        drawLens(over.getContext("2d"), clips.t[shot.best], { [kind]: true, dimmed: kind === "hear" });
+        drawOverlay(over.getContext("2d"), clips.t[shot.best], { [kind]: true, dimmed: kind === "hear" });
         canvas.getContext("2d").drawImage(image, 0, 0);
         canvas.getContext("2d").drawImage(over, 0, 0);
       }
