@@ -29,7 +29,7 @@ __all__ = [
     "train",
 ]
 
-# JAX, Flax and Orbax take seconds to import: --help and a mistyped flag need not wait for them.
+# Imported on first use: JAX, Flax and Orbax take seconds, which --help and a mistyped flag should not cost.
 _LAZY = {
     "AVMSNet": "models.avmsnet",
     "Output": "models.avmsnet",

@@ -3,7 +3,7 @@
 import os
 import sys
 
-# `python -m` looks for modules in the current folder first, which may be a stranger's.
+# `python -m` puts the current folder first on the module path; modules there may be untrusted.
 if __name__ == "__main__" and sys.path and os.path.realpath(sys.path[0]) == os.path.realpath(os.getcwd()):
     del sys.path[0]
 

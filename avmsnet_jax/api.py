@@ -1,4 +1,4 @@
-"""Scoring and summarizing a film from Python, in a line each."""
+"""The Python API for one film: `score` and `summarize`."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ from avmsnet_jax.summarization import run
 if TYPE_CHECKING:
     from avmsnet_jax.models.avmsnet import AVMSNet
 
-_BATCH = 8  # clips at once
+_BATCH = 8  # clips per forward pass
 
 
 def score(film: str | os.PathLike[str], model: "AVMSNet | None" = None, *, spacing_s: float = 1.0) -> Scores:
@@ -26,8 +26,8 @@ def score(film: str | os.PathLike[str], model: "AVMSNet | None" = None, *, spaci
       spacing_s: seconds between scored moments.
 
     Returns:
-      `times_s` (N,) float64 in seconds, `scores` (N,) float32 in 0-1, and, from the attention scorer, `signals`: by
-      name the (N,) float32 in 0-1 that the scores are made of. See `Scores` for the other fields.
+      `times_s` (N,) float64 in seconds, `scores` (N,) float32 in 0-1, and, from the attention scorer, `signals`: a dict
+      of the (N,) float32 in 0-1 that the scores are computed from. See `Scores` for the other fields.
 
     Raises:
       UserError: the film is missing or broken, or the network's scores are NaN.
@@ -57,21 +57,21 @@ def summarize(
       the subfolder.
 
     Raises:
-      UserError: the film cannot be summarized, or its folder is in the way.
+      UserError: the film cannot be summarized, or its output folder exists and is not replaced.
     """
     config = Config().replace(summarize={"budget": budget})
     outcome = run.summarize_by(_scorer(model), Path(film), output, config, overwrite=overwrite)
     if outcome.error:
         raise UserError(outcome.error)
     if outcome.skipped:
-        raise UserError(f"{outcome.folder} has a summary already; give overwrite=True, or another place")
+        raise UserError(f"{outcome.folder} has a summary already; give overwrite=True, or another output folder")
     return outcome.folder
 
 
 def _scorer(model: "AVMSNet | None") -> Scorer:
     if model is None:
         return Attention()
-    # JAX, for a network only.
+    # Imported here, because only networks need JAX.
     from avmsnet_jax.mesh import make_mesh
     from avmsnet_jax.scoring.network import Network
 

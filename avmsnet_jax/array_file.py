@@ -14,8 +14,8 @@ import numpy as np
 
 from avmsnet_jax.errors import UserError
 
-MOST_BYTES = 500_000_000  # of a file; enough for float64 scores by 20 users of a film of 36 hours
-NUMBERS = "fiub"  # numeric kinds of dtypes
+MOST_BYTES = 500_000_000  # per file; float64 scores by 20 users for each frame of a 36-hour film fit
+NUMBERS = "fiub"  # NumPy's codes of the numeric dtype kinds
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -56,7 +56,7 @@ def read_npz(path: Path, remedy: str) -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def readable(path: Path, remedy: str) -> Iterator[None]:
-    """Turns every exception of the block into a UserError, as libraries raise many kinds for a damaged file.
+    """Turns every exception of the block into a UserError, because libraries raise many types for a damaged file.
 
     Raises:
       UserError: the file is missing, no regular file or larger than `MOST_BYTES`, or the block raises an exception.
@@ -80,11 +80,11 @@ def _read_array(file: IO[bytes], size: int) -> np.ndarray | None:
     """The array in a file of `size` bytes; None if its dtype is not numeric."""
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:
-        raise ValueError(f"version {version[0]}.{version[1]} of the format is not known")
+        raise ValueError(f"version {version[0]}.{version[1]} of the .npy format is not supported")
     shape, columns_first, dtype = _HEADERS[version](file)
     if dtype.kind not in NUMBERS:
         return None
     needed = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or needed > size - file.tell():
-        raise ValueError(f"it promises an array of shape {shape}, and ends before")
+        raise ValueError(f"its header promises an array of shape {shape}, but the file is shorter")
     return np.frombuffer(file.read(needed), dtype).reshape(shape, order="F" if columns_first else "C")

@@ -19,7 +19,7 @@ from typing import Any
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.staging import remove
 
-_FULL = ".full"  # exists once a worker could not write
+_FULL = ".full"  # a file that a worker leaves when it cannot write
 # Without the second option, Beam's local runner downloads a program and runs that instead.
 _LOCAL = ("--runner=DirectRunner", "--allow_unsafe_triggers", "--default_sdk_harness_log_level=CRITICAL")
 
@@ -27,12 +27,12 @@ Outcome = dict[str, Any]  # JSON-able
 
 
 def _work(work: Callable[[Any], Outcome], outcomes: Path, item: tuple[int, Any]) -> None:
-    """Does `work` on an item unless that is done, and leaves the outcome in a file.
+    """Does `work` on an item and writes the outcome to a file, unless that exists.
 
     A runner may give an item to a second worker while the first is still alive. The second waits, and does the work
     only if the first has died.
 
-    Once a worker could not write, the others do nothing, because Beam would log a traceback for each.
+    After one worker could not write, the others do nothing; otherwise Beam would log a traceback for each.
     """
     number, content = item
     outcome, full = outcomes / str(number), outcomes / _FULL
@@ -58,10 +58,10 @@ def run(options: Sequence[str], items: Sequence[Any], work: Callable[[Any], Outc
     """Does `work` on each item in a Beam pipeline.
 
     Args:
-      options: the pipeline's, as `--name=value`; without a runner among them, Beam's local one.
-      items: pickled for the workers, as is `work`.
-      work: returns the outcome of an item; never runs twice at a time for one item.
-      place: a folder on a file system that all workers share, for this pipeline alone.
+      options: pipeline options, as `--name=value`; Beam's local runner is used if they name none.
+      items: what to work on; items and `work` are pickled for the workers.
+      work: returns the outcome of an item; never runs twice at the same time for one item.
+      place: a folder for this pipeline alone, on a file system that all workers share.
 
     Returns:
       the outcomes, in the order of the items.
@@ -124,7 +124,7 @@ def _run_pipeline(options: Sequence[str], items: Sequence[Any], work: Callable[[
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences Beam's log; failures come as exceptions."""
+    """Silences Beam's log; failures are reported by exceptions."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -50,17 +50,17 @@ def run(
         if any(argument in ("--help", "-h", "--helpfull", "-help") for argument in _split(sys.argv)[0][1:]):
             print(_help(module, takes_config, positional, sections), flush=True)
             sys.exit(0)
-        if takes_config:  # these commands compile programs; before a configuration file imports JAX
-            compiled.keep()
+        if takes_config:  # now, because JAX reads the settings when a configuration file imports it
+            compiled.enable_cache()
         main(*_parse(sys.argv, takes_config, config_optional or bool(sections), positional))
     except UserError as error:
         print(f"{program.name()}: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt as error:  # its message says what was kept
+    except KeyboardInterrupt as error:  # its message says what was saved
         interrupts.say(str(error))
         sys.exit(interrupts.STATUS)
     except BrokenPipeError:  # the reader of standard output has ended, as in `--help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else flushing it at exit would fail again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise the flush at exit would fail again
         sys.exit(141)
     except Exception as error:
         if flags.FLAGS.is_parsed() and flags.FLAGS["verbosity"].present:
@@ -70,13 +70,13 @@ def run(
 
 
 def _on_unraisable(unraisable: Any) -> None:
-    """Handles exceptions in callbacks, which Python drops.
+    """Handles exceptions that cannot propagate, which Python would only print.
 
-    Ctrl-C during a callback of JAX at garbage collection is raised again. On a full disk, each pending write of
+    Ctrl-C during a garbage-collection callback of JAX is raised again. On a full disk, each pending write of
     Tensorstore fails; these tracebacks are dropped, because the first failure is reported.
     """
     if unraisable.exc_type is KeyboardInterrupt:
-        # Later, because this still runs within the callback.
+        # Delayed, because this still runs within the callback.
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
     elif not (unraisable.exc_type is RuntimeError and str(unraisable.exc_value) == "Event loop is closed"):
         sys.__unraisablehook__(unraisable)
@@ -86,20 +86,14 @@ def require(*given: flags.FlagHolder[Any]) -> None:
     """Raises UserError for the first option that has no value."""
     for flag in given:
         if not flag.value:
-            raise UserError(f"--{flag.name} is missing{_SOURCES.get(flag.name, '')} (--help lists all options)")
-
-
-_SOURCES = {
-    "checkpoint": ": give the --workdir of a training run, or the --output of a conversion of published weights",
-}
+            raise UserError(f"--{flag.name} is missing (--help lists all options)")
 
 
 def _parse(argv: Sequence[str], takes_config: bool, config_optional: bool, positional: str) -> list[Any]:
     options, names = _split(argv)
     for option in options[1:]:
-        if option.startswith("-") and os.path.lexists(
-            option
-        ):  # `summarize.py *` where a file is called `--config=x.py`
+        # Ambiguous, as in `summarize.py *` where a file is called `--config=x.py`.
+        if option.startswith("-") and os.path.lexists(option):
             raise UserError(
                 f"{option} is an option, but also the name of a file here; "
                 f"write ./{option} for the file, or run the command in another folder for the option"
@@ -121,9 +115,8 @@ def _parse(argv: Sequence[str], takes_config: bool, config_optional: bool, posit
         left = flags.FLAGS(argv)[1:] + names
         if not flags.FLAGS["verbosity"].present:  # libraries log errors with tracebacks
             logging.set_verbosity(logging.FATAL)
-            python_logging.getLogger("matplotlib").setLevel(
-                python_logging.ERROR
-            )  # it warns if there is no home directory
+            # Matplotlib warns if there is no home directory.
+            python_logging.getLogger("matplotlib").setLevel(python_logging.ERROR)
     except UnicodeDecodeError:
         raise UserError("the --flagfile is not UTF-8 text; give options, one a line") from None
     except (flags.Error, ValueError) as error:  # the latter: `--nooverwrite=1`
@@ -137,7 +130,7 @@ def _parse(argv: Sequence[str], takes_config: bool, config_optional: bool, posit
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The command line before and after the first `--`; what follows it are names, even if they look like options."""
+    """The command line before and after the first `--`; arguments after it are names, even if they start with `-`."""
     end = argv.index("--") if "--" in argv else len(argv)
     return list(argv[:end]), list(argv[end + 1 :])
 
@@ -179,8 +172,8 @@ def _plain(message: str) -> str:
 
 
 _CONFIG_MEANING = (
-    "configuration: the name of one that is installed, or a file. FILE.py is a program and is run: take none from "
-    "strangers. FILE.json, such as the config.json of a training run, is only read. Installed: "
+    "configuration: an installed one by name, or a file. FILE.py is executed, so use only files that you trust; "
+    "FILE.json, such as the config.json of a training run, is only read. Installed: "
 )
 
 
@@ -189,9 +182,8 @@ def _help(module: Any, takes_config: bool, positional: str, sections: Sequence[s
     options = " ".join(filter(None, [positional, f"{file} [--config.section.field=value ...]" * takes_config]))
     meaning = (module.__doc__ or "").strip().replace("{program}", program.typed())
     parts = [meaning, "", f"usage: {program.typed()} {options} [options]", ""]
-    own = flags.FLAGS.flags_by_module_id_dict().get(
-        id(module), []
-    )  # by id, because the module's name differs under `python -m`
+    # By id, because the module's name differs under `python -m`.
+    own = flags.FLAGS.flags_by_module_id_dict().get(id(module), [])
     if takes_config:
         parts.append(_entry("--config", _CONFIG_MEANING + ", ".join(config_lib.installed())))
     for flag in sorted(own, key=lambda flag: flag.name):
@@ -210,7 +202,7 @@ def _help(module: Any, takes_config: bool, positional: str, sections: Sequence[s
 
 
 def _meaning(flag: flags.Flag[Any]) -> str:
-    """A flag's help without the library's additions: the values of a choice, which our texts explain themselves."""
+    """A flag's help without the values of a choice, which absl adds and our texts explain."""
     text = re.sub(r"^<[^>]*>: ", "", flag.help)
     return re.sub(r";\s+repeat this option to specify a list of values$", "; may be given several times", text)
 

@@ -1,4 +1,4 @@
-"""The persistent compilation cache of the commands: what XLA compiled is there at the next start."""
+"""The persistent compilation cache of the commands, so that the next start need not compile again."""
 
 import os
 import sys
@@ -10,25 +10,25 @@ from avmsnet_jax.staging import is_private
 
 _FOLDER = "JAX_COMPILATION_CACHE_DIR"
 _SETTINGS = {
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",  # compiling anything faster costs no more than reading it
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",  # below this, compiling is as fast as reading the cache
     "JAX_COMPILATION_CACHE_MAX_SIZE": str(10**9),  # bytes; a step of the published network takes 1 MB on CPU
     # XLA's own caches on GPU have no size limit, and would make the folder's name a part of each program's key.
     "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES": "none",
 }
 
-_enabled = False  # by `keep`
+_enabled = False
 
 
-def keep() -> None:
+def enable_cache() -> None:
     """Makes JAX keep compiled programs in `$XDG_CACHE_HOME/avmsnet_jax/` or `~/.cache/avmsnet_jax/`.
 
     Call it before JAX is imported: JAX reads these settings from the environment then. It does nothing if the user has
     set JAX's cache folder (even to an empty name), if the folder cannot be written, or if other users could write
     there: programs in it are executed.
 
-    JAX's key for a program covers versions, devices, XLA_FLAGS and CPU features, but not the number of cores among
-    which XLA:CPU divides loops. A program compiled for another number would be slower and may round differently, so
-    each number of cores has its own folder.
+    JAX's cache key covers versions, devices, XLA_FLAGS and CPU features, but not the number of cores that XLA:CPU
+    divides loops among. A program compiled for another number would be slower and may round differently, so each
+    number of cores has its own folder.
     """
     global _enabled
     caches = os.environ.get("XDG_CACHE_HOME", "") or os.path.expanduser("~/.cache")
@@ -42,8 +42,8 @@ def keep() -> None:
             each.mkdir(mode=0o700, exist_ok=True)
             if not is_private(each):
                 print(
-                    f"warning: compiled programs are not kept, as others could change what is in {each}; "
-                    "remove it, and close the folders above it to others",
+                    f"warning: compiled programs are not cached, because other users can write to {each}; "
+                    "remove it, and make the folders above it writable by you only",
                     file=sys.stderr,
                 )
                 return
@@ -58,17 +58,17 @@ def keep() -> None:
 
 
 def _remove_unfinished(folder: Path) -> None:
-    """Removes entries without their time of use, left by a killed process: JAX would add no entry beside them."""
+    """Removes entries without an access-time file, left by a killed process: with one, JAX adds no further entries."""
     for entry in folder.glob("*-cache"):
         if not entry.with_name(entry.name.removesuffix("cache") + "atime").exists():
             entry.unlink(missing_ok=True)
 
 
-def keep_nothing_of_several() -> None:
-    """Undoes `keep` where several processes train together; each calls it before anything is compiled.
+def disable_cache() -> None:
+    """Undoes `enable_cache` in multi-process training; each process calls it before anything is compiled.
 
-    Only the first process would write, to a folder that the others may not see. On GPU all processes have to compile
-    together, as they share the search for the fastest kernels: none may find its program in a cache.
+    Only the first process would write, to a folder that the others may not see. On GPU all processes share the search
+    for the fastest kernels, so all have to compile, and none may take its program from a cache.
     """
     if _enabled:
         import jax

@@ -23,7 +23,7 @@ from avmsnet_jax.errors import UserError
 DEPTHS = (10, 18, 34, 50, 101, 152, 200)
 Dtype = Literal["float32", "bfloat16"]
 Shortcut = Literal["A", "B"]
-# Limits of memory use: a checkpoint may come from a stranger, and its configuration sets the sizes of arrays.
+# Limits of memory use: an untrusted checkpoint sets the sizes of arrays by its configuration.
 MOST_PIXELS = 2**26  # of a clip; published: 16 frames of 112 x 112
 MOST_CHANNELS = 2**16  # of a layer; published: 4096
 
@@ -267,7 +267,7 @@ class Config:
     data: DataConfig = _field(DataConfig, "the records")
     optimizer: OptimizerConfig = _field(OptimizerConfig, "the optimizer")
     train: TrainConfig = _field(TrainConfig, "the training run")
-    init: InitConfig = _field(InitConfig, "the first weights")
+    init: InitConfig = _field(InitConfig, "the initial weights")
     mesh: MeshConfig = _field(MeshConfig, "the devices")
     hosts: HostsConfig = _field(HostsConfig, "the processes")
     eval: EvalConfig = _field(EvalConfig, "the evaluation")
@@ -367,7 +367,7 @@ def _at_least(name: str, value: int, least: int) -> None:
 
 
 def _shown(value: Any) -> str:
-    """A value for a message: short, whatever a file holds."""
+    """A value as it appears in messages: at most 80 characters."""
     if not isinstance(value, (bool, int, float, str, type(None))):
         return f"a {type(value).__name__}"
     text = repr(value)
@@ -386,7 +386,7 @@ def fields(config: Any = Config, prefix: str = "") -> dict[str, dataclasses.Fiel
 
 
 def unknown_field(name: str) -> UserError:
-    """The error for a field that does not exist, with the nearest names that do."""
+    """The error for an unknown field, with the most similar names."""
     names = list(fields())
     name = name if len(name) <= 80 else name[:77] + "..."
     if section := [full for full in names if full.startswith(f"{name}.")]:
@@ -415,7 +415,7 @@ def from_dict(cls: type, values: dict[str, Any], source: str, prefix: str = "") 
       cls: the dataclass to build.
       values: nested dictionaries; fields that are absent keep their defaults.
       source: the file the values came from, named in errors; empty = the command line.
-      prefix: the dotted name of the section that `cls` is, with a dot at the end.
+      prefix: the dotted name of the section, with a dot at the end; empty for the whole tree.
 
     Raises:
       UserError: an unknown field, or a value of the wrong type or range.
@@ -480,7 +480,7 @@ def dumps(config: Any) -> str:
 
 
 def load(path: str) -> Config:
-    """The configuration of that installed name or in that file: a Python program, which is run, or JSON.
+    """Loads an installed configuration by name, a Python file, which is executed, or a JSON file.
 
     Raises:
       UserError: there is no such configuration; see also `load_file` and `load_json`.
@@ -502,7 +502,7 @@ def load(path: str) -> Config:
 
 
 def installed() -> list[str]:
-    """The names of the configurations that come with the package."""
+    """The names of the configurations in the package."""
     return sorted(path.stem for path in _INSTALLED.glob("*.py"))
 
 
@@ -520,7 +520,7 @@ def load_json(path: Path, remedy: str) -> Config:
 
 
 _REMEDY = "see configs/ for those that come with the project"
-_MOST_BYTES = 1_000_000  # the whole tree has 4 kB
+_MOST_BYTES = 1_000_000  # a complete configuration has 4 kB
 
 
 def _unreadable(path: str, reason: str) -> UserError:

@@ -14,7 +14,7 @@ class UserError(Exception):
 
     def __init__(self, message: str):
         line = printable(" ".join(message.split()))
-        if len(line) > _LONGEST:  # it quotes a file; keep the name at its start and the remedy at its end
+        if len(line) > _LONGEST:  # a quoted file is long: keep the name at the start and the remedy at the end
             line = f"{line[: 3 * _LONGEST // 4]} … {line[-_LONGEST // 4 :]}"
         super().__init__(line)
 
@@ -29,12 +29,12 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """`printable` for a text of several lines, such as a table that holds names of films."""
+    """`printable` for several lines, such as a table with names of films."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def few(things: list[str]) -> str:
-    """The first three of `things` and how many more there are, for one line."""
+    """The first three of `things` and the number of the others, in one line."""
     more = f" and {len(things) - 3} more" if len(things) > 3 else ""
     return "; ".join(thing if len(thing) <= 120 else thing[:117] + "..." for thing in things[:3]) + more
 

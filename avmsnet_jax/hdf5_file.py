@@ -14,7 +14,7 @@ import numpy as np
 
 from avmsnet_jax.array_file import NUMBERS, readable
 
-MOST_VALUES = 50_000_000  # of one data set: scores of 20 users for each frame of a 24-hour film
+MOST_VALUES = 50_000_000  # per data set; scores by 20 users for each frame of a 24-hour film fit
 _MOST_SHRUNK = 1100  # upper limit of compression by the allowed filters; deflate reaches 1032
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
 
@@ -27,10 +27,10 @@ def open_file(path: Path, remedy: str) -> Iterator[h5py.File]:
 
 
 def member(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
-    """The group or data set of a group.
+    """A member of a group by name: a group or a data set.
 
     Raises:
-      ValueError: there is none of this name, or it is a link to somewhere else.
+      ValueError: there is no such member, or it is a link.
     """
     link = group.get(name, getlink=True)
     place = repr(f"{group.name}/{name}".lstrip("/"))
@@ -46,7 +46,7 @@ def array(item: object, kinds: str = NUMBERS) -> np.ndarray:
 
     Args:
       item: the data set.
-      kinds: the allowed kinds of dtypes.
+      kinds: NumPy's codes of the allowed dtype kinds.
 
     Raises:
       ValueError: it is no data set, has another dtype, is too large or larger than the file, or lies in another file.
@@ -57,7 +57,7 @@ def array(item: object, kinds: str = NUMBERS) -> np.ndarray:
         raise ValueError(f"{_name(item)} is of type {item.dtype}")
     properties = item.id.get_create_plist()
     if item.is_virtual or properties.get_external_count():
-        raise ValueError(f"{_name(item)} lies in another file, and only what is in this one is read")
+        raise ValueError(f"{_name(item)} lies in another file, which is not read")
     filters = {properties.get_filter(number)[0] for number in range(properties.get_nfilters())}
     if not filters <= _FILTERS:
         raise ValueError(f"{_name(item)} is stored by a filter other than gzip, lzf, shuffle and fletcher32")
@@ -65,7 +65,7 @@ def array(item: object, kinds: str = NUMBERS) -> np.ndarray:
         raise ValueError(f"{_name(item)} has the shape {item.shape}; at most {MOST_VALUES:,} values are read")
     stored = min(item.id.get_storage_size(), item.file.id.get_filesize())
     if item.nbytes > stored * (_MOST_SHRUNK if filters else 1):
-        raise ValueError(f"{_name(item)} has the shape {item.shape}, and the file does not hold as much")
+        raise ValueError(f"{_name(item)} has the shape {item.shape}, but the file is too small for it")
     return item[()]
 
 

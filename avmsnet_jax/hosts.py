@@ -1,4 +1,4 @@
-"""Training with several processes, usually one per machine: joining, and ending all when one is lost.
+"""Multi-process training, usually one process per machine: joins the processes, and ends all when one is lost.
 
 JAX's own heartbeat notices a lost process as fast (8 s at a timeout of 10 s), but aborts the others with 20 to 30 lines
 and a C++ stack trace that do not say how to resume. The watch here ends them with one line that names the lost process.
@@ -27,7 +27,7 @@ from avmsnet_jax.errors import UserError
 from avmsnet_jax.staging import LOCK, locked
 
 _BEAT_S = 1.0
-_SIGNS = "avmsnet_jax/alive"
+_SIGNS = "avmsnet_jax/alive"  # keys of the signs of life in JAX's key-value store
 _RESUME = "start all of them again with the same command to resume"
 
 
@@ -44,7 +44,7 @@ def wait_for_all(what: str) -> None:
 
 @contextlib.contextmanager
 def together(config: HostsConfig, workdir: storage.Place) -> Iterator[None]:
-    """Joins the other processes of the run, if there are any. Within the block `jax.devices()` has the devices of all.
+    """Joins the other processes of the run, if any. Within the block, `jax.devices()` has the devices of all of them.
 
     When a process dies, fails or is silent for `hosts.patience` seconds, the others end, each with a line on standard
     error that names it. They end by `os._exit`, because they are blocked in a collective operation with the lost
@@ -52,7 +52,7 @@ def together(config: HostsConfig, workdir: storage.Place) -> Iterator[None]:
 
     Args:
       config: how the processes find each other.
-      workdir: a folder that all of them share, which is locked meanwhile; or a place on a store, which has no locks.
+      workdir: a folder that all processes share, locked during the block; or a place on a store, which has no locks.
 
     Raises:
       UserError: the processes cannot find each other, do not share `workdir`, or another run uses it.
@@ -62,7 +62,7 @@ def together(config: HostsConfig, workdir: storage.Place) -> Iterator[None]:
         with _locked(workdir):
             yield
         return
-    compiled.keep_nothing_of_several()
+    compiled.disable_cache()
     with _locked_by_the_first(workdir):
         watch = _Watch(config.patience)
         try:
@@ -101,7 +101,7 @@ def _check_shared(workdir: storage.Place, patience: float) -> None:
 
 @contextlib.contextmanager
 def _locked_by_the_first(workdir: storage.Place) -> Iterator[None]:
-    """Locks `workdir` for this run: the first process does, and tells the others whether it could."""
+    """Locks `workdir` in the first process, which tells the others whether it succeeded."""
     with contextlib.ExitStack() as stack:
         refused: UserError | None = None
         if is_first():
@@ -109,10 +109,10 @@ def _locked_by_the_first(workdir: storage.Place) -> Iterator[None]:
                 stack.enter_context(_locked(workdir))
             except UserError as error:
                 refused = error
-        # Before any sign of life is written: those of a second run would end the first one.
-        held = multihost_utils.broadcast_one_to_all(np.array(refused is None))
-        if not held:
-            raise refused or UserError(f"process 0 could not take {workdir} for this run, and says why")
+        # Before any sign of life is written, because those of a second run would end the first one.
+        locked_it = multihost_utils.broadcast_one_to_all(np.array(refused is None))
+        if not locked_it:
+            raise refused or UserError(f"process 0 could not lock {workdir}; its message says why")
         yield
 
 
@@ -128,7 +128,7 @@ def _join(config: HostsConfig) -> None:
                 "JAX_COORDINATOR_ADDRESS is set, but JAX_NUM_PROCESSES and JAX_PROCESS_ID are not whole numbers; "
                 "set all three, or none"
             ) from None
-    if jax.distributed.is_initialized() or not (coordinator or (config.auto and _started_by_a_system())):
+    if jax.distributed.is_initialized() or not (coordinator or (config.auto and _started_by_a_launcher())):
         return
     try:
         jax.distributed.initialize(
@@ -142,9 +142,11 @@ def _join(config: HostsConfig) -> None:
             heartbeat_timeout_seconds=3 * config.patience,
         )
     except (RuntimeError, ValueError) as error:
-        told = f"hosts.coordinator={coordinator}" if coordinator else "the variables of Slurm, Open MPI or the TPU pod"
+        source = (
+            f"hosts.coordinator={coordinator}" if coordinator else "the variables of Slurm, Open MPI or the TPU pod"
+        )
         raise UserError(
-            f"cannot join the other processes by {told}: {' '.join(str(error).split())[:160]}; "
+            f"cannot join the other processes by {source}: {' '.join(str(error).split())[:160]}; "
             "check that all were started and can reach process 0"
         ) from error
     if not coordinator and _alone_on_its_machine():
@@ -153,7 +155,7 @@ def _join(config: HostsConfig) -> None:
             jax.config.update(f"jax_{platform}_visible_devices", "all")
 
 
-def _started_by_a_system() -> bool:
+def _started_by_a_launcher() -> bool:
     """Whether Slurm (srun), Open MPI (mpirun) or a TPU machine may have started several processes."""
     slurm = "SLURM_STEP_NODELIST" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1
     open_mpi = int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1")) > 1
@@ -211,7 +213,7 @@ class _Watch:
         self._show("done")
 
     def _show(self, sign: str) -> None:
-        with self._showing, contextlib.suppress(jax.errors.JaxRuntimeError):  # the first process is gone
+        with self._showing, contextlib.suppress(jax.errors.JaxRuntimeError):  # the first process has ended
             if not (self._ended.is_set() and sign.isdecimal()):  # do not overwrite the last message
                 self._client.key_value_set(f"{_SIGNS}/{self._index}", sign, allow_overwrite=True)
 

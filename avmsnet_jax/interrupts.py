@@ -1,10 +1,10 @@
 """Ends a command within two seconds of Ctrl-C or SIGTERM, even while C code is running.
 
-Python runs signal handlers in the main thread, between two of its instructions. A long call in C, or waiting for a
-thread that makes one, delays them until it returns: FFmpeg may read through a terabyte of zeros. But Python's C handler
-writes to a file descriptor at once, and a thread here reads from it. Usually the main thread raises KeyboardInterrupt
-and ends in order, and the thread only watches. If the main thread is stuck in C code, the thread removes unfinished
-work and ends the process.
+Python runs signal handlers in the main thread, between two bytecode instructions. A long call in C, or waiting for a
+thread that makes one, delays them until it returns: FFmpeg may read through a terabyte of zeros. Python's C-level
+handler, however, writes to a file descriptor at once, from which a thread here reads. Usually the main thread raises
+KeyboardInterrupt and ends in order, and the thread only watches. If the main thread is stuck in C code, the thread
+removes unfinished work and ends the process.
 """
 
 import contextlib
@@ -16,8 +16,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-_STUCK_S, _STEP_S = 1.2, 0.1  # the main thread is stuck if it does not move for so long; how often that is checked
-_LONGEST_S = 20  # an orderly end may take so long
+_STUCK_S = 1.2  # the main thread counts as stuck if it executes nothing for this long
+_STEP_S = 0.1  # between checks of the main thread
+_LONGEST_S = 20  # longest orderly end
 STATUS = 130  # exit status of an interrupted process
 
 _undo: list[Callable[[], str | None]] = []
@@ -28,7 +29,7 @@ _said = threading.Lock()
 def listening() -> Iterator[None]:
     """Makes SIGTERM raise KeyboardInterrupt, as Ctrl-C does, and makes both work during C calls. Main thread only.
 
-    A signal received in the block is still followed up after the block, because the process may hang while it ends.
+    The watch for a signal received in the block goes on after the block, because the process may hang while it ends.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -40,7 +41,7 @@ def listening() -> Iterator[None]:
     finally:
         signal.set_wakeup_fd(descriptor)
         signal.signal(signal.SIGTERM, handler)
-        os.close(writing)  # ends the thread if it heard nothing
+        os.close(writing)  # ends the thread if there was no signal
 
 
 @contextlib.contextmanager
@@ -90,9 +91,9 @@ def _watch(reading: int) -> None:
 def _main_thread_moves() -> bool:
     """Whether the main thread moves on in its Python code; returns as soon as it does.
 
-    A loop that only sleeps would look stuck. No command has one here: the signal's exception interrupts a sleep, and
-    the one such loop of a clean-up, `staging.remove_from_under`, is of commands that save checkpoints, which do not use
-    `listening`.
+    A loop that only sleeps would look stuck. Commands that use `listening` have none: the signal's exception interrupts
+    a sleep, and the one such loop in a clean-up, `staging.remove_from_under`, runs only in commands that save
+    checkpoints, which do not use `listening`.
     """
     before = _place()
     for _ in range(round(_STUCK_S / _STEP_S)):

@@ -27,9 +27,7 @@ def read(path: Path, remedy: str, *, most_bytes: int = MOST_BYTES) -> Any:
         regular_file.check(path)
         size = path.stat().st_size
         if size > most_bytes:
-            raise UserError(
-                f"{path} has {size / 1e6:,.0f} MB, and no more than {most_bytes / 1e6:,.0f} MB are read; {remedy}"
-            )
+            raise UserError(f"{path} has {size / 1e6:,.0f} MB; at most {most_bytes / 1e6:,.0f} MB are read; {remedy}")
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise

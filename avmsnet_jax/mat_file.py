@@ -15,7 +15,7 @@ import numpy as np
 
 from avmsnet_jax.array_file import readable
 
-MOST_BYTES = 200_000_000  # of a file, unpacked; the largest of SumMe has 1 MB
+MOST_BYTES = 200_000_000  # of a decompressed file; the largest of SumMe has 1 MB
 MOST_CELLS = 1000  # SumMe has one for each of 18 users
 
 _HEADER = 128
@@ -33,7 +33,7 @@ def read(path: Path, names: Collection[str], remedy: str) -> dict[str, Value]:
 
     Args:
       path: the file.
-      names: of the variables.
+      names: the variables to read.
       remedy: what the user can do about a file that cannot be read; ends each message.
 
     Returns:
@@ -84,7 +84,7 @@ def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
 
 
 def _matrix(data: memoryview, order: str, names: Collection[str]) -> tuple[str, Value | None]:
-    """The name of a variable and its value, None where the name is not asked for."""
+    """A variable's name and its value; the value is None if the name is not in `names`."""
     parts = _elements(data, order)
     head = list(itertools.islice(parts, 3))
     if len(head) < 3:

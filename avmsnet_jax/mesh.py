@@ -1,4 +1,4 @@
-"""The device mesh, and how arrays are sharded over it."""
+"""The device mesh and the shardings of arrays over it."""
 
 import functools
 from collections.abc import Callable
@@ -53,7 +53,7 @@ def check_divides(mesh: Mesh, batch_size: int, field: str) -> None:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A copy on every device."""
+    """The sharding of an array that every device holds a copy of."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -92,16 +92,16 @@ def shardings(mesh: Mesh, state: Any) -> Any:
 def shared_layer(mesh: Mesh, product: Product) -> Product:
     """`product` (of activations and a kernel) for the linear layer whose rows are sharded over `fsdp`.
 
-    Each device has its clips and a part of the kernel's rows. The devices of a group exchange activations, so that
-    each gets the columns that its rows multiply, for all clips of the group, and returns partial sums. Left alone, the
-    compiler gathers the kernel and adds up its whole gradient on every device, 797 MB a step instead of 215 for the
-    published network on 8 x 8 devices (benchmarks/scaling.py), because activations are so much smaller.
+    Each device holds its clips and a shard of the kernel's rows. The devices of an fsdp group exchange activations:
+    each receives the columns that its rows multiply, for all clips of the group, and returns partial sums. Without
+    these constraints, the compiler gathers the much larger kernel and reduces its whole gradient on every device:
+    797 MB a step instead of 215 for the published network on 8 x 8 devices (benchmarks/scaling.py).
     """
     by_clip = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
     by_row = NamedSharding(mesh, PartitionSpec("data", "fsdp"))
 
     def exchanged(x: jax.Array, kernel: jax.Array, *arguments: Any, **options: Any) -> jax.Array:
-        # Constrain the input as it comes first; otherwise the exchange would spread to the layers before.
+        # The first constraint keeps the exchange from spreading to earlier layers.
         x = jax.lax.with_sharding_constraint(jax.lax.with_sharding_constraint(x, by_clip), by_row)
         return jax.lax.with_sharding_constraint(product(x, kernel, *arguments, **options), by_clip)
 
@@ -111,7 +111,7 @@ def shared_layer(mesh: Mesh, product: Product) -> Product:
 def place_batch(mesh: Mesh, batch: Any) -> Any:
     """Copies arrays (B, ...) to the devices, sharded over the first axis; returns before the copy is done.
 
-    If several processes share the mesh, each passes the part of the batch that its own devices take.
+    If several processes share the mesh, each passes the part of the batch for its own devices.
     """
     sharding = shared_batch(mesh)
     if jax.process_count() == 1:
@@ -120,5 +120,5 @@ def place_batch(mesh: Mesh, batch: Any) -> Any:
 
 
 def shared_batch(mesh: Mesh) -> NamedSharding:
-    """The first axis sharded over all devices."""
+    """The sharding of a batch: the first axis over all devices."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))

@@ -13,8 +13,8 @@ from avmsnet_jax.staging import is_private
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, compiled at its first call without the GIL, and cached for other processes in a safe folder.
 
-    Numba runs what it finds in its cache. Safe are the package's own folder, which is as safe as this code, and folders
-    that no other user can write to. Without a safe folder (a container may have none) nothing is cached.
+    Numba executes what it finds in its cache. The package's own folder is as safe as this code, and so is a folder that
+    no other user can write to. Without a safe folder (a container may have none), nothing is cached.
     """
     try:
         cached: Any = njit(nogil=True, cache=True)(function)

@@ -32,5 +32,5 @@ def typed(command: str = "") -> str:
 
 
 def _first() -> str:
-    """The start of the command line, without the folders that the shell or Python has put before it."""
+    """The program as the user typed it: the start of the command line, without its folder."""
     return sys.argv[0] if " " in sys.argv[0] else os.path.basename(sys.argv[0])

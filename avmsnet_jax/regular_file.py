@@ -17,7 +17,7 @@ _OTHERS = (
 
 
 def check(path: str | os.PathLike[str]) -> None:
-    """Refuses pipes, sockets and devices without opening them. Folders pass: opening one fails at once.
+    """Refuses pipes, sockets and devices without opening them. Folders pass, because opening one fails at once.
 
     Raises:
       FileNotFoundError: nothing is there.
@@ -35,10 +35,10 @@ def check(path: str | os.PathLike[str]) -> None:
 
 
 def regular_files(folder: Path) -> list[Path]:
-    """The files in a folder and its folders.
+    """The files in a folder and its subfolders.
 
     Raises:
-      ValueError: there is a link, which could lead anywhere, or a pipe or device, which could block.
+      ValueError: there is a link, which could lead anywhere, or a pipe or a device, which could block.
       OSError: it cannot be read.
     """
     found = []

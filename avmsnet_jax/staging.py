@@ -24,9 +24,9 @@ from avmsnet_jax.errors import UserError
 
 _LOCK = "lock"
 LOCK = ".lock"  # of a locked working directory
-_NEW, _OLD = "new", "old"  # in a stage: the folder of the new result, and the result that it replaces
+_NEW, _OLD = "new", "old"  # in a stage: the folder of the new result, and the result that is replaced
 _MARK = b"avmsnet_jax made this, and may remove it.\n"
-_OWNER_BYTES = 400  # after the mark: who holds the lock, padded so that it can be rewritten on a full disk
+_OWNER_BYTES = 400  # after the mark: the lock's owner, padded so that it can be rewritten on a full disk
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _TRIES, _QUIET_TRIES, _PAUSE_S = 100, 10, 0.05
 _LONGEST = 200  # bytes of a name before a prefix and a suffix are added; file systems allow 255
@@ -36,8 +36,8 @@ _LONGEST = 200  # bytes of a name before a prefix and a suffix are added; file s
 def staged(target: Path) -> Iterator[Path]:
     """Yields a path next to `target` to write a file or directory to, which replaces `target` if the block succeeds.
 
-    If the block fails, `target` stays as it was, and parent directories made for it are removed. What a killed process
-    left of the same target is removed first.
+    If the block fails, `target` stays as it was, and parent directories made for it are removed. Remains of a killed
+    process with the same target are removed first.
 
     Raises:
       UserError: the place cannot be written, another process writes to it, or `target` is a link.
@@ -62,7 +62,7 @@ def staged(target: Path) -> Iterator[Path]:
 
 
 def recover(target: Path) -> None:
-    """Removes what a killed process left of `target`; restores the old result if the new one had not replaced it yet.
+    """Removes the remains of a killed process; restores the old result if the new one had not replaced it yet.
 
     Raises:
       UserError: another process works there.
@@ -77,7 +77,7 @@ def recover(target: Path) -> None:
 def working_place(target: Path, kind: str) -> Iterator[Path]:
     """Yields the folder `.<name>.<kind>` next to `target`, locked, with what an earlier process left in it.
 
-    At the end the folder is removed if nothing but the lock is in it, and so are parent directories made for it.
+    At the end, the folder and the parent directories made for it are removed if they hold nothing but the lock.
 
     Raises:
       UserError: another process works there, or the folder is not one that this package made.
@@ -97,7 +97,7 @@ def working_place(target: Path, kind: str) -> Iterator[Path]:
             _leave(place)
             _release(lock)
     finally:
-        _remove_empty([place, *made])  # the place is left if a full disk has no room for its lock
+        _remove_empty([place, *made])  # the place exists if a full disk had no room for its lock
 
 
 def _place_of(target: Path, kind: str) -> Path:
@@ -159,7 +159,7 @@ def remove(path: Path) -> None:
 
 
 def remove_from_under(path: Path) -> None:
-    """Removes a directory that other threads still write to, as Orbax's do after one of them found the disk full."""
+    """Removes a directory that other threads still write to, as Orbax's do after the disk was full."""
     quiet = 0
     for _ in range(_TRIES):
         with contextlib.suppress(OSError):
@@ -188,7 +188,7 @@ def is_private(folder: Path) -> bool:
         status = os.lstat(folder)
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
             return False
-        # A link in the path is safe if both its own directory and its target's directories are.
+        # A link in the path is safe if its own directory and the directories of its target are.
         above = {*folder.absolute().parents, *Path(os.path.realpath(folder)).parents}
         return all(_is_safe(os.lstat(place)) for place in above)
     except OSError:
@@ -202,7 +202,7 @@ def _is_safe(status: os.stat_result) -> bool:
 
 
 def _short(name: str) -> str:
-    """`name`, or for a long one its beginning and a digest, so that a prefix and a suffix can be added."""
+    """`name`; if it is long, its beginning and a digest, so that a prefix and a suffix can be added."""
     encoded = os.fsencode(name)
     if len(encoded) <= _LONGEST:
         return name

@@ -1,16 +1,16 @@
-"""Places on object stores (`gs://…`, `s3://…`) beside folders, through fsspec; no code here is special to one store.
+"""Folders on object stores (`gs://…`, `s3://…`) through fsspec, with the same code for every store.
 
-All work is done in local folders. What a command reads from a store is first copied to a local folder, and what it
-writes is copied to the store once it is whole.
+Commands work in local folders: input from a store is first copied to a local folder, and output is copied to the store
+once it is complete.
 
-Stores have no renames. So a folder on a store that is being written or removed holds the object `.unfinished`, which is
-written first and removed last. Readers ignore such a folder, and the next writer replaces it.
+Stores have no atomic rename. A folder on a store that is being written or removed therefore holds the object
+`.unfinished`, which is written first and removed last. Readers ignore such a folder, and the next writer replaces it.
 
 A training run works in a local copy of its working directory (`Run`), which lies in the temporary folder (`TMPDIR`).
-After each checkpoint, everything that changed is copied to the store in the background: metrics.jsonl and TensorBoard's
-files are as new there as the newest checkpoint, which is all that a resumed run would keep of them.
+After each checkpoint, all changed files are copied to the store in the background. metrics.jsonl and TensorBoard's
+files there are as new as the newest checkpoint; a resumed run would drop later lines anyway.
 
-A store has no locks: nothing notices two runs in one working directory there.
+Stores have no locks: two runs in one working directory on a store are not detected.
 """
 
 import atexit
@@ -31,7 +31,7 @@ from avmsnet_jax.errors import UserError, brief
 Place = str | os.PathLike[str]
 
 UNFINISHED = ".unfinished"
-_EXTRAS = {"gs": "gcs", "s3": "s3"}  # of pyproject.toml, by scheme
+_EXTRAS = {"gs": "gcs", "s3": "s3"}  # scheme -> extra in pyproject.toml
 
 
 def is_remote(place: Place) -> bool:
@@ -52,7 +52,7 @@ def is_remote(place: Place) -> bool:
 
 
 def refuse(place: Place, what: str) -> None:
-    """Raises UserError if `place` is on a store, for what works in folders only."""
+    """Raises UserError if `place`, the value of the option `what`, is on a store: for options that take folders."""
     if is_remote(place):
         raise UserError(
             f"{what} {os.fspath(place)} is on a store, which this does not support; give a folder, and copy it there"
@@ -60,7 +60,7 @@ def refuse(place: Place, what: str) -> None:
 
 
 def join(place: str, *names: str) -> str:
-    """A place within another."""
+    """The address of `names` within `place`."""
     return "/".join([place.rstrip("/"), *names])
 
 
@@ -86,7 +86,7 @@ def listed(url: str) -> dict[str, int]:
 
 
 def whole(files: Mapping[str, int]) -> dict[str, int]:
-    """The files of `listed` without those of folders that are being written or removed."""
+    """The files of `listed`, without those in folders that are being written or removed."""
     folders = unfinished(files)
     return {name: size for name, size in files.items() if not name.startswith(folders)}
 
@@ -142,7 +142,7 @@ def upload(folder: Path, url: str, names: Sequence[str] | None = None) -> None:
 
 
 def put(folder: Path, url: str, names: Sequence[str]) -> None:
-    """Copies single files, of which each appears whole or not at all."""
+    """Copies single files; each appears complete or not at all."""
     store, root = _open(url)
     if names:
         with _reaching(url, "write"):
@@ -150,7 +150,7 @@ def put(folder: Path, url: str, names: Sequence[str]) -> None:
 
 
 def remove(url: str) -> None:
-    """Removes a folder on a store, or what is left of one."""
+    """Removes a folder on a store, complete or not."""
     store, root = _open(url)
     with _reaching(url, "write"):
         store.pipe_file(f"{root}/{UNFINISHED}", b"")
@@ -161,7 +161,7 @@ def remove(url: str) -> None:
 
 
 def taken(target: Place) -> bool:
-    """Whether something is at `target`; an empty folder, and what a killed process left on a store, do not count."""
+    """Whether `target` exists; an empty folder, and remains of a killed process on a store, do not count."""
     if is_remote(target):
         return bool(whole(listed(os.fspath(target))))
     return staging.taken(Path(target))
@@ -182,7 +182,7 @@ def staged(target: Place) -> Iterator[Path]:
         return
     url = os.fspath(target)
     with temporary_folder() as folder:
-        if listed(url):  # left by a killed process: the caller has seen that the place is not `taken`
+        if listed(url):  # remains of a killed process, as the caller has checked that the place is not `taken`
             remove(url)
         yield folder / "new"
         try:
@@ -221,7 +221,7 @@ def kept_copy(url: str) -> Path:
 
 
 def shown(place: Place) -> str:
-    """A place as the user knows it: within a copy of a place on a store, its address."""
+    """A place as the user named it: for a path in a local copy, the address on the store."""
     path = Path(place)
     for folder, url in _copies.items():
         if path.is_relative_to(folder):
@@ -240,13 +240,13 @@ class Run:
     def __init__(self, name: str, folder: Path):
         self.name, self.folder = name, folder
         self.is_remote = is_remote(name)
-        self._there: dict[str, tuple[int, int]] = {}  # files on the store, with size and time of the local ones
+        self._there: dict[str, tuple[int, int]] = {}  # files on the store, with size and time of their local copies
 
     def pull(self, *, tidy: bool) -> None:
         """Makes the folder a copy of the store.
 
         Args:
-          tidy: whether to remove what a killed process left half-written or half-removed there.
+          tidy: whether to remove folders that a killed process left half-written or half-removed on the store.
 
         Raises:
           UserError: the store cannot be reached, or the disk has no room.
@@ -258,7 +258,7 @@ class Run:
         self._there = self._here()
 
     def push(self) -> None:
-        """Copies what has changed to the store, and removes checkpoints from it that are no longer in the folder.
+        """Copies changed files to the store, and removes checkpoints there that are no longer in the folder.
 
         Raises:
           UserError: the store cannot be written.
@@ -289,14 +289,14 @@ class Run:
 
 
 def _whole_folder(name: str) -> str:
-    """The folder that a file of a run appears with: a checkpoint; empty for a file that appears by itself."""
+    """The checkpoint folder that a file of a run is in, which is uploaded as a whole; empty for any other file."""
     match = re.match(r"(?:checkpoints|damaged)/[^/]+(?=/)", name)
     return match[0] if match else ""
 
 
 @contextlib.contextmanager
 def run_in(workdir: Place, *, tidy: bool) -> Iterator[Run]:
-    """The working directory of a run; a place on a store as a local copy, which goes to the store again at the end."""
+    """The working directory of a run; for a place on a store, a local copy of it."""
     name = os.fspath(workdir)
     if not is_remote(name):
         yield Run(name, Path(name))
@@ -306,7 +306,7 @@ def run_in(workdir: Place, *, tidy: bool) -> Iterator[Run]:
         run.pull(tidy=tidy)
         try:
             yield run
-        except UserError as error:  # about files that the user knows by their address
+        except UserError as error:  # name files by their address on the store
             raise UserError(str(error).replace(str(folder), run.name)) from error
 
 
@@ -317,16 +317,16 @@ def _files_in(folder: Path) -> Iterator[Path]:
 
 @functools.cache
 def _filesystem(scheme: str) -> Any:
-    # gcsfs would ask for the kind of each bucket through another service, and wait a minute where it is not reached.
+    # Otherwise gcsfs asks another service for the kind of each bucket, and waits a minute if it cannot be reached.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     import fsspec
 
-    for library in ("gcsfs", "s3fs", "botocore", "google"):  # they log what they raise, too
+    for library in ("gcsfs", "s3fs", "botocore", "google"):  # they also log what they raise
         logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
         return fsspec.filesystem(scheme)
     except ImportError:
-        raise UserError(f"{scheme}:// takes an extra: pip install 'avmsnet_jax[{_EXTRAS[scheme]}]'") from None
+        raise UserError(f"{scheme}:// needs an extra: pip install 'avmsnet_jax[{_EXTRAS[scheme]}]'") from None
 
 
 def _open(url: str) -> tuple[Any, str]:
@@ -338,7 +338,7 @@ def _open(url: str) -> tuple[Any, str]:
 
 @contextlib.contextmanager
 def _reaching(url: str, what: str) -> Iterator[None]:
-    """Turns the errors of a store, which are of many kinds, into a UserError."""
+    """Turns the errors of a store, which have many types, into a UserError."""
     try:
         yield
     except (UserError, KeyboardInterrupt):

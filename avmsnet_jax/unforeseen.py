@@ -9,7 +9,7 @@ from pathlib import Path
 
 from avmsnet_jax.errors import UserError, printable
 
-UNEXPECTED = "unexpected error"  # what each report begins with
+UNEXPECTED = "unexpected error"  # the beginning of each report
 
 
 def report(error: BaseException, folder: Path | None = None, name: str = "avmsnet") -> str:
@@ -24,7 +24,7 @@ def report(error: BaseException, folder: Path | None = None, name: str = "avmsne
 
 
 def written(what: str, trace: str, folder: Path | None, name: str) -> str:
-    """`report` for an error of another process, given as `what` (by `describe`) and the traceback."""
+    """`report` for an error in another process, given by its description (see `describe`) and its traceback."""
     for wanted in (folder, None) if folder else (None,):
         path = None
         try:
@@ -55,7 +55,7 @@ def noted(name: str, failures: dict[str, str]) -> Iterator[None]:
 
 
 def describe(error: BaseException) -> str:
-    """An exception's type and the beginning of its message, in one line."""
+    """An exception's type and the beginning of its message, on one line."""
     text = " ".join(str(error).split())
     text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return printable(text if len(text) <= 200 else text[:197] + "...")

@@ -1,10 +1,10 @@
-"""Options of XLA that make this network fast: on CPU once per process, on GPU with each program."""
+"""Options of XLA that speed up this network: on CPU a flag of the process, on GPU options of each program."""
 
 import os
 from collections.abc import Callable
 from typing import Any
 
-# XLA aborts the process on an unknown flag: every jaxlib that pyproject.toml allows has this one.
+# XLA aborts the process on an unknown flag; every jaxlib that pyproject.toml allows knows this one.
 _NAME, _VALUE = "xla_cpu_experimental_ynn_fusion_type", "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
 # On NVIDIA GPUs XLA chooses channels-last for 2-D convolutions but not for 3-D ones, and has no option for 3-D only. In
 # float64, which this network does not use there, cuDNN has no such convolutions.

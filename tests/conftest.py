@@ -3,11 +3,8 @@
 import contextlib
 import fcntl
 import importlib.util
-import json
 import os
-import select
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -23,6 +20,7 @@ from avmsnet_jax import cores
 from avmsnet_jax.config import Config, DataConfig, EvalConfig, ModelConfig, OptimizerConfig, TrainConfig
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.media.writer import write_movie
+from tests.forked import Command, Server
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -40,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     It lies in `.pytest_cache`, one folder per number of cores, which JAX's keys leave out; `--cache-clear` empties it.
     """
-    # PyTorch in one thread: its threads wait busily for each other, which slows all that runs beside it.
+    # PyTorch in one thread: its threads wait for each other in busy loops, which slows other processes.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if QUICK not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}".strip()
@@ -172,44 +170,34 @@ def python(environment: dict[str, str]) -> Run:
 
 
 @pytest.fixture(scope="session")
-def forked(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """Runs a command as `python` does, in a process forked off one that has imported the libraries.
+def started(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Command]]:
+    """Starts a command as `python` does, in a process forked off one that has imported the libraries.
 
     It cannot set variables that are read at imports: those of Python, JAX and XLA.
     """
-    streams = tmp_path_factory.mktemp("streams")
-    server: list[subprocess.Popen] = []
+    server: list[Server] = []
 
-    def run(*arguments: object, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess:
+    def start(*arguments: object, cwd: Path = ROOT, **variables: str) -> Command:
         assert not [name for name in variables if name.startswith(("PYTHON", "JAX", "XLA"))]
         if not server:
-            server.append(_forking(environment))
-        request = {"arguments": [*map(str, arguments)], "cwd": str(cwd), "variables": variables}
-        paths = {name: streams / name for name in ("stdout", "stderr")}
-        for path in paths.values():
-            path.unlink(missing_ok=True)
-        print(json.dumps(request | {name: str(path) for name, path in paths.items()}), file=server[0].stdin, flush=True)
-        if not select.select([server[0].stdout], [], [], 300)[0]:
-            os.killpg(server.pop().pid, signal.SIGKILL)
-            pytest.fail(f"{request} has not ended in 300 s")
-        status = int(server[0].stdout.readline())
-        return subprocess.CompletedProcess(arguments, status, *(path.read_text() for path in paths.values()))
+            server.append(Server(environment, tmp_path_factory.mktemp("streams")))
+        return server[0].start([*map(str, arguments)], cwd, variables)
 
-    yield run
-    if server:
-        server[0].communicate()  # closes its standard input, which ends it
+    yield start
+    for each in server:
+        each.close()
 
 
-def _forking(environment: dict[str, str]) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.forked"],
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+@pytest.fixture(scope="session")
+def forked(started: Callable[..., Command]) -> Run:
+    """Runs a command that `started` starts."""
+
+    def run(*arguments: object, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess:
+        command = started(*arguments, cwd=cwd, **variables)
+        said = command.communicate()
+        return subprocess.CompletedProcess(arguments, command.wait(), *said)
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -244,7 +232,7 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
-def wait_until(condition: Callable[[], object], *processes: subprocess.Popen, seconds: float = 200) -> None:
+def wait_until(condition: Callable[[], object], *processes: subprocess.Popen | Command, seconds: float = 200) -> None:
     """Waits until `condition` holds; fails at once when one of the processes ends before that."""
     deadline = time.monotonic() + seconds
     while not condition():

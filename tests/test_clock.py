@@ -15,5 +15,5 @@ from avmsnet_jax.clock import clock
         (360000, "100:00:00"),
     ],
 )
-def test_times_as_people_read_them(seconds, text):
+def test_seconds_are_formatted_as_clock_times(seconds, text):
     assert clock(seconds) == text

@@ -90,7 +90,7 @@ def test_every_field_can_be_set_with_its_type(shown):
     assert {name: type(value) for name, value in values.items()} == {n: type(v) for n, v in wanted.items()}
 
 
-def test_nothing_set_is_what_the_file_says(shown):
+def test_without_overrides_fields_have_the_values_of_the_file(shown):
     values = shown_values(shown())
     assert values == {name: field.default for name, field in config_lib.fields().items()}
 
@@ -211,7 +211,7 @@ NAMES_AND_OPTIONS = [  # files, command line, what is printed or complained of
     ({"c.json": b'{"model": {"head_width": 1%s}}' % (b"0" * 999)}, ["--config=c.json"], "model.head_width is 1000"),
     ({"c.json": b'{"model": {"depth": [[1]]}}'}, ["--config=c.json"], "model.depth is a list; it must be a whole"),
     ({"c.json": b'{"%s": 1}' % (b"x" * 500_000)}, ["--config=c.json"], "no configuration field named xxx"),
-    ({"c.json": b" " * 2_000_000}, ["--config=c.json"], "no more than 1 MB"),
+    ({"c.json": b" " * 2_000_000}, ["--config=c.json"], "at most 1 MB"),
     ({"c.json": None}, ["--config=c.json"], "c.json is a pipe"),
     ({"c.py": None}, ["--config=c.py"], "it is not a file"),
     ({}, ["--config=c.json"], "cannot read the configuration c.json: No such file"),
@@ -225,7 +225,7 @@ NAMES_AND_OPTIONS = [  # files, command line, what is printed or complained of
 ]
 
 
-def test_names_are_no_options_and_json_is_not_run(told):
+def test_names_after_two_dashes_are_no_options_and_json_is_not_executed(told):
     for files, arguments, expected in NAMES_AND_OPTIONS:
         done = told(files, arguments)
         if expected[0].isdigit() or expected.startswith("RAN"):
@@ -286,7 +286,7 @@ def test_help_wins_over_any_mistake(forked, argument):
     assert "--workdir" in done.stdout
 
 
-def test_a_required_option_is_asked_for(forked, small_config_file):
+def test_a_missing_required_option_is_named(forked, small_config_file):
     assert "--output is missing" in one_line(forked("eval.py", f"--config={small_config_file}", "--checkpoint=x"))
     assert "--checkpoint is missing" in one_line(forked("eval.py", "--config=configs/films.py", "--output=x"))
 
@@ -298,7 +298,7 @@ def test_a_command_that_reads_few_fields_needs_no_file(forked, tmp_path):
     assert "must be at least twice" in one_line(forked("summarize.py", "film.mp4", *options))
 
 
-def test_the_package_offers_what_it_promises(python):
+def test_the_package_exports_its_documented_names(python):
     code = (
         "import sys, avmsnet_jax; assert 'jax' not in sys.modules; "
         "from avmsnet_jax import *; assert avmsnet_jax.AVMSNet is AVMSNet; "
@@ -310,14 +310,14 @@ def test_the_package_offers_what_it_promises(python):
     assert done.stderr.endswith("AttributeError: module 'avmsnet_jax' has no attribute 'nothing'\n")
 
 
-def test_help_may_be_cut_short():
+def test_help_may_be_piped_into_head():
     cut = f"{sys.executable} {ROOT / 'train.py'} --help | head -1"
     done = subprocess.run(["bash", "-c", cut], capture_output=True, text=True, timeout=60)
     assert (len(done.stdout.splitlines()), done.stderr) == (1, "")
 
 
 def test_an_interrupt_that_python_drops_is_raised_again(tmp_path):
-    """JAX runs a callback at garbage collection, and of what is raised there Python makes a note and goes on."""
+    """JAX runs a callback at garbage collection; Python prints exceptions there and goes on."""
     script = tmp_path / "waits.py"
     script.write_text(
         "import gc, signal, time\n"
@@ -355,7 +355,7 @@ command_line.run(main)
     ("kind", "said"),
     [("key", "KeyError: 8"), ("memory", "MemoryError"), ("lines", r"RuntimeError: two lines \\x1b\[31m")],
 )
-def test_an_error_that_nobody_foresaw_is_a_line_and_a_log(python, tmp_path, kind, said):
+def test_an_unexpected_error_gives_one_line_and_a_log_file(python, tmp_path, kind, said):
     (tmp_path / "failing.py").write_text(FAILING)
     done = python(tmp_path / "failing.py", f"--kind={kind}", TMPDIR=str(tmp_path))
     assert done.returncode == 1
@@ -380,10 +380,10 @@ def test_an_error_that_nobody_foresaw_is_a_line_and_a_log(python, tmp_path, kind
         ("convert_weights.py", "--checkpoint=/none/run", "--export=/none/a.pth"),
     ],
 )
-def test_what_is_missing_is_noticed_before_jax_is_imported(python, tmp_path, arguments):
+def test_missing_files_are_reported_before_jax_is_imported(python, tmp_path, arguments):
     film = tmp_path / "film.mp4"
     film.touch()
-    hidden = tmp_path / "jax.py"  # in place of JAX, and of what imports it
+    hidden = tmp_path / "jax.py"  # shadows JAX, also for packages that import it
     hidden.write_text("raise SystemExit('JAX was imported')")
     arguments = [str(film) if argument == "FILM" else argument for argument in arguments]
     done = python(*arguments, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")

@@ -86,7 +86,7 @@ def test_a_second_start_compiles_nothing_and_trains_to_the_same_bit(start, small
     assert used.read_bytes() != before, "compiled again"
 
 
-def test_without_a_cache_folder_the_command_works(start, program, tmp_path):
+def test_the_command_works_without_a_cache_folder(start, program, tmp_path):
     (tmp_path / "file").touch()
     expected = start(program)
     assert start(program, XDG_CACHE_HOME=str(tmp_path / "file"), **ALL) == expected
@@ -95,7 +95,7 @@ def test_without_a_cache_folder_the_command_works(start, program, tmp_path):
     assert not (ROOT / "relative").exists()
 
 
-def test_without_xdg_it_is_in_the_home(start, program, tmp_path):
+def test_the_cache_is_in_the_home_folder_without_xdg_cache_home(start, program, tmp_path):
     start(program, XDG_CACHE_HOME="", HOME=str(tmp_path), **ALL)
     assert entries(tmp_path / ".cache")
 
@@ -107,12 +107,12 @@ def test_the_users_own_folder_is_used(start, program, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
-def test_the_user_may_switch_it_off(start, program, tmp_path):
+def test_jaxs_variable_switches_the_cache_off(start, program, tmp_path):
     start(program, JAX_ENABLE_COMPILATION_CACHE="false", **ALL)
     assert not entries(tmp_path / "cache")
 
 
-def test_the_size_is_bounded(start, program, tmp_path):
+def test_the_size_of_the_cache_is_limited(start, program, tmp_path):
     start(program, **ALL)
     kept = entries(tmp_path / "cache")
     most = sum(len(data) for _, data in kept.values())
@@ -122,7 +122,7 @@ def test_the_size_is_bounded(start, program, tmp_path):
     assert sum(len(data) for _, data in after.values()) <= most
 
 
-def test_a_damaged_entry_costs_a_compilation_only(start, program, tmp_path):
+def test_a_damaged_entry_is_compiled_again(start, program, tmp_path):
     """A process that is killed as it writes leaves half an entry: JAX warns, and compiles."""
     expected = start(program, **ALL)
     damaged = one_of(entries(tmp_path / "cache"), "jit_program-")
@@ -130,7 +130,7 @@ def test_a_damaged_entry_costs_a_compilation_only(start, program, tmp_path):
     assert start(program, warns=True, **ALL) == expected
 
 
-def test_an_entry_without_its_time_of_use_does_not_block_others(start, program, tmp_path):
+def test_an_entry_without_an_access_time_does_not_block_others(start, program, tmp_path):
     """A process that is killed between writing the two files of an entry leaves one."""
     start(program, **ALL)
     first = one_of(entries(tmp_path / "cache"), "jit_program-")
@@ -140,7 +140,7 @@ def test_an_entry_without_its_time_of_use_does_not_block_others(start, program, 
     assert one_of(entries(tmp_path / "cache").keys() - {first}, "jit_program-")
 
 
-def test_another_number_of_cores_has_programs_of_its_own(start, program, tmp_path):
+def test_each_number_of_cores_has_its_own_programs(start, program, tmp_path):
     for cores in ("1", "3"):
         start(program, NPROC=cores, **ALL)
     names = [path.name for path in entries(tmp_path / "cache") if path.name.startswith("jit_program-")]
@@ -155,7 +155,7 @@ def kept(tmp_path, monkeypatch):
     def ask():
         os.environ["XDG_CACHE_HOME"] = str(tmp_path / "cache")
         os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
-        compiled.keep()
+        compiled.enable_cache()
         return "JAX_COMPILATION_CACHE_DIR" in os.environ
 
     monkeypatch.setattr(os, "environ", dict(os.environ))  # `keep` changes it

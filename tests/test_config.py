@@ -83,7 +83,7 @@ def test_a_saved_tree_that_does_not_fit_is_refused(values, message):
         config_lib.from_dict(Config, values, "f.json")
 
 
-def test_a_whole_number_serves_for_a_float_field():
+def test_integers_are_accepted_for_float_fields():
     config = config_lib.from_dict(Config, {"optimizer": {"learning_rate": 1}}, "x")
     assert type(config.optimizer.learning_rate) is float
 
@@ -101,7 +101,7 @@ def test_a_whole_number_serves_for_a_float_field():
         *[("mesh.data", -2), ("eval.batch_size", 0), ("eval.threshold", math.nan), ("eval.threshold", 1.5)],
     ],
 )
-def test_a_value_that_makes_no_sense_is_refused_by_name(name, value):
+def test_an_invalid_value_is_refused_and_its_field_named(name, value):
     config = Config()
     section, field = name.split(".")
     with pytest.raises(UserError, match=rf"^{name} is '?{re.escape(str(value))}'?; \w"):
@@ -120,12 +120,12 @@ def test_the_defaults_are_the_published_recipe():
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_the_files_that_come_along_load(path):
+def test_the_installed_configurations_load(path):
     config = config_lib.load_file(str(path))
     assert config_lib.from_dict(Config, json.loads(config_lib.dumps(config)), "x") == config
 
 
-def test_the_promised_files_are_there():
+def test_the_documented_configurations_exist():
     promised = {"movie50_audiovisual.py", "movie50_visual_only.py", "tvsum_audiovisual.py", "films.py", "demo.py"}
     assert promised <= {path.name for path in CONFIGS}
     visual = config_lib.load_file(str(ROOT / "configs" / "movie50_visual_only.py"))
@@ -181,7 +181,7 @@ def test_the_commands_of_a_docstring_exist_and_their_flags_parse(path, forked):
         ("return Config(train=TrainConfig(epochs=0))", "{path}: train.epochs is 0; it must be at least"),
     ],
 )
-def test_a_files_mistake_is_named_with_the_file(tmp_path, body, message):
+def test_an_error_in_a_configuration_file_names_the_file(tmp_path, body, message):
     path = write(tmp_path / "mine.py", body)
     with pytest.raises(UserError, match=f"^{re.escape(message.format(path=path))}"):
         config_lib.load_file(path)

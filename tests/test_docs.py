@@ -28,8 +28,10 @@ pytest.importorskip("torch", reason="the documentation converts .pth files")
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SCRIPTS = {"prepare_data.py", "train.py", "eval.py", "convert_weights.py", "summarize.py"}
+SOUNDNET = "--source=soundnet"
 # What is added to a command to make it small enough for a test.
 SMALLER = {
+    SOUNDNET: ["--source=visual_save_60.pth"],  # or the other weights would have the published sizes
     "prepare_data.py": ["--frame_size=32"],
     "avmsnet_jax.toy": ["--films=2", "--seconds=10"],
     "train.py": [
@@ -57,7 +59,7 @@ def commands() -> list[list[str]]:
 
 
 def published_weights(audio: bool) -> dict[str, np.ndarray]:
-    """Moderate values for every published tensor, or for those of a network that does not listen."""
+    """Moderate values for every published tensor, or for those of a visual-only network."""
     rng = np.random.default_rng(0)
     tensors = {}
     for name, tensor in names.published(TINY).items():
@@ -135,24 +137,21 @@ def written(command: list[str]) -> str | None:
 
 
 @pytest.fixture(scope="session")
-def follow(
-    python: Run, forked: Run, desk: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[list[str]], None]:
+def follow(python: Run, forked: Run, desk: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
     """Runs a command of the documents, after the earlier commands whose results it reads; each runs once a session.
 
-    The first of each script starts as a reader starts it, as does the one that reads a package that pip installed.
+    A fresh process takes seconds to import the libraries. The command that reads a package that pip installed needs it.
     """
     listed = commands()
-    scripts = [words[1] for words in listed]
 
-    def run(command: list[str]) -> None:
+    def run(command: list[str], fresh: bool = False) -> None:
         number = listed.index(command)
         read = {word.split("=", 1)[-1] for word in command} - {written(command)}
         for earlier in listed[:number]:
             if written(earlier) in read:
                 run(earlier)
-        whole = number == scripts.index(command[1]) or "--source=soundnet" in command
-        run_one = functools.partial(python, PYTHONPATH=f"{ROOT}{os.pathsep}{desk / 'site'}") if whole else forked
+        path = f"{ROOT}{os.pathsep}{desk / 'site'}"
+        run_one = functools.partial(python, PYTHONPATH=path) if fresh or SOUNDNET in command else forked
         made_once(tmp_path_factory, f"command_{number}", lambda _: start(run_one, desk, command))
 
     return run
@@ -161,7 +160,8 @@ def follow(
 def start(run: Run, desk: Path, command: list[str]) -> None:
     """Runs a command in the reader's folder, with smaller sizes."""
     _, script, *arguments = command
-    words = [script, *arguments, *SMALLER.get(arguments[0] if script == "-m" else script, [])]
+    small = SOUNDNET if SOUNDNET in command else arguments[0] if script == "-m" else script
+    words = [script, *arguments, *SMALLER.get(small, [])]
     for cuts in (word.removeprefix("--cuts=") for word in words if word.startswith("--cuts=")):
         look_through(desk / cuts)
     done = run(*words, cwd=desk)
@@ -178,8 +178,15 @@ def test_documents_name_every_command() -> None:
     assert {words[1] for words in commands()} >= SCRIPTS
 
 
+@pytest.mark.soak
+def test_the_first_command_of_each_script_in_a_process_of_its_own(follow: Callable[..., None]) -> None:
+    first = {command[1]: command for command in reversed(commands())}
+    for command in first.values():
+        follow(command, fresh=True)
+
+
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
-def test_command_of_the_documents(command: list[str], follow: Callable[[list[str]], None], desk: Path) -> None:
+def test_command_of_the_documents(command: list[str], follow: Callable[..., None], desk: Path) -> None:
     follow(command)
     path = written(command)
     assert path
@@ -188,7 +195,7 @@ def test_command_of_the_documents(command: list[str], follow: Callable[[list[str
         assert list((desk / path / "plots").glob("*.png"))
 
 
-def test_python_examples_of_the_documents(follow: Callable[[list[str]], None], desk: Path, python: Run) -> None:
+def test_python_examples_of_the_documents(follow: Callable[..., None], desk: Path, python: Run) -> None:
     code = examples()
     assert len(code) >= 2
     for command in commands():

@@ -1,4 +1,4 @@
-"""Messages are one line of printable text, whatever a file is called."""
+"""Messages are one line of printable text for any file name."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Each command imports only the large libraries that its work needs: users wait for them, and tests start hundreds."""
+"""Each command imports only the large libraries that it needs, as imports take most of the start."""
 
 import json
 import subprocess

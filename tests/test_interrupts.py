@@ -48,7 +48,7 @@ def cpu_s(process):
 
 @pytest.mark.parametrize("where", ["main", "thread"])
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_is_heard_in_the_middle_of_a_call(environment, tmp_path, how, where):
+def test_a_signal_ends_a_command_during_a_call_in_c(environment, tmp_path, how, where):
     place = tmp_path / "new" / "place"
     command = [sys.executable, "-c", PROGRAM, str(place), where]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

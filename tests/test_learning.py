@@ -1,4 +1,4 @@
-"""The way from films without labels to a network that learned from a person's corrections, on toy movies."""
+"""Toy movies without labels are summarized, corrected by a person, and used to train a network."""
 
 import functools
 

@@ -16,6 +16,6 @@ def test_ranks_equal_scipy_s(kinds, dtype):
         assert np.array_equal(mean_ranks(values), rankdata(values))
 
 
-def test_nan_has_no_rank():
+def test_nan_makes_all_ranks_nan():
     values = np.array([2.0, np.nan, 1.0])
     assert np.array_equal(mean_ranks(values), rankdata(values), equal_nan=True)

@@ -1,4 +1,4 @@
-"""A result appears whole, replaces what was there, or leaves that as it was."""
+"""A result appears complete and replaces the old one, or the old one stays."""
 
 import errno
 import os
@@ -281,10 +281,10 @@ def test_the_longest_names_are_written(tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
-# Folders of which what lies in them is run
+# Folders whose content is executed
 
 
-def test_a_private_folder_is_ours_and_closed_to_others(tmp_path):
+def test_a_private_folder_belongs_to_the_user_and_is_not_writable_by_others(tmp_path):
     folder = tmp_path / "a" / "b"
     folder.mkdir(parents=True)
     assert is_private(folder)

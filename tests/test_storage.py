@@ -5,8 +5,6 @@ import json
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from concurrent import futures
 from pathlib import Path
@@ -62,10 +60,10 @@ def remote(store, small_config, small_records):
 
 
 @pytest.mark.parametrize("emulator", ["gs", pytest.param("s3", marks=pytest.mark.soak)], indirect=True)
-def test_train_kill_resume_evaluate_and_convert(store, remote, small_run, small_config_file, environment, tmp_path):
+def test_train_kill_resume_evaluate_and_convert(store, remote, small_run, small_config_file, started, tmp_path):
     run = f"{store.url}/run"
     arguments = [f"--config={small_config_file}", f"--config.data.dir={remote.data.dir}", f"--workdir={run}"]
-    process = subprocess.Popen([sys.executable, "train.py", *arguments], cwd=ROOT, env=environment | store.environment)
+    process = started("train.py", *arguments, **store.environment)
     seen = threading.Event()
 
     def kill_after_a_checkpoint(_):
@@ -149,10 +147,10 @@ def test_a_run_on_a_store_that_answers_503_every_third_time_trains_as_in_a_folde
     assert_same_weights(tmp_path / "copy", small_run)
 
 
-def test_published_weights_are_converted_to_a_checkpoint_on_a_store(store, python, tmp_path):
+def test_published_weights_are_converted_to_a_checkpoint_on_a_store(store, forked, tmp_path):
     source, output = str(tmp_path / "published.pth"), f"{store.url}/weights"
     write_pth(Path(source), state())
-    done = python("convert_weights.py", f"--source={source}", f"--output={output}", **store.environment)
+    done = forked("convert_weights.py", f"--source={source}", f"--output={output}", **store.environment)
     assert done.returncode == 0, done.stderr
     assert f"wrote {output}" in done.stdout
     convert([source], str(tmp_path / "weights"))
@@ -243,18 +241,18 @@ def test_processes_of_a_machine_copy_records_once(store, remote, python, tmp_pat
 
 @pytest.mark.soak
 @pytest.mark.parametrize("emulator", ["gs"], indirect=True)
-def test_two_hosts_share_nothing_but_the_store(store, remote, reference, small_config_file, environment, tmp_path):  # noqa: F811
+def test_two_hosts_share_nothing_but_the_store(store, remote, reference, small_config_file, started, tmp_path):  # noqa: F811
     """Their losses are those of one process; when one is killed, the other ends with a line within a minute."""
     run = f"{store.url}/run"
 
     def own(index):
         for name in ("tmp", "caches"):
             (tmp_path / f"host{index}" / name).mkdir(parents=True, exist_ok=True)
-        return {"TMPDIR": str(tmp_path / f"host{index}/tmp"), "XDG_CACHE_HOME": str(tmp_path / f"host{index}/caches")}
+        place = tmp_path / f"host{index}"
+        return store.environment | {"TMPDIR": str(place / "tmp"), "XDG_CACHE_HOME": str(place / "caches")}
 
     def start():
-        reach = environment | store.environment
-        return hosts.together(2, small_config_file, run, reach, own, f"--config.data.dir={remote.data.dir}")
+        return hosts.together(2, small_config_file, run, started, own, f"--config.data.dir={remote.data.dir}")
 
     def saved():
         found = (re.match(r"checkpoints/(\d+)/", name) for name in storage.whole(storage.listed(run)))
@@ -314,7 +312,7 @@ def test_a_run_whose_store_vanishes_ends_with_a_line_and_resumes_later(
     assert_same_weights(tmp_path / "copy", small_run)
 
 
-def test_what_a_store_cannot_do_is_said_in_a_line(forked, tmp_path):
+def test_options_that_need_a_folder_refuse_a_store(forked, tmp_path):
     for arguments, said in (
         (["prepare_data.py", "--dataset=movies", "--source=gs://b/films", "--output=x"], "--source gs://b/films is on"),
         (["convert_weights.py", "--checkpoint=x", "--export=s3://b/x.pth"], "--export s3://b/x.pth is on a store"),
@@ -327,7 +325,7 @@ def test_what_a_store_cannot_do_is_said_in_a_line(forked, tmp_path):
 def test_a_missing_extra_is_named(scheme, library, extra, python):
     code = f"import sys; sys.modules[{library!r}] = None; from avmsnet_jax import storage; storage.listed('{scheme}://b/x')"
     said = python("-c", code).stderr.splitlines()[-1]
-    assert said.endswith(f"{scheme}:// takes an extra: pip install 'avmsnet_jax[{extra}]'")
+    assert said.endswith(f"{scheme}:// needs an extra: pip install 'avmsnet_jax[{extra}]'")
 
 
 def commands() -> list[list[str]]:

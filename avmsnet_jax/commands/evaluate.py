@@ -1,6 +1,6 @@
 """Evaluate a checkpoint or the scores of any model, beside attention, random, uniform and human baselines.
 
-A checkpoint on prepared records; the data set chooses the protocol. Without --checkpoint, the baselines alone:
+A checkpoint on prepared records; the data set determines the protocol. Without --checkpoint, the baselines alone:
   {program} --config=films --config.data.dir=RECORDS --checkpoint=RUN --output=RESULTS
 
 Scores of any model against TVSum's or SumMe's annotations; without --scores, the baselines alone:
@@ -20,8 +20,8 @@ from avmsnet_jax.weights import location
 _CHECKPOINT = flags.DEFINE_multi_string(
     "checkpoint",
     [],
-    "the --workdir of a training run, one of its steps, or the --output of a conversion; one for each fold tests all "
-    "folds; without it the attention scorer, which needs no weights, is evaluated on the records",
+    "the --workdir of a training run, one of its steps, or the --output of a conversion; give one per fold to test all "
+    "folds; empty = the attention scorer, which needs no weights",
 )
 _SCORES = flags.DEFINE_string(
     "scores",
@@ -33,14 +33,14 @@ _ANNOTATIONS = flags.DEFINE_multi_string(
     "annotations",
     [],
     "users' judgments to compare --scores with: ydata-tvsum50.mat, SumMe's folder, an HDF5 file in the usual format "
-    "(eccv16), or prepared records; several files of the same videos complete each other",
+    "(eccv16), or prepared records; several files on the same videos are combined",
 )
 _PROTOCOL = flags.DEFINE_enum(
     "protocol",
     "",
     ["", "movie50", "tvsum", "summe"],
-    "movie50 (precision, recall, F of clips), tvsum (agreement with users, mean) or summe (with the nearest user); "
-    "empty = that of the data set",
+    "movie50 (precision, recall, F of clips), tvsum (mean agreement with users) or summe (agreement with the nearest "
+    "user); empty = that of the data set",
 )
 _SPLITS = flags.DEFINE_string(
     "splits",
@@ -51,7 +51,7 @@ _SPLITS = flags.DEFINE_string(
 _SPLIT = flags.DEFINE_string(
     "split",
     "test",
-    "the part of the prepared records to test (train, test); whole = all videos of all folds. For annotations see "
+    "the split of the prepared records to test (train, test); whole = all videos of all folds; for annotations see "
     "--splits",
 )
 _OUTPUT = flags.DEFINE_string(
@@ -80,11 +80,11 @@ def main(config: Config) -> None:
 def _test_checkpoints(config: Config) -> tuple[str, dict[str, str]]:
     if _SPLITS.value:
         raise UserError(
-            "--splits is a file that divides --annotations; a checkpoint is tested on prepared records, which have "
-            "their own parts: leave it out, and choose a part by --split"
+            "--splits divides --annotations; a checkpoint is tested on prepared records, which have their own splits: "
+            "leave it out, and choose one by --split"
         )
     location.check(*_CHECKPOINT.value)
-    # Imported here, and only what is needed: --help and mistakes do not wait for JAX.
+    # Imported here, so that --help and wrong options do not wait for JAX.
     from avmsnet_jax.evaluation.baselines import protocol_of
 
     output = _OUTPUT.value
@@ -110,13 +110,13 @@ def _test_files(config: Config) -> tuple[str, dict[str, str]]:
     command_line.require(_ANNOTATIONS)
     if _SPLIT.present:
         raise UserError(
-            "--split is the name of a part of prepared records and goes with --checkpoint; leave it out: every video "
-            "is tested, or those of a file given by --splits"
+            "--split names a split of prepared records and goes with --checkpoint; leave it out: all videos are "
+            "tested, or those of the file --splits"
         )
     if config.eval.threshold_split:
         raise UserError(
-            "eval.threshold_split is a part of prepared records and goes with --checkpoint; leave it out, and give the "
-            "threshold by --config.eval.threshold"
+            "eval.threshold_split names a split of prepared records and goes with --checkpoint; leave it out, and set "
+            "--config.eval.threshold"
         )
     if _PROTOCOL.value == "movie50":
         raise UserError("movie50 tests a checkpoint on prepared records; for --annotations give tvsum or summe")

@@ -4,8 +4,8 @@
     {program} SUMMARIES
 
 For records: films, clips, labels, and a picture of some clips with their sound. Half of the clips drawn are key clips,
-if there are enough; the sound is that of the frames above it, all on one scale. For summaries: how many films a person
-has looked through, which are those that prepare --cuts=SUMMARIES takes as labeled.
+if there are enough; the waveform below the frames has the same scale for all clips. For summaries: how many cuts a
+person has looked through; prepare --cuts=SUMMARIES uses these as labels.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ _OUTPUT = flags.DEFINE_string("output", "", "picture to write, a PNG; empty = no
 
 
 def main(directories: list[str]) -> None:
-    """Prints an account, and draws clips of records."""
+    """Describes the folder, and draws clips of records."""
     if len(directories) != 1:
         raise UserError(
             f"give one folder: the --output of {program.typed('prepare')} or {program.typed('summarize')} "
@@ -41,14 +41,14 @@ def main(directories: list[str]) -> None:
             return
     directory = Path(local_records(DataConfig(dir=directories[0])))
     manifest = read_manifest(directory)
-    from avmsnet_jax.data import inspect, pipeline  # a second to import: not for --help or a mistake
+    from avmsnet_jax.data import inspect, pipeline  # a second to import, which --help and wrong options should not cost
 
     records = pipeline.open_split(directory, _SPLIT.value or next(iter(manifest.splits)))
     print(printable_lines(inspect.account(directory, len(records.template.get("scores", ())))), flush=True)
     if not _OUTPUT.value:
         return
     if output.is_dir():
-        raise UserError(f"{output} is a folder; --output is the picture to write, such as sheet.png")
+        raise UserError(f"{output} is a folder; give the picture to write, such as --output=sheet.png")
     with staged(output.absolute()) as stage:
         inspect.draw_sheet(records, stage)
     print(f"written to {output}")

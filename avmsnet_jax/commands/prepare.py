@@ -2,22 +2,21 @@
 
     {program} --dataset movies --source my_films --output my_records
 
-movies: a folder of films in any format, with <film stem>.keyshots.csv beside each: the header
-start_s,end_s and a row for each key shot, in seconds; or with <film stem>.labels.csv, rows of a frame
-number and 0 or 1; or with --cuts=SUMMARIES, a folder of summaries whose cuts you have looked through:
-what these show is key. Any other film is kept for inference, in the split unlabelled. Films in the
-subfolders train and test belong to these; without such subfolders, the last 30% of the films in name
-order are for testing, or the last 30% of a single film.
+movies: a folder of films in any format, labeled by one of: <film stem>.keyshots.csv beside the film, with the
+header start_s,end_s and a row for each key shot, in seconds; <film stem>.labels.csv, with rows of a frame
+number and 0 or 1; --cuts=SUMMARIES, a folder of summaries: the shots of a cut that you have looked through
+are key. Unlabeled films go to the split unlabelled, for inference. Subfolders train and test set the splits;
+without them, the last 30% of the films in name order, or of a single film, are for testing.
 
 movie50: the published layout, a folder that holds video_frames, video_audio, annotations and fold_lists.
 
-gaze: a folder of films with a folder FILM.gaze beside each, of recordings of where viewers looked (plain
-CSV with observer,time_s,x,y; DIEM; BIDS; Tobii; EyeLink). Key frames are those at which gaze is most
-concentrated, by a rule of this project's own: see docs/gaze.md.
+gaze: a folder of films, each with a folder FILM.gaze of eye-tracking recordings (plain CSV with
+observer,time_s,x,y; DIEM; BIDS; Tobii; EyeLink). Key frames are those at which gaze is most
+concentrated, by a rule of this project: see docs/gaze.md.
 
 tvsum, summe: the videos and .mat files as downloaded; tvsum also in the published layout.
 
-Run again after it was stopped, or the disk was full, it goes on: films that are finished are not read again.
+After an interruption or a full disk, the same command resumes: finished films are not read again.
 """
 
 import functools
@@ -33,44 +32,50 @@ from avmsnet_jax.errors import UserError
 
 DATASET = flags.DEFINE_string("dataset", "", "what --source holds: movies, movie50, summe, tvsum or gaze")
 SOURCE = flags.DEFINE_string("source", "", "folder of the collection")
-OUTPUT = flags.DEFINE_string("output", "", "folder to create, later --config.data.dir")
+OUTPUT = flags.DEFINE_string("output", "", "folder to create; give it to other commands as --config.data.dir")
 FRAMES = flags.DEFINE_integer("frames", 16, "frames of a clip, a multiple of 8; --config.model.frames must agree")
 FRAME_SIZE = flags.DEFINE_integer(
     "frame_size", 112, "height and width of a frame in pixels, a multiple of 16; --config.model.frame_size must agree"
 )
 SPACING = flags.DEFINE_integer("spacing", 25, "frames from one clip to the next")
 TEST_FRACTION = flags.DEFINE_float(
-    "test_fraction", 0.3, "movies, gaze: share of the test split, where no subfolders say"
+    "test_fraction", 0.3, "movies, gaze: share of films for testing, if there are no subfolders train and test"
 )
 CUTS = flags.DEFINE_string(
     "cuts",
     "",
-    "movies: a folder of summaries; cuts that a person has looked through (reviewed in FILM/cut.json) label films that "
-    "have no table beside them",
+    "movies: a folder of summaries; cuts that a person has looked through (reviewed in FILM/cut.json) label films "
+    "without a .keyshots.csv or .labels.csv",
 )
-SPLITS = flags.DEFINE_string("splits", None, "summe, tvsum: a JSON file of folds, in place of the source's own")
-WORKERS = flags.DEFINE_integer("workers", None, "films to read at a time (default: one for each core)")
-STRICT = flags.DEFINE_bool("strict", False, "stop at a film that would be skipped")
+SPLITS = flags.DEFINE_string("splits", None, "summe, tvsum: a JSON file of folds, instead of those of the source")
+WORKERS = flags.DEFINE_integer("workers", None, "films to read at the same time (default: one per core)")
+STRICT = flags.DEFINE_bool("strict", False, "fail at the first film that would be skipped")
 BEAM = flags.DEFINE_string(
     "beam",
     None,
-    'do the work on Apache Beam, with these options of its own, such as "--runner=FlinkRunner --flink_master=HOST" or, '
-    'on this machine, "--direct_num_workers=4 --direct_running_mode=multi_processing"',
+    'run on Apache Beam with these pipeline options, for example "--runner=FlinkRunner --flink_master=HOST" or, on '
+    'this machine, "--direct_num_workers=4 --direct_running_mode=multi_processing"',
 )
 
 GAZE_FORMAT = flags.DEFINE_string(
-    "gaze_format", "", "gaze: the recordings' format, plain, diem, bids, tobii or eyelink; empty = each file says"
+    "gaze_format",
+    "",
+    "gaze: format of the recordings: plain, diem, bids, tobii or eyelink; empty = detected from each file",
 )
-GAZE_SCREEN = flags.DEFINE_string("gaze_screen", "", "gaze: WIDTHxHEIGHT of the screen in the recordings' pixels")
+GAZE_SCREEN = flags.DEFINE_string(
+    "gaze_screen", "", "gaze: WIDTHxHEIGHT of the screen, in the pixels of the recordings"
+)
 GAZE_FILM = flags.DEFINE_string(
-    "gaze_film", "", "gaze: LEFT,TOP,WIDTH,HEIGHT of the film on the screen; empty = as large as fits, in its middle"
+    "gaze_film", "", "gaze: LEFT,TOP,WIDTH,HEIGHT of the film on the screen; empty = centered, as large as fits"
 )
 GAZE_DEGREES = flags.DEFINE_float(
-    "gaze_degrees", None, "gaze: visual angle of the film's width, degrees", lower_bound=1
+    "gaze_degrees", None, "gaze: visual angle of the film's width, in degrees", lower_bound=1
 )
 KEY_SHARE = flags.DEFINE_float("key_share", 0.15, "gaze: share of the frames that are key", 0, 1)
 LABELS_OUT = flags.DEFINE_string(
-    "labels_out", None, "gaze: a folder for FILM.labels.csv, FILM.concentration.csv and FILM.gaze.png of each film, too"
+    "labels_out",
+    None,
+    "gaze: also write FILM.labels.csv, FILM.concentration.csv and FILM.gaze.png of each film to this folder",
 )
 
 _DATASETS = ("movies", "movie50", "summe", "tvsum", "gaze")
@@ -79,20 +84,20 @@ _OF_GAZE = (GAZE_FORMAT, GAZE_SCREEN, GAZE_FILM, GAZE_DEGREES, KEY_SHARE)
 
 @interrupts.listening()
 def main(_: list[str]) -> None:
-    """Prepares, and says in one line what there is now."""
+    """Prepares the records and prints a one-line summary."""
     command_line.require(DATASET, SOURCE, OUTPUT)
     dataset, source, output = DATASET.value, SOURCE.value, OUTPUT.value
     storage.refuse(source, "--source")
     storage.refuse(output, "--output")
     if dataset not in _DATASETS:
         raise UserError(f"--dataset is {dataset!r}; choose {', '.join(_DATASETS[:-1])} or {_DATASETS[-1]}")
-    if not os.path.isdir(source):  # before what takes seconds to import
+    if not os.path.isdir(source):  # checked before slow imports
         raise UserError(f"there is no folder {source}; --source must be the folder of the collection")
     if CUTS.value and dataset != "movies":
         raise UserError(f"--cuts is for movies; leave it out for {dataset}")
     screen = _numbers(GAZE_SCREEN, "x", "WIDTHxHEIGHT")
     film = _numbers(GAZE_FILM, ",", "LEFT,TOP,WIDTH,HEIGHT")
-    from avmsnet_jax.data.prepare import prepare  # a second to import: not for --help or a wrong flag
+    from avmsnet_jax.data.prepare import prepare  # a second to import, which --help and wrong options should not cost
     from avmsnet_jax.data.sources.gaze import Setting
 
     setting = Setting(GAZE_FORMAT.value, screen, film, GAZE_DEGREES.value, KEY_SHARE.value)
@@ -117,12 +122,12 @@ def main(_: list[str]) -> None:
     print(f"{output}: {splits}{skipped}")
     if count := sum(item["reason"].startswith(unforeseen.UNEXPECTED) for item in manifest["skipped"]):
         raise UserError(
-            f"{count} film{'s' * (count > 1)} skipped for an unexpected error, named above; please report it"
+            f"{count} film{'s' * (count > 1)} skipped because of an unexpected error, named above; please report it"
         )
 
 
 def _reviewed(summaries: str) -> Any:
-    """Gives the key shots of films whose cut in a folder of summaries a person has looked through."""
+    """A function from a film to the key shots of its cut, if a person has looked through it."""
     from avmsnet_jax.summarization import reviewed
     from avmsnet_jax.summarization.cutlist import CutList
 
@@ -136,7 +141,7 @@ def _reviewed(summaries: str) -> Any:
 
 
 def _numbers(flag: flags.FlagHolder[str], mark: str, form: str) -> Any:
-    """The numbers of an option such as 1280x720; None where it is empty."""
+    """The numbers of an option such as 1280x720; None if it is empty."""
     if not flag.value:
         return None
     try:

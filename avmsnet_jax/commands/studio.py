@@ -1,9 +1,9 @@
-"""Opens a folder of summaries in the browser: look through the cuts, change them, cut them again.
+"""Serves a folder of summaries to the browser: look through the cuts, change them, render them again.
 
     {program} summaries
 
-SUMMARIES is the --output of summarize; a new folder works, too, as films can be dropped into the page. The address that
-is printed works on this machine only and holds a token; Ctrl-C ends the studio.
+SUMMARIES is the --output of summarize, or a new folder, as films can be dropped into the page. The printed address
+holds a token and works on this machine only; Ctrl-C ends the studio.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from avmsnet_jax import command_line, program
 from avmsnet_jax.errors import UserError
 
 PORT = flags.DEFINE_integer(
-    "port", 8765, "port on 127.0.0.1; 0 = a free one. Unsaved edits stay with the port", 0, 65535
+    "port", 8765, "port on 127.0.0.1; 0 = a free one. The browser keeps unsaved edits for each port", 0, 65535
 )
 
 
@@ -29,7 +29,7 @@ def main(folders: list[str]) -> None:
     except OSError as error:
         raise UserError(f"{root} is no folder and cannot be made one: {error.strerror}; choose another") from None
     try:
-        from avmsnet_jax.studio.app import serve  # a second to import: not for --help or a wrong flag
+        from avmsnet_jax.studio.app import serve  # a second to import, which --help and wrong options should not cost
     except ModuleNotFoundError as error:
         if error.name not in ("starlette", "uvicorn"):
             raise

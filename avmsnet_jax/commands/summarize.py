@@ -1,27 +1,27 @@
-"""Watches films and cuts their summaries.
+"""Scores films and cuts their summaries.
 
     {program} film.mp4 --output=summaries
     {program} film.mp4 --checkpoint=RUN --output=summaries
 
-Without --checkpoint the moments are scored by what draws attention: movement, sound, what stands out, what is new, and
-whether things move as they sound. These scores were not learned from people; a checkpoint's were.
+Without --checkpoint, moments are scored by what draws attention: motion, sound, visual saliency, novelty, and
+agreement of motion and sound. These scores were not learned from people; those of a checkpoint were.
 
-MOVIE is a film in any format that FFmpeg reads, or a folder of films. For film.mp4 it leaves, in the
+MOVIE is a film in any format that FFmpeg reads, or a folder of films. The summary of film.mp4 goes to the
 folder film in --output:
 
 summary.mp4   the summary, for any player and browser, with a chapter for each stretch of the film
-report.html   the scores over the film, what was chosen and why; change the cut in it
-scores.csv    the score of every moment: frame,time_s,score, and without --checkpoint what it is made of
+report.html   the scores over the film, what was chosen and why; the cut can be edited there
+scores.csv    the score of every clip: frame,time_s,score; without --checkpoint also its signals
 summary.json  the chosen shots: start and end in seconds, score
-cut.json      all shots and which are in; --cut cuts the film by it again (report.html edits it)
-segments.csv  start,end,name of each stretch shown, seconds
+cut.json      all shots and which are chosen; report.html edits it, and --cut renders it again
+segments.csv  start,end,name of each stretch of the summary, in seconds
 summary.edl, summary.fcpxml, summary.xml
               the cut for editing programs; with pip install 'avmsnet_jax[editors]' also summary.otio
-summary.vtt   the captions of what is shown, if the film has some: film.srt, .vtt, .ass, or a text track in it
-watched.npz   what was found in the film: with another --budget or an edited cut it is not watched again
+summary.vtt   the captions, if the film has any: film.srt, .vtt, .ass, or a text track in it
+watched.npz   the analysis of the film, so that another --budget or an edited cut needs no new one
 
-A film that fails does not stop the others; the exit status is then 2. A film that has a summary in
---output is skipped unless --overwrite is given, so that the same command goes on after an interruption.
+If a film fails, the others are still summarized, and the exit status is 2. A film that has a summary in
+--output is skipped unless --overwrite is given, so the same command resumes after an interruption.
 """
 
 import shlex
@@ -39,7 +39,7 @@ from avmsnet_jax.weights import location
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "", "a training run, one of its steps, or a converted checkpoint; empty = score by attention"
 )
-OUTPUT = flags.DEFINE_string("output", "", "folder for the summaries, a folder for each film")
+OUTPUT = flags.DEFINE_string("output", "", "folder for the summaries; each film gets a subfolder")
 BUDGET = flags.DEFINE_string(
     "budget",
     None,
@@ -49,8 +49,8 @@ BUDGET = flags.DEFINE_string(
 CUT = flags.DEFINE_string(
     "cut",
     "",
-    "cut.json of the film: cut exactly its shots, without scoring; with --budget, choose shots anew, except those that "
-    "a person kept or dropped",
+    "cut.json of the film: render exactly its shots, without scoring; with --budget, choose the shots anew, except "
+    "those that a person kept or dropped",
 )
 CLIPS = flags.DEFINE_bool(
     "clips",
@@ -67,13 +67,13 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace earlier summaries of 
 BEAM = flags.DEFINE_string(
     "beam",
     None,
-    "do the work on Apache Beam, with these options of its own; see the help of prepare",
+    "run on Apache Beam with these pipeline options; see the help of prepare",
 )
 
 
 @interrupts.listening()
 def main(config: Config, movies: list[str]) -> None:
-    """Summarizes, and says in a line for each film what there is now."""
+    """Summarizes films and prints one line for each."""
     if not movies:
         raise UserError(f"no film given; {program.typed()} FILM --output=FOLDER")
     command_line.require(OUTPUT)
@@ -85,13 +85,14 @@ def main(config: Config, movies: list[str]) -> None:
             "overlay": config.summarize.overlay or OVERLAY.value,
         }
     )
-    films.check_any(films.listed(movies))
+    listed = films.listed(movies)
+    films.check_any(listed)
     if CHECKPOINT.value:
         location.check(CHECKPOINT.value)
-    # Imported here because it takes seconds, which --help and a wrong flag need not wait for.
+    # Imported here, because it takes seconds, which --help and wrong options should not cost.
     from avmsnet_jax.summarization.run import Outcome, summarize, summarize_cut
 
-    def tell(number: int, count: int, outcome: Outcome) -> None:
+    def print_outcome(number: int, count: int, outcome: Outcome) -> None:
         place = f"[{number}/{count}] " * (count > 1)
         if not outcome.error and not outcome.skipped:
             print(printable(f"{place}{outcome.folder}/summary.mp4: {outcome.account}"), flush=True)
@@ -99,12 +100,11 @@ def main(config: Config, movies: list[str]) -> None:
             print(printable(f"{place}{outcome.film}: {outcome.error}"), file=sys.stderr, flush=True)
 
     if CUT.value:
-        listed = films.listed(movies)
         if len(listed) != 1 or CHECKPOINT.value or BEAM.value is not None:
             raise UserError("--cut takes one film, and neither --checkpoint nor --beam; leave the others out")
         budget, cut_file = BUDGET.value or "", Path(CUT.value)
         outcome = summarize_cut(listed[0], cut_file, OUTPUT.value, config, budget=budget, overwrite=OVERWRITE.value)
-        tell(1, 1, outcome)
+        print_outcome(1, 1, outcome)
         outcomes = [outcome]
     else:
         outcomes = summarize(
@@ -114,7 +114,7 @@ def main(config: Config, movies: list[str]) -> None:
             config,
             overwrite=OVERWRITE.value,
             beam_options=None if BEAM.value is None else shlex.split(BEAM.value),
-            on_film=tell,
+            on_film=print_outcome,
         )
     done = [outcome for outcome in outcomes if not outcome.error and not outcome.skipped]
     if skipped := sum(outcome.skipped for outcome in outcomes):

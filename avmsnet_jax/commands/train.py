@@ -30,9 +30,9 @@ def main(config: Config) -> None:
         if _OPERATIONS.value:
             print(tables.each_operation(config.model))
         return
-    storage.is_remote(_WORKDIR.value)  # raises UserError for a place that no run can be kept in
+    storage.is_remote(_WORKDIR.value)  # raises UserError for a store that is not supported
     if not storage.is_remote(config.data.dir):
-        read_manifest(config.data.dir)  # tells of missing records before JAX is imported, which takes seconds
+        read_manifest(config.data.dir)  # reports missing records before the slow import of JAX
     from avmsnet_jax.training.loop import train
 
     train(config, _WORKDIR.value)

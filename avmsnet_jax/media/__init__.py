@@ -1,1 +1,1 @@
-"""Films to frames and waveforms, and back."""
+"""Reads films to frames and waveforms, and writes them."""

@@ -182,8 +182,9 @@ def _timed(frames: Iterable[av.AudioFrame], origin: float | None) -> Iterator[tu
     """
     end = 0.0
     for frame in frames:
-        exact = stamp_s(frame)
-        stamp = None if exact is None else float(exact)
+        stamp = frame.time  # as good as `stamp_s`, and takes a tenth of the time
+        if stamp is None and (decoded := stamp_s(frame)) is not None:
+            stamp = float(decoded)
         if origin is None:
             origin = stamp
         start = end if stamp is None or origin is None else stamp - origin

@@ -1,4 +1,4 @@
-"""Captions: those of a film, from a file beside it or from a text track in it, and files of captions."""
+"""Reads the captions of a film, from a file beside it or a text track in it, and writes WebVTT."""
 
 import dataclasses
 import functools
@@ -23,9 +23,9 @@ from avmsnet_jax.media.tracks import demux
 
 _SUFFIXES = (".srt", ".vtt", ".ass")
 _TEXT_CODECS = {"subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "text"}
-_MOST_BYTES, _MOST_CUES = 20_000_000, 50_000  # of a file; a film of two hours has 2,000 cues
+_MOST_BYTES, _MOST_CUES = 20_000_000, 50_000  # per file; a two-hour film has 2,000 cues
 _LONGEST_TEXT = 1000  # characters of a cue
-_UNSAID_S = 3.0  # how long a cue of a track that does not say so is shown
+_UNSAID_S = 3.0  # display time of a cue without a duration
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Captions(NamedTuple):
 
     Attributes:
       cues: the captions.
-      source: where they come from.
-      problem: why they are left out, if they are.
+      source: where they come from, in words.
+      problem: why they are left out; empty = they are not.
     """
 
     cues: tuple[Cue, ...] = ()
@@ -58,7 +58,7 @@ class Captions(NamedTuple):
 
 
 def read(film: Path) -> Captions:
-    """Reads `FILM.srt`, `.vtt` or `.ass` beside a film, or else its text track. Captions never fail a film."""
+    """Reads `FILM.srt`, `.vtt` or `.ass` beside a film, or else its text track. Never raises for bad captions."""
     for suffix in _SUFFIXES:
         path = film.with_suffix(suffix)
         if path.exists():
@@ -71,7 +71,7 @@ def read(film: Path) -> Captions:
 
 
 def one_at_a_time(cues: Sequence[Cue]) -> list[Cue]:
-    """The cues of a track that shows one at a time: those that overlap are put together, line under line."""
+    """The cues for a track that shows one at a time: cues that overlap become one, line under line."""
     times = sorted({time for cue in cues for time in (cue.start_s, cue.end_s)})
     waiting, active, found = sorted(cues, key=lambda cue: cue.start_s, reverse=True), list[Cue](), list[Cue]()
     for start_s, end_s in itertools.pairwise(times):
@@ -85,7 +85,9 @@ def one_at_a_time(cues: Sequence[Cue]) -> list[Cue]:
 
 def markup(cue: Cue) -> str:
     """The text of a cue in WebVTT's notation."""
-    *_, text = _vtt([dataclasses.replace(cue, start_s=0, end_s=1)]).split("\n", 4)  # after head, number and times
+    *_, text = _vtt([dataclasses.replace(cue, start_s=0, end_s=1)]).split(
+        "\n", 4
+    )  # after the header, the number and the times
     return text.strip()
 
 
@@ -107,7 +109,7 @@ def _captions(source: str, found: Callable[[], Iterator[Cue]]) -> Captions:
         cues = [cue for cue in found() if cue.end_s > max(cue.start_s, 0) and cue.text.strip()]
     except (UserError, av.FFmpegError) as error:
         return Captions((), source, f"{source} left out: {error}")
-    except Exception as error:  # the parser of a damaged file raises anything
+    except Exception as error:  # the parser raises exceptions of any type for damaged files
         return Captions((), source, f"{source} left out: it cannot be read ({type(error).__name__})")
     if len(cues) > _MOST_CUES:
         return Captions((), source, f"{source} left out: it has more than {_MOST_CUES} captions")
@@ -120,10 +122,10 @@ def _from_file(path: Path) -> Iterator[Cue]:
         raise UserError(f"it has more than {_MOST_BYTES / 1e6:.0f} MB")
     kind = path.suffix.removeprefix(".")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of fields that cannot be read
+        warnings.simplefilter("ignore")  # about unreadable fields
         file = pysubs2.SSAFile.from_string(_decoded(path.read_bytes()), format_=kind)
     for event in file.get_text_events():
-        # pysubs2 takes what stands between two cues, as names of cues and comments, for lines of the first.
+        # pysubs2 appends text between two cues, such as cue names and comments, to the first cue.
         text = event.text if kind == "ass" else event.text.split(r"\N\N")[0]
         yield _cue(event.start / 1000, event.end / 1000, html.unescape(text) if kind == "vtt" else text)
 
@@ -134,7 +136,7 @@ def _decoded(content: bytes) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        return content.decode("cp1252", "replace")  # Latin-1 as Windows writes it
+        return content.decode("cp1252", "replace")  # Windows' Latin-1
 
 
 def _from_track(film: Path) -> Iterator[Cue]:

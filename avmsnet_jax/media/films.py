@@ -1,4 +1,4 @@
-"""Which files of a folder are films, by their suffix, for all commands. A file given by name may have any suffix."""
+"""Finds the films in a folder by their suffix. A file given by name may have any suffix."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -33,8 +33,8 @@ def text(name: str | os.PathLike[str]) -> str:
 def among(files: Iterable[Path]) -> list[Path]:
     """The films among some files, by their suffix, in the same order.
 
-    A low-resolution copy counts only where the film itself is not beside it: a camera's copy where its folder has no
-    other film, other copies where no film has their stem.
+    Low-resolution copies count only if the film itself is missing: a camera's copy if its folder has no other film,
+    other copies if no film has their stem.
     """
     files = list(files)
     whole = [path for path in files if path.suffix.lower() in SUFFIXES]
@@ -95,7 +95,7 @@ def listed(movies: Sequence[str | os.PathLike[str]]) -> list[Path]:
 
 
 def check_any(films: Sequence[Path]) -> None:
-    """Raises UserError for the first film where none can be opened: a quick check before slow work."""
+    """Raises UserError, about the first film, if no film can be opened: a quick check before slow work."""
     first = None
     for film in films:
         try:

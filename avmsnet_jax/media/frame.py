@@ -1,4 +1,4 @@
-"""One decoded frame of a film: its picture in RGB, upright, at any size."""
+"""A decoded frame of a film: its picture in RGB, upright, at any size."""
 
 import dataclasses
 import functools
@@ -12,19 +12,12 @@ from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from avmsnet_jax.errors import UserError
 
-# The color matrices that swscale knows, by their number in the film: RGB, BT.709, untagged (FFmpeg takes BT.601 for any
+# The color matrices that swscale knows, by their H.273 number: RGB, BT.709, unspecified (FFmpeg assumes BT.601 at any
 # size), FCC, BT.470BG, SMPTE 170M, SMPTE 240M and BT.2020. It refuses all others.
 _KNOWN_MATRICES = {0, 1, 2, 4, 5, 6, 7, 9}
 
 # Full-resolution chroma and exact rounding; swscale's default, a table, is 1 to 1.5 levels too dark.
 _EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-
-
-class Scaler(threading.local):
-    """A converter to RGB for each thread that asks for pictures."""
-
-    def __init__(self) -> None:
-        self.reformatter = VideoReformatter()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +26,8 @@ class _Orientation:
 
     Attributes:
       transposed: rows become columns, before the picture is mirrored.
-      down: -1 where the rows are then reversed, else 1.
-      across: -1 where the columns are, else 1.
+      down: -1 if the rows are then reversed, else 1.
+      across: -1 if the columns are then reversed, else 1.
     """
 
     transposed: bool = False
@@ -57,21 +50,47 @@ def _orientation(frame: av.VideoFrame) -> _Orientation:
         return _Orientation()
     a, b, _, c, d, *_ = np.frombuffer(memoryview(side), np.int32).tolist()
     if a * d == b * c:
-        return _Orientation()  # a singular matrix would show nothing
+        return _Orientation()  # ignore a singular matrix, which would show nothing
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return _Orientation(False, -1 if d < 0 else 1, -1 if a < 0 else 1)
     return _Orientation(True, -1 if b < 0 else 1, -1 if c < 0 else 1)
 
 
+class Scaler(threading.local):
+    """A converter to RGB for each thread that asks for pictures of a film."""
+
+    def __init__(self) -> None:
+        self.reformatter = VideoReformatter()
+        self._orientations: dict[int, _Orientation] = {}
+
+    def orientation(self, frame: av.VideoFrame) -> _Orientation:
+        """How a frame is turned and mirrored; the matrix is read again only where the rotation changes.
+
+        A frame whose `side_data` was read refers to itself, so that its picture stays in memory until Python collects
+        garbage: some 300 MB of them in a film of 720 lines.
+        """
+        if frame.rotation not in self._orientations:
+            self._orientations[frame.rotation] = _orientation(frame)
+        return self._orientations[frame.rotation]
+
+
+@functools.lru_cache(maxsize=16)
+def _grid(rows: int, columns: int, height: int, width: int, across: int) -> np.ndarray:
+    """(rows, columns) int64, where the samples of a grid lie in a plane of `across` values a row."""
+    y = (np.arange(rows) * 2 + 1) * height // (2 * rows)
+    x = (np.arange(columns) * 2 + 1) * width // (2 * columns)
+    return y[:, None] * across + x
+
+
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """One decoded frame. It is converted to RGB only on request, as most frames of a film are never looked at.
+    """A decoded frame. It is converted to RGB only on request, because most frames of a film are not needed.
 
     Attributes:
-      number: 1 for the film's first frame, as the published annotations count.
+      number: 1 for the film's first frame, as in the published annotations.
       time_s: seconds since the film's first frame.
       path: the film.
-      pixel_aspect: width of a pixel in heights.
+      pixel_aspect: width of a pixel divided by its height.
     """
 
     number: int
@@ -84,7 +103,7 @@ class Frame:
     def rgb(self) -> np.ndarray:
         """The whole picture as it is shown: upright, and with square pixels.
 
-        Where the film's pixels are not square, the shorter side of a pixel is stretched to the longer one's.
+        If the film's pixels are not square, the shorter side of a pixel is stretched to the longer one.
 
         Returns:
           (H, W, 3) uint8 RGB.
@@ -98,10 +117,10 @@ class Frame:
     def scaled(self, width: int, height: int) -> np.ndarray:
         """The picture, upright, scaled by FFmpeg (bicubic) to any size; the aspect is not kept.
 
-        It takes a tenth of the time of `rgb` followed by a filter of Pillow's, and differs by about half a level.
+        It takes a tenth of the time of `rgb` followed by a filter of Pillow, and differs by about half a level of 255.
 
         Returns:
-          (height, width, 3) uint8 RGB, stored color by color.
+          (height, width, 3) uint8 RGB, in planar memory layout.
 
         Raises:
           UserError: the frame cannot be converted.
@@ -110,7 +129,7 @@ class Frame:
 
     @property
     def interlaced(self) -> bool:
-        """Whether it is two fields, a moment apart."""
+        """Whether the frame consists of two fields, recorded one after the other."""
         return self._decoded.interlaced_frame
 
     @property
@@ -121,33 +140,31 @@ class Frame:
         return size[::-1] if self._orientation.transposed else size
 
     def brightness(self, rows: int = 18, columns: int = 32) -> np.ndarray:
-        """Samples the first plane on a grid, which tells frames apart without converting them.
+        """Samples the first plane on a grid, to compare frames without converting them.
 
         Returns:
-          (rows, columns) float32 in 0-1: luma, or one of the colors in films without a plane for luma.
+          (rows, columns) float32 in 0-1: luma, or one of the colors in films without a luma plane.
         """
         plane, depth = self._decoded.planes[0], self._decoded.format.components[0].bits
         kind = np.uint16 if depth > 8 else np.uint8
-        across = plane.line_size // np.dtype(kind).itemsize
-        values = np.frombuffer(memoryview(plane), kind)[: self._decoded.height * across].reshape(-1, across)
-        y = (np.arange(rows) * 2 + 1) * self._decoded.height // (2 * rows)
-        x = (np.arange(columns) * 2 + 1) * min(self._decoded.width, across) // (2 * columns)
-        return values[np.ix_(y, x)].astype(np.float32) / (2**depth - 1)
+        across = plane.line_size // (2 if depth > 8 else 1)
+        places = _grid(rows, columns, self._decoded.height, min(self._decoded.width, across), across)
+        return np.frombuffer(memoryview(plane), kind).take(places).astype(np.float32) / (2**depth - 1)
 
     @property
     def size(self) -> int:
-        """Memory that it takes, roughly, bytes."""
+        """Its approximate memory, bytes."""
         return 3 * self._decoded.width * self._decoded.height
 
-    @functools.cached_property
+    @property
     def _orientation(self) -> _Orientation:
-        return _orientation(self._decoded)
+        return self._scaler.orientation(self._decoded)
 
     def _convert(self, width: int, height: int) -> np.ndarray:
         known = self._decoded.colorspace in _KNOWN_MATRICES
         try:
-            # Planar, because swscale is twice as fast at it. One thread, because with several FFmpeg 8.1 now and then
-            # gets a row at the border of two slices wrong (4:2:2).
+            # Planar, because swscale writes it twice as fast. One thread, because with several FFmpeg 8.1 sometimes
+            # converts a row at the border of two slices wrongly (4:2:2).
             converted = self._scaler.reformatter.reformat(
                 self._decoded,
                 width=width,

@@ -1,14 +1,14 @@
-"""High dynamic range to what every browser shows: BT.2100 (PQ and HLG) to BT.709, as a table for FFmpeg's lut3d."""
+"""Tone mapping of HDR (BT.2100, PQ and HLG) to BT.709, which all browsers show, as a table for FFmpeg's lut3d."""
 
 from pathlib import Path
 
 import numpy as np
 
-PQ, HLG = 16, 18  # transfer characteristics by their number in the film (ITU-T H.273)
+PQ, HLG = 16, 18  # transfer characteristics by their number in ITU-T H.273
 
-_WHITE = 203.0  # cd/m2, a white page in HDR (ITU-R BT.2408)
-_PEAK = 1000.0  # cd/m2, the brightest that still differs: what films are graded for
-_KNEE = 0.75  # of a white page: what is darker keeps its brightness
+_WHITE = 203.0  # cd/m2: HDR reference white (ITU-R BT.2408)
+_PEAK = 1000.0  # cd/m2: the peak that films are graded for; brighter highlights clip
+_KNEE = 0.75  # of reference white: darker colors keep their brightness
 _NODES = 33
 # Linear light, BT.2020 primaries to BT.709 (ITU-R BT.2087).
 _TO_709 = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]])
@@ -16,14 +16,14 @@ _LUMA_2020 = np.array([0.2627, 0.6780, 0.0593])
 
 
 def to_bt709(rgb: np.ndarray, transfer: int) -> np.ndarray:
-    """Maps colors: what is darker than a white page keeps its brightness, highlights are pressed together above.
+    """Maps colors: up to `_KNEE` they keep their brightness; brighter ones are compressed.
 
     Args:
-      rgb: (..., 3) in 0-1, BT.2020 colors as they are coded.
+      rgb: (..., 3) in 0-1, coded BT.2020 colors.
       transfer: `PQ` or `HLG`.
 
     Returns:
-      (..., 3) in 0-1, BT.709 colors as they are coded, for a display with a gamma of 2.4 (BT.1886).
+      (..., 3) in 0-1, coded BT.709 colors, for a display with a gamma of 2.4 (BT.1886).
     """
     light = (_pq(rgb) if transfer == PQ else _hlg(rgb)) / _WHITE
     light = np.maximum(light @ _TO_709.T, 0)

@@ -240,15 +240,20 @@ class Movie:
             stream.thread_type = "AUTO"
             aspect = _pixel_aspect(stream)
             film = Tracks(container, stream, fps)
-            timed = _timed(decode(film.packets(stream), self.path), 1 / fps, film.clock, clock)
+            # Steps so short that every stamp and every frame lasts a whole number of them.
+            steps_per_second = math.lcm((stream.time_base or Fraction(1)).denominator, fps.numerator)
+            frame_steps = steps_per_second * fps.denominator // fps.numerator
+            decoded = decode(film.packets(stream), self.path)
+            timed = _timed(decoded, stream.time_base, steps_per_second, frame_steps, film.clock, clock)
             number = 0
             if constant_rate:
-                for slot, decoded in _on_grid(timed, fps):
+                for slot, picture in _on_grid(timed, frame_steps):
                     number = slot + 1
-                    yield Frame(number, float(slot / fps), name, aspect, decoded, scaler)
+                    time_s = slot * frame_steps / steps_per_second
+                    yield Frame(number, time_s, name, aspect, picture, scaler)
             else:
-                for number, (decoded, time) in enumerate(timed, start=1):
-                    yield Frame(number, float(time), name, aspect, decoded, scaler)
+                for number, (picture, time) in enumerate(timed, start=1):
+                    yield Frame(number, time / steps_per_second, name, aspect, picture, scaler)
             if not number:  # the header's first frame may decode by itself, and not among the others
                 raise UserError(f"{self.path} has no frame that can be decoded; check that it plays")
 
@@ -289,41 +294,50 @@ def _timecode(container: av.container.InputContainer, picture: av.VideoStream, f
 
 
 def _timed(
-    frames: Iterable[av.VideoFrame], frame_s: Fraction, film: FilmClock, clock: Clock | None
-) -> Iterator[tuple[av.VideoFrame, Fraction]]:
-    """Each frame with its time in seconds from the first; a frame without a stamp follows `frame_s` later."""
-    time, origin = -frame_s, None  # origin: what the film's clock shows at time 0
+    frames: Iterable[av.VideoFrame],
+    time_base: Fraction | None,
+    steps_per_second: int,
+    frame_steps: int,
+    film: FilmClock,
+    clock: Clock | None,
+) -> Iterator[tuple[av.VideoFrame, int]]:
+    """Each frame with its time from the first, in steps; a frame without a stamp comes `frame_steps` after the last.
+
+    Whole steps are as exact as fractions of a second, and take a tenth of the time.
+    """
+    tick = int(time_base * steps_per_second) if time_base else 0  # in steps
+    time, origin = -frame_steps, None  # origin: what the film's clock shows at time 0, in steps
     for frame in frames:
-        stamp = stamp_s(frame)
+        ticks = frame.pts if frame.pts is not None else frame.dts
+        stamp = ticks * tick if ticks is not None and tick else None
         if stamp is None:
-            time += frame_s
-        elif origin is not None and _runs_on(time, stamp - origin, film):
+            time += frame_steps
+        elif origin is not None and _runs_on((stamp - origin - time) / steps_per_second, film):
             time = max(time, stamp - origin)
         else:
-            time += frame_s
+            time += frame_steps
             origin = stamp - time
         if clock is not None:
-            clock.times_s.append(float(time))
-            clock.stamps_s.append(math.nan if stamp is None or film.jumped else float(stamp))
+            clock.times_s.append(time / steps_per_second)
+            clock.stamps_s.append(math.nan if stamp is None or film.jumped else stamp / steps_per_second)
         yield frame, time
 
 
-def _runs_on(before: Fraction, now: Fraction, film: FilmClock) -> bool:
-    """Whether a frame may be shown after another: stamps of frames may be wrong where those of packets are right."""
-    return -MOST_DISORDER_S <= now - before <= max(LONGEST_GAP_S, 2 * film.longest_step_s)
+def _runs_on(step_s: float, film: FilmClock) -> bool:
+    """Whether a frame may follow another: stamps of frames may be wrong where those of packets are right."""
+    return -MOST_DISORDER_S <= step_s <= max(LONGEST_GAP_S, 2 * film.longest_step_s)
 
 
-def _on_grid(timed: Iterable[tuple[av.VideoFrame, Fraction]], fps: Fraction) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Puts frames into the places 0, 1, 2, ... of a grid; see `Movie.frames`.
+def _on_grid(timed: Iterable[tuple[av.VideoFrame, int]], frame_steps: int) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Puts frames into the places 0, 1, 2, ... of a grid, `frame_steps` apart; see `Movie.frames`.
 
     A frame takes the next place unless its time says that this is a whole frame off, so that rounded stamps and a rate
     that is not quite right move nothing.
     """
     slot, shown = 0, None
     for frame, time in timed:
-        place = time * fps
-        if shown is not None and place > slot:
-            target = slot + 1 if place < slot + 2 else round(place)
+        if shown is not None and time > slot * frame_steps:
+            target = slot + 1 if time < (slot + 2) * frame_steps else round(Fraction(time, frame_steps))
             for taken in range(slot, target):
                 yield taken, shown
             slot = target

@@ -1,7 +1,7 @@
 """Opens films and sound files safely: as one local file, without following references, with bounded memory.
 
-FFmpeg takes `Alien: Covenant.mp4` for a URL, follows playlists to other files and machines, and allocates whatever a
-header asks for. Therefore `open_film` is the only way to open a file, and `local_url` names every file that is written.
+FFmpeg takes `Alien: Covenant.mp4` for a URL, follows playlists to other files and machines, and allocates as much
+memory as a header asks for. Therefore all files are opened by `open_film`, and written under a name from `local_url`.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from av.stream import Disposition
 from avmsnet_jax import regular_file
 from avmsnet_jax.errors import UserError
 
-# The largest picture, above 8K. Cutting takes 110 bytes a pixel, most of them in x264, whose sides end at 16384.
+# The largest picture, above 8K. Cutting takes 110 bytes a pixel, most of them in x264, which allows sides up to 16384.
 MOST_PIXELS, MOST_SIDE = 8192 * 4608, 16384
 
 # Demuxers that read the given file only. Left out: playlists and scripts (hls, dash, concat, imf, sdp, ...), patterns
@@ -24,20 +24,7 @@ MOST_PIXELS, MOST_SIDE = 8192 * 4608, 16384
 _FILM_FORMATS = (
     *("mov", "matroska", "avi", "flv", "kux", "asf", "asf_o", "rm", "ivr", "ogg", "mxf", "gxf", "lxf", "nut", "nuv"),
     *("mpegts", "mpeg", "mpegvideo", "m4v", "h261", "h263", "h264", "hevc", "vvc", "evc", "av1", "obu", "ivf", "apv"),
-    *(
-        "vc1",
-        "vc1test",
-        "cavsvideo",
-        "avs2",
-        "avs3",
-        "dirac",
-        "dnxhd",
-        "mjpeg",
-        "mjpeg_2000",
-        "dv",
-        "nsv",
-        "wtv",
-    ),
+    *("vc1", "vc1test", "cavsvideo", "avs2", "avs3", "dirac", "dnxhd", "mjpeg", "mjpeg_2000", "dv", "nsv", "wtv"),
     *("pva", "ty", "dhav", "mtv", "swf", "yuv4mpegpipe", "gif", "apng", "jpegxl_anim", "r3d", "cine", "ser", "flic"),
     *("4xm", "anm", "bethsoftvid", "bfi", "bink", "cdxl", "dxa", "ea", "film_cpk", "idcin", "ipu", "mm", "mv", "rl2"),
     *("roq", "rpl", "siff", "smjpeg", "smk", "sga", "thp", "vivo", "vmd", "wc3movie", "xmv", "dcstr", "iff", "moflex"),
@@ -53,12 +40,12 @@ _CONTAINER_OPTIONS = {
 }
 _DECODER_OPTIONS = {"max_pixels": str(MOST_PIXELS)}  # a frame in the stream may be larger than the header says
 
-# Films whose titles are not UTF-8 are read, too. PyAV 19 dropped the option.
+# Accept titles that are not UTF-8. PyAV 19 dropped the option.
 _OPEN: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 def local_url(path: str | os.PathLike[str]) -> str:
-    """The URL by which FFmpeg opens the local file `path`, whatever its name looks like."""
+    """The URL by which FFmpeg opens the local file `path`, even if its name looks like a URL."""
     return f"file:{os.fspath(path)}"
 
 
@@ -91,7 +78,7 @@ def _opened(path: str | os.PathLike[str]) -> av.container.InputContainer:
 
 
 def _kind(path: str | os.PathLike[str]) -> str:
-    """Says what a refused file is, and the remedy."""
+    """What a refused file is, and the remedy, for an error message."""
     with open(path, "rb") as file:
         head = file.read(64)
     if head[8:12] == b"WEBP" and b"ANIM" in head:
@@ -100,7 +87,7 @@ def _kind(path: str | os.PathLike[str]) -> str:
 
 
 def _check_pictures(container: av.container.InputContainer, path: str | os.PathLike[str]) -> None:
-    """Bounds the memory of decoders; covers are never decoded."""
+    """Bounds the memory of decoders. Covers are skipped, because they are never decoded."""
     for stream in container.streams.video:
         context = stream.codec_context
         if context is None or stream.disposition & Disposition.attached_pic:
@@ -109,6 +96,6 @@ def _check_pictures(container: av.container.InputContainer, path: str | os.PathL
         width, height = context.width, context.height
         if max(width, height) > MOST_SIDE or width * height > MOST_PIXELS:
             raise UserError(
-                f"{os.fspath(path)} has pictures of {width}x{height} pixels, and no more than {MOST_PIXELS / 1e6:.0f} "
-                f"million (sides up to {MOST_SIDE}) are read; scale it down with ffmpeg"
+                f"{os.fspath(path)} has pictures of {width}x{height} pixels; at most {MOST_PIXELS / 1e6:.0f} million "
+                f"(sides up to {MOST_SIDE}) are read; scale it down with ffmpeg"
             )

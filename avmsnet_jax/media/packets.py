@@ -1,4 +1,4 @@
-"""What a film's packets tell without decoding: its frame rate and length, where headers are wrong, and its gaps."""
+"""Measures a film by its packets, without decoding: frame rate and length, as headers may be wrong, and gaps."""
 
 import dataclasses
 import math
@@ -11,34 +11,33 @@ from avmsnet_jax.errors import UserError
 from avmsnet_jax.media.opening import open_film
 from avmsnet_jax.media.tracks import Tracks, demux, required_picture
 
-# A header's rate below the first is compared with the stamps of the first packets, and not believed if frames come more
-# often than it says by the second.
-_LOW_FPS, _TOO_LOW, _PROBED = 24, 2.2, 100
-_MOST_FPS = 480  # containers without a frame rate give their clock's, such as 1000 or 90,000
-# Files up to this size are searched for gaps; larger ones may take as long as they last.
-_SMALL_BYTES, _GAP_S, MOST_GAPS_S = 64e6, 10.0, 4 * 3600
-_LONGEST_STEP_S = 600.0  # a picture that stands longer is a gap even in a film of few pictures
-_GAP_FRAMES = 20  # stamps are out of order by fewer frames
+_LOW_FPS, _PROBED = 24, 100  # lower rates in a header are compared with the stamps of the first 100 packets
+_TOO_LOW = 2.2  # a header's rate is wrong if frames come this many times as often
+_MOST_FPS = 480  # containers without a frame rate report that of their clock, such as 1000 or 90,000
+_SMALL_BYTES = 64e6  # only smaller files are checked for gaps, because long films may take long
+_GAP_S, MOST_GAPS_S = 10.0, 4 * 3600  # shortest gap, and longest sum of gaps
+_LONGEST_STEP_S = 600.0  # a longer step is a gap even in a film with few pictures
+_GAP_FRAMES = 20  # a gap is longer than this many frames, because stamps may be out of order
 
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """What a film's packets say of it.
+    """Measurements of a film's packets.
 
     Attributes:
-      frames: how many it shows, without those that an edit list leaves out.
-      seconds: how long they last, by their times of decoding.
-      rate: frames shown in a second; None where that cannot be known.
+      frames: number of frames, without those that an edit list leaves out.
+      seconds: their total length, by decoding times.
+      rate: frames shown per second; None if unknown.
     """
 
     frames: int
     seconds: float
     rate: Fraction | None
 
-    def comes_faster(self, rate: Fraction) -> bool:
-        """Whether frames come so much faster than the header says that most would be dropped: it must be wrong.
+    def contradicts(self, rate: Fraction) -> bool:
+        """Whether frames come so much faster than a header's rate that the header must be wrong.
 
-        Twice as many packets as frames are no sign of it, as each may hold one of two fields.
+        Twice as many packets as frames do not prove that, because each packet may hold one of two fields.
         """
         return self.rate is not None and self.rate > _TOO_LOW * rate
 
@@ -48,15 +47,15 @@ def measure(path: str | os.PathLike[str], rate: Fraction | None, *, most: float 
 
     Args:
       path: the film.
-      rate: frames a second, by which a frame without a stamp lasts; None = it counts for nothing.
-      most: frames.
+      rate: frames a second, for the length of frames without a stamp; None = they have none.
+      most: number of frames.
 
     Raises:
       UserError: the file is missing or broken, or has no picture.
     """
     frame_s = 1 / rate if rate else Fraction(0)
     frames, seconds, latest = 0, Fraction(0), None
-    first = last = None  # when these frames are shown
+    first = last = None  # earliest and latest time of showing
     with open_film(path) as container:
         picture = required_picture(container, path)
         for packet in Tracks(container, picture, rate).packets(picture):
@@ -78,12 +77,12 @@ def measure(path: str | os.PathLike[str], rate: Fraction | None, *, most: float 
 
 
 def frame_rate(stream: av.VideoStream, path: str | os.PathLike[str]) -> Fraction | None:
-    """The film's average rate by its header; where that cannot be right, by the packets' stamps."""
+    """The film's average rate by its header or, if that must be wrong, by the packets' stamps; None if unknown."""
     rates = [Fraction(fps) for fps in (stream.average_rate, stream.guessed_rate) if fps and fps <= _MOST_FPS]
-    if rates and (rates[0] >= _LOW_FPS or not measure(path, None, most=_PROBED).comes_faster(rates[0])):
+    if rates and (rates[0] >= _LOW_FPS or not measure(path, None, most=_PROBED).contradicts(rates[0])):
         return rates[0]
     measured = measure(path, None)
-    if rates and not measured.comes_faster(rates[0]):
+    if rates and not measured.contradicts(rates[0]):
         return rates[0]
     if measured.rate is None or measured.rate > _MOST_FPS:
         return rates[0] if rates else None
@@ -91,7 +90,7 @@ def frame_rate(stream: av.VideoStream, path: str | os.PathLike[str]) -> Fraction
 
 
 def check_gaps(path: str | os.PathLike[str], fps: Fraction) -> None:
-    """Refuses a small file that would take many hours: each gap is filled with the picture before it.
+    """Refuses a small file that would take many hours, because each gap is filled with the picture before it.
 
     Raises:
       UserError: the gaps are too long.
@@ -101,13 +100,13 @@ def check_gaps(path: str | os.PathLike[str], fps: Fraction) -> None:
     gaps_s = _gaps_s(path, fps)
     if gaps_s > MOST_GAPS_S:
         raise UserError(
-            f"{os.fspath(path)} has {gaps_s / 3600:.1f} hours of gaps, in which its picture stands still, and no more "
-            f"than {MOST_GAPS_S / 3600:.0f} are filled; cut them out with ffmpeg"
+            f"{os.fspath(path)} has {gaps_s / 3600:.1f} hours of gaps, in which its picture stands still; at "
+            f"most {MOST_GAPS_S / 3600:.0f} are filled: cut them out with ffmpeg"
         )
 
 
 def _gaps_s(path: str | os.PathLike[str], fps: Fraction | None) -> float:
-    """How long the picture stands still in gaps, in all: by its stamps where `fps` is None, else in the film's time."""
+    """The total length of gaps in the picture: by raw stamps if `fps` is None, else in the film's time."""
     shortest = max(_GAP_S, min(float(_GAP_FRAMES / fps), _LONGEST_STEP_S)) if fps else _GAP_S
     gaps, latest = 0.0, math.nan
     with open_film(path) as container:

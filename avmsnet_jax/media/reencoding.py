@@ -1,4 +1,4 @@
-"""Decoded frames of a film to H.264 that any browser plays, with as little change as that takes."""
+"""Re-encodes decoded film frames to H.264 that all browsers play, changing as little else as possible."""
 
 import dataclasses
 import itertools
@@ -15,7 +15,7 @@ from av.video.frame import PictureType
 
 from avmsnet_jax.media import hdr
 
-# Numbers in the film (ITU-T H.273): BT.709 as matrix, primaries and transfer alike, and the two ranges.
+# ITU-T H.273 numbers: BT.709 as matrix, primaries and transfer; the two ranges as FFmpeg numbers them.
 _BT709 = 1
 _LIMITED, _FULL = 1, 2
 _EXACT = "flags=bicubic+accurate_rnd+full_chroma_int"
@@ -27,9 +27,9 @@ class Timing:
 
     Attributes:
       rate: frames a second.
-      tick: unit of time of the new track, seconds: 1 / `rate` where the film's frames are evenly spaced.
-      pixel_aspect: width of a pixel in heights.
-      interlaced: whether any frame of the film is two fields.
+      tick: time base of the new track, seconds: 1 / `rate` if the film's frames are evenly spaced.
+      pixel_aspect: width of a pixel divided by its height.
+      interlaced: whether any frame of the film consists of two fields.
     """
 
     rate: Fraction
@@ -41,8 +41,8 @@ class Timing:
 class FilmFrames:
     """A track of film frames in 8 bits 4:2:0.
 
-    They keep their size, pixel aspect, rotation, color matrix and range. HDR and RGB become BT.709; interlaced frames
-    are deinterlaced; odd sides gain a repeated row or column.
+    Frames keep their size, pixel aspect, rotation, color matrix and range. HDR and RGB become BT.709; interlaced frames
+    are deinterlaced; odd sides are padded with a repeated row or column.
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class FilmFrames:
 
         Args:
           container: the file that is being written.
-          first: the first frame, by which size and colors are chosen.
+          first: the first frame, which determines size and colors.
           timing: how the film shows its frames.
-          color_table: where a table of colors may be written; the caller removes it.
+          color_table: a path for a lookup table of colors; the caller removes the file.
         """
         self._container, self._timing, self._color_table = container, timing, color_table
         self._size = first.width, first.height
@@ -77,8 +77,8 @@ class FilmFrames:
         Args:
           frame: the frame; its time and type are changed.
           pts: when it is shown, in ticks.
-          duration: for how long.
-          begins: whether it is the first after a cut; it becomes a key frame, as players jump there.
+          duration: how long it is shown, in ticks.
+          begins: whether it is the first after a cut; it becomes a key frame, because players seek to it.
           ends: whether it is the last before a cut.
         """
         frame.pts, frame.time_base = pts, self._timing.tick
@@ -99,12 +99,12 @@ class FilmFrames:
             self._drain()
 
     def close(self) -> None:
-        """Writes what filters and encoder hold back."""
+        """Flushes the filters and the encoder."""
         self._drain()
         self._mux(self._stream.encode(None))
 
     def _describe(self, first: av.VideoFrame, full: bool) -> None:
-        """Says in the file how the pictures are to be shown."""
+        """Sets size, colors and rotation of the track."""
         stream, context = self._stream, self._stream.codec_context
         stream.width, stream.height = (side + side % 2 for side in self._size)
         stream.pix_fmt = self._pix_fmt
@@ -121,7 +121,7 @@ class FilmFrames:
             stream.set_display_matrix(np.frombuffer(memoryview(matrix), np.int32).tolist())
 
     def _steps(self, frame: av.VideoFrame) -> list[tuple[str, str]]:
-        """The filters that a frame has to pass, each with its arguments."""
+        """The filters that a frame passes, each with its arguments."""
         (width, height), steps = self._size, []
         if self._timing.interlaced:
             steps.append(("bwdif", "mode=send_frame:deint=interlaced"))
@@ -143,7 +143,7 @@ class FilmFrames:
         return steps
 
     def _padding_steps(self) -> list[tuple[str, str]]:
-        """A repeated row or column, added before chroma is halved."""
+        """The filters that repeat a row or column, before chroma is subsampled."""
         width, height = self._size
         ranges = "" if self._to_bt709 else f"in_range={self._range}:"
         matrix = ":out_color_matrix=bt709" if self._to_bt709 else ""

@@ -1,7 +1,8 @@
-"""Files of several recordings joined end to end: maps the container's clock to the film's time, for picture and sound.
+"""Maps the container's clock to the film's time, for files of several recordings joined end to end.
 
-Each recording has a clock of its own, so time stamps jump where it begins. There the film continues where the picture
-before it ended, and the sound follows the picture. Even to read one of the two, the packets of both are therefore read.
+Each recording has a clock of its own, so time stamps jump where a recording begins. There the film continues at the end
+of the picture so far, and the sound follows the picture. Therefore the packets of both are read, even if only one of
+them is needed.
 """
 
 import collections
@@ -13,19 +14,19 @@ from fractions import Fraction
 import av
 import av.format
 
-# Larger steps of the stamps, ahead or back, begin another recording. Streaming formats are made to be joined, so there
-# even short jumps do; in other formats a gap is part of the film.
+# A larger step of the stamps, ahead or back, begins another recording. In streaming formats, which are made to be
+# joined, a shorter one does; in other formats a gap is part of the film.
 LONGEST_GAP_S, MOST_DISORDER_S = 3600.0, 1.0
 _LONGEST_GAP_OF_STREAMS_S = 10.0
-_LONGEST_GAP_FRAMES = 10  # where that is longer: films with few pictures a second
+_LONGEST_GAP_FRAMES = 10  # the limit, where it is longer, in films with few pictures a second
 
 _WRAP_S = 2**33 / 90000  # MPEG's clock wraps to 0 after 26.5 hours
 _WRAPS = ("mpegts", "mpeg")
 
-_SMOOTH_S = 0.1  # a packet of sound that starts this near to the end of the one before continues it
-_BESIDE_S = 2.0  # how far apart in a file picture and sound of one moment are interleaved
-_HELD_S = 10.0  # longest sound that is held until the picture's next packet shows where it belongs
-_MOST_HELD = 5000  # packets held, as packets of some files have no duration
+_SMOOTH_S = 0.1  # a sound packet continues the one before if it starts this close to its end
+_BESIDE_S = 2.0  # largest distance in time of picture and sound that are interleaved in a file
+_HELD_S = 10.0  # longest sound held back until the picture's next packet shows where it belongs
+_MOST_HELD = 5000  # most packets held back, because packets of some files have no duration
 
 
 @dataclasses.dataclass
@@ -35,7 +36,7 @@ class _Recording:
     Attributes:
       shift_s: added to its stamps to get the film's time, seconds.
       begins_s: when its picture begins in the film, seconds.
-      place: offset in the file where its picture begins, bytes; None where the container does not say.
+      place: offset in the file where its picture begins, bytes; None if unknown.
     """
 
     shift_s: float
@@ -45,15 +46,15 @@ class _Recording:
 
 @dataclasses.dataclass
 class _Waiting:
-    """A packet of sound that may belong to either of two recordings, or come after the end of its own.
+    """A sound packet that may belong to either of two recordings, or come after the end of its own.
 
     Attributes:
       packet: the packet.
-      stamp_s: when it is heard, on the container's clock, seconds; None where it has no stamp.
+      stamp_s: when it is heard, on the container's clock, seconds; None if it has no stamp.
       duration_s: its duration, seconds.
-      place: its offset in the file, bytes; None where the container does not say.
+      place: its offset in the file, bytes; None if unknown.
       smooth: whether it continues the packet before it.
-      recording: number of the recording whose picture follows it in the file; None until that is known.
+      recording: index of the recording whose picture follows it in the file; None until that is known.
     """
 
     packet: av.Packet
@@ -65,7 +66,7 @@ class _Waiting:
 
 
 class FilmClock:
-    """The film's time, which continues where the container's clock jumps; before the first jump they are the same.
+    """The film's time, which continues where the container's clock jumps; before the first jump both are the same.
 
     It works on packets, because only their order in the file shows where a recording begins.
     """
@@ -81,8 +82,8 @@ class FilmClock:
 
         Args:
           container_format: the format of the file.
-          picture: the picture; None = there is only sound.
-          sound: the sound; None = there is only picture.
+          picture: the video stream; None = there is only sound.
+          sound: the audio stream; None = there is only picture.
           frame_s: how long a frame is shown, seconds; 0 = unknown.
         """
         self._main = picture if picture is not None else sound
@@ -92,18 +93,21 @@ class FilmClock:
         self._most_disorder_s = max(MOST_DISORDER_S, _LONGEST_GAP_FRAMES * frame_s)
         self._wraps = container_format.name in _WRAPS
         self._frame_s = frame_s
-        # Asked of each packet, the units take as long as all else here.
+        # Cached, because asking each packet for its time base takes as long as all else here.
         self._units = {
-            stream.index: stream.time_base or Fraction(1) for stream in (picture, sound) if stream is not None
+            stream.index: (stream.time_base or Fraction(1)).as_integer_ratio()
+            for stream in (picture, sound)
+            if stream is not None
         }
         self._recordings = [_Recording(0.0, -math.inf, None)]
         self._stamp_s: float | None = None  # of the picture's latest packet, on the container's clock
-        self._latest_s = (
-            self._until_s
-        ) = -math.inf  # when that is decoded, and when the picture so far ends, film's time
+        self._latest_s = -math.inf  # when that packet is decoded, in the film's time
+        self._until_s = -math.inf  # when the picture so far ends, in the film's time
         self._later_s = 0.0  # from the decoding of that packet to its showing
-        self._by_decoding = False  # whether stamps so far are times of decoding (dts), not of showing (pts)
-        self._unbroken: tuple[float, float] | None = None  # start and end of the sound since its last jump, container's
+        self._by_decoding = False  # whether that stamp is a time of decoding (dts), not of showing (pts)
+        self._unbroken: tuple[float, float] | None = (
+            None  # start and end of the sound since its jump, container's clock
+        )
         self._sound_recording, self._sound_shift_s, self._sound_end_s = 0, 0.0, -math.inf
         self.longest_step_s = 0.0  # between two packets of the picture without a jump
 
@@ -118,8 +122,8 @@ class FilmClock:
         A recording's sound before its own picture, and after the next recording's picture begins, is left out.
 
         Args:
-          packets: those of both streams, in their order in the file.
-          stream: the one that is wanted.
+          packets: the packets of both streams, in their order in the file.
+          stream: the stream to yield.
         """
         if stream is not self._main:
             yield from self._sound_packets(packets)
@@ -143,7 +147,9 @@ class FilmClock:
             elif not packet.size and packet.dts is None and packet.pts is None:
                 flush = packet
             else:
-                place = packet.pos if packet.pos is not None else place  # only the first of a group has one
+                place = (
+                    packet.pos if packet.pos is not None else place
+                )  # only the first packet of a group has an offset
                 stamp, duration = self._stamp(packet), self._duration(packet)
                 waiting.append(_Waiting(packet, stamp, duration, place, self._hear(stamp, duration)))
                 held_s += duration
@@ -156,20 +162,20 @@ class FilmClock:
             yield flush
 
     def _picture_shift(self, packet: av.Packet) -> float:
-        """What is added to the stamps of the picture's next packet, seconds. A jump begins a recording."""
+        """The shift of the stamps of the picture's next packet, seconds. A jump begins a recording."""
         stamp = self._stamp(packet)
         if stamp is None:
             return self._recordings[-1].shift_s
         shown = self._seconds(packet.pts, packet)
         later = 0.0 if shown is None else self._step(stamp, shown)
-        # FFmpeg may give a recording's last frame the time of showing of the next recording's first.
+        # FFmpeg may give a recording's last frame the pts of the next recording's first.
         if not -self._most_disorder_s <= later <= self._longest_gap_s:
             later = self._later_s
         now = stamp + self._recordings[-1].shift_s
         if self._stamp_s is not None:
             now = self._nearest(now, self._latest_s)
             step = now - self._latest_s
-            # Before its first dts, Matroska gives times of showing, which are out of order.
+            # Before its first dts, Matroska has only pts, which are out of order.
             disorder_s = MOST_DISORDER_S if self._by_decoding and packet.dts is not None else self._most_disorder_s
             if -disorder_s <= step <= self._longest_gap_s or (step > 0 and self._bridged(stamp)):
                 self.longest_step_s = max(self.longest_step_s, step)
@@ -183,7 +189,7 @@ class FilmClock:
         return now - stamp
 
     def _bridged(self, stamp: float) -> bool:
-        """Whether the sound continued through a gap of the picture, which then is part of the film."""
+        """Whether the sound continues through a gap of the picture; if so, the gap is part of the film."""
         if self._unbroken is None or self._stamp_s is None:
             return False
         (begin, end), gap = self._unbroken, self._longest_gap_s
@@ -203,14 +209,14 @@ class FilmClock:
         return abs(step) <= _SMOOTH_S
 
     def _is_placed(self, item: _Waiting) -> bool:
-        """Whether it is known which recording a packet of sound belongs to, and that this reaches to the packet."""
+        """Whether the recording of a sound packet is known, and its picture has been read up to the packet."""
         if not item.smooth and item.recording is None:
             return False
         recording, start = self._place(item)
         return recording < len(self._recordings) - 1 or start is None or start <= self._latest_s
 
     def _placed(self, item: _Waiting) -> Iterator[av.Packet]:
-        """The packet in the film's time; nothing where its recording has no picture then."""
+        """Yields the packet in the film's time, or nothing if its recording has no picture at that time."""
         recording, start = self._place(item)
         if start is None or item.stamp_s is None:
             yield item.packet
@@ -223,7 +229,7 @@ class FilmClock:
             yield self._moved(item.packet, self._sound_shift_s)
 
     def _place(self, item: _Waiting) -> tuple[int, float | None]:
-        """The number of the recording that a packet of sound belongs to, and when it starts in the film, seconds."""
+        """The index of the recording that a sound packet belongs to, and the packet's start in the film, seconds."""
         stamp = item.stamp_s
         if stamp is None:
             return self._sound_recording, None
@@ -234,14 +240,14 @@ class FilmClock:
         by_picture = self._nearest(stamp + self._recordings[recording].shift_s, self._latest_s)
         if self._stamp_s is None or abs(by_picture - self._latest_s) <= self._longest_gap_s:
             return recording, by_picture
-        # The sound has another clock than the picture.
+        # The clocks of sound and picture differ.
         if math.isinf(self._sound_end_s):
             return recording, self._latest_s
         runs_on = -MOST_DISORDER_S <= goes_on - self._sound_end_s <= self._longest_gap_s
         return recording, goes_on if runs_on else self._sound_end_s
 
     def _place_smooth(self, item: _Waiting, stamp: float, goes_on: float) -> tuple[int, float]:
-        """Places sound that continues: in its recording, unless the next one has begun and its clock fits better."""
+        """Places continuous sound: in the same recording, unless the next one has begun and its clock fits better."""
         following = self._sound_recording + 1
         if following < len(self._recordings) and _lies_before(self._recordings[following].place, item.place):
             by_picture = self._nearest(stamp + self._recordings[following].shift_s, self._latest_s)
@@ -261,15 +267,15 @@ class FilmClock:
 
     def _moved(self, packet: av.Packet, shift_s: float, later_s: float | None = None) -> av.Packet:
         """The packet with its stamps in the film's time; `later_s` is the time from its decoding to its showing."""
-        unit = self._units[packet.stream.index]
-        ticks = round(shift_s * unit.denominator / unit.numerator)
+        numerator, denominator = self._units[packet.stream.index]
+        ticks = round(shift_s * denominator / numerator)
         decoded, shown = packet.dts, packet.pts
         if decoded is not None:
             packet.dts = decoded + ticks
         if shown is not None:
             packet.pts = shown + ticks
             if decoded is not None and later_s is not None:
-                packet.pts = decoded + ticks + round(later_s * unit.denominator / unit.numerator)
+                packet.pts = decoded + ticks + round(later_s * denominator / numerator)
         return packet
 
     def _stamp(self, packet: av.Packet) -> float | None:
@@ -279,13 +285,13 @@ class FilmClock:
     def _seconds(self, ticks: int | None, packet: av.Packet) -> float | None:
         if ticks is None:
             return None
-        unit = self._units[packet.stream.index]
-        return ticks * unit.numerator / unit.denominator
+        numerator, denominator = self._units[packet.stream.index]
+        return ticks * numerator / denominator
 
     def _duration(self, packet: av.Packet) -> float:
         return self._seconds(packet.duration or 0, packet) or 0.0
 
 
 def _lies_before(place: int | None, other: int | None) -> bool:
-    """Whether one place in the file is known to come before another."""
+    """Whether one offset in the file is known to be before another."""
     return place is not None and other is not None and place < other

@@ -1,13 +1,13 @@
-"""Timecode: how cameras and editors number frames, as 01:00:00:00."""
+"""SMPTE timecode, by which cameras and editing programs number frames: 01:00:00:00."""
 
 import dataclasses
 import re
 from fractions import Fraction
 
 _TEXT = re.compile(r"(\d{1,2}):(\d{2}):(\d{2})([:;.,])(\d{2,3})")
-_SLOW = 25  # frames a second of the timecode of films with less than one frame a second
+_SLOW = 25  # frames per second of timecode for films with less than one frame a second
 
-# Frames a second that editing programs know.
+# The frame rates of editing programs.
 STANDARD_RATES = (
     Fraction(24000, 1001),
     Fraction(24),
@@ -27,8 +27,8 @@ class Timecode:
     Attributes:
       start: number of the film's first frame.
       base: frames in a second of timecode: the film's rate, rounded.
-      drop: whether it is drop-frame timecode, which keeps up with a clock at 29.97 (59.94) frames a second by skipping
-        the first two (four) numbers of each minute but every tenth.
+      drop: whether it is drop-frame timecode, which at 29.97 (59.94) frames a second keeps pace with real time by
+        skipping the first two (four) numbers of each minute, except every tenth minute.
     """
 
     start: int
@@ -36,7 +36,7 @@ class Timecode:
     drop: bool
 
     def text(self, frame: int, *, start: int | None = None) -> str:
-        """The timecode of frame number `frame` (from 0), where frame 0 has the number `start` (None = the film's)."""
+        """The timecode of frame `frame` (from 0) if frame 0 has the number `start` (None = `self.start`)."""
         count = (self.start if start is None else start) + frame
         if self.drop:
             dropped = self.base // 15
@@ -48,7 +48,7 @@ class Timecode:
 
 
 def read(text: str, rate: Fraction) -> Timecode:
-    """Reads the timecode of a film's first frame; text that is no timecode counts as 00:00:00:00.
+    """Parses the timecode of a film's first frame; text that is no timecode counts as 00:00:00:00.
 
     Args:
       text: such as `01:00:00:00`, or `01:00:00;00` for drop frame; empty = unknown.

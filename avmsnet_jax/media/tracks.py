@@ -1,4 +1,4 @@
-"""Which picture and which sound of a file are read, and their packets."""
+"""Selects the video and the audio stream of a file, and reads their packets."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,22 +13,22 @@ from avmsnet_jax.media.opening import open_film
 from avmsnet_jax.media.splices import FilmClock
 
 _COVER = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
-_PROBED = 100  # pictures of a track that are counted to tell a film from a slide show
-_FEWER = 10  # a track with fewer pictures than another by this factor is not the film
-_MOST_FAILURES = 2**16  # of the demuxer between two packets, of 64 kB each: a hole of 4 GB
+_PROBED = 100  # pictures that are counted to tell a film from a slide show
+_FEWER = 10  # a stream with this many times fewer pictures than another is not the film
+_MOST_FAILURES = 2**16  # of the demuxer between two packets, each over 64 kB: a hole of 4 GB
 
 
 def stamp_s(frame: av.VideoFrame | av.AudioFrame) -> Fraction | None:
-    """When a frame is shown or heard on the container's clock, seconds; None where the container does not say."""
-    ticks = frame.pts if frame.pts is not None else frame.dts  # AVI, for one, stores only when frames are decoded
+    """When a frame is shown or heard on the container's clock, seconds; None if unknown."""
+    ticks = frame.pts if frame.pts is not None else frame.dts  # AVI, for example, has only dts
     return ticks * frame.time_base if ticks is not None and frame.time_base else None
 
 
 def picture_stream(container: av.container.InputContainer) -> av.VideoStream | None:
-    """The film's picture; None where there is only sound (a cover image is not a picture).
+    """The film's video stream; None if there is only sound (a cover image is not a video).
 
-    Of several tracks it is the default one, unless there is no decoder for it, or another track shows many more
-    pictures: then the default is a cover or a slide show.
+    Of several streams, it is the default one, unless FFmpeg cannot decode it or another has many more pictures: then
+    the default is a cover or a slide show.
     """
     streams = [stream for stream in container.streams.video if not stream.disposition & _COVER]
     streams = [stream for stream in streams if stream.codec_context] or streams
@@ -44,7 +44,7 @@ def picture_stream(container: av.container.InputContainer) -> av.VideoStream | N
 
 
 def required_picture(container: av.container.InputContainer, path: str | os.PathLike[str]) -> av.VideoStream:
-    """The film's picture.
+    """The film's video stream.
 
     Raises:
       UserError: there is none.
@@ -58,9 +58,9 @@ def required_picture(container: av.container.InputContainer, path: str | os.Path
 def sound_stream(
     container: av.container.InputContainer, picture: av.VideoStream | None
 ) -> tuple[av.AudioStream | None, str]:
-    """The sound that belongs to a picture; where there is some, but FFmpeg cannot decode it, None and the reason.
+    """The audio stream that belongs to a video stream; None and a reason if there is one that FFmpeg cannot decode.
 
-    Of several tracks of the picture's program it is the default one, or another where there is no decoder for that.
+    Of several streams in the program of the video, it is the default one, or another if FFmpeg cannot decode that.
     """
     streams = [
         stream
@@ -82,14 +82,14 @@ class Tracks:
     """A film's picture and the sound that belongs to it, on one clock.
 
     Attributes:
-      picture: None in a sound file.
-      sound: None where none can be decoded.
-      unheard: why not, where there is some.
-      clock: the film's; it goes on as packets are read.
+      picture: the video stream; None in a sound file.
+      sound: the audio stream; None if there is none that FFmpeg can decode.
+      unheard: why the sound cannot be decoded; empty otherwise.
+      clock: the film's clock, which advances as packets are read.
     """
 
     def __init__(self, container: av.container.InputContainer, picture: av.VideoStream | None, rate: Fraction | None):
-        """`rate` is in frames a second, None where it is unknown."""
+        """`rate` is in frames per second; None = unknown."""
         self._container, self.picture = container, picture
         self.sound, self.unheard = sound_stream(container, picture)
         self.clock = FilmClock(container.format, picture, self.sound, float(1 / rate) if rate else 0.0)
@@ -101,14 +101,14 @@ class Tracks:
 
 
 def demux(container: av.container.InputContainer, *streams: av.stream.Stream) -> Iterator[av.Packet]:
-    """The packets of some streams as they are in the file."""
+    """The packets of some streams in the order of the file."""
     packets, failures = container.demux(*streams), 0
     while True:
         try:
             packet = next(packets, None)
         except (IndexError, av.BlockingIOError):
-            # PyAV raises IndexError where damaged bytes look like the start of one more stream. FFmpeg asks to try
-            # again where it finds no packet within 64 kB, as in a hole of zeros.
+            # PyAV raises IndexError if damaged bytes look like the start of another stream. FFmpeg asks to try again
+            # if it finds no packet within 64 kB, as in a hole of zeros.
             failures += 1
             if failures > _MOST_FAILURES:
                 raise
@@ -121,7 +121,7 @@ def demux(container: av.container.InputContainer, *streams: av.stream.Stream) ->
 
 
 def decode(packets: Iterable[av.Packet], path: str | os.PathLike[str]) -> Iterator[Any]:
-    """Decodes a stream. Damaged parts are left out, as players do, so that all that is left of a cut file is read.
+    """Decodes a stream. Damaged parts are skipped, as players do, so that the rest of a damaged file is read.
 
     Raises:
       UserError: FFmpeg has no decoder for the stream.
@@ -140,7 +140,7 @@ def decode(packets: Iterable[av.Packet], path: str | os.PathLike[str]) -> Iterat
 
 
 def _first_pictures(path: str, indices: Sequence[int]) -> dict[int, int]:
-    """How many pictures each of several tracks has shown by the time the first of them has shown `_PROBED`."""
+    """The number of pictures in each of several streams, up to the point where one of them has `_PROBED`."""
     counts = dict.fromkeys(indices, 0)
     with open_film(path) as container:
         for packet in demux(container, *(container.streams[index] for index in indices)):

@@ -1,4 +1,4 @@
-"""MP4 files that any player shows: H.264 picture and AAC sound, written as they come, in memory that does not grow."""
+"""Writes MP4 files that all players show, with H.264 video and AAC sound, in constant memory."""
 
 import contextlib
 import itertools
@@ -21,9 +21,9 @@ from avmsnet_jax.media.captions import Cue, one_at_a_time
 from avmsnet_jax.media.opening import local_url, open_film
 from avmsnet_jax.media.reencoding import FilmFrames, Timing
 
-AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # Hz, that browsers play on every system
+AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # Hz; browsers play these everywhere
 
-_AUDIO_CHUNK = 1024  # samples of an AAC frame
+_AUDIO_CHUNK = 1024  # samples per AAC frame
 
 
 def write_movie(
@@ -33,19 +33,19 @@ def write_movie(
     waveform: np.ndarray | None,
     sample_rate: int = 22050,
 ) -> None:
-    """Writes an mp4: H.264 in yuv420p (BT.709), with mono AAC where there is a waveform.
+    """Writes an mp4: H.264 in yuv420p (BT.709), with mono AAC if there is a waveform.
 
     Args:
-      path: the mp4 to write; an existing file is replaced when the new one is whole.
-      frames: (H, W, 3) uint8 RGB, all of one size. Odd sides, which yuv420p cannot hold, gain a
+      path: the mp4 to write; an existing file is replaced when the new one is complete.
+      frames: (H, W, 3) uint8 RGB, all of one size. Odd sides, which yuv420p cannot hold, are padded with a
         repeated row or column.
-      fps: frames a second, exact where it is a Fraction.
+      fps: frames per second.
       waveform: (N,) float32 in ±1 that starts with the first frame, or None for a film without an
         audio track.
       sample_rate: Hz of the waveform, and of the audio track.
 
     Raises:
-      UserError: the folder cannot be written to, or there is no frame.
+      UserError: the file cannot be written, or there is no frame.
     """
     rate = Fraction(fps).limit_denominator(1001)
     frames = iter(frames)
@@ -60,13 +60,13 @@ def write_movie(
             for index, picture in enumerate(itertools.chain([first], frames)):
                 pictures.add(picture)
                 if sound is not None and waveform is not None:
-                    # Sound travels with its picture: the container buffers one until it has the other.
+                    # In step with the picture: the container buffers one until it has the other.
                     until = round((index + 1) / rate * sample_rate)
                     sound.add(waveform[heard:until, None])
                     heard = until
             if sound is not None and waveform is not None:
                 sound.add(waveform[heard:, None])
-    except OSError as error:  # av.FFmpegError is one for files and disks
+    except OSError as error:  # for files and disks, av.FFmpegError is an OSError
         raise UserError(f"cannot write {path}: {error.strerror}; choose a folder that exists and has room") from error
 
 
@@ -74,13 +74,13 @@ class Track(Protocol):
     """A track of an MP4 that is being written."""
 
     def close(self) -> None:
-        """Writes what is still held back."""
+        """Writes buffered content."""
 
 
 class Mp4Writer:
-    """An MP4 file that appears at its path when the block ends well; otherwise the path stays as it was.
+    """An MP4 file that replaces its path when the block succeeds; otherwise the path stays as it was.
 
-    All tracks are added before the first is written to.
+    Add all tracks before writing to the first.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -100,7 +100,7 @@ class Mp4Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Writes what the tracks hold back and moves the file to its path; after an error removes it."""
+        """Closes the tracks and moves the file to its path; after an error, removes it."""
         try:
             with self._opened:
                 if error is None:
@@ -113,7 +113,7 @@ class Mp4Writer:
             self._color_table.unlink(missing_ok=True)
 
     def set_chapters(self, chapters: Iterable[tuple[Fraction, Fraction, str]]) -> None:
-        """Sets the chapters: for each its start and end, seconds, and its title."""
+        """Sets the chapters: start and end, in seconds, and title of each."""
         found: list[Any] = [
             {
                 "id": number,
@@ -130,7 +130,7 @@ class Mp4Writer:
         """Adds a track of RGB pictures.
 
         Args:
-          shape: (height, width, 3), that of each picture.
+          shape: (height, width, 3) of each picture.
           fps: pictures a second.
           crf: x264's constant rate factor.
           preset: x264's preset.
@@ -173,7 +173,7 @@ class Mp4Writer:
         return track
 
     def copied_sound(self, source: str | os.PathLike[str]) -> "CopiedSound":
-        """Adds the sound of another MP4 as it is, if it has any."""
+        """Adds the sound of another MP4 without re-encoding it, if it has any."""
         track = CopiedSound(self._container, self._opened.enter_context(open_film(source)))
         self._tracks.append(track)
         return track
@@ -191,7 +191,7 @@ class Pictures:
         self._stream = container.add_stream("libx264", rate=fps, options=options)
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
         self._stream.pix_fmt = "yuv420p"
-        # Said in the file, because players guess an untagged film's colors from its size.
+        # Tagged, because players guess the colors of an untagged film from its size.
         context = self._stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = 1
         context.color_range = 1
@@ -208,7 +208,7 @@ class Pictures:
         self._count += 1
 
     def close(self) -> None:
-        """Writes what the encoder holds back."""
+        """Flushes the encoder."""
         self._container.mux(self._stream.encode(None))
 
 
@@ -230,7 +230,7 @@ class Sound:
         self._encode(len(self._waiting) // _AUDIO_CHUNK * _AUDIO_CHUNK)
 
     def close(self) -> None:
-        """Writes the last samples, which are no whole chunk."""
+        """Writes the last samples, an incomplete chunk."""
         self._encode(len(self._waiting))
         self._container.mux(self._stream.encode(None))
 
@@ -273,7 +273,7 @@ class Text:
 
 
 class CopiedSound:
-    """The packets of another file's sound, as they are."""
+    """A track of another file's sound packets, unchanged."""
 
     def __init__(self, container: av.container.OutputContainer, source: av.container.InputContainer):
         """See `Mp4Writer.copied_sound`."""
@@ -285,7 +285,7 @@ class CopiedSound:
         self._next = next(self._packets, None)
 
     def copy(self, until: Fraction) -> None:
-        """Copies what is heard up to `until`, seconds."""
+        """Copies the sound up to `until`, seconds."""
         while self._next is not None and (self._next.dts or 0) * self._next.time_base <= until:
             self._copy_next(self._next)
 

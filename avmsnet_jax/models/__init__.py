@@ -1,1 +1,1 @@
-"""The network as pure modules: no files, no flags, no devices."""
+"""The network as pure modules, which know no files, flags or devices."""

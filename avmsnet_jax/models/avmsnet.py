@@ -25,7 +25,7 @@ ACTIVITYNET_MEAN = (114.7748, 107.7354, 99.4750)  # RGB, of 0-255
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """The results of a forward pass. Under `jit`, those that are not used are not computed.
+    """The results of a forward pass. Under `jit`, unused ones are not computed.
 
     Attributes:
       logits: (B,) float32.
@@ -61,11 +61,11 @@ class AVMSNet(nnx.Module):
       out = model(video, audio)   # (B, 16, 112, 112, 3) uint8, (B, 35280) float32 in +-256
       out.scores                  # (B,)
 
-    The visual-only network (`audiovisual=False`) also has SoundNet and ALM, without evaluating them, so that every
-    checkpoint fits every variant.
+    The visual-only network (`audiovisual=False`) has the parameters of SoundNet and ALM, too, without using them, so
+    that every checkpoint fits every variant.
 
     Some operations have a form for each platform. By default all forms are traced, and the compiler takes the one for
-    its platform. `model.set_attributes(platform="gpu")` ("cpu", "gpu" or "tpu") traces that form only, and uses it on
+    its platform. `model.set_attributes(platform="gpu")` ("cpu", "gpu" or "tpu") traces only that form, and uses it on
     any platform.
     """
 

@@ -2,8 +2,8 @@
 
 Model FLOPs are twice the multiply-adds of convolutions and matrix products. Normalization, activations, pooling,
 softmax and sums do not count: they are limited by memory bandwidth, and data sheets rate products. The count is dense:
-it includes products with padding, and with ALM's zeros in the visual-only network. Recomputation to save memory does
-not count.
+it includes products with padding, and with ALM's zeros in the visual-only network. Recomputation for activation
+checkpointing does not count.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ class Operation:
         features times that.
       output: shape of the output, channels last: (T, H, W, C), (H, W, C), (T, C) or (C,).
       summed: the axes that an output element sums products over: kernel taps, if any, and input channels.
-      input_gradient: whether training needs the gradient by its input; not for pixels and sound.
+      input_gradient: whether training needs the gradient with respect to the input; not so for pixels and sound.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Operation:
 
     @property
     def training_multiply_adds(self) -> int:
-        """Multiply-adds of a training step: each gradient, by the kernel and by the input, takes as many as forward."""
+        """Multiply-adds of a training step: the gradients of kernel and input each take as many as the forward pass."""
         return (3 if self.input_gradient else 2) * self.multiply_adds
 
 
@@ -50,7 +50,7 @@ def operations(config: ModelConfig) -> list[Operation]:
     size = _after((config.frames, config.frame_size, config.frame_size), 1, 2, 2)
     found = [Operation("trunk/conv", (*size, width), (7, 7, 7, 3), input_gradient=False)]
     found += _dam(0, size, width)
-    size = _after(size, 2, 2, 2)  # the pooling
+    size = _after(size, 2, 2, 2)  # maximum pooling
     for stage, blocks in enumerate(BLOCKS[config.depth]):
         if stage:
             found += _dam(stage, size, channels)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 
 def conv2d(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
-    """N(0, 0.001), as the published code has it for 2-D convolutions, SoundNet's included."""
+    """N(0, 0.001), as in the published code for 2-D convolutions, including SoundNet's."""
     return _normal(key, shape, dtype) * 0.001
 
 
@@ -21,7 +21,7 @@ def kaiming_fan_out(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = j
 
 
 def bilinear(key: jax.Array, shape: tuple[int, int, int], dtype: jnp.dtype = jnp.float32) -> jax.Array:
-    """The same for ALM's (maps, visual, sound) tensor, whose fan-out PyTorch counts as maps x sound."""
+    """Kaiming normal for ALM's (maps, visual, sound) tensor, whose fan-out PyTorch counts as maps x sound."""
     maps, _, sound = shape
     return _normal(key, shape, dtype) * math.sqrt(2 / (maps * sound))
 

@@ -1,9 +1,9 @@
-"""Opening and end credits: runs of clips at the beginning and the end of a film that show text on a plain ground.
+"""Finds opening and end credits: runs of clips at a film's beginning and end that show text on a plain background.
 
-In a clip's small pictures letters are no longer legible, but a line of text still is a thin, wide streak of uneven
-brightness. A clip shows text if its ground is smooth once everything thin is removed, if most of what is thin lies in
-such streaks, and if these stand still or move up or down together. Signs, scoreboards and title cards within a film
-look the same, so only text at the film's beginning and end counts as credits.
+In the small pictures of a clip, letters are not legible, but a line of text is a thin, wide streak of uneven
+brightness. A clip shows text if its background is smooth once thin strokes are removed, if most strokes lie in such
+streaks, and if the streaks stand still or scroll together. Signs, scoreboards and title cards within a film look the
+same, so only text at the film's beginning and end counts as credits.
 """
 
 import itertools
@@ -14,39 +14,39 @@ import numpy as np
 from avmsnet_jax.scoring.scorer import Measured
 
 _SIZE = 112  # pixels of the pictures; the lengths below are in these pixels
-_SQUARE = np.ones((9, 9), np.uint8)  # strokes and small lines of text are thinner than this, one way or the other
-_STEEPEST = 10  # of 255: change within 3 pixels of a smooth ground
+_SQUARE = np.ones((9, 9), np.uint8)  # larger than strokes and small lines of text in at least one direction
+_STEEPEST = 10  # of 255: largest change within 3 pixels of a smooth background
 _FAINTEST = 16  # of 255: less contrast is noise
-_RELATIVE, _STRONGEST = 0.35, 63  # less contrast than this share of the 63rd strongest pixel's is blur around strokes
-_WORD_SPACE = 7  # the widest gap in a line of text
-_NARROWEST, _HIGHEST = 9, 20  # line of text
-# Change along a line of text over its contrast. Drawn lines have less. Lights in a row have more than text as small as
-# they are, whose letters run together.
+_RELATIVE, _STRONGEST = 0.35, 63  # contrast below this share of the 63rd strongest pixel's is blur around strokes
+_WORD_SPACE = 7  # widest gap in a line of text
+_NARROWEST, _HIGHEST = 9, 20  # smallest width and largest height of a line of text
+# Roughness, the change along a line of text over its contrast. Drawn lines have less. A row of lights has more than
+# text of its height, in which letters run together.
 _SMOOTHEST, _ROUGHEST, _ROUGHEST_BY_HEIGHT = 0.1, 0.5, 0.15
-_SUBTITLES = 75  # text below this row alone is subtitles
-_LATER, _FARTHEST = 4, 10  # frames between the two pictures that are compared, and how far text rolls meanwhile
+_SUBTITLES = 75  # if all text is below this row, it is subtitles
+_LATER, _FARTHEST = 4, 10  # frames between the two compared pictures, and the farthest that text scrolls meanwhile
 
-_PLAIN = 0.95  # of the picture is smooth
-_TEXT = 0.5  # of the contrast of all strokes lies in lines of text
-_AGREE = 0.6  # least correlation of the lines in two pictures
+_PLAIN = 0.95  # least smooth share of the picture
+_TEXT = 0.5  # least share of the strokes' contrast that lies in lines of text
+_AGREE = 0.6  # least correlation of the lines in the two pictures
 _BLACK = 0.075  # brightness, as in the scorer's quality measure
-_GAP_S = 5.0  # between two clips of text, in which a figure may cross the plain ground
-_MOST = 0.5  # of a film: if more is text, text is what the film shows
+_GAP_S = 5.0  # longest gap between clips of text, for figures that cross the background
+_MOST = 0.5  # largest share of credits in a film: if there is more text, the film is about text
 
 
 def measure(clip: np.ndarray) -> dict[str, np.ndarray]:
-    """Measures text on plain ground.
+    """Measures text on a plain background.
 
     Args:
       clip: (T, H, W, 3) uint8 RGB.
 
     Returns:
-      `plain`: bool, whether the ground is smooth once everything thin is removed; `text`: bool, whether text is on
-      such a ground.
+      `plain`: bool, whether the background is smooth once thin strokes are removed; `text`: bool, whether there is text
+      on such a background.
     """
     middle = len(clip) // 2
     gray, later = (_gray(clip[index]) for index in (middle, min(middle + _LATER, len(clip) - 1)))
-    # Dark text leaves bright strokes as well, the space between its lines, but without these its ground is not smooth.
+    # Dark text has bright strokes, too, the spaces between its lines, but its background is not smooth without these.
     grounds = {kind: _smooth(cv2.morphologyEx(gray, kind, _SQUARE)) for kind in (cv2.MORPH_OPEN, cv2.MORPH_CLOSE)}
     kind = max(grounds, key=grounds.__getitem__)
     plain = text = grounds[kind] >= _PLAIN
@@ -67,7 +67,7 @@ def _smooth(background: np.ndarray) -> float:
 
 
 def _lines(strokes: np.ndarray) -> tuple[np.ndarray, float]:
-    """The mask of the lines of text, and their share of the contrast of all strokes."""
+    """The mask of the lines of text, and their share of the strokes' contrast."""
     strongest = int(np.partition(strokes, -_STRONGEST, axis=None)[-_STRONGEST])
     inked = (strokes > max(_FAINTEST, _RELATIVE * strongest)).astype(np.uint8)
     joined = cv2.morphologyEx(inked, cv2.MORPH_CLOSE, np.ones((1, _WORD_SPACE), np.uint8))
@@ -81,12 +81,12 @@ def _lines(strokes: np.ndarray) -> tuple[np.ndarray, float]:
     width, height = boxes[:, cv2.CC_STAT_WIDTH], boxes[:, cv2.CC_STAT_HEIGHT]
     is_line = (width >= np.maximum(_NARROWEST, 2 * height)) & (height <= _HIGHEST)
     is_line &= (roughness >= _SMOOTHEST) & (roughness <= np.maximum(_ROUGHEST, _ROUGHEST_BY_HEIGHT * height))
-    is_line[0] = False  # the ground
+    is_line[0] = False  # the background
     return is_line[label].astype(np.uint8), float(ink[is_line].sum() / max(ink.sum(), 1))
 
 
 def _move_as_one(lines: np.ndarray, strokes: np.ndarray, later: np.ndarray) -> bool:
-    """Whether the lines are found in the later picture at one distance up or down, 0 included."""
+    """Whether all lines reappear in the later picture, shifted up or down by one distance or by none."""
     near = np.flatnonzero(cv2.dilate(lines, np.ones((5, 1), np.uint8)))
     shifts = _SIZE * np.arange(2 * _FARTHEST + 1)
     now = strokes.ravel()[near].astype(np.float32)
@@ -98,14 +98,14 @@ def _move_as_one(lines: np.ndarray, strokes: np.ndarray, later: np.ndarray) -> b
 
 
 def found(measured: Measured) -> np.ndarray:
-    """(N,) bool, the clips of the opening and end credits, by the measures of all clips of a film in order of time."""
+    """(N,) bool: which clips are opening or end credits, from the measures of a film's clips in order of time."""
     text, times = measured["text"].copy(), measured["time_s"]
     for before, after in itertools.pairwise(np.flatnonzero(text)):
         between = slice(before + 1, after)
         if times[after] - times[before] <= _GAP_S and measured["plain"][between].all():
             text[between] = True
-    # At each end the stretch in which clips of text outnumber the others by most: black counts as neither, and a few
-    # clips of a logo or of a scene after the credits do not end the stretch.
+    # At each end, take the stretch in which clips of text outnumber the others by most. Black clips count as neither.
+    # So a few clips of a logo, or of a scene after the credits, do not end the stretch.
     weight = np.where(text, 1, np.where(measured["brightness"] <= _BLACK, 0, -1))
     opening, ending = _longest_lead(weight), _longest_lead(weight[::-1])
     at_ends = np.zeros(len(text), bool)
@@ -116,6 +116,6 @@ def found(measured: Measured) -> np.ndarray:
 
 
 def _longest_lead(weight: np.ndarray) -> int:
-    """How many of the first weights have the greatest sum; 0 if no sum is positive."""
+    """The length of the prefix with the greatest sum; 0 if no sum is positive."""
     sums = np.concatenate([[0], np.cumsum(weight)])
     return int(sums.argmax())

@@ -1,4 +1,4 @@
-"""A network that scores clips on the devices of a mesh."""
+"""The scorer that runs a network on the devices of a mesh."""
 
 import functools
 from collections.abc import Sequence
@@ -19,16 +19,16 @@ from avmsnet_jax.models.avmsnet import AVMSNet
 from avmsnet_jax.scoring.scorer import ClipScores, Measured
 from avmsnet_jax.weights import checkpoint
 
-# Clips in a group of fixed size, on each device. The last bits of a score depend on how many clips are computed
-# together. On CPU it is one clip, which costs a fifth of the speed: XLA's threads add up products of several rows in an
-# order that changes. A few convolutions of small frames do so for one clip, too, as XLA keeps a thread for each
-# device: with 8 devices simulated on 2 cores a score can change by 1e-7.
+# Clips per device in a group of fixed size, because the last bits of a score depend on how many clips are computed
+# together. On CPU the size is 1, which costs a fifth of the speed: for several rows, the order in which XLA's threads
+# add up products varies. With 8 devices simulated on 2 cores, it varies for some convolutions of a single clip, too,
+# and a score can change by 1e-7.
 _GROUP = {"cpu": 1}
 _GROUP_ELSEWHERE = 16
 
 
 def outputs(model: AVMSNet, clip: jax.Array, sound: jax.Array) -> dict[str, jax.Array]:
-    """What a network gives for B clips.
+    """The results of a network for B clips.
 
     Returns:
       `logits` and `scores` (B,), `features` (B, C), `localization` (B, h, w): the norm over channels of the ALM
@@ -60,9 +60,9 @@ class Network:
         Args:
           model: the network.
           mesh: the devices.
-          batch_size: clips at once; rounded up to what the devices share evenly.
-          fixed_groups: compute the clips in groups whose size does not depend on `batch_size`, so that neither do the
-            last bits of a score.
+          batch_size: clips per batch; rounded up to a multiple of what the devices compute at once.
+          fixed_groups: compute the clips in groups of a fixed size, so that the last bits of a score do not depend on
+            `batch_size`.
         """
         self.frames, self.frame_size = model.config.frames, model.config.frame_size
         self._mesh, self._platform = mesh, mesh_lib.platform(mesh)
@@ -87,14 +87,14 @@ class Network:
         return resize(frame, size)
 
     def measure(self, batch: Sequence[Clip]) -> Measured:
-        """What `outputs` gives for the clips."""
+        """The `outputs` for the clips."""
         groups = [batch[first : first + self._at_once] for first in range(0, len(batch), self._at_once)]
-        # All groups are on their way before the first one is waited for.
+        # Dispatch all groups before waiting for the first.
         found = jax.device_get([self._start(group) for group in groups])
         return {name: np.concatenate([part[name] for part in found])[: len(batch)] for name in found[0]}
 
     def finish(self, measured: Measured) -> ClipScores:
-        """A network scores each clip by itself."""
+        """Collects the results; a network scores each clip independently of the others."""
         count = sum(name.startswith("attention_") for name in measured)
         return ClipScores(
             scores=measured["scores"],
@@ -104,7 +104,7 @@ class Network:
         )
 
     def _start(self, group: Sequence[Clip]) -> dict[str, jax.Array]:
-        """Starts computing a group, filled up with its last clip."""
+        """Starts computing a group, padded with copies of its last clip."""
         filled = [*group, *[group[-1]] * (self._at_once - len(group))]
         arrays = np.stack([clip.clip for clip in filled]), np.stack([clip.sound for clip in filled])
         placed = mesh_lib.place_batch(self._mesh, arrays)
@@ -112,7 +112,7 @@ class Network:
         return found
 
 
-@functools.cache  # one jitted function for all networks keeps what was compiled for an equal one
+@functools.cache  # one jitted function for all networks, so that equal ones share compiled programs
 def _compiled(platform: str) -> Any:
     return xla.jit(_on_devices, platform, static_argnums=(0, 1))
 

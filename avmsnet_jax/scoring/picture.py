@@ -1,17 +1,17 @@
-"""What the attention scorer measures of a clip's frames."""
+"""The attention scorer's measures of a clip's frames."""
 
 import cv2
 import numpy as np
 import scipy.fft
 
 _GRID = 14  # cells in a row and in a column of the maps
-_FLOW_SIZE, _BLOCKS = 56, 7  # pixels of the pictures that flow is computed on, and blocks in a row
-_PAIRS = 5  # of frames, spread over a clip, whose flow is computed
+_FLOW_SIZE, _BLOCKS = 56, 7  # pixels of the pictures for optical flow, and blocks in a row
+_PAIRS = 5  # pairs of frames per clip whose flow is computed
 _DIRECTIONS = 8
-_STILL = 0.05  # pixels a frame: less is noise of the flow
+_STILL = 0.05  # pixels a frame: less flow is noise
 _RESIDUAL_SIZE = 64  # of the picture for the spectral residual
 _COLOR_BINS = (8, 4, 4)  # of red, green and blue: 128
-_NOISE = 2.0  # of 255: a change below is noise of the codec
+_NOISE = 2.0  # of 255: less change is codec noise
 
 
 def measure(clip: np.ndarray) -> dict[str, np.ndarray]:
@@ -21,15 +21,15 @@ def measure(clip: np.ndarray) -> dict[str, np.ndarray]:
       clip: (T, H, W, 3) uint8 RGB.
 
     Returns:
-      `flow_length`, `flow_entropy`, `flow_entropy_around` (49,): per block the mean length of the flow, and the entropy
-      of its directions over the clip and in the blocks around it, 0-1;
-      `begins`, `turns` (T - 1,): the largest change that begins in a cell, and that is taken back with the next frame,
-      as where something bounces, 0-255;
-      `movement` (T - 1, 14, 14): by how much each cell changes from frame to frame, and back again;
+      `flow_length`, `flow_entropy`, `flow_entropy_around` (49,): for each block the mean length of the flow, and the
+      entropy of its directions over the clip and over the surrounding blocks, 0-1;
+      `begins`, `turns` (T - 1,): the largest onset of change in any cell, and the largest change that the next frame
+      reverses, as when something bounces, 0-255;
+      `movement` (T - 1, 14, 14): change of each cell from frame to frame, plus the part that is reversed;
       `saliency`: mean of the spectral residual map; `attention` (14, 14), sums to 1;
       `colors` (640,), `edges` (8,): histograms;
-      `brightness`, `sharpness`, `uniformity` in 0-1; `dissolve`: how far the middle frame is from the mean of the first
-      and the last, over their difference: 0 in the midst of a dissolve, 1 where there is none.
+      `brightness`, `sharpness`, `uniformity` in 0-1; `dissolve`: distance of the middle frame from the mean of the
+      first and the last, relative to their difference: 0 within a dissolve, 1 if there is none.
     """
     gray = cv2.cvtColor(_strip(np.ascontiguousarray(clip)), cv2.COLOR_RGB2GRAY).reshape(clip.shape[:3])
     middle = len(clip) // 2
@@ -54,12 +54,12 @@ def measure(clip: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _strip(pictures: np.ndarray) -> np.ndarray:
-    """(T, H, W, ...) to (T * H, W, ...): pictures one below the other, for which OpenCV needs a single call."""
+    """(T, H, W, ...) to (T * H, W, ...): stacks pictures vertically, so that OpenCV needs a single call."""
     return pictures.reshape(-1, *pictures.shape[2:])
 
 
 def _cells(pictures: np.ndarray) -> np.ndarray:
-    """(T, H, W) to (T, 14, 14), the mean over each cell."""
+    """(T, H, W) to (T, 14, 14): the mean over each cell."""
     cells = cv2.resize(_strip(pictures), (_GRID, _GRID * len(pictures)), interpolation=cv2.INTER_AREA)
     return cells.reshape(-1, _GRID, _GRID)
 
@@ -73,22 +73,22 @@ def _movement(change: np.ndarray, turn: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _change(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """By how much each cell changes from frame to frame, and how much of that changes back with the next frame."""
+    """The change of each cell from frame to frame, and the part of it that the next frame reverses."""
     step, across = _difference(gray[1:], gray[:-1]), _difference(gray[2:], gray[:-2])
     turn = np.zeros_like(step)
-    # What moves steadily, or appears, changes as much over two frames as in both steps together.
+    # Without reversal, as in steady movement, the change over two frames is the sum of both steps.
     turn[:-1] = np.maximum(step[:-1] + step[1:] - across, 0) / 2
     return step, turn
 
 
 def _difference(now: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """(T, 14, 14) float32, the mean difference in each cell, of 255."""
+    """(T, 14, 14) float32: the mean absolute difference in each cell, 0-255."""
     difference = np.abs(now.astype(np.float32) - before)
     return _cells(np.maximum(difference - _NOISE, 0))
 
 
 def _flow(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Length, entropy over time and entropy around of the flow in each block, without the movement of the camera."""
+    """Length, entropy over time and surrounding entropy of the flow in each block, without camera motion."""
     small = [cv2.resize(frame, (_FLOW_SIZE, _FLOW_SIZE), interpolation=cv2.INTER_AREA) for frame in gray]
     starts = np.unique(np.linspace(0, len(small) - 2, _PAIRS).round().astype(int))
     nothing = np.zeros((_FLOW_SIZE, _FLOW_SIZE, 2), np.float32)
@@ -99,7 +99,7 @@ def _flow(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         ]
     )
     flows = np.ascontiguousarray(flows.transpose(3, 0, 1, 2)).reshape(2, len(flows), -1)
-    flows -= np.median(flows, axis=2, keepdims=True)  # what most of the picture does is the camera's
+    flows -= np.median(flows, axis=2, keepdims=True)  # subtract camera motion, which most of the picture shares
     length, angle = cv2.cartToPolar(*flows)
     length[length < _STILL] = 0
     direction = _sector(angle, _DIRECTIONS)
@@ -114,19 +114,19 @@ def _flow(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _entropy(histogram: np.ndarray) -> np.ndarray:
-    """Of the directions, the first axis; 0 for one direction or none, 1 for all alike."""
+    """Entropy over the directions, the first axis: 0 for one direction or none, 1 for a uniform distribution."""
     total = histogram.sum(axis=0)
     share = histogram / np.maximum(total, 1e-12)
     return -(share * np.log(np.maximum(share, 1e-12))).sum(axis=0) / np.log(_DIRECTIONS) * (total > 0)
 
 
 def _spectral_residual(gray: np.ndarray) -> np.ndarray:
-    """Hou and Zhang's saliency maps, (T, 64, 64) float32, of pictures in units of their own contrast."""
+    """Hou and Zhang's saliency maps, (T, 64, 64) float32, of pictures normalized to equal contrast."""
     size = (_RESIDUAL_SIZE, _RESIDUAL_SIZE)
     small = np.stack([cv2.resize(each, size, interpolation=cv2.INTER_AREA) for each in gray]).astype(np.float32)
     small -= small.mean(axis=(1, 2), keepdims=True)
     spread = small.std(axis=(1, 2), keepdims=True)
-    plain = spread < 1  # of 255: a picture of one color
+    plain = spread < 1  # of 255: a uniform picture
     spectrum = scipy.fft.fft2(small / np.where(plain, np.inf, spread))
     log = np.log(np.abs(spectrum) + 1e-3)
     around = np.stack([_blurred_around(each) for each in log])
@@ -136,7 +136,7 @@ def _spectral_residual(gray: np.ndarray) -> np.ndarray:
 
 
 def _blurred_around(spectrum: np.ndarray) -> np.ndarray:
-    """The mean of 3 x 3 values; a spectrum is periodic."""
+    """The mean over 3 x 3 values, with periodic boundaries, as a spectrum has."""
     return cv2.blur(cv2.copyMakeBorder(spectrum, 1, 1, 1, 1, cv2.BORDER_WRAP), (3, 3))[1:-1, 1:-1]
 
 
@@ -148,7 +148,7 @@ def _attention(residual: np.ndarray, change: np.ndarray) -> np.ndarray:
 
 
 def _colors(frame: np.ndarray) -> np.ndarray:
-    """Histograms of the picture and of its quarters, the square root of shares."""
+    """Color histograms of the picture and its quarters, as square roots of shares."""
     red, green, blue = (frame[..., channel] // (256 // bins) for channel, bins in enumerate(_COLOR_BINS))
     color = (red * _COLOR_BINS[1] + green) * _COLOR_BINS[2] + blue  # below 128: it fits in a byte
     lower, right = (np.arange(size) >= size // 2 for size in color.shape)
@@ -159,34 +159,34 @@ def _colors(frame: np.ndarray) -> np.ndarray:
 
 
 def _gradients(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Strength and angle, 0 to 2 pi, of the change in brightness; brightness is in 0-1."""
+    """Strength and angle, 0 to 2 pi, of the brightness gradient; brightness is in 0-1."""
     across, down = (cv2.Sobel(gray, cv2.CV_32F, *order, scale=1 / 255) for order in ((1, 0), (0, 1)))
     return cv2.cartToPolar(across, down)
 
 
 def _sector(angle: np.ndarray, sectors: int) -> np.ndarray:
-    """Which of the equal sectors of a circle each angle lies in, 0 to 2 pi."""
+    """The index of the sector, of `sectors` equal ones, that each angle (0 to 2 pi) lies in."""
     return (angle * (sectors / (2 * np.pi))).astype(int) % sectors
 
 
 def _edges(strength: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """Histogram of the directions of edges, whichever side is brighter; the square root of shares."""
+    """Histogram of edge directions modulo pi, as square roots of shares."""
     direction = _sector(angle, 2 * _DIRECTIONS) % _DIRECTIONS
     weight = np.bincount(direction.ravel(), strength.ravel(), minlength=_DIRECTIONS)
     return np.sqrt(weight / max(weight.sum(), 1e-9)).astype(np.float16)
 
 
 def _uniformity(gray: np.ndarray) -> float:
-    """The share of the picture in the fullest twentieth of 128 shades."""
+    """The share of the picture in its 5% most frequent shades, 6 of 128."""
     counts = np.sort(np.bincount(gray.ravel() // 2, minlength=128))[::-1]
     return float(counts[:6].sum() / gray.size)
 
 
 def _dissolve(gray: np.ndarray) -> float:
-    """How far the middle frame is from the mean of the first and the last, over their difference; at most 1."""
+    """Distance of the middle frame from the mean of the first and the last, relative to their difference; at most 1."""
     first, middle, last = (gray[index].astype(np.float32) for index in (0, len(gray) // 2, len(gray) - 1))
     difference = float(np.abs(last - first).mean())
-    if difference < 8:  # of 255: there is none, or it goes on for seconds
+    if difference < 8:  # of 255: no dissolve, or one that takes seconds
         return 1.0
     place = (len(gray) // 2) / (len(gray) - 1)
     return min(float(np.abs(middle - (first + place * (last - first))).mean()) / difference / 0.5, 1.0)

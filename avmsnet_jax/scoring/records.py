@@ -1,4 +1,4 @@
-"""Scores of prepared records, and the threshold from which on a clip is called key."""
+"""Scores prepared records, and chooses the threshold at which a clip counts as key."""
 
 import contextlib
 import itertools
@@ -29,12 +29,12 @@ def score_records(
     Args:
       scorer: the scorer; a `Network` with `fixed_groups` gives the same bits for every batch size.
       records: an opened split.
-      threads: threads that read ahead, of each worker if there are any.
-      workers: processes that read ahead; 0 = this one does.
+      threads: threads that read ahead, in each worker if there are any.
+      workers: processes that read ahead; 0 = threads of this process.
 
     Yields:
-      for each clip: `video` str, `frame` int, `time_s` float, `score` float in 0-1, `label` bool, None if nobody has
-      judged the film, `features` (C,) float32, and `attention`, the maps (h, w) of its attention modules.
+      for each clip: `video` str, `frame` int, `time_s` float, `score` float in 0-1, `label` bool or, for an unlabeled
+      film, None, `features` (C,) float32, and `attention`, the maps (h, w) of its attention modules.
 
     Raises:
       UserError: the scores are NaN.
@@ -51,14 +51,14 @@ def score_records(
 
 
 def _stretches(scorer: Scorer, batches: Iterable[pipeline.Batch]) -> Iterator[tuple[str, list[Row], Measured]]:
-    """Divides each batch by film: the film's name, its clips' rows, and what was measured of them."""
+    """Divides each batch by film: yields the film's name, its clips' rows, and their measurements."""
     for batch in batches:
         real = range(int(batch["mask"].sum()))  # the padding of the last batch comes after the clips
         measured = scorer.measure([_clip(batch, index) for index in real])
         for video, indices in itertools.groupby(real, key=lambda index: str(batch["video"][index])):
-            held = list(indices)
-            part = slice(held[0], held[-1] + 1)
-            rows = [_row(batch, index) for index in held]
+            members = list(indices)
+            part = slice(members[0], members[-1] + 1)
+            rows = [_row(batch, index) for index in members]
             yield video, rows, {name: array[part] for name, array in measured.items()}
 
 
@@ -91,13 +91,13 @@ def score_split(
       config: `data` says how records are read.
       scorer: the scorer.
       records: the split.
-      reduce: what to keep of a clip, given its row; attention maps of all clips may not fit into memory.
+      reduce: selects what to keep of a row, as the attention maps of all clips may not fit into memory.
 
     Returns:
       what `reduce` returns for the rows of `score_records`, without `attention`.
 
     Raises:
-      UserError: there are no clips, or nobody has judged them.
+      UserError: there are no clips, or they have no labels.
     """
     pipeline.check_labeled(records)
     if not len(records):
@@ -122,14 +122,14 @@ def rows_by_video(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def choose_threshold(config: Config, scorer: Scorer, fold: int, judged: Sequence[dict[str, Any]]) -> tuple[float, str]:
-    """The score from which on a clip is called key: `eval.threshold`, or the best on `eval.threshold_split`.
+    """The score at which a clip counts as key: `eval.threshold`, or the best one on `eval.threshold_split`.
 
-    The threshold is never chosen on the clips that it is applied to, which would flatter the scorer.
+    The threshold is never chosen on the clips that it is applied to, which would bias the result.
 
     Args:
       config: the configuration.
       scorer: the scorer.
-      fold: which of the data set's divisions.
+      fold: index of the fold.
       judged: the tested clips, as `score_records` yields them.
 
     Returns:

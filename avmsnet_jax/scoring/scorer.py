@@ -1,4 +1,4 @@
-"""What a scorer is: it measures clips batch by batch, and scores a film once all its clips are measured."""
+"""The scorer interface: measure clips batch by batch, then score a film once all its clips are measured."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -15,14 +15,14 @@ Measured = Mapping[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class ClipScores:
-    """The scores of a film's N clips, and what explains them.
+    """The scores of a film's N clips, and data that explain them.
 
     Attributes:
       scores: (N,) float32, 0-1.
-      features: (N, C) float32, what shots are found by.
-      attention: one (N, h, w) float16 for each attention module, or map of another kind; each map sums to 1.
-      localization: (N, h, w) float16, where sound and picture belong together; zeros where only the picture is used.
-      signals: by name the (N,) float32 in 0-1 that a score is made of; empty for a network.
+      features: (N, C) float32, from which shots are found.
+      attention: (N, h, w) float16 arrays, one for each attention module; each map sums to 1.
+      localization: (N, h, w) float16, where the sound is located in the picture; zeros if only the picture is used.
+      signals: the (N,) float32 in 0-1 that a score is computed from, by name; empty for a network.
     """
 
     scores: np.ndarray
@@ -37,7 +37,7 @@ class Scorer(Protocol):
 
     @property
     def name(self) -> Literal["network", "attention"]:
-        """What kind of scorer it is."""
+        """The kind of scorer."""
 
     @property
     def learned_from_people(self) -> bool:
@@ -56,7 +56,7 @@ class Scorer(Protocol):
         """Most clips in a call of `measure`."""
 
     def picture(self, frame: Frame, size: int) -> np.ndarray:
-        """A frame as the scorer takes it, (size, size, 3) uint8 RGB."""
+        """Scales a frame as the scorer needs it: (size, size, 3) uint8 RGB."""
 
     def measure(self, batch: Sequence[Clip]) -> Measured:
         """Measures clips, which may be of several films, independently of earlier calls.
@@ -65,19 +65,19 @@ class Scorer(Protocol):
           batch: 1 to `batch_size` clips, each film's in order of time.
 
         Returns:
-          arrays with a row a clip. They are kept until the film ends, so they should be small.
+          arrays with one row per clip. They are kept until the film ends, so they should be small.
         """
 
     def finish(self, measured: Measured) -> ClipScores:
         """Scores a film.
 
         Args:
-          measured: what `measure` returned for all its clips, concatenated in order of time.
+          measured: the results of `measure` for all its clips, concatenated in order of time.
         """
 
 
 def finish(scorer: Scorer, measured: Sequence[Measured], name: str) -> ClipScores:
-    """Scores the film `name` from what was measured of it batch by batch.
+    """Scores the film `name` from the results of `measure` for its batches.
 
     Raises:
       UserError: its scores are NaN or infinite.

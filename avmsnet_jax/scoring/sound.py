@@ -1,4 +1,4 @@
-"""What the attention scorer measures of a clip's sound."""
+"""The attention scorer's measures of a clip's sound."""
 
 import functools
 
@@ -10,11 +10,11 @@ from avmsnet_jax.data.clips import SOUNDNET_RANGE, excerpt_bounds
 from avmsnet_jax.media.audio import SAMPLE_RATE
 
 _BANDS = 12  # band-pass filters of the Teager energy
-_LOWEST, _HIGHEST = 100.0, 10_000.0  # their centers, Hz
-_TIMBRE = 20  # coefficients
-_WINDOW = 1024  # samples of the spectra that timbre is computed from
-_RANGE_DB = 80.0  # what is further below the loudest of a clip counts as this
-_EDGE = 0.05  # of the Hann window: where it is lower, the sound cannot be brought back
+_LOWEST, _HIGHEST = 100.0, 10_000.0  # center frequencies of the lowest and the highest filter, Hz
+_TIMBRE = 20  # cepstral coefficients
+_WINDOW = 1024  # samples per spectrum for the timbre
+_RANGE_DB = 80.0  # dynamic range: quieter values are raised to this far below the loudest of the clip
+_EDGE = 0.05  # where the Hann window is lower, it cannot be undone
 _SILENCE = 1e-5  # of full scale: less is dither
 
 
@@ -23,13 +23,13 @@ def measure(buffer: np.ndarray, rate: float, frames: int) -> dict[str, np.ndarra
 
     Args:
       buffer: (S,) float32, `data.clips.Clip.sound`.
-      rate: frames of the film a second.
+      rate: frames per second of the film.
       frames: frames of the clip.
 
     Returns:
-      `envelope` (frames,): the root mean square in each frame's time, of full scale; `teager`: the largest mean Teager
-      energy over a bank of band-pass filters; `timbre` (20,): mel-frequency cepstral coefficients 1 to 20, which do not
-      depend on the loudness.
+      `envelope` (frames,): the root mean square during each frame, relative to full scale; `teager`: the largest mean
+      Teager energy over a bank of band-pass filters; `timbre` (20,): mel-frequency cepstral coefficients 1 to 20, which
+      do not depend on the loudness.
     """
     excerpt = _unwindowed(buffer, rate, frames)
     whole, rest = divmod(len(excerpt), frames)
@@ -50,7 +50,7 @@ def measure(buffer: np.ndarray, rate: float, frames: int) -> dict[str, np.ndarra
 
 
 def _unwindowed(buffer: np.ndarray, rate: float, frames: int) -> np.ndarray:
-    """The excerpt of a clip before `data.clips.sound_buffer`, (N,) float32 in ±1; silence at its very ends."""
+    """Undoes `data.clips.sound_buffer`: the excerpt of a clip, (N,) float32 in ±1, with silence at its very ends."""
     start, stop = excerpt_bounds(frames, rate, frames)
     length = stop - start
     offset = len(buffer) // 2 - length // 2
@@ -61,7 +61,7 @@ def _unwindowed(buffer: np.ndarray, rate: float, frames: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=4)
 def _gain(length: int) -> np.ndarray:
-    """(length,) float32 that undoes SoundNet's range and the Hann window; 0 where the window is too low."""
+    """(length,) float32: the gain that undoes SoundNet's range and the Hann window; 0 where the window is too low."""
     window = np.hanning(length)
     return np.where(window > _EDGE, 1 / (SOUNDNET_RANGE * np.maximum(window, _EDGE)), 0).astype(np.float32)
 
@@ -71,8 +71,7 @@ def _bands(length: int) -> np.ndarray:
     """(bands, length / 2 + 1) float32: the weight of each frequency in the Teager energy of each band.
 
     The bands are Gaussians over the logarithm of the frequency, as wide as their distance. By Parseval's theorem the
-    sum of x[n]² - x[n-1] x[n+1] is the sum over frequencies of |X|² (1 - cos 2w), so that no band is brought back to
-    time.
+    sum of x[n]² - x[n-1] x[n+1] is the sum over frequencies of |X|² (1 - cos 2w), so no inverse transform is needed.
     """
     hertz = np.fft.rfftfreq(length, 1 / SAMPLE_RATE)
     centers = np.geomspace(_LOWEST, _HIGHEST, _BANDS)
@@ -83,7 +82,7 @@ def _bands(length: int) -> np.ndarray:
 
 
 def _teager(excerpt: np.ndarray) -> float:
-    """The largest over the bands of the mean of x[n]² - x[n-1] x[n+1]."""
+    """The mean of x[n]² - x[n-1] x[n+1], its maximum over the bands."""
     length = scipy.fft.next_fast_len(len(excerpt), real=True)
     power = _power(scipy.fft.rfft(excerpt, length))
     return 2 * float(np.einsum("bf,f", _bands(length), power).max()) / length / len(excerpt)

@@ -1,1 +1,1 @@
-"""From a film to its summary: score, choose, cut, report."""
+"""Turns a film into its summary: choose shots, cut, explain, report."""

@@ -1,4 +1,4 @@
-"""Finds the shots of a film, chooses those of its summary, and moves cuts to where they disturb least."""
+"""Finds the shots of a film, moves their edges to unobtrusive places, and chooses the shots of the summary."""
 
 import dataclasses
 import itertools
@@ -19,30 +19,30 @@ from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.scoring.film import HOP, Watched
 from avmsnet_jax.summarization.result import Shot
 
-_STEP = 0.25  # a shot is divided where the mean score changes by this much
+_STEP = 0.25  # a shot is split where the mean scores before and after differ by this much
 
-# The cost of a place to cut is its loudness in decibels, plus or minus the following.
-_OWN_CUT_DB = 12  # bonus of the film's own cuts
-_SLIVER_DB = 20  # penalty of places that leave a sliver of a neighboring take in a shot
-_SLIVER_S = 0.4  # what counts as a sliver
-_FAR_DB = 3  # penalty at the edge of the window, in proportion within it
-_CUE_DB = 1000  # penalty of places within a caption: any other place is better
+# The cost of a cut at a place is the loudness there in decibels, plus or minus the following.
+_OWN_CUT_DB = 12  # bonus at a cut of the film itself
+_SLIVER_DB = 20  # penalty for leaving a sliver of a neighboring take in a shot
+_SLIVER_S = 0.4  # longest sliver
+_FAR_DB = 3  # penalty at the border of the window, less in proportion inside
+_CUE_DB = 1000  # penalty within a caption: any other place is better
 _SILENCE_DB = -60  # of full scale: lower levels count as silence
 _AROUND_S = 0.05  # loudness is averaged over this much before and after the cut
 
-# The film's own cuts: the picture changes by at least the first, and by the second times the median around it.
+# A cut of the film itself: the picture changes by at least the first, and by the second times the local median.
 _OWN_CUT, _STANDS_OUT = 0.05, 4
 
-_SCENE_WIDTH = 256  # pixels, of the pictures that PySceneDetect gets: it scales larger ones down to it itself
+_SCENE_WIDTH = 256  # pixels; PySceneDetect scales wider pictures down to this anyway
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """The longest summary allowed: one of the three is set.
+    """The longest summary allowed; exactly one field is set.
 
     Attributes:
-      share: of the film's length, 0-1.
-      seconds: length.
+      share: share of the film's length, 0-1.
+      seconds: length in seconds.
       shots: number of shots.
     """
 
@@ -51,7 +51,7 @@ class Budget:
     shots: int | None = None
 
     def limit_s(self, duration_s: float) -> float:
-        """The longest summary of a film, seconds; infinite where the number of shots is limited."""
+        """The longest summary of a film, seconds; infinite if the budget is a number of shots."""
         if self.share is not None:
             return self.share * duration_s
         return math.inf if self.seconds is None else min(self.seconds, duration_s)
@@ -61,7 +61,7 @@ def parse_budget(text: str) -> Budget:
     """Reads `0.15`, `15%`, `12shots`, or a duration such as `90s`, `2min` or `1:30`; see `durations.parse`.
 
     Raises:
-      UserError: it is none of these.
+      UserError: the text is none of these.
     """
     match = re.fullmatch(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*(%|shots?|)\s*", text)
     if match and match[2].startswith("shot"):
@@ -80,7 +80,7 @@ def parse_budget(text: str) -> Budget:
 
 
 def _duration(text: str) -> float:
-    """Seconds; 0 for text that is no duration, and for a bare number, which would need a unit."""
+    """Seconds; 0 for text that is no duration, and for a number without a unit."""
     try:
         return durations.parse(text) if re.search(r"[0-9]\s*[a-z:]", text) else 0.0
     except ValueError:
@@ -93,8 +93,8 @@ class Choice:
 
     Attributes:
       shots: all shots, in order.
-      ranges: `[first, last)` of the decoded frames of each, counted from 0.
-      budget_s: longest summary that was allowed, seconds; where shots are counted, the length of the summary.
+      ranges: the decoded frames `[first, last)` of each shot, counted from 0.
+      budget_s: the longest summary allowed, seconds; if the budget is a number of shots, the length of the summary.
       length_s: length of the summary, seconds.
     """
 
@@ -107,13 +107,12 @@ class Choice:
 def choose(watched: Watched, config: SummarizeConfig, cues: Sequence[Cue] = ()) -> Choice:
     """Finds the shots of a film and chooses those with the greatest total score within the budget.
 
-    The choice is exact, a 0/1 knapsack. A shot's value is the sum of its frames' scores, so that a long shot is worth
-    as much as the short ones that it could be divided into. (The benchmarks' protocol, `evaluation.select_shots`, takes
-    the mean, which prefers short shots whatever their scores are.) Cuts avoid the captions `cues`.
+    The choice is an exact 0/1 knapsack. A shot's value is the sum of its frames' scores, so that a long shot is worth
+    as much as the short shots that it could be split into. (The benchmarks' protocol, `evaluation.select_shots`, takes
+    the mean, which favors short shots.) Cuts avoid the captions `cues`.
 
     Raises:
-      UserError: the budget cannot be read, the opening to keep does not fit, or PySceneDetect is asked for and not
-        installed.
+      UserError: the budget is invalid, the opening to keep exceeds it, or PySceneDetect is needed but not installed.
     """
     budget = parse_budget(config.budget)
     scores, fps = watched.scores, float(watched.rate)
@@ -123,34 +122,34 @@ def choose(watched: Watched, config: SummarizeConfig, cues: Sequence[Cue] = ()) 
     starts = _clip_starts(scores.frames)
     by_frame = evaluation.frame_scores(scores.scores, starts, scores.n_frames)
     opening = min(round(config.keep_opening_s * fps), scores.n_frames)
-    edges = [0, *_beginnings(watched, config.shots, starts), scores.n_frames]
-    edges = _far_apart(edges, shortest * fps, opening)
-    edges = _divided(edges, by_frame, starts, shortest * fps, longest * fps, opening)
-    edges = _moved(edges, watched, shortest * fps, config.move_cuts_s, cues)
-    bounds = _decoded(edges, watched)
-    values = _values(bounds, by_frame, watched)
-    chosen = _chosen(bounds, values, watched, budget, limit_s, config.keep_opening_s if opening else 0.0)
+    edges = [0, *_shot_starts(watched, config.shots, starts), scores.n_frames]
+    edges = _drop_close(edges, shortest * fps, opening)
+    edges = _split(edges, by_frame, starts, shortest * fps, longest * fps, opening)
+    edges = _move(edges, watched, shortest * fps, config.move_cuts_s, cues)
+    bounds = _to_decoded(edges, watched)
+    values = _mean_scores(bounds, by_frame, watched)
+    chosen = _choose(bounds, values, watched, budget, limit_s, config.keep_opening_s if opening else 0.0)
     if not chosen:
-        bounds, values, chosen = _trimmed(bounds, values, by_frame, watched, limit_s)
-    return _choice(bounds, values, set(chosen), watched, limit_s)
+        bounds, values, chosen = _best_moment(bounds, values, by_frame, watched, limit_s)
+    return _as_choice(bounds, values, set(chosen), watched, limit_s)
 
 
 def _clip_starts(frames: np.ndarray) -> np.ndarray:
-    """(M,) int64: the first frame (from 0) that takes the score of each clip, halfway from the clip before."""
+    """(M,) int64: the first frame (from 0) with the score of each clip, halfway from the clip before."""
     picks = frames - 1
     return np.concatenate([[0], (picks[:-1] + picks[1:] + 1) // 2])
 
 
-def _beginnings(watched: Watched, method: str, starts: np.ndarray) -> list[int]:
+def _shot_starts(watched: Watched, method: str, starts: np.ndarray) -> list[int]:
     """The frames (from 0) that begin a new shot."""
     if method == "kts":
         changes = evaluation.kts(watched.scores.features, max_change_points=len(starts) - 1)
         return [int(frame) for frame in starts[changes]]
-    return _scenes(watched.scores.film, float(watched.rate))
+    return _scene_cuts(watched.scores.film, float(watched.rate))
 
 
-def _scenes(film: Path, fps: float) -> list[int]:
-    """The frames (from 0, on the grid that scores are on) at which PySceneDetect sees the picture cut."""
+def _scene_cuts(film: Path, fps: float) -> list[int]:
+    """The frames (from 0, at a constant rate) at which PySceneDetect finds a cut."""
     try:
         import scenedetect
     except ImportError:
@@ -167,8 +166,8 @@ def _scenes(film: Path, fps: float) -> list[int]:
     return [place.frame_num for place in found]
 
 
-def _far_apart(edges: Sequence[int], shortest: float, opening: int) -> list[int]:
-    """Drops edges that would make a shot shorter than `shortest`; the opening is a shot of its own."""
+def _drop_close(edges: Sequence[int], shortest: float, opening: int) -> list[int]:
+    """Drops edges that would make a shot shorter than `shortest`; the opening stays a shot of its own."""
     first, last = edges[0], edges[-1]
     fixed = [first, opening] if 0 < opening < last else [first]
     kept = fixed[:]
@@ -178,10 +177,10 @@ def _far_apart(edges: Sequence[int], shortest: float, opening: int) -> list[int]
     return [*kept, last]
 
 
-def _divided(
+def _split(
     edges: Sequence[int], by_frame: np.ndarray, starts: np.ndarray, shortest: float, longest: float, opening: int
 ) -> list[int]:
-    """Adds edges where the score changes most, until no shot is too long or has a large change of score within."""
+    """Splits shots where the score changes most, until none is too long or contains a large change of score."""
     total = np.concatenate([[0.0], np.cumsum(by_frame)])
     found, waiting = set(edges), list(itertools.pairwise(edges))
     while waiting:
@@ -189,14 +188,14 @@ def _divided(
         if last - first < 2 * shortest or last <= opening:
             continue
         inner = starts[(starts >= first + shortest) & (starts <= last - shortest)]
-        if not len(inner):  # no clip starts within the shot: divide it evenly
+        if not len(inner):  # no clip starts within the shot: split it evenly
             parts = math.ceil((last - first) / max(longest, 1))
             found |= {round(first + (last - first) * part / parts) for part in range(1, parts)}
             continue
         before, after = inner - first, last - inner
         left, right = (total[inner] - total[first]) / before, (total[last] - total[inner]) / after
         gain = (left - right) ** 2 * before * after / (last - first)  # reduction of the within-shot sum of squares
-        middle = np.abs(before - after) / (last - first)  # of equal gains, the edge nearest to the middle
+        middle = np.abs(before - after) / (last - first)  # breaks ties in favor of the middle
         best = int(np.argmax(gain - 1e-6 * middle))
         if last - first > longest or abs(left[best] - right[best]) >= _STEP:
             edge = int(inner[best])
@@ -205,17 +204,17 @@ def _divided(
     return sorted(found)
 
 
-def _moved(edges: Sequence[int], watched: Watched, shortest: float, window_s: float, cues: Sequence[Cue]) -> list[int]:
-    """Moves each edge to the cheapest place nearby: one of the film's own cuts, or a quiet moment, outside captions.
+def _move(edges: Sequence[int], watched: Watched, shortest: float, window_s: float, cues: Sequence[Cue]) -> list[int]:
+    """Moves each edge to the cheapest place nearby: a cut of the film itself, or a quiet moment, outside captions.
 
-    The cost of a place is its loudness in decibels, changed by the constants above.
+    The cost of a place is its loudness in decibels, adjusted by the constants above.
     """
     fps, n_frames = float(watched.rate), len(watched.change)
     window = round(window_s * fps)
     own = own_cuts(watched.change, fps)
     loudness = loudness_db(watched.loudness, np.arange(n_frames + 1) / fps)
     captioned = np.zeros(n_frames + 1, bool)
-    for cue in cues:  # a cut where a cue begins or ends, to half a frame, leaves it whole
+    for cue in cues:  # a cut within half a frame of its beginning or end does not split a cue
         captioned[max(math.floor(cue.start_s * fps + 0.5) + 1, 0) : max(math.ceil(cue.end_s * fps - 0.5), 0)] = True
     moved = [edges[0]]
     for edge, following in itertools.pairwise(edges[1:]):
@@ -241,7 +240,7 @@ def own_cuts(change: np.ndarray, fps: float) -> np.ndarray:
 
 
 def loudness_db(loudness: np.ndarray, times_s: np.ndarray) -> np.ndarray:
-    """Loudness around each time, decibels of full scale, at least `_SILENCE_DB`."""
+    """Mean loudness around each time, decibels of full scale, at least `_SILENCE_DB`."""
     if not len(loudness):
         return np.full(len(times_s), float(_SILENCE_DB))
     total = np.concatenate([[0.0], np.cumsum(loudness, dtype=np.float64)])
@@ -253,20 +252,20 @@ def loudness_db(loudness: np.ndarray, times_s: np.ndarray) -> np.ndarray:
     return 10 * np.log10(np.maximum(mean, 10 ** (_SILENCE_DB / 10)))
 
 
-def _decoded(edges: Sequence[int], watched: Watched) -> list[int]:
-    """The edges as numbers of decoded frames; in a gap of the film, several edges may become one."""
-    inner = _decoded_first(np.array(edges[1:-1]), watched)
+def _to_decoded(edges: Sequence[int], watched: Watched) -> list[int]:
+    """Converts edges to numbers of decoded frames; in a gap of the film, several edges may become one."""
+    inner = _first_decoded(np.array(edges[1:-1]), watched)
     last = len(watched.times_s)
     return sorted({0, *(int(index) for index in inner if index < last), last})
 
 
-def _decoded_first(edges: np.ndarray, watched: Watched) -> np.ndarray:
-    """The first decoded frame at or after each frame of the grid."""
+def _first_decoded(edges: np.ndarray, watched: Watched) -> np.ndarray:
+    """The first decoded frame at or after each frame at the constant rate."""
     half = 0.5 / float(watched.rate)
     return np.searchsorted(watched.times_s, edges / float(watched.rate) - half)
 
 
-def _values(bounds: Sequence[int], by_frame: np.ndarray, watched: Watched) -> np.ndarray:
+def _mean_scores(bounds: Sequence[int], by_frame: np.ndarray, watched: Watched) -> np.ndarray:
     """The mean score of each shot."""
     total = np.concatenate([[0.0], np.cumsum(by_frame)])
     times = np.array([watched.time_of(bound) for bound in bounds])
@@ -274,10 +273,10 @@ def _values(bounds: Sequence[int], by_frame: np.ndarray, watched: Watched) -> np
     return (total[slots[1:]] - total[slots[:-1]]) / np.maximum(np.diff(slots), 1)
 
 
-def _chosen(
+def _choose(
     bounds: Sequence[int], values: np.ndarray, watched: Watched, budget: Budget, limit_s: float, opening_s: float
 ) -> list[int]:
-    """The numbers of the chosen shots."""
+    """The indices of the chosen shots, ascending."""
     forced = [0] if opening_s else []
     if budget.shots is not None:
         return choose_shots(values, np.diff(bounds), 0, kept=forced, count=budget.shots)
@@ -300,61 +299,61 @@ def choose_shots(
     dropped: Sequence[int] = (),
     count: int | None = None,
 ) -> list[int]:
-    """Chooses the shots of the greatest total score; the report's page chooses alike (`page/choose.js`).
+    """Chooses the shots with the greatest total score; the report's page does the same (`page/choose.js`).
 
     Args:
       values: (S,) mean score of each shot.
-      lengths: (S,) whole numbers, in any unit.
+      lengths: (S,) integers, in any unit.
       capacity: the longest summary, in the same unit.
-      kept: shots to take in any case, even if they exceed the budget.
-      dropped: shots never to take.
-      count: take this many shots of the highest scores instead, whatever their length.
+      kept: indices of shots that are always taken, even if they exceed the budget.
+      dropped: indices of shots that are never taken.
+      count: take this many shots with the highest scores instead, regardless of their length.
 
     Returns:
-      the shots, ascending.
+      the indices of the shots, ascending.
     """
     free = np.setdiff1d(np.arange(len(values)), [*kept, *dropped])
     if count is not None:
         best = free[np.argsort(-values[free], kind="stable")][: max(count - len(kept), 0)]
     else:
         room = max(capacity - sum(int(lengths[number]) for number in kept), 0)
-        held = (values[free] + 1e-6) * lengths[free]  # a film of zeros has a summary, too
-        best = free[evaluation.knapsack(held, lengths[free], room)]
+        totals = (values[free] + 1e-6) * lengths[free]  # 1e-6: if all scores are 0, there is a summary, too
+        best = free[evaluation.knapsack(totals, lengths[free], room)]
     return sorted({*kept, *best.tolist()})
 
 
-def follow(
+def given_choice(
     edges: Sequence[int], values: Sequence[float], shown: Sequence[bool], watched: Watched, limit_s: float
 ) -> Choice:
-    """Shots that are chosen already.
+    """The `Choice` of shots that are already chosen.
 
     Args:
-      edges: the first frame of each shot on the grid, from 0.
-      values: mean score of each.
-      shown: whether the summary has it.
+      edges: the first frame of each shot at the constant rate, from 0.
+      values: mean score of each shot.
+      shown: whether each shot is in the summary.
       watched: the film.
-      limit_s: the longest summary that was allowed, seconds.
+      limit_s: the longest summary allowed, seconds.
     """
-    bounds = _decoded([*edges, len(watched.change)], watched)
+    bounds = _to_decoded([*edges, len(watched.change)], watched)
     # Where a film has gaps, a shot may have no decoded frame.
-    starts = _decoded_first(np.array(edges), watched)
+    starts = _first_decoded(np.array(edges), watched)
     shots = [int(np.flatnonzero(starts <= bound)[-1]) for bound in bounds[:-1]]
     chosen = {number for number, shot in enumerate(shots) if shown[shot]}
-    return _choice(bounds, np.array(values)[shots], chosen, watched, limit_s)
+    return _as_choice(bounds, np.array(values)[shots], chosen, watched, limit_s)
 
 
 def _weights(bounds: Sequence[int], watched: Watched, limit_s: float) -> tuple[np.ndarray, int]:
-    """The length of each shot and of the summary, in frames; in hundredths of a second at a varying frame rate."""
+    """The length of each shot and the longest summary, in frames, or in 1/100 s if the frame rate varies."""
     if watched.steady:
         return np.diff(bounds), math.floor(limit_s * watched.rate + 1e-6)
     lengths = np.diff([watched.time_of(bound) for bound in bounds])
     return np.ceil(lengths * 100 - 1e-6).astype(np.int64), math.floor(limit_s * 100 + 1e-6)
 
 
-def _trimmed(
+def _best_moment(
     bounds: Sequence[int], values: np.ndarray, by_frame: np.ndarray, watched: Watched, limit_s: float
 ) -> tuple[list[int], np.ndarray, list[int]]:
-    """The best moment of the best shot, at least a frame: used where every shot is longer than the budget."""
+    """Cuts out the best moment of the best shot, at least one frame, for when every shot exceeds the budget."""
     best = int(np.argmax(values))
     first, last = bounds[best], bounds[best + 1]
     start_s, end_s = watched.time_of(first), watched.time_of(last)
@@ -368,10 +367,10 @@ def _trimmed(
     while stop < last and watched.time_of(stop + 1) - watched.time_of(begin) <= limit_s + 1e-6:
         stop += 1
     bounds = sorted({*bounds, begin, stop})
-    return bounds, _values(bounds, by_frame, watched), [bounds.index(begin)]
+    return bounds, _mean_scores(bounds, by_frame, watched), [bounds.index(begin)]
 
 
-def _choice(bounds: Sequence[int], values: np.ndarray, chosen: set[int], watched: Watched, limit_s: float) -> Choice:
+def _as_choice(bounds: Sequence[int], values: np.ndarray, chosen: set[int], watched: Watched, limit_s: float) -> Choice:
     rate, steady = float(watched.rate), watched.steady
     shots, at, frames_at = [], 0.0, 0
     for number, (first, last) in enumerate(itertools.pairwise(bounds)):

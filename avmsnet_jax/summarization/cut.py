@@ -1,4 +1,4 @@
-"""Cuts the chosen shots out of a film, exact to the frame and to the sample."""
+"""Writes the chosen shots of a film to an MP4, exact to the frame and to the audio sample."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -16,10 +16,10 @@ from avmsnet_jax.media.reencoding import Timing
 from avmsnet_jax.media.writer import AAC_RATES, Mp4Writer, Sound
 from avmsnet_jax.scoring.film import Watched
 
-FADE_S = 0.01  # of the sound, before and after a cut
-_SHORTEST_CUE_S = 0.2  # a caption that a cut leaves for less is left out
+FADE_S = 0.01  # fade of the sound before and after a cut
+_SHORTEST_CUE_S = 0.2  # captions that a cut makes shorter are left out
 
-_TICK = Fraction(1, 90000)  # s, of films whose frames are not evenly spaced
+_TICK = Fraction(1, 90000)  # time base in seconds if the frames are not evenly spaced
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Take:
     Attributes:
       first: number of its first decoded frame, from 0.
       stop: number of the frame after its last.
-      start_s: when it begins in the film, seconds.
-      end_s: when it ends in the film, seconds.
-      at: when it begins in the summary, seconds.
-      until: when it ends in the summary, seconds.
+      start_s: start in the film, seconds.
+      end_s: end in the film, seconds.
+      at: start in the summary, seconds.
+      until: end in the summary, seconds.
     """
 
     first: int
@@ -44,7 +44,7 @@ class Take:
 
 
 def takes(watched: Watched, ranges: Sequence[tuple[int, int]]) -> list[Take]:
-    """Places the chosen shots, ascending `[first, last)` of decoded frames, one after the other; adjacent ones join."""
+    """Places the chosen shots, ascending `[first, last)` of decoded frames, in the summary; joins adjacent shots."""
     joined: list[tuple[int, int]] = []
     for first, stop in ranges:
         if joined and joined[-1][1] == first:
@@ -60,8 +60,8 @@ def takes(watched: Watched, ranges: Sequence[tuple[int, int]]) -> list[Take]:
     return found
 
 
-def moved(cues: Sequence[Cue], parts: Sequence[Take]) -> list[Cue]:
-    """The captions of what the summary shows, at its times."""
+def summary_cues(cues: Sequence[Cue], parts: Sequence[Take]) -> list[Cue]:
+    """The captions within the takes, with times of the summary."""
     found = []
     for take in parts:
         later_s = float(take.at) - take.start_s
@@ -79,12 +79,12 @@ def clips(
     on_frame: Callable[[], Any] = lambda: None,
     cues: Sequence[Cue] = (),
 ) -> None:
-    """Writes each stretch of the summary to a file of its own, named by its number and its place in the film.
+    """Writes each take of the summary to a file of its own, named by its number and its time in the film.
 
     Args:
       watched: the film.
       ranges: as for `cut`.
-      folder: to create.
+      folder: the folder to create.
       on_frame: called after each frame.
       cues: as for `cut`.
     """
@@ -104,20 +104,20 @@ def cut(
 ) -> None:
     """Writes a film's chosen shots, one after the other.
 
-    H.264 at the film's size, pixel aspect, rotation and frame times, in 8 bits 4:2:0; its colors keep their matrix and
-    range, except that HDR is brought to BT.709; interlaced frames are deinterlaced. AAC, mono or stereo. Sound fades
-    for 10 ms before and after each cut. There is a chapter for each stretch, named by its place in the film. Memory
-    does not grow with the film's length.
+    Picture: H.264, 8 bits, 4:2:0, with the film's size, pixel aspect, rotation, frame times, color matrix and range;
+    HDR is converted to BT.709, and interlaced frames are deinterlaced. Sound: AAC, mono or stereo, faded for 10 ms
+    before and after each cut. Each take is a chapter, named by its time in the film. Memory use does not grow with the
+    film's length.
 
     Args:
       watched: the film.
       ranges: the shots, ascending, as `[first, last)` of decoded frames counted from 0.
       path: the mp4 to write.
       on_frame: called after each frame.
-      cues: the film's captions; those of what is shown become a text track.
+      cues: the film's captions; those within the takes become a text track.
 
     Raises:
-      UserError: the film cannot be read any more, or has changed.
+      UserError: the film can no longer be read, or has changed.
       OSError: the mp4 cannot be written.
     """
     parts = takes(watched, ranges)
@@ -134,7 +134,7 @@ def cut(
             if picture is None:
                 picture = out.film_frames(frame, timing)
                 sound = _Soundtrack.of(movie, watched, parts, out)
-                text = out.captions(found) if (found := moved(cues, parts)) else None
+                text = out.captions(found) if (found := summary_cues(cues, parts)) else None
             if index >= take.stop:
                 take = next(coming)
             pts, end = (_ticks(watched, take, each, tick) for each in (index, index + 1))
@@ -148,14 +148,14 @@ def cut(
 
 
 def _ticks(watched: Watched, take: Take, index: int, tick: Fraction) -> int:
-    """When a frame is shown in the summary; an exact number of frames where the film's are evenly spaced."""
+    """When a frame is shown in the summary, in ticks; exact if the film's frames are evenly spaced."""
     if watched.steady:
         return int(take.at / tick) + index - take.first
     return round((take.at + Fraction(watched.time_of(index)) - Fraction(take.start_s)) / tick)
 
 
 class _Soundtrack:
-    """The sound of the takes, encoded as far as their picture is."""
+    """The sound of the takes, encoded in step with their picture."""
 
     def __init__(self, track: Sound, pieces: Iterator[np.ndarray], rate: int):
         self._track, self._pieces, self._rate = track, pieces, rate
@@ -163,7 +163,7 @@ class _Soundtrack:
 
     @classmethod
     def of(cls, movie: Movie, watched: Watched, parts: Sequence[Take], out: Mp4Writer) -> "_Soundtrack | None":
-        """Adds the track; None where the film has no sound."""
+        """Adds the track; None if the film has no sound."""
         found = movie.sound_format() if watched.scores.has_sound else None
         if found is None:
             return None
@@ -176,7 +176,7 @@ class _Soundtrack:
         return cls(track, _sound(waveform, parts, ends, rate, channels), rate)
 
     def play(self, until: Fraction) -> None:
-        """Encodes what is heard up to `until`, seconds of the summary."""
+        """Encodes the sound up to `until`, seconds of the summary."""
         while self._given < round(until * self._rate) and (piece := next(self._pieces, None)) is not None:
             self._track.add(piece)
             self._given += len(piece)
@@ -197,7 +197,7 @@ def _sound(waveform: Waveform, parts: Sequence[Take], n_frames: int, rate: int, 
             if fades_in and start < len(fade):
                 faded = fade[start:stop]
                 piece[: len(faded)] *= faded
-            begin = max(length - len(fade), start) - start  # of the fade out, in this piece
+            begin = max(length - len(fade), start) - start  # start of the fade-out in this piece
             if fades_out and begin < len(piece):
                 piece[begin:] *= fade[::-1][len(fade) - (length - start - begin) :][: len(piece) - begin]
             yield piece

@@ -1,4 +1,4 @@
-"""cut.json: a film's shots and which of them its summary shows, for people and programs to change."""
+"""cut.json: the shots of a film and which of them are in its summary, for people and programs to edit."""
 
 import csv
 import dataclasses
@@ -40,7 +40,7 @@ class CutShot:
       first_frame: number of its first frame, from 1.
       last_frame: number of its last frame.
       score: mean score of its frames.
-      state: `chosen` and `left` are choices of the program; `kept` and `dropped` are a person's.
+      state: `chosen` or `left` by the program, `kept` or `dropped` by a person.
     """
 
     first_frame: int
@@ -50,7 +50,7 @@ class CutShot:
 
     @property
     def shown(self) -> bool:
-        """Whether the summary shows it."""
+        """Whether the shot is in the summary."""
         return self.state in ("chosen", "kept")
 
 
@@ -61,10 +61,10 @@ class CutList:
     Attributes:
       film: path, size (bytes), duration_s, rate ("num/den"), n_frames, width, height, start_timecode.
       scorer: name, learned_from_people, spacing_s (between clips), clip_frames (of each).
-      budget: how long the summary may be.
-      clips: frame, time_s, score, and signals where there are any, of each scored clip.
+      budget: the longest summary allowed.
+      clips: frame, time_s, score and, from the attention scorer, signals of each scored clip.
       shots: all shots, in order, without gaps.
-      reviewed: a person has looked through the cut, so that its shots count as labels.
+      reviewed: whether a person has looked through the cut, so that its shots count as labels.
     """
 
     film: dict[str, Any]
@@ -135,7 +135,7 @@ def of_summary(
 
 
 def choose_again(cut: CutList, budget: Budget) -> CutList:
-    """The same shots, chosen anew within another budget; what a person kept or dropped stays."""
+    """Chooses among the same shots anew within another budget; those that a person kept or dropped stay so."""
     cut = dataclasses.replace(cut, budget=budget)
     lengths = np.array([shot.last_frame - shot.first_frame + 1 for shot in cut.shots], np.int64)
     values = np.array([shot.score for shot in cut.shots])
@@ -158,7 +158,7 @@ def choose_again(cut: CutList, budget: Budget) -> CutList:
 
 
 class Replay:
-    """A `Scorer` that gives the scores of a cut list, so that a film can be cut again without scoring it."""
+    """A `Scorer` that returns the scores in a cut list, so that a film can be cut again without scoring it."""
 
     frame_size, batch_size = 8, 16
 
@@ -169,15 +169,15 @@ class Replay:
         self._known = np.array([clip["frame"] for clip in self._clips])
 
     def picture(self, frame: Frame, size: int) -> np.ndarray:
-        """A black picture, because nobody looks at it."""
+        """A black picture, as `measure` does not use pictures."""
         return np.zeros((size, size, 3), np.uint8)
 
     def measure(self, batch: Sequence[Clip]) -> Measured:
-        """For each clip the number of the nearest known one."""
+        """The index of the nearest known clip, for each clip."""
         return {"nearest": np.array([np.argmin(np.abs(self._known - clip.frame)) for clip in batch])}
 
     def finish(self, measured: Measured) -> ClipScores:
-        """The scores and signals of the known clips; no maps."""
+        """The scores and signals of the known clips, with blank maps."""
         clips = [self._clips[number] for number in measured["nearest"]]
         blank = np.zeros((len(clips), 1, 1), np.float16)
         return ClipScores(
@@ -193,12 +193,12 @@ class Replay:
 
 
 def has_clips_of(cut: CutList, watched: Watched) -> bool:
-    """Whether a film's clips are those that the cut list has scores of."""
+    """Whether the film's clips are the scored clips of the cut list."""
     return sorted(clip["frame"] for clip in cut.clips) == watched.scores.frames.tolist()
 
 
 def scored(cut: CutList, watched: Watched) -> Watched:
-    """The film with the scores of a cut list of the same clips; without maps if those are another scorer's."""
+    """The film with the scores of the cut list, if the clips are the same; blank maps if the scores differ."""
     if not has_clips_of(cut, watched):
         return watched
     scores, found = watched.scores, Replay(cut).finish({"nearest": np.arange(len(cut.clips))})
@@ -207,11 +207,11 @@ def scored(cut: CutList, watched: Watched) -> Watched:
     return dataclasses.replace(watched, scores=dataclasses.replace(scores, scores=found.scores, signals=found.signals))
 
 
-def follow(cut: CutList, watched: Watched) -> Choice:
-    """The shots of a cut list in the film that it was made for.
+def choice_of(cut: CutList, watched: Watched) -> Choice:
+    """The choice of shots that a cut list makes, in its film.
 
     Raises:
-      UserError: the film has other frames than the cut list, or the cut list shows nothing.
+      UserError: the film's frames differ from those of the cut list, or no shot is in the summary.
     """
     scores = watched.scores
     if (scores.n_frames, watched.rate) != (cut.film["n_frames"], cut.rate):
@@ -221,7 +221,7 @@ def follow(cut: CutList, watched: Watched) -> Choice:
         )
     if not any(shot.shown for shot in cut.shots):
         raise UserError(f"the cut of {scores.film} has no shot in the summary; keep at least one")
-    return choose.follow(
+    return choose.given_choice(
         [shot.first_frame - 1 for shot in cut.shots],
         [shot.score for shot in cut.shots],
         [shot.shown for shot in cut.shots],
@@ -231,7 +231,7 @@ def follow(cut: CutList, watched: Watched) -> Choice:
 
 
 def write(cut: CutList, folder: Path) -> None:
-    """Writes `cut.json` and `segments.csv`, which has the stretches that the summary shows."""
+    """Writes `cut.json` and `segments.csv`, the stretches of the film that the summary shows."""
     write_cut(cut, folder / CUT)
     with open(folder / SEGMENTS, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -245,28 +245,21 @@ def write_cut(cut: CutList, path: Path) -> None:
 
 
 def stretches_s(cut: CutList) -> list[tuple[str, str]]:
-    """Start and end in seconds, as tables have them, of what the summary shows without a cut."""
-    return [
-        (f"{float(first / cut.rate):.6f}", f"{float(stop / cut.rate):.6f}") for first, stop in _stretches(cut.shots)
-    ]
-
-
-def _stretches(shots: Sequence[CutShot]) -> list[tuple[int, int]]:
-    """`[first, stop)`, from 0, of the frames shown without a cut."""
+    """Start and end of each stretch that the summary shows without a cut, seconds with six decimals."""
     found: list[tuple[int, int]] = []
-    for shot in shots:
+    for shot in cut.shots:
         if shot.shown and found and found[-1][1] == shot.first_frame - 1:
             found[-1] = found[-1][0], shot.last_frame
         elif shot.shown:
             found.append((shot.first_frame - 1, shot.last_frame))
-    return found
+    return [(f"{float(first / cut.rate):.6f}", f"{float(stop / cut.rate):.6f}") for first, stop in found]
 
 
 def read(path: Path, film: Path) -> CutList:
     """Reads the cut list of a film.
 
     Raises:
-      UserError: there is no such file, it is damaged, of a newer version, or of another film.
+      UserError: the file is missing, damaged, of a newer version, or of another film.
     """
     cut = load(path)
     if film.stat().st_size != cut.film["size"]:
@@ -278,7 +271,7 @@ def read(path: Path, film: Path) -> CutList:
 
 
 def load(path: Path) -> CutList:
-    """Reads a cut list, of whatever film; raises as `read`."""
+    """Reads a cut list of any film; raises as `read`."""
     try:
         found = json_file.read(path, _REMEDY)
     except FileNotFoundError:
@@ -287,7 +280,7 @@ def load(path: Path) -> CutList:
 
 
 def checked(found: Any, source: str) -> CutList:
-    """The cut list that JSON holds; `source` names it in messages.
+    """Checks a cut list that was parsed from JSON; `source` names it in messages.
 
     Raises:
       UserError: it is no cut list, or one of a newer version.
@@ -315,7 +308,7 @@ def _parsed(found: dict[str, Any]) -> CutList:
     if not isinstance(film["path"], str) or not isinstance(film["start_timecode"], str):
         raise TypeError("film.path or film.start_timecode is no text")
     if scorer["name"] not in ("network", "attention") or not isinstance(scorer["learned_from_people"], bool):
-        raise ValueError("scorer.name or scorer.learned_from_people is none that there is")
+        raise ValueError("scorer.name or scorer.learned_from_people has an unknown value")
     _number(scorer["spacing_s"], "scorer.spacing_s", positive=True)
     if not 2 <= _whole(scorer["clip_frames"], "scorer.clip_frames") <= _MOST_CLIP_FRAMES:
         raise ValueError(f"scorer.clip_frames is {scorer['clip_frames']}")

@@ -1,8 +1,8 @@
-"""The cut for editing programs, in the formats that they read; every file refers to the film, by its timecode.
+"""The cut in the formats of editing programs; each file refers to the film by its path and timecode.
 
-EDL, FCPXML and FCP 7 XML are written here. Of OpenTimelineIO's adapters, that for EDLs marks no drop frame and leaves
-the sound out, that for FCP 7 XML writes empty items of sound, and that for FCPXML does not know 23.976 frames a second
-and runs ffprobe; that for MLT counts from the timecode instead of from the film's first frame.
+EDL, FCPXML and FCP 7 XML are written here, because OpenTimelineIO's adapters fall short: the one for EDL does not mark
+drop-frame timecode and omits the sound, the one for FCP 7 XML writes empty audio items, the one for FCPXML does not
+know 23.976 frames a second and runs ffprobe, and the one for MLT counts from the timecode instead of the first frame.
 """
 
 import dataclasses
@@ -23,19 +23,19 @@ from avmsnet_jax.scoring.film import Watched
 from avmsnet_jax.summarization.cut import Take
 
 EDL, FCPXML, FCP7, OTIO = "summary.edl", "summary.fcpxml", "summary.xml", "summary.otio"
-_SLOWEST, _SLOW = 1, Fraction(25)  # slower films are counted at 25 frames a second
-_NEAR = 0.01  # a rate this near to one that editing programs know is taken for it
+_SLOWEST, _SLOW = 1, Fraction(25)  # films with less than 1 frame a second are counted at 25
+_NEAR = 0.01  # largest relative difference of a film's rate from a standard one
 
 
 @dataclasses.dataclass(frozen=True)
 class Edit:
-    """A stretch of the film, in frames of the timeline.
+    """A stretch of the film in the summary; numbers are frames of the timeline.
 
     Attributes:
-      name: the film's and the time of its beginning.
-      first: its first frame, from 0 at the film's beginning.
-      at: where it begins in the summary.
-      length: how long it is.
+      name: the film's name and the time at which the stretch begins.
+      first: its first frame in the film, from 0.
+      at: its first frame in the summary, from 0.
+      length: number of frames.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Edit:
 
     @property
     def stop(self) -> int:
-        """The frame of the film after its last."""
+        """The frame of the film after the last one."""
         return self.first + self.length
 
 
@@ -55,12 +55,12 @@ class Timeline:
 
     Attributes:
       film: the file.
-      rate: frames a second that all its numbers count by.
-      timecode: of the film at this rate.
-      frames: of the film.
+      rate: frames a second of all frame numbers here.
+      timecode: the film's timecode at this rate.
+      frames: length of the film.
       size: width and height, pixels.
       sound: sample rate, Hz, and channels; None without sound.
-      edits: one after the other.
+      edits: the stretches, in order.
     """
 
     film: Path
@@ -75,8 +75,8 @@ class Timeline:
     def of(cls, watched: Watched, takes: Sequence[Take]) -> "Timeline":
         """The timeline of a summary.
 
-        Frames of a film with a constant rate stay frames, at the nearest rate that editing programs know. Frames of
-        other films are counted by their times.
+        Frames of a film with a constant rate near a standard one are counted one by one. Frames of other films are
+        counted by their times.
         """
         scores, film = watched.scores, watched.scores.film
         rate = _rate(watched)
@@ -109,12 +109,12 @@ class Timeline:
 
     @property
     def length(self) -> int:
-        """Of the summary, frames."""
+        """Length of the summary, frames."""
         return self.edits[-1].at + self.edits[-1].length
 
 
 def write(watched: Watched, takes: Sequence[Take], folder: Path) -> None:
-    """Writes `summary.edl`, `.fcpxml` and `.xml`, and where OpenTimelineIO is installed `.otio`."""
+    """Writes `summary.edl`, `.fcpxml` and `.xml`, and `.otio` if OpenTimelineIO is installed."""
     timeline = Timeline.of(watched, takes)
     (folder / EDL).write_text(_edl(timeline), encoding="utf-8")
     for name, kind, content in ((FCPXML, "fcpxml", _fcpxml(timeline)), (FCP7, "xmeml", _fcp7(timeline))):
@@ -126,10 +126,10 @@ def write(watched: Watched, takes: Sequence[Take], folder: Path) -> None:
 
 
 def _rate(watched: Watched) -> Fraction:
-    """The rate that editing programs count a film's frames by."""
+    """The rate at which editing programs count a film's frames."""
     usual = watched.rate
     if not watched.steady:
-        # The average lies below the rate at which a phone records, because frames are missing.
+        # The median step, because phones drop frames, which lowers the average rate.
         usual = 1 / Fraction(float(np.median(np.diff(watched.times_s))) or 1.0)
     if usual < _SLOWEST:
         return _SLOW
@@ -143,7 +143,7 @@ def _text(text: str) -> str:
 def _edl(timeline: Timeline) -> str:
     """An edit decision list (CMX 3600): source times in the film's own timecode, record times from 0.
 
-    At rates such as 23.976 frames a second, timecode counts at the nearest whole rate, as is usual.
+    At rates such as 23.976 frames a second, timecode counts at the nearest integer rate, as is usual.
     """
     counted = timeline.timecode
     lines = [f"TITLE: {timeline.title}", f"FCM: {'' if counted.drop else 'NON-'}DROP FRAME", ""]
@@ -206,7 +206,7 @@ def _fcpxml(timeline: Timeline) -> ElementTree.Element:
 
 
 def _fcp7(timeline: Timeline) -> ElementTree.Element:
-    """FCP 7 XML (xmeml 4), for Premiere and Resolve: a track of picture and one for each of up to two channels."""
+    """FCP 7 XML (xmeml 4), for Premiere and Resolve: a video track, and an audio track for each channel, at most 2."""
     rate = {"timebase": round(timeline.rate), "ntsc": str(timeline.rate.denominator == 1001).upper()}
     width, height = timeline.size
     picture = {"samplecharacteristics": {"rate": rate, "width": width, "height": height}}
@@ -259,7 +259,7 @@ def _fcp7_timecode(timeline: Timeline, frame: int, rate: dict[str, object]) -> d
 
 
 def _add(parent: ElementTree.Element, content: dict[str, object]) -> None:
-    """Adds elements by name, with text or with elements of their own."""
+    """Adds elements by name, with text or child elements."""
     for name, value in content.items():
         element = ElementTree.SubElement(parent, name)
         if isinstance(value, dict):
@@ -269,7 +269,7 @@ def _add(parent: ElementTree.Element, content: dict[str, object]) -> None:
 
 
 def _write_otio(timeline: Timeline, path: Path) -> None:
-    """Writes an OpenTimelineIO timeline, if that is installed: a track of picture and one of sound, if there is any."""
+    """Writes an OpenTimelineIO timeline, if the package is installed: a video and, with sound, an audio track."""
     try:
         import opentimelineio as otio
     except ImportError:

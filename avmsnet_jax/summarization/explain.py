@@ -1,4 +1,4 @@
-"""Maps of attention and of the sound's place, and the summary with both drawn over it."""
+"""Maps of attention and sound localization, and the summary with both drawn over it."""
 
 import functools
 import itertools
@@ -15,30 +15,29 @@ from avmsnet_jax.media.writer import Mp4Writer
 from avmsnet_jax.scoring.film import Scores
 from avmsnet_jax.summarization.result import Summary
 
-_FINEST = 28  # cells across the attention map: the stem's 56 x 56 show no more, in four times the bytes
-_LONGEST_SIDE = 1280  # pixels of the overlay: larger ones take minutes and show no more of maps this coarse
-_MAPS_SIDE = 480  # pixels: maps are interpolated to this size and then scaled to the picture
-_DIMMED = 0.4  # brightness where attention is at or below an even spread
-_SOUND = (0.15, 0.85, 1.0)  # RGB of the glow where the sound is placed
+_FINEST = 28  # cells across the attention map; the stem's 56 x 56 show no more in four times the bytes
+_LONGEST_SIDE = 1280  # pixels of the overlay; larger ones take minutes and show no more of such coarse maps
+_MAPS_SIDE = 480  # pixels; maps are interpolated to this size and then scaled to the picture
+_DIMMED = 0.4  # brightness where attention is uniform or less
+_SOUND = (0.15, 0.85, 1.0)  # RGB of the glow where the sound is located
 _DARK, _GREY, _LIGHT, _CHOSEN = (16, 17, 20), (92, 96, 104), (236, 233, 226), (242, 177, 52)
 
 
 def attention_levels(scores: Scores) -> tuple[np.ndarray, float]:
-    """Where the scorer looked: the mean over its attention maps, relative to an even spread.
+    """Where the scorer looked: the mean over its attention maps, relative to uniform attention.
 
     Args:
-      scores: of M clips.
+      scores: the scores of M clips.
 
     Returns:
-      (M, h, w) float32, h and w at most 28: 0 = an even spread or less, 1 = the film's maximum; and that maximum in
-      multiples of an even spread. It is the 99.5th percentile, but at least 1.2, so that attention that is almost even
-      looks even.
+      (M, h, w) float32, h and w at most 28: 0 = uniform attention or less, 1 = the film's maximum; and that maximum in
+      multiples of uniform attention. The maximum is the 99.5th percentile, but at least 1.2, so that almost uniform
+      attention looks uniform.
     """
     rows, columns = (min(max(maps.shape[axis] for maps in scores.attention), _FINEST) for axis in (1, 2))
     parts = []
-    for start in range(
-        0, len(scores.times_s), 256
-    ):  # in parts, as the maps of a long film take 100 MB and more in float32
+    # In parts, because the maps of a long film take more than 100 MB in float32.
+    for start in range(0, len(scores.times_s), 256):
         part = np.zeros((1, 1, 1), np.float32)
         for maps in scores.attention:
             _, height, width = maps.shape
@@ -51,14 +50,13 @@ def attention_levels(scores: Scores) -> tuple[np.ndarray, float]:
 
 
 def sound_levels(scores: Scores) -> np.ndarray:
-    """Where the scorer placed the sound.
+    """Where the scorer located the sound.
 
     Args:
-      scores: of M clips.
+      scores: the scores of M clips.
 
     Returns:
-      (M, h, w) float32: 0 = the film's median or less, 1 = its 99.5th percentile or more; zeros where sound is not
-      used.
+      (M, h, w) float32: 0 = the film's median or less, 1 = its 99.5th percentile or more; zeros if sound is not used.
     """
     norms = scores.localization.astype(np.float32)
     low, high = np.percentile(norms, (50, 99.5))
@@ -89,19 +87,19 @@ def _spline(size: int, cells: int) -> np.ndarray:
 
 
 def write_overlay(summary: Summary, path: Path, on_frame: Callable[[], Any] = lambda: None) -> None:
-    """Writes the summary with attention and the sound's place drawn over it.
+    """Writes the summary with attention and sound localization drawn over it.
 
-    The picture is dimmed where there is little attention and unchanged where there is most; a blue-green light marks
-    the place of the sound. Below are the film's time, the score, and the curve of the whole film with the chosen shots.
-    The sound is the summary's own. Memory does not grow with the length.
+    The picture is dimmed where there is little attention and unchanged where there is most; a blue-green glow marks
+    the location of the sound. Below are the film's time, the score, and the score curve of the whole film with the
+    chosen shots. The sound is that of the summary. Memory use does not grow with the length.
 
     Args:
-      summary: with at least one chosen shot.
-      path: the mp4 to write. Pictures and sound are read from `summary.mp4` beside it.
+      summary: the summary, with at least one chosen shot.
+      path: the mp4 to write, beside `summary.mp4`, from which pictures and sound are read.
       on_frame: called after each frame.
 
     Raises:
-      UserError: `summary.mp4` is missing or broken, or the place cannot be written.
+      UserError: `summary.mp4` is missing or broken, or `path` cannot be written.
     """
     source = Movie(path.with_name("summary.mp4"))
     fps = source.info().fps
@@ -128,7 +126,7 @@ def _pictures(summary: Summary, source: Movie) -> Iterator[np.ndarray]:
     coarse = min(_MAPS_SIDE / max(width, height), 1)
     rows, columns = max(round(height * coarse), 1), max(round(width * coarse), 1)
 
-    @functools.lru_cache(maxsize=2)  # once a clip, not once a frame
+    @functools.lru_cache(maxsize=2)  # computed once per clip, not once per frame
     def maps(clip: int) -> tuple[np.ndarray, np.ndarray]:
         return resized(looked[clip], rows, columns), resized(heard[clip], rows, columns)
 
@@ -144,7 +142,7 @@ def _pictures(summary: Summary, source: Movie) -> Iterator[np.ndarray]:
 
 
 def _neighbors(times_s: np.ndarray, time_s: float) -> tuple[int, int, float]:
-    """The clips before and after a moment, and its position between them, 0-1."""
+    """The clips before and after a time, and its position between them, 0-1."""
     after = int(np.searchsorted(times_s, time_s))
     if after in (0, len(times_s)):
         only = min(after, len(times_s) - 1)
@@ -154,7 +152,7 @@ def _neighbors(times_s: np.ndarray, time_s: float) -> tuple[int, int, float]:
 
 
 def _lit(picture: np.ndarray, look: np.ndarray, hear: np.ndarray) -> np.ndarray:
-    """Dims a picture, (H, W, 3) uint8, by attention and adds the light of the sound; maps are (h, w) in 0-1."""
+    """Dims a picture, (H, W, 3) uint8, by attention and adds the glow of the sound; maps are (h, w) in 0-1."""
     height, width, _ = picture.shape
     gain = _spread(_DIMMED + (1 - _DIMMED) * np.sqrt(look), height, width)
     light = _spread(0.25 * hear + 0.65 * _rings(hear), height, width)
@@ -180,7 +178,7 @@ def _rings(levels: np.ndarray) -> np.ndarray:
 
 
 class _Band:
-    """The strip below the picture: time, the film's curve with what was chosen, score."""
+    """The strip below the picture: time, the film's score curve with the chosen shots, score."""
 
     def __init__(self, summary: Summary, width: int, height: int):
         self._size = min(max(min(width, height) // 22, 10), 28)  # of the text, in pixels

@@ -13,13 +13,13 @@ class Shot:
     """A shot of the film.
 
     Attributes:
-      start_s: when its first frame is shown, seconds from the film's first.
-      end_s: when the first frame of the next shot is shown, or the film ends.
+      start_s: when its first frame is shown, seconds from the film's first frame.
+      end_s: when the next shot begins, or the film ends.
       first_frame: number of its first frame, from 1.
       last_frame: number of its last frame.
       score: mean score of its frames, 0-1.
       chosen: whether it is in the summary.
-      summary_start_s: when it begins in summary.mp4, seconds; None where it is not chosen.
+      summary_start_s: when it begins in summary.mp4, seconds; None if it is not chosen.
     """
 
     start_s: float
@@ -38,8 +38,8 @@ class Summary:
     Attributes:
       scores: the scores of the film's clips.
       shots: all shots, in order, without gaps.
-      budget_s: longest summary that was allowed, seconds.
-      length_s: how long it is.
+      budget_s: the longest summary allowed, seconds.
+      length_s: length of the summary, seconds.
       facts: about the run, for the report: checkpoint, budget, how shots were found, versions.
     """
 
@@ -51,10 +51,10 @@ class Summary:
 
     @property
     def decimals(self) -> int:
-        """Decimals that scores are shown with, 2 to 6.
+        """Number of decimals for scores, 2 to 6.
 
-        Enough to tell the lowest score from the highest, to show two digits of the highest and one of each chosen
-        shot's mean (of a hundredth of the highest, where the mean is lower).
+        Enough to tell the lowest score from the highest, and to show two digits of the highest score and one of each
+        chosen shot's mean (or of 1% of the highest score, if the mean is lower).
         """
         scores = self.scores.scores.astype(float)
         floor = scores.max() / 100

@@ -1,4 +1,4 @@
-"""Cuts that a person has looked through, in a folder of summaries: they are labels to learn from."""
+"""Cuts that a person has looked through, in a folder of summaries; they serve as labels."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from avmsnet_jax.summarization.cutlist import CUT, CutList
 
 
 def key_shots(summaries: Path, film: Path) -> tuple[Path, tuple[tuple[float, float], ...]] | None:
-    """The key shots of a film: what its cut shows.
+    """The key shots of a film: the shots in its cut.
 
     Args:
       summaries: a folder of summaries, one folder per film.
@@ -16,7 +16,7 @@ def key_shots(summaries: Path, film: Path) -> tuple[Path, tuple[tuple[float, flo
 
     Returns:
       the cut's file, and (start_s, end_s) of each key shot; None if no person has looked through a cut of the film. The
-      bounds lie half a frame before the first frame of a shot and of what follows it, so that rounding moves no frame.
+      bounds lie half a frame before the first frame of the shot and of the next one, so that rounding moves no frame.
 
     Raises:
       UserError: the cut is damaged, or of another film.
@@ -43,7 +43,7 @@ def cuts(summaries: Path) -> dict[str, CutList | UserError]:
 
 
 def account(summaries: Path) -> str:
-    """How many films of a folder of summaries a person has looked through, and the state of each, in lines.
+    """Lists the films in a folder of summaries, and which of their cuts a person has looked through.
 
     Raises:
       UserError: the folder holds no summary.

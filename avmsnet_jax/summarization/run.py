@@ -1,4 +1,4 @@
-"""Summarizes films, one after the other or on Apache Beam; a film that fails costs no other."""
+"""Summarizes films, one after the other or on Apache Beam; a film that fails does not stop the others."""
 
 import csv
 import dataclasses
@@ -55,7 +55,7 @@ class Outcome:
       film: the film.
       folder: the folder of its summary.
       error: why there is no summary; empty = there is one.
-      account: the summary's length, for people.
+      account: the length of the summary, in words.
       skipped: whether an earlier summary was kept.
     """
 
@@ -91,7 +91,7 @@ def summarize(
       the result for each film.
 
     Raises:
-      UserError: for what concerns all films: the checkpoint, the configuration, two films of one name, no films.
+      UserError: the checkpoint or the configuration is invalid, two films have the same name, or there are no films.
     """
     choose.parse_budget(config.summarize.budget)
     listed = films.listed(movies)
@@ -114,7 +114,7 @@ def summarize(
 def summarize_by(
     scorer: Scorer, film: Path, output: str | os.PathLike[str], config: Config, *, overwrite: bool = False
 ) -> Outcome:
-    """Summarizes a film by a scorer at hand; for the other arguments see `summarize`."""
+    """Summarizes a film by the given scorer; for the other arguments see `summarize`."""
     choose.parse_budget(config.summarize.budget)
     return _attempt(config, scorer, overwrite, (film, Path(os.path.abspath(output)) / film.stem))
 
@@ -128,14 +128,14 @@ def summarize_cut(
     budget: str = "",
     overwrite: bool = False,
 ) -> Outcome:
-    """Summarizes a film by its `cut.json`, without any scorer.
+    """Summarizes a film as its `cut.json` says, without scoring it.
 
     Args:
       film: the film.
-      cut_file: says which shots the summary has.
+      cut_file: the `cut.json`.
       output: the folder for all summaries.
       config: as for `summarize`.
-      budget: chooses the shots anew, but for those that a person kept or dropped; empty = exactly those of the file.
+      budget: choose the shots anew, except those that a person kept or dropped; empty = exactly those of the file.
       overwrite: replace an earlier summary.
 
     Raises:
@@ -152,61 +152,62 @@ def _write_summary(config: Config, source: "Source", film: Path, folder: Path, s
     """Writes a film's summary and the files that go with it to a new folder.
 
     Args:
-      config: of which `summarize` and `mesh` are used.
-      source: of the scores.
+      config: its sections `summarize` and `mesh` are used.
+      source: where the scores come from.
       film: the film.
-      folder: to create; the caller moves it to its place when it is complete.
-      shown_in: the place it will be moved to.
+      folder: the folder to create; the caller moves it to its final place.
+      shown_in: the final place.
 
     Raises:
       UserError: the film cannot be read, or the options do not fit it.
     """
-    options, follow = config.summarize, source.cut if isinstance(source, CutFile) else None
-    found = _watched(config, source, film, shown_in)
-    watched = found.watched if follow is None else cutlist.scored(follow, found.watched)
+    options, cut_list = config.summarize, source.cut if isinstance(source, CutFile) else None
+    analysis = _watched(config, source, film, shown_in)
+    watched = analysis.watched if cut_list is None else cutlist.scored(cut_list, analysis.watched)
     if options.overlay and max(maps.size for maps in watched.scores.attention) == len(watched.scores.frames):
-        raise UserError(f"no attention of {film.name} is kept to draw; leave --overlay out, or summarize without --cut")
-    said = captions.read(film)
-    choice = choose.choose(watched, options, said.cues) if follow is None else cutlist.follow(follow, watched)
-    scorer = found.scorer if follow is None else follow.scorer
+        raise UserError(f"there are no attention maps of {film.name}; leave --overlay out, or summarize without --cut")
+    text = captions.read(film)
+    choice = choose.choose(watched, options, text.cues) if cut_list is None else cutlist.choice_of(cut_list, watched)
+    scorer = analysis.scorer if cut_list is None else cut_list.scorer
     facts = _facts(config, source, scorer["name"])
-    if said.cues or said.problem:
-        facts["captions"] = said.problem or said.source
+    if text.cues or text.problem:
+        facts["captions"] = text.problem or text.source
     summary = Summary(watched.scores, choice.shots, choice.budget_s, choice.length_s, facts)
     kept = [span for span, shot in zip(choice.ranges, choice.shots, strict=True) if shot.chosen]
     folder.mkdir()
     frames = sum(stop - first for first, stop in kept)
     with _bar(f"cutting {printable(film.name)}", frames * (1 + options.clips), "frame") as bar:
-        cut.cut(watched, kept, folder / SUMMARY, bar.update, said.cues)
+        cut.cut(watched, kept, folder / SUMMARY, bar.update, text.cues)
         if options.clips:
-            cut.clips(watched, kept, folder / CLIPS, bar.update, said.cues)
+            cut.clips(watched, kept, folder / CLIPS, bar.update, text.cues)
     if options.overlay:
         with _bar(f"drawing over {printable(film.name)}", frames, "frame") as bar:
             explain.write_overlay(summary, folder / OVERLAY, bar.update)
     _write_scores(summary, folder / SCORES)
     _write_facts(summary, scorer, folder / FACTS)
-    watched_file.write(found, folder / watched_file.WATCHED)
+    watched_file.write(analysis, folder / watched_file.WATCHED)
     takes = cut.takes(watched, kept)
     editors.write(watched, takes, folder)
-    shown = report.Captions(said.cues, cut.moved(said.cues, takes))
-    if said.cues:
+    shown = report.Captions(text.cues, cut.summary_cues(text.cues, takes))
+    if text.cues:
         captions.write(shown.summary, folder / VTT)
-    if follow is None:
+    if cut_list is None:
         budget, timecode = choose.parse_budget(options.budget), watched.timecode.text(0)
-        follow = cutlist.of_summary(summary, watched.rate, budget, scorer, start_timecode=timecode)
-    cutlist.write(follow, folder)
-    report.write_report(summary, folder, shown_in=shown_in, editing=report.Editing.of(follow, watched), captions=shown)
+        cut_list = cutlist.of_summary(summary, watched.rate, budget, scorer, start_timecode=timecode)
+    cutlist.write(cut_list, folder)
+    editing = report.Editing.of(cut_list, watched)
+    report.write_report(summary, folder, shown_in=shown_in, editing=editing, captions=shown)
     return summary
 
 
 def _watched(config: Config, source: "Source", film: Path, shown_in: Path) -> Kept:
-    """What there is to know of a film: kept from an earlier summary where that fits, else found by watching it."""
-    follow = source.cut if isinstance(source, CutFile) else None
-    spacing_s = config.summarize.spacing_s if follow is None else follow.scorer["spacing_s"]
+    """The analysis of a film: that of an earlier summary if it fits, else a new one."""
+    cut_list = source.cut if isinstance(source, CutFile) else None
+    spacing_s = config.summarize.spacing_s if cut_list is None else cut_list.scorer["spacing_s"]
     film_key, scorer_key = watched_file.film_key(film), _scorer_key(config, source)
     for folder in [source.folder, shown_in] if isinstance(source, CutFile) else [shown_in]:
         kept = watched_file.read(folder / watched_file.WATCHED, film, film_key)
-        if kept is not None and follow is not None and cutlist.has_clips_of(follow, kept.watched):
+        if kept is not None and cut_list is not None and cutlist.has_clips_of(cut_list, kept.watched):
             return kept
         if kept is not None and scorer_key and kept.scorer_key == scorer_key:
             return kept
@@ -223,29 +224,29 @@ def _watched(config: Config, source: "Source", film: Path, shown_in: Path) -> Ke
 
 
 def _source(directory: str, config: Config) -> "Weights | Attention":
-    """The network of a checkpoint, or attention; raises UserError where there is no such checkpoint."""
+    """The checkpoint, or the attention scorer; raises UserError if a checkpoint does not exist."""
     soundnet = config.summarize.soundnet
     if directory and soundnet:
         raise UserError("summarize.soundnet is for scores without --checkpoint; leave out one of the two")
     if soundnet:
-        location.find(soundnet)  # before a film is watched
+        location.find(soundnet)  # raises UserError before a film is read
     return Weights.of(directory) if directory else Attention(soundnet=soundnet)
 
 
 class Weights(NamedTuple):
-    """A checkpoint and the state of its files, which tells a later checkpoint in the same place apart."""
+    """A checkpoint and the state of its files, which distinguishes it from a later one in the same place."""
 
     directory: str
     state: tuple[Any, ...]
 
     @property
     def name(self) -> str:
-        """What kind of scorer it is."""
+        """The kind of scorer."""
         return "network"
 
     @classmethod
     def of(cls, directory: str) -> "Weights":
-        """The checkpoint in a directory as of now: a running training may write others there."""
+        """The current checkpoint in a directory, to which a running training may write others."""
         found = location.find(directory)
         states = [path.lstat() for path in sorted(found.rglob("*"))]
         return cls(str(found), tuple((state.st_ino, state.st_mtime_ns) for state in states))
@@ -258,11 +259,11 @@ class CutFile(NamedTuple):
     folder: Path
 
 
-Source = Weights | CutFile | Scorer  # of a film's scores
+Source = Weights | CutFile | Scorer  # where the scores of a film come from
 
 
 def _attempt(config: Config, source: Source, overwrite: bool, task: tuple[Path, Path]) -> Outcome:
-    """Summarizes one film and returns errors as a result, so that the others are still summarized."""
+    """Summarizes one film; returns errors instead of raising them, so that the other films are still summarized."""
     film, folder = task
     try:
         return _summarized(config, source, overwrite, film, folder)
@@ -290,12 +291,12 @@ def _summarized(config: Config, source: Source, overwrite: bool, film: Path, fol
             _check_replaceable(folder)
     chosen = sum(shot.chosen for shot in summary.shots)
     lengths = f"{clock(round(summary.length_s))} of {clock(round(summary.scores.duration_s))}"
-    said = f"; captions: {summary.facts['captions']}" if "captions" in summary.facts else ""
-    return Outcome(film, folder, account=f"{lengths} in {chosen} shot{'s' * (chosen > 1)}{said}")
+    captions_note = f"; captions: {summary.facts['captions']}" if "captions" in summary.facts else ""
+    return Outcome(film, folder, account=f"{lengths} in {chosen} shot{'s' * (chosen > 1)}{captions_note}")
 
 
 def _is_summary(folder: Path) -> bool:
-    """Whether a folder holds a summary.json of ours."""
+    """Whether a folder holds a summary.json of this program."""
     try:
         facts = json_file.read(folder / FACTS, "remove it")
     except (OSError, UserError):
@@ -304,9 +305,9 @@ def _is_summary(folder: Path) -> bool:
 
 
 def _check_replaceable(folder: Path) -> None:
-    """Raises UserError where a folder is no summary, or holds other files, too."""
+    """Raises UserError if a folder is not a summary, or also holds other files."""
     if folder.is_symlink() or not _is_summary(folder):
-        raise UserError(f"{folder} exists already; it is no summary: choose another place")
+        raise UserError(f"{folder} exists and is not a summary; choose another place")
     others = sorted({entry.name for entry in folder.iterdir()} - _FILES)
     clips = folder / CLIPS
     if clips.is_dir() and not clips.is_symlink():
@@ -335,7 +336,7 @@ def _scorer(config: Config, source: Source) -> Scorer:
 
 
 def _scorer_key(config: Config, source: Source) -> str:
-    """A fingerprint of what decides the scores of a film; empty for a network in memory, and for scores of a cut."""
+    """A fingerprint of everything that determines the scores; empty for a network in memory, and for a cut's scores."""
     options, mesh = config.summarize, config.mesh
     settings: list[Any]
     if isinstance(source, Weights):
@@ -356,10 +357,10 @@ _MOST_CHECKPOINT_BYTES = 8 * 10**9  # the published network and its optimizer ha
 
 @functools.lru_cache(maxsize=1)
 def _content(weights: Weights) -> str:
-    """A fingerprint of a checkpoint, the same for a copy in another place; empty where its files are far too large."""
+    """A fingerprint of a checkpoint, the same for a copy elsewhere; empty if its files are far too large."""
     folder, digest = Path(weights.directory), hashlib.sha256()
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    if sum(path.stat().st_size for path in files) > _MOST_CHECKPOINT_BYTES:  # reading it will say what is wrong
+    if sum(path.stat().st_size for path in files) > _MOST_CHECKPOINT_BYTES:  # loading it will report the problem
         return ""
     for path in files:
         with open(path, "rb") as file:
@@ -453,21 +454,21 @@ def _on_beam(
     output: Path,
     options: Sequence[str],
 ) -> list[Outcome]:
-    named = hashlib.sha256("\0".join(os.fsdecode(film) for film, _ in tasks).encode("utf-8", "surrogateescape"))
+    names = hashlib.sha256("\0".join(os.fsdecode(film) for film, _ in tasks).encode("utf-8", "surrogateescape"))
     try:
-        # Of the same films by name, so that the next run removes what a killed one left.
-        with working_place(output / f"beam_{named.hexdigest()[:8]}", "words") as place:
+        # The same name for the same films, so that the next run removes the remains of a killed one.
+        with working_place(output / f"beam_{names.hexdigest()[:8]}", "outcomes") as place:
             empty(place)
             try:
-                done = beam.run(options, tasks, functools.partial(_told, one), place)
-                return [Outcome(*task, **told) for task, told in zip(tasks, done, strict=True)]
+                done = beam.run(options, tasks, functools.partial(_outcome_fields, one), place)
+                return [Outcome(*task, **fields) for task, fields in zip(tasks, done, strict=True)]
             finally:
                 empty(place)
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror or error}; choose another place") from error
 
 
-def _told(one: Callable[[tuple[Path, Path]], Outcome], task: tuple[Path, Path]) -> dict[str, Any]:
-    """What a Beam worker sends back of a film's outcome."""
+def _outcome_fields(one: Callable[[tuple[Path, Path]], Outcome], task: tuple[Path, Path]) -> dict[str, Any]:
+    """The fields of a film's outcome that a Beam worker sends back."""
     outcome = one(task)
     return {name: getattr(outcome, name) for name in ("error", "account", "skipped")}

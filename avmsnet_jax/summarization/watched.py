@@ -1,4 +1,4 @@
-"""watched.npz: what a pass over a film found, kept beside its summary so that another cut needs no second pass."""
+"""watched.npz: the analysis of a film, stored with its summary so that another cut needs no second pass."""
 
 import dataclasses
 import hashlib
@@ -15,21 +15,21 @@ from avmsnet_jax.media.timecode import Timecode
 from avmsnet_jax.scoring.film import Scores, Watched
 
 WATCHED = "watched.npz"
-FORMAT = 2  # raise it when the file's content changes, or what a pass over a film finds
-_PIECES, _PIECE_BYTES = 32, 2**18  # of a film, that tell it from others
+FORMAT = 2  # increase it when the file format or the analysis changes
+_PIECES, _PIECE_BYTES = 32, 2**18  # sampled from a film for its fingerprint
 _BY_FRAME = ("times_s", "stamps_s", "change", "loudness")
 _BY_CLIP = ("frames", "times_s", "scores", "features", "localization")
 
 
 @dataclasses.dataclass(frozen=True)
 class Kept:
-    """What a pass over a film found, and how.
+    """The analysis of a film, and how it was made.
 
     Attributes:
-      watched: the film.
+      watched: the analysis.
       scorer: name, learned_from_people, spacing_s, clip_frames, as in `cut.json`.
       film_key: fingerprint of the film.
-      scorer_key: fingerprint of the scorer, its versions and the spacing; empty if the scorer cannot be told again.
+      scorer_key: fingerprint of the scorer, its versions and the spacing; empty if the scorer has none.
     """
 
     watched: Watched
@@ -39,7 +39,7 @@ class Kept:
 
 
 def film_key(film: Path) -> str:
-    """A fingerprint of a film's content: its size, and pieces from its beginning to its end."""
+    """A fingerprint of a film's content: of its size and of evenly spaced pieces."""
     size = film.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with open(film, "rb") as file:
@@ -50,7 +50,7 @@ def film_key(film: Path) -> str:
 
 
 def write(kept: Kept, path: Path) -> None:
-    """Writes the file; nothing for a film so long that `read` would refuse the file."""
+    """Writes the file, unless the film is so long that `read` would refuse it."""
     watched, scores = kept.watched, kept.watched.scores
     ends = np.cumsum([len(picture) for picture in scores.thumbnails])
     facts = {
@@ -81,7 +81,7 @@ def write(kept: Kept, path: Path) -> None:
 
 
 def read(path: Path, film: Path, key: str) -> Kept | None:
-    """Reads the file; None if there is none of this film and format, or it is damaged.
+    """Reads the file; None if it is missing, damaged, or of another film or format.
 
     Args:
       path: the file.
@@ -133,7 +133,7 @@ def _watched(facts: dict[str, Any], arrays: dict[str, np.ndarray], film: Path) -
 
 
 def _check(watched: Watched) -> None:
-    """Raises ValueError where the parts of a file do not fit together, as in one that somebody made."""
+    """Raises ValueError if the arrays of a file do not fit together, as in a forged file."""
     scores, times_s = watched.scores, watched.times_s
     by_clip = (scores.times_s, scores.scores, scores.features, scores.localization)
     clips, frames = len(scores.frames), len(times_s)

@@ -1,1 +1,1 @@
-"""Toy movies: rendered films whose key moments are those at which picture and sound agree."""
+"""Toy movies: synthetic films whose key moments are those at which picture and sound agree."""

@@ -21,12 +21,12 @@ def write_scripts(films: int, seconds: int, seed: int) -> dict[str, list[Script]
     """The scripts of a collection, by split; the same for the same arguments.
 
     Args:
-      films: how many in all; a quarter of them, at least one, is for testing.
+      films: number of films; a quarter, at least one, is for testing.
       seconds: length of each.
-      seed: no two seeds below a million share a film.
+      seed: different seeds give different films.
 
     Raises:
-      UserError: too few or too short to train on some and test on others.
+      UserError: the films are too few or too short for training and testing, or the seed is out of range.
     """
     if films < 2:
         raise UserError(f"--films is {films}; it must be at least 2, one to train on and one to test on")
@@ -40,16 +40,16 @@ def write_scripts(films: int, seconds: int, seed: int) -> dict[str, list[Script]
 
 
 def render(output: Path, *, films: int, seconds: int, seed: int, gaze: bool = False) -> dict[str, list[Script]]:
-    """Renders a collection: `output/{train,test}/toy_NN.mp4`, each with `toy_NN.keyshots.csv` beside it.
+    """Renders a collection: `output/{train,test}/toy_NN.mp4`, each with `toy_NN.keyshots.csv`.
 
     `output` appears when all films are done, or not at all.
 
     Args:
       output: a directory that does not exist yet or is empty.
-      films: how many in all; a quarter of them, at least one, is for testing.
+      films: number of films; a quarter, at least one, is for testing.
       seconds: length of each.
-      seed: films of one seed are the same, byte for byte with the same encoder.
-      gaze: whether to write the gaze of simulated viewers to `toy_NN.gaze/`, too.
+      seed: the same seed gives the same films, byte for byte with the same encoder.
+      gaze: whether to also write the gaze of simulated viewers, to `toy_NN.gaze/`.
 
     Returns:
       the scripts, by split, in the order of the files' names.
@@ -84,12 +84,12 @@ def render(output: Path, *, films: int, seconds: int, seed: int, gaze: bool = Fa
 
 
 def key_shots_path(film: Path) -> Path:
-    """Where the key shots of a film are."""
+    """The file of a film's key shots."""
     return film.with_name(f"{film.stem}.keyshots.csv")
 
 
 def write_film(path: Path, script: Script, gaze: bool = False) -> None:
-    """Renders one script to `path`, with its key shots, and its viewers' gaze if asked for, beside it."""
+    """Renders one script to `path`, and writes its key shots and, if `gaze`, its viewers' gaze beside it."""
     write_movie(path, picture.frames(script), FPS, sound.waveform(script), sound.SAMPLE_RATE)
     rows = "".join(f"{start:.3f},{end:.3f}\n" for start, end in script.key_shots)
     key_shots_path(path).write_text("start_s,end_s\n" + rows, encoding="utf-8")

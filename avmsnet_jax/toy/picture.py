@@ -10,7 +10,7 @@ from avmsnet_jax.toy.script import BEATS, EVENT_SECONDS, FPS, Event, Script
 
 HEIGHT, WIDTH = 96, 128
 GROUND = 0.84  # height of the line that the ball lands on, as a share of the picture's
-NOISE = 2.5  # standard deviation of the camera's noise, of 0-255
+NOISE = 2.5  # standard deviation of the camera noise, on a scale of 0-255
 
 RED = np.array((228, 38, 30), np.float32)
 BLUE = np.array((36, 78, 236), np.float32)
@@ -56,7 +56,7 @@ class _Shot:
         self.sky += 40 * np.exp(-np.maximum(0, away - radius) / (2 * radius))
         light = 0.95 - 0.45 * dusk
 
-        # Layers scroll. Each is a periodic strip, two pictures wide, of color times cover (RGB) and 1 - cover.
+        # Each scrolling layer is a periodic strip, two pictures wide, with the channels color x cover and 1 - cover.
         across = np.arange(2 * WIDTH, dtype=np.float32) * (2 * np.pi / (2 * WIDTH))
         rows = np.arange(HEIGHT, dtype=np.float32)[:, None]
         cover = 0.55 * _clouds(rng) * np.clip(1.4 - 2.2 * rows / HEIGHT, 0, 1)
@@ -83,7 +83,7 @@ class _Shot:
             self.layers.append((strip, span, float(direction * speed)))
         self.passers = [_Passer(rng) for _ in range(rng.integers(1, 4))]
         self.flicker = rng.uniform(0, 6.3)
-        # Noise is drawn once per shot and shifted randomly in each frame: drawing it anew takes longer than all the
+        # Noise is drawn once per shot and shifted randomly in each frame: drawing new noise would take longer than the
         # rest of the picture.
         self.grain = rng.normal(0, NOISE, (2 * HEIGHT, 2 * WIDTH, 3)).astype(np.float32)
 
@@ -146,7 +146,7 @@ def middle(event: Event, time: float, seed: int) -> tuple[float, float]:
 
 
 def _course(event: Event, seed: int) -> list[float]:
-    """Place at the middle of the event and drift a second; then radius and hop, or height, half side and spin."""
+    """Position at the middle of the event, drift; then radius and hop (ball), or y, half side and spin (square)."""
     rng = np.random.default_rng((seed, round(1000 * event.time)))
     ball, square = ((0.14, 0.17), (0.22, 0.34)), ((0.3, 0.6), (0.13, 0.16), (-0.6, 0.6))
     ranges = ((0.22, 0.78), (-0.12, 0.12), *(ball if event.sight == "ball" else square))

@@ -11,8 +11,8 @@ JITTER = 0.05  # seconds by which the middle of an event may miss its slot's
 
 OWN_SOUND = {"ball": "boing", "square": "chirp"}
 
-# Shares of all slots. Of the events that are seen, and likewise of those that are heard, 20 of 50 are key: a model with
-# picture or sound only reaches at most F = 2 * 0.4 / 1.4 = 0.57. Calling every slot key gives 0.33.
+# Shares of all slots. Of the events that are seen, 40% are key, and of those that are heard, too: a model that uses
+# only one of the two reaches at most F = 2 * 0.4 / 1.4 = 0.57. Calling every slot key gives 0.33.
 SHARES = {"key": 0.2, "sight": 0.2, "sound": 0.2, "mismatch": 0.1, "nothing": 0.3}
 
 
@@ -32,7 +32,7 @@ class Event:
 
     @property
     def key(self) -> bool:
-        """The sound is the one that belongs to what is seen."""
+        """Whether the object is seen with its own sound."""
         return self.sight is not None and OWN_SOUND[self.sight] == self.sound
 
     @property
@@ -48,8 +48,8 @@ class Script:
     Attributes:
       seconds: length of the film.
       events: in order of time. Slot k is the second around time k, where the clip with center frame 25 k lies.
-      cuts: times at which a new shot begins, the first one (0) left out.
-      seed: of landscapes, weather, passers-by and noise.
+      cuts: times at which a new shot begins, without 0.
+      seed: random seed of landscapes, weather, passers-by and noise.
     """
 
     seconds: int
@@ -71,11 +71,11 @@ class Script:
 def write_script(seconds: int, seed: int) -> Script:
     """Fills the slots of a film.
 
-    Kinds are dealt like cards, so every film has nearly the same number of each kind of `SHARES`.
+    Kinds are dealt like cards, so every film has nearly the shares of `SHARES`.
 
     Args:
       seconds: length of the film; it gets `seconds - 1` slots, one for each clip.
-      seed: films of one seed are the same.
+      seed: the same seed gives the same script.
     """
     rng = np.random.default_rng(seed)
     count = seconds - 1

@@ -2,7 +2,7 @@
 
 While an object is heard with its own sound, every viewer looks at it. At other times viewers look at different places,
 nearer to the center than to the edges, and some of them at what moves in silence. They react late, blink, differ by a
-constant error of calibration, and some join after the film has begun.
+constant calibration error, and some join after the film has begun.
 """
 
 from collections.abc import Callable
@@ -21,14 +21,14 @@ _FIXATION_S = (0.2, 0.45)
 _SACCADE_S = 0.03
 _BLINK_S, _BLINKS = 0.15, 0.06  # how long a blink lasts, and the share of fixations that end in one
 _REACTION_S = (0.12, 0.22)
-_LATE_S = (2.0, 8.0)  # when viewers join who join late: every tenth
+_LATE_S = (2.0, 8.0)  # when late viewers join, every tenth of all
 _DISTRACTED = 0.25  # chance that a fixation goes to an object that is not heard with its own sound
-_SCATTER = 0.22  # standard deviation of the places that nothing draws viewers to, shares of the picture
+_SCATTER = 0.22  # standard deviation of undirected gaze, as a share of the picture
 _OFFSET, _JITTER, _NOISE = 0.008, 0.012, 0.003  # standard deviations: of calibration, a fixation and a sample
 
 
 def near_center(rng: np.random.Generator) -> np.ndarray:
-    """(2,) a place that nothing draws a viewer to: more often near the center, as real viewers do."""
+    """Draws a place for undirected gaze, (2,): more often near the center, as with real viewers."""
     return np.clip(rng.normal(0.5, _SCATTER, 2), 0.02, 0.98)
 
 
@@ -36,9 +36,9 @@ def write_gaze(folder: Path, script: Script, elsewhere: Elsewhere = near_center)
     """Writes the gaze of all viewers of a film to the new folder `folder`, as `observer,time_s,x,y`.
 
     Args:
-      folder: where to.
+      folder: the folder to create.
       script: the film.
-      elsewhere: draws (2,) a place for a viewer whom nothing draws anywhere, as shares of the picture.
+      elsewhere: draws a place for undirected gaze, (2,), as shares of the picture.
     """
     folder.mkdir()
     lines = ["observer,time_s,x,y"]
@@ -80,7 +80,7 @@ def _fixations(script: Script, rng: np.random.Generator, start_s: float, elsewhe
             place = np.array(picture.middle(event, now - event.time, script.seed)) + rng.normal(0, _JITTER, 2)
         else:
             place = elsewhere(rng)
-        end = min([now + length, *(onset for onset in onsets if onset > now)])  # what sounds calls the eyes at once
+        end = min([now + length, *(onset for onset in onsets if onset > now)])  # a key event attracts the eyes at once
         rows.append((now, end, *place))
         now = end + (_BLINK_S if rng.random() < _BLINKS else _SACCADE_S)
     return np.array(rows)

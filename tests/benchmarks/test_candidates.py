@@ -1,4 +1,4 @@
-"""The candidates for a faster training step on a GPU give the numbers of the product's step."""
+"""Candidates for a faster training step on a GPU give the same numbers as the package's step."""
 
 import jax
 import numpy as np

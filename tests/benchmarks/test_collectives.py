@@ -1,4 +1,4 @@
-"""The collectives counted in compiled programs are those that the programs were written with."""
+"""Counts of the collectives in compiled programs."""
 
 import json
 

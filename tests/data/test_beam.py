@@ -55,7 +55,7 @@ def test_beam_s_worker_processes_give_the_same_bytes_as_the_command(source, plai
     assert files_of(output) == plain
 
 
-def test_what_is_finished_is_not_given_to_beam_again(source, plain, tmp_path, monkeypatch):
+def test_finished_films_are_not_given_to_beam_again(source, plain, tmp_path, monkeypatch):
     pytest.importorskip("apache_beam")
     output = tmp_path / "records"
     with monkeypatch.context() as patch:
@@ -67,7 +67,7 @@ def test_what_is_finished_is_not_given_to_beam_again(source, plain, tmp_path, mo
     assert files_of(output) == plain
 
 
-def test_what_beam_is_told_wrongly(source, tmp_path, monkeypatch):
+def test_wrong_beam_options_are_errors_of_one_line(source, tmp_path, monkeypatch):
     pytest.importorskip("apache_beam")
     for option, reason in (
         ("--direct_num_workers=two", "--beam: argument --direct_num_workers: invalid int value: 'two'"),
@@ -78,7 +78,7 @@ def test_what_beam_is_told_wrongly(source, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_without_beam(source, tmp_path, monkeypatch):
+def test_a_missing_beam_is_one_line(source, tmp_path, monkeypatch):
     real = builtins.__import__
 
     def absent(name, *rest):
@@ -107,7 +107,7 @@ def worker(folder, number):
     beam._work(work, folder / "outcomes", (0, 3))
 
 
-def test_of_two_living_workers_with_one_film_one_does_it_and_the_other_waits(tmp_path):
+def test_of_two_workers_with_the_same_film_one_waits_for_the_other(tmp_path):
     (tmp_path / "outcomes").mkdir()
     others = [multiprocessing.get_context("spawn").Process(target=worker, args=(tmp_path, n)) for n in (1, 2)]
     for process in others:

@@ -94,7 +94,7 @@ def test_other_lengths_and_overlapping_clips(frames, spacing):
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 999, 1000, 1001, 1600])
-def test_the_window_is_symmetric_and_what_is_too_long_loses_its_ends(length):
+def test_the_window_is_symmetric_and_long_excerpts_are_cropped(length):
     buffer = clips.sound_buffer(np.ones(length, np.float32), 1000)
     assert buffer.shape == (1000,)
     assert np.count_nonzero(buffer) <= length
@@ -107,7 +107,7 @@ def test_the_window_is_symmetric_and_what_is_too_long_loses_its_ends(length):
         np.testing.assert_allclose(buffer[buffer > 0], middle[middle > 0][: len(heard)], atol=1e-4)
 
 
-def test_silence_is_said():
+def test_clips_without_sound_are_marked():
     silent = list(clips.cut(drawn_film(60), None, 25))
     assert [clip.has_sound for clip in silent] == [False, False]
     assert not any(clip.sound.any() for clip in silent)

@@ -1,4 +1,4 @@
-"""Records that somebody else made, or that a disk damaged: nothing of theirs is run, followed or believed."""
+"""Malicious or damaged records: nothing in them is executed, followed or trusted."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def test_no_module_that_a_file_names_is_imported(records, directory, tmp_path, m
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[" * 100_000, '{"pythonClassName": 3}'])
-def test_the_account_of_the_features_is_not_needed(records, content):
+def test_the_features_file_is_not_needed(records, content):
     path = file_of(records, "features.json")
     path.unlink()
     if content is not None:
@@ -189,7 +189,7 @@ def test_files_that_are_cut_or_nested_deeply(records, file, content):
         lambda values: values.update(skipped=[3]),
     ],
 )
-def test_a_manifest_that_says_something_else(records, change):
+def test_an_invalid_manifest_is_refused(records, change):
     edit(records / "manifest.json", change)
     for use in (lambda: open_split(records, "train"), lambda: inspect.account(records, 0)):
         with pytest.raises(
@@ -206,7 +206,7 @@ def test_films_with_more_records_than_there_are(records):
 
 
 @pytest.mark.parametrize("lengths", [[], ["0"], ["-1"], ["x"], [10**15], "38", [["38"]], None])
-def test_numbers_of_records_that_are_none(records, lengths):
+def test_invalid_shard_lengths_are_refused(records, lengths):
     def change(values):
         for split in values["splits"]:
             split["shardLengths"] = lengths
@@ -217,7 +217,7 @@ def test_numbers_of_records_that_are_none(records, lengths):
 
 
 @pytest.mark.parametrize("name", ["../movies", "/movies", "", 3])
-def test_names_of_shards_that_are_paths(records, name):
+def test_shard_names_that_are_paths_are_refused(records, name):
     edit(file_of(records, "dataset_info.json"), lambda values: values.update(name=name))
     with pytest.raises(UserError, match=r"dataset_info\.json is of another version or damaged"):
         open_split(records, "train")
@@ -256,7 +256,7 @@ def test_records_that_lack_a_field_are_found_when_they_are_opened(records, field
         ("clip", 1),
     ],
 )
-def test_records_that_say_something_else(records, field, value):
+def test_records_with_invalid_values_are_refused(records, field, value):
     path = file_of(records, "*train.array_record*")
     first, *rest = contents(path)
     example = tf_example_pb2.Example.FromString(first)
@@ -281,8 +281,8 @@ def test_a_record_that_would_unpack_to_far_more_is_not_unpacked(records, place):
         open_split(records, "train")
 
 
-def test_bytes_that_changed(records):
-    """Whatever a disk did to a shard, it is a record as before or one line."""
+def test_changed_bytes_give_the_same_records_or_one_line(records):
+    """However a shard is damaged, each record is read unchanged, or there is an error of one line."""
     path = file_of(records, "*train.array_record*")
     whole, rng, refused = path.read_bytes(), np.random.default_rng(0), 0
     for number in range(40):

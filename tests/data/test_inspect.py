@@ -1,4 +1,4 @@
-"""What is in a data set, as the command tells and draws it."""
+"""The command inspect: the text and the picture that describe records."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ def awkward(tmp_path_factory):
     return folder / "records"
 
 
-def test_the_account(awkward, python, tmp_path):
+def test_inspect_describes_the_records(awkward, python, tmp_path):
     done = python("-m", "avmsnet_jax", "inspect", awkward, f"--output={tmp_path / 'a' / 'sheet.png'}")
     assert (done.returncode, done.stderr) == (0, "")
     first, train, films, skipped, disk, written = done.stdout.splitlines()
@@ -92,7 +92,7 @@ def test_mistakes_are_one_line(awkward, forked, tmp_path):
     for arguments, message in (
         ([], "give one folder: the --output of python -m avmsnet_jax prepare or python -m avmsnet_jax summarize"),
         ([awkward, "--split=dev"], "has no split 'dev'; it has train"),
-        ([awkward, f"--output={tmp_path}"], f"{tmp_path} is a folder; --output is the picture to write"),
+        ([awkward, f"--output={tmp_path}"], f"{tmp_path} is a folder; give the picture to write"),
     ):
         assert message in one_line(forked("-m", "avmsnet_jax", "inspect", *arguments))
     damaged = shutil.copytree(awkward, tmp_path / "damaged")

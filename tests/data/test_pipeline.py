@@ -2,8 +2,6 @@ import contextlib
 import json
 import pickle
 import shutil
-import subprocess
-import sys
 import threading
 
 import numpy as np
@@ -28,7 +26,7 @@ def equal(a, b):
     return a.keys() == b.keys() and all(np.array_equal(a[field], b[field]) for field in a)
 
 
-def test_a_batch_is_what_the_network_takes(train):
+def test_batches_have_the_shapes_and_types_of_the_network(train):
     batch = next(train_batches(train, batch_size=4, seed=0))
     assert {name: (batch[name].shape, batch[name].dtype) for name in ("clip", "sound", "label")} == {
         "clip": ((4, 8, 16, 16, 3), np.uint8),
@@ -48,7 +46,7 @@ def test_an_epoch_holds_every_clip_once_in_a_new_order(train):
     assert all(epoch != everything for epoch in epochs)
 
 
-def test_the_seed_alone_decides(train):
+def test_the_batches_depend_on_the_seed_only(train):
     def run(**settings):
         return list(train_batches(train, batch_size=5, epochs=2, **settings))
 
@@ -145,7 +143,7 @@ def test_unopenable_records_are_refused(directory, tmp_path):
         open_split(tmp_path, "train")
 
 
-def test_clips_must_be_what_the_network_takes(directory):
+def test_clips_that_do_not_fit_the_network_are_refused(directory):
     assert open_split(directory, "test", ModelConfig(frames=8, frame_size=16)).frame_size == 16
     remedy = r"prepare the data again with --frames=16, or train a network with --config.model.frames=8"
     with pytest.raises(UserError, match=rf"have frames=8, the network takes frames=16; {remedy}"):
@@ -183,7 +181,7 @@ def test_workers_give_the_same_batches_and_go_on_exactly(train):
             assert all(equal(a, b) for a, b in zip(restored, expected[3:], strict=True))
 
 
-def test_workers_evaluate_alike_and_say_what_is_damaged(train, directory, tmp_path):
+def test_workers_give_the_same_evaluation_batches_and_report_damage(train, directory, tmp_path):
     expected = list(eval_batches(train, batch_size=15))
     with contextlib.closing(eval_batches(train, batch_size=15, workers=1)) as batches:
         assert all(equal(a, b) for a, b in zip(batches, expected, strict=True))
@@ -204,22 +202,12 @@ def garbled(content):
     return content[:third] + b"\xaa" * third + content[2 * third :]
 
 
-SHARE = """
-import sys
-from avmsnet_jax.data.pipeline import Ahead, eval_batches, open_split, steps_per_epoch, train_batches
-directory, index = sys.argv[1:]
-records = open_split(directory, "train")
-for batch in train_batches(records, batch_size=1, seed=4, epochs=2, process_index=int(index), process_count=2):
-    print(f"{batch['video'][0]}{batch['frame'][0]}")
-"""
-
-
 def test_two_processes_see_every_clip_once_an_epoch(train, directory):
-    runs = [
-        subprocess.Popen([sys.executable, "-c", SHARE, str(directory), str(index)], stdout=subprocess.PIPE, text=True)
-        for index in range(2)
-    ]
-    streams = [run.communicate(timeout=120)[0].split() for run in runs]
+    streams = []
+    for index in range(2):
+        settings = {"seed": 4, "epochs": 2, "process_index": index, "process_count": 2}
+        batches = train_batches(open_split(directory, "train"), batch_size=1, **settings)
+        streams.append([name for batch in batches for name in names(batch)])
     assert [len(stream) for stream in streams] == [38, 38]
     everything = sorted(f"{r['video']}{r['frame']}" for r in train)
     for epoch in (slice(0, 19), slice(19, 38)):

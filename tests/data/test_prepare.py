@@ -259,7 +259,7 @@ def breaking(film: str, error: BaseException):
     return breaks
 
 
-def test_what_a_library_cannot_stand_is_the_film_s_own_affair(films, tmp_path, monkeypatch):
+def test_an_unexpected_error_fails_only_its_film(films, tmp_path, monkeypatch):
     source = folder_of(films, tmp_path / "source", "a", "c")
     monkeypatch.setattr(Movie, "frames", breaking("a", ZeroDivisionError("fps\nis 0")))
     manifest = prepare("movies", source, tmp_path / "records")
@@ -269,7 +269,7 @@ def test_what_a_library_cannot_stand_is_the_film_s_own_affair(films, tmp_path, m
     assert "in breaks" in log.read_text()
 
 
-def test_what_has_not_begun_leaves_nothing(films, tmp_path, monkeypatch):
+def test_an_interruption_before_the_first_film_leaves_nothing(films, tmp_path, monkeypatch):
     source = folder_of(films, tmp_path / "source", "a", "c")
     monkeypatch.setattr(Movie, "frames", breaking("a", KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
@@ -277,7 +277,7 @@ def test_what_has_not_begun_leaves_nothing(films, tmp_path, monkeypatch):
     assert not (tmp_path / "new").exists()
 
 
-def test_what_is_finished_is_not_read_again(films, tmp_path, monkeypatch, capfd):
+def test_finished_films_are_not_read_again(films, tmp_path, monkeypatch, capfd):
     prepare("movies", films, tmp_path / "undisturbed")
     source = folder_of(films, tmp_path / "source", "a", "b", "c")
     (tmp_path / "new").mkdir()
@@ -296,7 +296,7 @@ def test_what_is_finished_is_not_read_again(films, tmp_path, monkeypatch, capfd)
 
 
 @pytest.mark.parametrize("change", ["settings", "film", "key shots", "gone"])
-def test_what_has_changed_is_read_again(films, tmp_path, monkeypatch, change):
+def test_changed_films_are_read_again(films, tmp_path, monkeypatch, change):
     source, settings = folder_of(films, tmp_path / "source", "a", "b", "c"), {"frame_size": 32}
     with monkeypatch.context() as patch:
         patch.setattr(Movie, "frames", breaking("b", KeyboardInterrupt()))
@@ -316,7 +316,7 @@ def test_what_has_changed_is_read_again(films, tmp_path, monkeypatch, change):
     assert files_of(tmp_path / "records") == files_of(tmp_path / "undisturbed")
 
 
-def test_nothing_to_prepare_says_why(films, tmp_path):
+def test_a_source_without_usable_films_is_an_error(films, tmp_path):
     source = tmp_path / "source"
     source.mkdir()
     with pytest.raises(UserError, match=r"nothing in .*source could be prepared \(it is empty\)"):
@@ -327,7 +327,7 @@ def test_nothing_to_prepare_says_why(films, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 
 
-def test_arguments_that_make_no_sense(films, tmp_path):
+def test_invalid_arguments_are_refused(films, tmp_path):
     output = tmp_path / "records"
     for settings, reason in (
         ({"frames": 12}, "multiple of 8"),
@@ -422,7 +422,7 @@ def test_tfds_users_load_summe_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_strict(films, tmp_path, workers):
+def test_strict_fails_at_the_first_film_that_would_be_skipped(films, tmp_path, workers):
     source = folder_of(films, tmp_path / "source", "a", "b")
     (source / "zz.mkv").write_text("no film")  # which is known before any other is read
     output = tmp_path / "records"
@@ -496,7 +496,7 @@ def test_packing_needs_the_room_of_one_data_set_and_a_shard(films, tmp_path, mon
                 np.testing.assert_array_equal(a[field], b[field])
 
 
-def test_more_arguments_that_make_no_sense(films, tmp_path):
+def test_invalid_arguments_for_the_data_set_are_refused(films, tmp_path):
     with pytest.raises(UserError, match="--workers is 0; it must be at least 1"):
         prepare("movies", films, tmp_path / "records", workers=0)
     with pytest.raises(UserError, match="--splits is for summe and tvsum; leave it out for movies"):
@@ -533,7 +533,7 @@ def test_the_command_explains_a_mistake_in_one_line(tmp_path):
     assert done.stdout == ""
 
 
-def test_text_beside_a_film_is_no_film(films, tmp_path):
+def test_text_files_beside_a_film_are_not_films(films, tmp_path):
     """FFmpeg plays any text as a film of a terminal, whatever its name."""
     source = folder_of(films, tmp_path / "source", "a")
     for name in ("a.asc", "README.txt", "a.nfo", "b.mp4"):
@@ -559,7 +559,7 @@ def test_nothing_is_left_in_the_temporary_folder(films, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [KeyError(8), MemoryError(), RecursionError("too deep")])
-def test_the_command_ends_with_2_after_an_unforeseen_error(films, tmp_path, monkeypatch, capsys, error):
+def test_the_command_exits_2_after_an_unexpected_error(films, tmp_path, monkeypatch, capsys, error):
     source = folder_of(films, tmp_path / "source", "a", "c")
     monkeypatch.setattr(Movie, "frames", breaking("a", error))
     arguments = ["--dataset=movies", f"--source={source}", f"--output={tmp_path / 'records'}", "--workers=1"]
@@ -572,7 +572,7 @@ def test_the_command_ends_with_2_after_an_unforeseen_error(films, tmp_path, monk
     (log,) = tmp_path.glob("a.error.*.log")
     assert f"skipped a: unexpected error: {type(error).__name__}" in said.err
     assert str(log) in said.err
-    assert said.err.splitlines()[-1].startswith("prepare_data.py: 1 film skipped for an unexpected error")
+    assert said.err.splitlines()[-1].startswith("prepare_data.py: 1 film skipped because of an unexpected error")
 
 
 def joined_stream(path: Path, pictures: int) -> Path:
@@ -585,7 +585,7 @@ def joined_stream(path: Path, pictures: int) -> Path:
 
 
 @pytest.mark.parametrize(("last", "refused"), [(120, False), (160, True)])
-def test_labels_are_held_against_the_frames_that_are_there(tmp_path, last, refused):
+def test_labels_are_checked_against_the_frames_in_the_file(tmp_path, last, refused):
     films = tmp_path / "films"
     films.mkdir()
     joined_stream(films / "film.ts", 60)
@@ -613,7 +613,7 @@ def from_the_middle(source: Path, target: Path, start_s: float) -> Path:
     return target
 
 
-def test_what_an_edit_list_leaves_out_counts_for_no_split(tmp_path):
+def test_splits_ignore_frames_outside_the_edit_list(tmp_path):
     films = tmp_path / "films"
     films.mkdir()
     whole = encode(tmp_path / "whole.mp4", [numbered(i) for i in range(1, 201)], codec="libx264", pix_fmt="yuv420p")

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from avmsnet_jax.data.records import Movies
 from avmsnet_jax.data.sources import movies
 from avmsnet_jax.errors import UserError
 from tests.conftest import small_disk, wait_until
-from tests.soak.kill_preparing import ROOT, files_of, finished_films, make_films, soak, start, working_place
+from tests.forked import Command
+from tests.soak.kill_preparing import ROOT, files_of, finished_films, make_films, soak, working_place
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,17 @@ def undisturbed(source, tmp_path_factory) -> dict[str, bytes]:
     return files_of(output)
 
 
-def finish(process: subprocess.Popen) -> tuple[int, str]:
+@pytest.fixture
+def start(started: Callable[..., Command]) -> Callable[..., Command]:
+    """Starts the command in a process group of its own."""
+
+    def start_command(source: Path, output: Path, *options: str) -> Command:
+        return started("prepare_data.py", "--dataset=movies", f"--source={source}", f"--output={output}", *options)
+
+    return start_command
+
+
+def finish(process: Command) -> tuple[int, str]:
     """Exit status and standard error."""
     _, errors = process.communicate(timeout=120)
     return process.returncode, errors
@@ -43,7 +55,7 @@ def finish(process: subprocess.Popen) -> tuple[int, str]:
     "kill",
     [pytest.param(os.killpg, id="with its workers", marks=pytest.mark.soak), pytest.param(os.kill, id="alone")],
 )
-def test_killed_between_films_it_ends_with_the_same_bytes(source, tmp_path, undisturbed, kill):
+def test_killed_between_films_it_ends_with_the_same_bytes(start, source, tmp_path, undisturbed, kill):
     output = tmp_path / "records"
     process = start(source, output, "--workers=2")
     wait_until(lambda: finished_films(output) >= 1, process)
@@ -78,7 +90,7 @@ def test_a_crash_before_any_file_system_operation_is_recovered():
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
-def test_interrupted_by_a_signal_it_says_what_is_kept(source, tmp_path, undisturbed, how):
+def test_interrupted_by_a_signal_it_says_what_is_kept(start, source, tmp_path, undisturbed, how):
     output = tmp_path / "records"
     process = start(source, output, "--workers=2")
     wait_until(lambda: finished_films(output) >= 1, process)
@@ -97,7 +109,7 @@ def test_interrupted_by_a_signal_it_says_what_is_kept(source, tmp_path, undistur
     assert files_of(output) == undisturbed
 
 
-def test_a_second_run_at_once_is_refused(source, tmp_path, undisturbed):
+def test_a_second_run_at_once_is_refused(start, source, tmp_path, undisturbed):
     output = tmp_path / "records"
     first = start(source, output, "--workers=1")
     wait_until((working_place(output) / "films").exists, first)
@@ -134,7 +146,7 @@ class Deadly(movies.Film):
 
 
 @pytest.mark.parametrize("deaths", [1, 9])
-def test_a_reader_that_dies_costs_no_more_than_its_film(source, tmp_path, undisturbed, monkeypatch, deaths):
+def test_a_dying_reader_process_fails_only_its_film(source, tmp_path, undisturbed, monkeypatch, deaths):
     def find(self, source):
         found = movies.find_films(source, 0.3)
         kept = {field.name: getattr(found.videos[1], field.name) for field in dataclasses.fields(movies.Film)}
@@ -167,7 +179,7 @@ def test_a_reader_that_dies_on_the_only_film_gives_one_line(source, tmp_path, mo
     assert [path.name for path in tmp_path.iterdir()] == ["diary"]
 
 
-def test_a_script_without_a_main_guard_is_told_so(source, tmp_path):
+def test_a_script_without_a_main_guard_gets_one_line(source, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "from avmsnet_jax.data.prepare import prepare\n"
@@ -180,7 +192,7 @@ def test_a_script_without_a_main_guard_is_told_so(source, tmp_path):
 
 
 @pytest.mark.parametrize(("workers", "size"), [pytest.param(1, "1100k", marks=pytest.mark.soak), (2, "3300k")])
-def test_a_full_disk(source, tmp_path, undisturbed, workers, size):
+def test_a_full_disk(start, source, tmp_path, undisturbed, workers, size):
     with small_disk(tmp_path / "disk", size) as resize:
         output = tmp_path / "disk" / "records"
         status, errors = finish(start(source, output, f"--workers={workers}"))

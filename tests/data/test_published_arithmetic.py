@@ -1,4 +1,4 @@
-"""Clips of a published layout on disk become records, by a second statement of the rules in docs/data.md."""
+"""Records of the published layout against a second implementation of the rules in docs/data.md."""
 
 import dataclasses
 import io
@@ -109,7 +109,7 @@ def collection(tmp_path_factory):
     return root, by_name, sounds
 
 
-def test_nothing_is_left_out_and_nothing_is_added(collection):
+def test_every_published_clip_has_one_record(collection):
     _, records, _ = collection
     assert set(records) == {video.name for video in VIDEOS}
     for video in VIDEOS:
@@ -141,5 +141,5 @@ def test_every_record_is_the_published_clip(collection, video):
         assert record["sound"].dtype == np.float32
         np.testing.assert_allclose(record["sound"], expected, atol=256 * 2e-5)
         heard = np.flatnonzero(expected)
-        if len(heard):  # and so in the right place: noise that is off by one sample is as far off as it can be
+        if len(heard):  # this also proves the position: noise that is shifted by one sample is uncorrelated
             assert np.abs(record["sound"][heard + 1 - 2 * (heard == 35279)] - expected[heard]).mean() > 20

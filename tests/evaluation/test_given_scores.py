@@ -42,7 +42,7 @@ def lines(output):
         return [row for row in csv.DictReader(file) if row["row"] == "model"]
 
 
-def test_two_files_of_annotations_complete_each_other(field, tmp_path):
+def test_several_annotation_files_are_combined(field, tmp_path):
     paths, videos, scores = field
     (tmp_path / "s.json").write_text(json.dumps({key: values.tolist() for key, values in scores.items()}))
     metrics = run(paths, tmp_path / "s.json", tmp_path / "out")

@@ -316,7 +316,7 @@ def references(file):
 WRITERS = {
     huge: "values are read",
     huge_chunk: "values are read",
-    never_written: "the file does not hold as much",
+    never_written: "the file is too small for it",
     bomb: "values are read",
     external: "lies in another file",
     virtual: "lies in another file",

@@ -92,9 +92,9 @@ def test_a_report_names_data_set_split_and_checkpoint(run, small_config, monkeyp
 def test_options_without_effect_are_refused(forked, tmp_path):
     given = ["eval.py", "--annotations=a.mat", f"--output={tmp_path / 'out'}"]
     for option, word in (
-        ("--split=train", "--split is the name of a part of prepared records"),
-        ("--config.eval.threshold_split=train", "eval.threshold_split is a part of prepared records"),
+        ("--split=train", "--split names a split of prepared records"),
+        ("--config.eval.threshold_split=train", "eval.threshold_split names a split of prepared records"),
     ):
         assert word in one_line(forked(*given, option))
     given = ["eval.py", "--config=configs/films.py", "--checkpoint=x", f"--output={tmp_path / 'out'}"]
-    assert "--splits is a file that divides --annotations" in one_line(forked(*given, "--splits=folds.json"))
+    assert "--splits divides --annotations" in one_line(forked(*given, "--splits=folds.json"))

@@ -54,7 +54,7 @@ def tables(output):
     return {path.stem: list(csv.DictReader(path.open(newline=""))) for path in (output / "scores").iterdir()}
 
 
-def test_the_files(done):
+def test_the_written_files(done):
     _, output = done
     assert {path.name for path in output.iterdir()} >= {"metrics.json", "scores"}
     assert {path.name for path in (output / "scores").iterdir()} == {f"{video}.csv" for video in VIDEOS}
@@ -74,7 +74,7 @@ def test_every_clip_has_a_row_with_its_own_label(done, small_config):
         assert frames == sorted(frames)
 
 
-def test_the_figures_follow_from_the_tables(done, threshold):
+def test_the_figures_equal_those_counted_from_the_score_files(done, threshold):
     """Recounted from the score files of all videos."""
     process, output = done
     rows = [row for table in tables(output).values() for row in table]
@@ -121,7 +121,7 @@ def test_the_attention_row_is_recomputed(done, small_config, threshold):
     assert "attention" in done[0].stdout
 
 
-def test_without_a_checkpoint_the_command_evaluates_the_attention_scorer(forked, small_config_file, done, tmp_path):
+def test_the_attention_scorer_is_evaluated_without_a_checkpoint(forked, small_config_file, done, tmp_path):
     process = forked("eval.py", "--config", small_config_file, "--output", tmp_path / "out")
     assert (process.returncode, process.stderr) == (0, ""), process.stderr
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
@@ -153,7 +153,7 @@ def test_every_clip_is_scored_once_for_any_batch_size(small_run, small_config, b
     np.testing.assert_allclose([clip["score"] for clip in found], [table[name] for name in names], atol=1e-6)
 
 
-def test_another_split_and_a_step_of_the_run(small_run, config, tmp_path):
+def test_a_step_of_a_run_is_evaluated_on_another_split(small_run, config, tmp_path):
     metrics = evaluate(config, str(small_run / "checkpoints" / "4"), "train", tmp_path / "out")
     assert (metrics["split"], metrics["num_clips"]) == ("train", 18)
     assert set(tables(tmp_path / "out")) == {"one", "two"}
@@ -234,7 +234,7 @@ def test_failing_plot_does_not_affect_other_films(small_run, config, tmp_path, m
 
 
 def test_nan_scores_are_an_error(small_run, small_config):
-    """Finite weights can give NaN: here by a negative variance."""
+    """Finite weights can give NaN scores: here by a negative variance."""
     model = avmsnet_jax.load(small_run)
     model.fc2_bn.var[...] = model.fc2_bn.var[...] * 0 - 1
     records = open_split(small_config.data.dir, "test", model.config)

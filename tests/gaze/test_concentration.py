@@ -58,7 +58,7 @@ def f_of(labels: np.ndarray, truth: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(("count", "seed"), [(3, 0), (5, 1), pytest.param(9, 2, marks=pytest.mark.soak)])
-def test_the_curve_is_that_of_the_definition(count, seed):
+def test_the_concentration_curve_follows_its_definition(count, seed):
     positions, _ = viewers(count, seconds=6, rate=20, seed=seed)
     expected = plainly(positions, 20, 16 / 9, 0.06)
     found = gaze.concentration(positions, 20, 16 / 9, 0.06).raw
@@ -109,7 +109,7 @@ def test_the_order_of_observers_and_a_mirrored_picture_change_nothing():
     np.testing.assert_allclose(gaze.concentration(mirrored, 25, 16 / 9).values, curve, atol=0.05)
 
 
-def test_nobody_looking_is_no_error():
+def test_a_film_without_gaze_samples_is_no_error():
     curve = gaze.concentration(np.full((4, 50, 2), np.nan), 25, 16 / 9)
     assert np.isnan(curve.values).all()
     assert (gaze.key_frames(curve.values) == -1).all()

@@ -169,7 +169,7 @@ def test_a_late_observer_counts_from_the_first_sample(tmp_path):
         ((1280, 720), None, (0.25, 300 / 720)),
     ],
 )
-def test_where_the_film_lay_on_the_screen(screen, film, expected):
+def test_gaze_is_mapped_from_the_screen_to_the_film(screen, film, expected):
     geometry = dataclasses.replace(writers.FILM, screen=screen, film=film)
     assert geometry.shares(320.0, 300.0, screen) == pytest.approx(expected)
 

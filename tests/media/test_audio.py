@@ -301,7 +301,7 @@ def test_a_truncated_wav_is_read_to_its_end(tmp_path):
     assert len(Movie(path).whole_waveform()) == pytest.approx(22050, abs=100)
 
 
-def test_files_that_are_no_sound_are_refused(tmp_path):
+def test_files_without_sound_are_refused(tmp_path):
     (tmp_path / "a.wav").write_bytes(b"")
     (tmp_path / "b.wav").write_text("not a sound")
     for path, reason in ((tmp_path / "a.wav", "cannot read"), (tmp_path / "b.wav", "cannot read")):

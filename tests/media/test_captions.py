@@ -76,7 +76,7 @@ def test_broken_files_are_left_out_with_a_reason(tmp_path, monkeypatch, content,
     assert said in found.problem
 
 
-def test_odd_times_and_orders_are_put_right(tmp_path):
+def test_unordered_and_invalid_times_are_corrected(tmp_path):
     rows = ["5,000 --> 00:00:06,000\nlast", "1,000 --> 00:00:03,000\none", "2,000 --> 00:00:04,000\ntwo"]
     rows += ["9,000 --> 00:00:08,000\nbackwards", "3,000 --> 99:59:59,000\nfor ever", "4,000 --> 00:00:05,000\n "]
     text = "\n\n".join(f"00:00:0{row}" for row in rows)
@@ -86,7 +86,7 @@ def test_odd_times_and_orders_are_put_right(tmp_path):
     assert alone == [Cue(1, 2, "one"), Cue(2, 3, r"one\Ntwo"), Cue(3, 4, "two")]
 
 
-def test_damaged_lines_cost_no_others(tmp_path):
+def test_damaged_lines_do_not_affect_the_others(tmp_path):
     ass = pysubs2.SSAFile.from_string(SRT).to_string("ass")
     film = beside(tmp_path, ".ass", ass.replace("Dialogue: 0,0:00:03", "Dialogue: x\nDialogue: 0,0:00:03").encode())
     assert captions.read(film).cues == CUES

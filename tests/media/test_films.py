@@ -1,4 +1,4 @@
-"""Which files of a folder are films."""
+"""Films are found in folders by their suffix."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def names_in(folder: Path) -> list[str]:
     return [path.name for path in films.in_folder(folder)]
 
 
-def test_films_are_told_by_their_suffix(tmp_path):
+def test_films_are_recognized_by_their_suffix(tmp_path):
     beside = "film.idx film.sub film.description film.THM film.srt film.ass film.info.json film.en.vtt film.wav"
     stray = "notes.doc budget.xlsx poster.jpg README Thumbs.db film.mp4.part cut.prproj film.keyshots.csv film.mp4.xmp"
     touch(tmp_path, "film.mp4", "OTHER.MKV", "third.m2ts", ".hidden.mp4", *beside.split(), *stray.split())

@@ -1,4 +1,4 @@
-"""Which of several tracks is the film's picture, and which is the sound that belongs to it."""
+"""The choice among several video and audio tracks."""
 
 from fractions import Fraction
 from pathlib import Path

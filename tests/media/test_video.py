@@ -1,3 +1,4 @@
+import gc
 import itertools
 import os
 import threading
@@ -121,7 +122,7 @@ def test_a_raw_stream_without_time_stamps_has_a_constant_rate(tmp_path):
     assert shown(film) == list(range(30))
 
 
-def test_the_clock_s_ticks_are_not_taken_for_a_frame_rate(tmp_path):
+def test_the_tick_rate_of_the_container_is_not_taken_for_a_frame_rate(tmp_path):
     # Without a frame rate of its own, a container that counts milliseconds says 1000 frames a second.
     film = encode(tmp_path / "film.mkv", [numbered(i) for i in range(50)], 1000, times_s=[i / 20 for i in range(50)])
     with av.open(str(film)) as container:
@@ -403,6 +404,18 @@ def test_a_frame_that_cannot_be_converted_names_the_film(tmp_path):
     frame = next(iter(Movie(encode(tmp_path / "film.mkv", [numbered(0)] * 2)).frames()))
     with pytest.raises(UserError, match=r"cannot convert frame 1 of .*film\.mkv"):
         frame.scaled(100_000, 100_000)
+
+
+def test_pictures_are_freed_without_a_collection_of_garbage(tmp_path):
+    film = encode(tmp_path / "film.mp4", [numbered(i) for i in range(1, 201)], 25, codec="libx264", pix_fmt="yuv420p")
+    gc.collect()
+    gc.disable()
+    try:
+        for frame in Movie(film).frames():
+            frame.scaled(32, 32)
+        assert sum(isinstance(each, av.VideoFrame) for each in gc.get_objects()) < 100
+    finally:
+        gc.enable()
 
 
 def test_stopping_early_ends_the_decoding_thread(tmp_path):

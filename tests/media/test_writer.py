@@ -57,7 +57,7 @@ def test_a_film_is_written_whole_or_not_at_all(tmp_path, error):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_missing_folder_and_no_frames_are_user_errors(tmp_path):
+def test_missing_folders_and_films_without_frames_are_user_errors(tmp_path):
     with pytest.raises(UserError, match="nowhere"):
         write_movie(tmp_path / "nowhere" / "film.mp4", [numbered(0)], 25, None)
     with pytest.raises(UserError, match="at least one frame"):

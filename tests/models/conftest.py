@@ -1,4 +1,4 @@
-"""What the comparisons with PyTorch share."""
+"""Shared by the comparisons with PyTorch."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""What nobody asked for costs nothing: of the compiled program, what is computed and what is read."""
+"""Unused outputs cost nothing: checked by the computations and inputs of the compiled program."""
 
 import re
 
@@ -45,7 +45,7 @@ def cost(compiled, what="flops"):
 
 
 def arguments(compiled):
-    """Tensors the program takes: jit drops those that do not matter to the result."""
+    """The number of input tensors of the program: jit drops those that do not affect the result."""
     entry = re.search(r"entry_computation_layout=\{\((.*?)\)->", compiled.as_text(), re.DOTALL)
     return len(re.findall(r"\b(?:f32|u8)\[", entry.group(1)))
 
@@ -69,26 +69,26 @@ def logits_only():
     return compile_for(lambda out: out.logits)
 
 
-def test_only_what_is_asked_for_is_computed(logits_only):
+def test_unused_outputs_are_not_computed(logits_only):
     localized = compile_for(lambda out: (out.logits, jnp.linalg.norm(out.localization, axis=-1)))
     assert not re.search(r"(?<!r)sqrt\(", logits_only.as_text())  # normalizations take rsqrt
     places = 4
     assert cost(localized, "transcendentals") == cost(logits_only, "transcendentals") + places  # the roots
 
 
-def test_the_first_attention_map_needs_the_stem_alone(logits_only):
+def test_the_first_attention_map_needs_only_the_stem(logits_only):
     attention = compile_for(lambda out: out.attention[0])
     assert arguments(attention) == 1 + (1 + 4) + (2 + 2)  # video; stem's kernel and BN; the DAM's two convolutions
     assert cost(attention) < 0.8 * cost(logits_only)
 
 
-def test_the_visual_only_network_does_not_listen(logits_only):
-    """It holds SoundNet and ALM, yet its program neither takes their parameters nor does their work."""
+def test_the_visual_only_network_does_not_compute_soundnet(logits_only):
+    """The network has SoundNet and ALM, but its program neither reads their parameters nor computes them."""
     every, audio_branch = leaves()
     visual = compile_for(lambda out: out.logits, audiovisual=False)
     assert arguments(logits_only) == every + 2
     assert arguments(visual) == every - audio_branch + 1
-    # The localization it can be asked for is zeros: no parameter of the trunk is needed for it.
+    # Its localization is zeros, for which no parameter of the trunk is needed.
     silent = compile_for(lambda out: out.localization, audiovisual=False)
     assert arguments(silent) == 0
     # Multiplications and additions of SoundNet's seven convolutions, the bulk of the difference.

@@ -121,7 +121,7 @@ def multiply_adds(jaxpr):
 
 
 @pytest.mark.parametrize("change", [SMALL, SMALL | {"audiovisual": False}], ids=["audiovisual", "visual"])
-def test_the_program_that_jax_traces_does_that_and_nothing_else(change):
+def test_the_traced_program_has_exactly_the_counted_operations(change):
     config = ModelConfig(**change)
     model = nnx.eval_shape(lambda: AVMSNet(config, rngs=nnx.Rngs(0)))
     model.train()
@@ -136,7 +136,7 @@ def test_the_program_that_jax_traces_does_that_and_nothing_else(change):
 
     def traced(program):
         jaxpr = jax.make_jaxpr(program)(params, stats, video, audio).jaxpr
-        # XLA drops what nobody asks for: the gradient by the sound.
+        # XLA drops the unused gradient with respect to the sound.
         return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0]
 
     assert 2 * multiply_adds(traced(forward)) == CLIPS * flops.forward_flops(config)

@@ -1,4 +1,4 @@
-"""The network against the published one's outputs and against PyTorch, at the published widths."""
+"""The network against the published one's outputs and, in the long run, against PyTorch, at the published widths."""
 
 import functools
 import pathlib
@@ -46,7 +46,7 @@ def published_output(published):
 
 @pytest.mark.parametrize(
     ("depth", "audiovisual"),
-    [(50, True), *(pytest.param(*other, marks=pytest.mark.soak) for other in [(50, False), (18, True), (18, False)])],
+    [pytest.param(depth, audio, marks=pytest.mark.soak) for depth in (50, 18) for audio in (True, False)],
 )
 def test_every_stage_equals_pytorch(depth, audiovisual, state50, published_output):
     config = ModelConfig(depth=depth, audiovisual=audiovisual)
@@ -79,8 +79,8 @@ def test_the_published_networks_outputs(published_output):
         np.testing.assert_allclose((value.mean(), value.std()), golden[f"{published_name}_mean_std"], rtol=TOLERANCE)
 
 
-def test_silence_and_swapped_videos(published):
-    """The published network's logits (network.md): each input is heard, seen and kept with its own clip."""
+def test_each_clip_depends_on_its_own_video_and_sound(published):
+    """The published network's logits (network.md) depend on the sound, on the video, and on their pairing."""
     video, audio = clips(ModelConfig(), 2)
     silent = forward(published, video, np.zeros_like(audio))
     np.testing.assert_allclose(silent.logits, [-0.30313515, -0.29728727], rtol=TOLERANCE)

@@ -1,1 +1,1 @@
-"""Files changed at random, and the commands that read them watched."""
+"""Changes files at random, and watches the commands that read them."""

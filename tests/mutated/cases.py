@@ -1,4 +1,4 @@
-"""Cases: good files changed at random, the commands that read them, and what is wrong with how these took it."""
+"""Test cases: good files changed at random, the commands that read them, and what these did wrong."""
 
 import csv
 import dataclasses
@@ -102,7 +102,7 @@ class Bench:
         for start in range(0, len(numbers), size):
             batch = numbers[start : start + size]
             failures = self._try(kind, batch)
-            if failures and len(batch) > 1:  # each for itself, to see which it is
+            if failures and len(batch) > 1:  # run each alone, to find the faulty one
                 alone = [failure for number in batch for failure in self._try(kind, [number])]
                 failures = alone or failures
             found += failures
@@ -156,7 +156,7 @@ class Bench:
             complaints.append("the files that it was given are not as they were")
         try:
             self.whole += _check(command, ended, place / "result", place / "in")
-        except Exception as error:  # whatever reading a result raises, the result is not whole
+        except Exception as error:  # any exception means that the result is not whole
             complaints.append(f"{type(error).__name__}: {error}")
         return complaints
 

@@ -1,7 +1,7 @@
 """Runs the commands, each in a process of its own, and watches what they do: time, memory, connections, leftovers.
 
-The processes are forked off this one, which has imported everything that they need and started nothing of it: that
-takes hundredths of a second where a fresh start takes five. So nothing here may start JAX or a thread.
+The processes are forked off this one, which has imported all that they need: a fork takes hundredths of a second, a
+fresh start five seconds. Therefore this process must not start JAX or a thread.
 """
 
 import atexit
@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Without a word: of computing, or of waiting with next to no computing. So a busy machine makes nothing hang.
+# Longest silence while computing, or while idle; a busy machine therefore does not count as hanging.
 MOST_SECONDS, _IDLE_SECONDS = 60, 3
 MOST_MEGABYTES = 2500  # with the libraries, which take about 500
 _NOT_TO_BE_SAID = "Traceback (most recent call last)", "unexpected error", "\x1b"
@@ -32,7 +32,7 @@ _MOST_WRITTEN = 2 * 10**9  # bytes, into one file
 
 @dataclasses.dataclass(frozen=True)
 class Traps:
-    """Places that no command has any business at.
+    """Places that no command may access.
 
     Attributes:
       port: on 127.0.0.1, for TCP and UDP.
@@ -44,7 +44,7 @@ class Traps:
     _listeners: tuple[socket.socket, socket.socket]
 
     def sprung(self) -> list[str]:
-        """Who came since the last call."""
+        """The accesses since the last call."""
         found = []
         while select.select(self._listeners[:1], [], [], 0)[0]:
             visitor, _ = self._listeners[0].accept()

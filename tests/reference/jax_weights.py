@@ -1,7 +1,7 @@
 """Moves tensors between the published names and an AVMSNet, for tests.
 
-Written apart from `avmsnet_jax.weights`, of which it is also a check: here the names are spelled out one layer at a
-time, there they come from a table of patterns.
+Independent of `avmsnet_jax.weights`, which it checks: here the names are written out layer by layer, there they come
+from a table of patterns.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
-"""A state dict anyone can make with NumPy, under which every activation of the network is well scaled.
+"""A reproducible state dict, made with NumPy, for which all activations of the network are well scaled.
 
-The recipe is the one under which the published network's own outputs in `tests/data/golden.npz` were taken.
+The outputs of the published network in `tests/data/golden.npz` were computed with it.
 """
 
 import math

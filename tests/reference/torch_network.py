@@ -1,4 +1,4 @@
-"""A/V-MSNet in PyTorch, written from its description: what the JAX network is compared with.
+"""A/V-MSNet in PyTorch, written from its description, as the reference for the JAX network.
 
 It shares no code with `avmsnet_jax`. Its `state_dict()` has the names and shapes of the published
 checkpoints, the tensors that no forward pass reads included, so a published file loads with `strict=True`.
@@ -19,7 +19,7 @@ SIDE = 16  # channels between the two convolutions of an attention module
 
 
 class NetworkConfig(typing.Protocol):
-    """What is read of a configuration; `avmsnet_jax.config.ModelConfig` has it."""
+    """The fields used of a configuration, such as `avmsnet_jax.config.ModelConfig`."""
 
     @property
     def depth(self) -> int: ...
@@ -49,12 +49,12 @@ class NetworkConfig(typing.Protocol):
 
 @dataclasses.dataclass
 class TorchOutput:
-    """What the network gives for B clips, in PyTorch's layout (B, C, T, H, W).
+    """The network's results for B clips, in PyTorch's layout (B, C, T, H, W).
 
     Attributes:
       logits: (B,).
       attention: a (B, h, w) map for each attention module applied.
-      localization: (B, maps, h, w), ALM's tensor; zeros where the network does not listen.
+      localization: (B, maps, h, w), ALM's tensor; zeros in the visual-only network.
       activations: with `stages=True` every stage by name, else empty. `stem` and `layer1`-`layer3` are taken
         before the attention that follows them; `fusion` is (B, C, T, h, w).
     """

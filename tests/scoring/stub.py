@@ -1,4 +1,4 @@
-"""A scorer whose scores a test decides."""
+"""A scorer whose scores are set by the test."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal

@@ -1,4 +1,4 @@
-"""The attention scorer on films whose answer is known."""
+"""The attention scorer on synthetic films with a known answer."""
 
 import cv2
 import numpy as np
@@ -112,7 +112,7 @@ def test_localization_peaks_at_the_ball_that_sounds(bouncing):
     assert hits >= 0.9 * len(BOUNCES) - 1e-9
 
 
-def test_maps_are_maps(bouncing):
+def test_attention_maps_sum_to_1_and_signals_are_in_0_to_1(bouncing):
     found = bouncing[0]
     (attention,) = found.attention
     np.testing.assert_allclose(attention.astype(float).sum(axis=(1, 2)), 1, atol=0.01)
@@ -124,7 +124,7 @@ def test_maps_are_maps(bouncing):
     assert found.scores.max() <= 1
 
 
-def test_a_person_who_walks_moves_more_than_a_camera_that_pans():
+def test_a_walking_person_has_more_motion_than_a_panning_camera():
     wide, still = landscape(3, 800), landscape(4)
     pictures = [wide[:, number // 2 : number // 2 + SIZE].copy() for number in range(10 * FPS)]
     for number in range(10 * FPS):
@@ -140,7 +140,7 @@ def test_a_person_who_walks_moves_more_than_a_camera_that_pans():
 
 
 @pytest.mark.parametrize("fault", ["black", "blurred", "one color", "dissolve"])
-def test_what_nobody_wants_to_see_scores_lowest(fault):
+def test_black_blurred_and_uniform_pictures_score_lowest(fault):
     seconds, chance = 20, np.random.default_rng(0)
     shots = [landscape(seed) for seed in range(seconds)]
     pictures = []
@@ -222,7 +222,7 @@ def test_a_film_of_one_clip():
     assert found.scores.tolist() == [0.5]
 
 
-def test_pictures_of_films_are_nearly_those_of_a_network(tmp_path):
+def test_pictures_differ_little_from_those_of_a_network(tmp_path):
     """One step of scaling takes the place of two; an order of colors or a shift would differ by much more."""
     film = encode(tmp_path / "film.mkv", [landscape(seed, 320) for seed in range(5)])
     for frame in Movie(film).frames():

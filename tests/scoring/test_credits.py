@@ -121,7 +121,7 @@ def subtitled(ground: np.ndarray) -> Shot:
 
 
 def talking_head(number: int) -> np.ndarray:
-    """In black and white, on a plain ground."""
+    """In black and white, on a plain background."""
     picture, y = np.full((HEIGHT, WIDTH), 60, np.uint8), round(2 * np.sin(number / 3))
     for center, axes, gray in (
         ((160, 220), (85, 80), 35),
@@ -207,13 +207,13 @@ SCENES_LIKE_CREDITS = {
 
 
 @pytest.mark.parametrize("kind", SCENES_LIKE_CREDITS)
-def test_a_scene_is_no_credits_wherever_it_is(kind):
+def test_scenes_are_never_credits(kind):
     shot = SCENES_LIKE_CREDITS[kind]
     assert found([shot, shot, *SCENES, shot, shot, shot]) == []
 
 
 @pytest.mark.parametrize("shot", [CARDS[0], scoreboard])
-def test_text_in_the_midst_of_a_film_is_no_credits(shot):
+def test_text_in_the_middle_of_a_film_is_no_credits(shot):
     assert credits.measure(clip_of(shot).clip)["text"]
     assert found([*SCENES[:6], shot, shot, *SCENES[6:]]) == []
 
@@ -243,7 +243,7 @@ def test_loud_credits_score_lowest():
     assert found.scores[12:].max() == 0 < found.scores[:12].min()
 
 
-def test_larger_pictures_are_measured_alike():
+def test_larger_pictures_give_the_same_result():
     large = np.stack([cv2.resize(rolling()(number), (224, 224)) for number in range(FRAMES)])
     assert credits.measure(large)["text"]
 

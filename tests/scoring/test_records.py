@@ -17,7 +17,7 @@ class Ranked(Stub):
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 100])
-def test_a_film_s_scores_rest_on_all_its_clips_and_no_other_s(small_config, batch_size):
+def test_scores_depend_on_all_clips_of_a_film_and_on_no_other_film(small_config, batch_size):
     records = open_split(small_config.data.dir, "test")
     rows = list(score_records(Ranked(lambda clip: clip.time_s, batch_size=batch_size), records, threads=1))
     assert [(row["video"], row["frame"]) for row in rows] == [(str(r["video"]), int(r["frame"])) for r in records]

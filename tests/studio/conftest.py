@@ -1,4 +1,4 @@
-"""A studio that serves a folder of summaries, as a process, and a client that sends requests as they are given."""
+"""A studio in a process, which serves a folder of summaries, and a client that sends raw requests."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""Who may use the studio, and what it gives away."""
+"""Access control of the studio."""
 
 import concurrent.futures
 import json
@@ -40,7 +40,7 @@ def test_strangers_are_refused(studio, headers):
         ("PUT", "/films/a.mp4"),
     ):
         status, _ = studio.refused(method, path, b"" if method == "PUT" else None, **sent)
-        assert status in (400, 403)  # a request without Host is none of HTTP's
+        assert status in (400, 403)  # HTTP/1.1 requires Host
     assert tree(studio.root) == before
     assert not studio.state()["jobs"]
 
@@ -78,7 +78,7 @@ def test_a_wrong_token_sets_no_cookie(studio):
         "/films/" + "a" * 5000 + "/film",
     ],
 )
-def test_paths_lead_nowhere_else(studio, path):
+def test_paths_outside_the_folder_are_refused(studio, path):
     (studio.root.parent / "secret.mp4").write_bytes(b"secret")
     assert studio.refused("GET", path)[0] in (404, 405)
 
@@ -103,7 +103,7 @@ def test_links_and_foreign_paths_are_not_followed(studio, made):
     assert "planted" not in studio.state()["films"]
 
 
-def test_a_strangers_report_brings_its_data_but_no_code(studio, made):
+def test_a_foreign_report_is_read_for_data_and_its_code_dropped(studio, made):
     made.add(studio.root, "planted")
     path = studio.root / "planted" / "report.html"
     text = path.read_text("utf-8")

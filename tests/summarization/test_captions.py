@@ -1,4 +1,4 @@
-"""Captions in summaries: cuts leave them whole, and they move with what is shown; separate clips."""
+"""Captions in summaries: cuts do not split them, and their times follow the takes; clips in separate files."""
 
 import json
 import re
@@ -114,7 +114,7 @@ def test_an_edited_cut_has_its_captions_and_clips(made, tmp_path):
     assert len(list((outcome.folder / "clips").iterdir())) == len(takes_of(folder))
 
 
-def test_broken_captions_cost_no_summary(made, tmp_path):
+def test_broken_captions_do_not_fail_the_summary(made, tmp_path):
     film = tmp_path / "film.mkv"
     film.write_bytes(made[0].read_bytes())
     (tmp_path / "film.srt").write_bytes(b"\xff\xfe\x00 no captions \x00\xd8")

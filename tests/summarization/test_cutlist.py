@@ -1,4 +1,4 @@
-"""cut.json: written, read back, followed frame for frame, chosen anew; and whatever else a file may hold."""
+"""cut.json: written, read back, rendered frame for frame, chosen anew, and damaged."""
 
 import csv
 import json
@@ -37,7 +37,7 @@ def frames_of(cut: dict) -> list[int]:
     return [frame for shot in shown for frame in range(shot["first_frame"], shot["last_frame"] + 1)]
 
 
-def test_the_file_says_what_the_summary_shows(made):
+def test_the_cut_list_holds_the_shots_of_the_summary(made):
     path, folder = made
     cut = json.loads((folder / "cut.json").read_text(encoding="utf-8"))
     assert cut["film"]["size"] == path.stat().st_size
@@ -85,7 +85,7 @@ def test_a_changed_cut_is_cut_frame_for_frame_without_a_scorer(made, tmp_path):
     assert frames_shown(outcome.folder) == [*range(1, 48), *range(53, 101)]
 
 
-def test_choosing_anew_keeps_what_a_person_said():
+def test_choosing_anew_keeps_kept_and_dropped_shots():
     rng = np.random.default_rng(0)
     shots = tuple(
         cutlist.CutShot(10 * index + 1, 10 * index + 10, float(score), state)

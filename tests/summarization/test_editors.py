@@ -167,7 +167,7 @@ def test_links_join_the_items_of_an_edit(tmp_path):
         assert spans == list(SPANS[int(name[-1]) - 1])
 
 
-def test_frames_stay_frames_for_hours_at_an_odd_rate(tmp_path):
+def test_edits_are_exact_to_the_frame_for_hours_at_a_nonstandard_rate(tmp_path):
     seen = watched(film(tmp_path / "film.mov", Fraction(25), "", sound=False))
     rate, count = Fraction(2990, 100), 200_000
     times = np.arange(count) / float(rate)

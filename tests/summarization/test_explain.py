@@ -63,7 +63,7 @@ def test_the_overlay_is_bright_where_attention_is(made, tmp_path):
     assert abs(right - 0.4 * 120).max() < 6
 
 
-def test_rings_mark_the_sound_s_place_at_its_time(made, tmp_path):
+def test_rings_mark_the_location_of_the_sound_at_its_time(made, tmp_path):
     even = tuple(np.full((23, 4, 4), 1 / 16, np.float16) for _ in range(3))
     frames = gray(
         tmp_path, dataclasses.replace(made[0], scores=dataclasses.replace(made[0].scores, attention=even)), 64, 48
@@ -121,7 +121,7 @@ def test_a_rotated_film_is_shown_upright(made, tmp_path):
     assert frames[5, 16].mean() > frames[5, 48].mean() + 40
 
 
-def test_attention_levels_are_relative_to_an_even_spread(made):
+def test_attention_levels_are_relative_to_uniform_attention(made):
     scores = made[0].scores
     even = dataclasses.replace(scores, attention=tuple(np.full((23, n, n), n**-2, np.float16) for n in (56, 28, 14)))
     levels, top = explain.attention_levels(even)
@@ -137,7 +137,7 @@ def test_attention_levels_are_relative_to_an_even_spread(made):
     assert np.median(levels) == 0
 
 
-def test_without_sound_no_place_is_marked(made):
+def test_without_sound_no_location_is_marked(made):
     silent = dataclasses.replace(made[0].scores, localization=np.zeros((23, 7, 7), np.float16))
     assert not explain.sound_levels(silent).any()
 

@@ -55,7 +55,7 @@ def test_output_is_well_formed_for_any_film_name(random_weights, tmp_path, monke
 
 
 @pytest.mark.parametrize("name", ["..mp4", "...mp4", ". "])
-def test_an_odd_name_replaces_nothing(random_weights, folder, tmp_path, name):
+def test_odd_film_names_do_not_overwrite_other_files(random_weights, folder, tmp_path, name):
     film = encode(folder / "a.mp4", [numbered(n) for n in range(30)], codec="libx264", pix_fmt="yuv420p")
     film = film.rename(folder / name)
     out = tmp_path / "out"

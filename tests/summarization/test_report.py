@@ -1,4 +1,4 @@
-"""The report, in a real browser that can reach nothing else."""
+"""The report in a real browser without network access."""
 
 import dataclasses
 import io
@@ -153,7 +153,7 @@ def test_scores_are_named_and_shown_with_enough_digits(opened, made, tmp_path, f
     assert "how sure" not in page.locator("#reading").text_content()
 
 
-def test_a_shot_far_below_the_others_never_reads_as_nothing(opened, made, tmp_path):
+def test_a_very_low_score_is_not_shown_as_0(opened, made, tmp_path):
     shutil.copy(made[1] / "summary.mp4", tmp_path)
     shots = tuple(dataclasses.replace(shot, score=0.00004 * (index + 1)) for index, shot in enumerate(made[0].shots))
     report.write_report(dataclasses.replace(made[0], shots=shots), tmp_path)
@@ -230,7 +230,7 @@ def test_the_keyboard_reaches_and_plays_every_moment(opened):
     assert now() == SECONDS
 
 
-def test_names_and_facts_are_text(opened):
+def test_names_and_facts_are_escaped(opened):
     page = opened()
     stem = NAME.removesuffix(".mp4")
     assert page.title() == f"{stem} \N{EN DASH} summary"
@@ -321,7 +321,7 @@ def test_a_large_summary_is_played_from_beside_the_page(opened, made, tmp_path, 
     assert 5 <= seeked(page) < 6
 
 
-def test_the_way_to_the_film_begins_where_the_folder_will_be(made, tmp_path):
+def test_the_link_to_the_film_is_relative_to_the_final_folder(made, tmp_path):
     summary, folder = made
     stage = tmp_path / "deeper" / "stage"
     stage.mkdir(parents=True)

@@ -53,7 +53,7 @@ def prepared(root):
     )
 
 
-def test_a_film_that_a_person_has_looked_through_is_labeled_by_its_cut(root):
+def test_a_reviewed_cut_labels_its_film(root):
     look_through(root, "one")
     path, spans = reviewed.key_shots(root / "summaries", root / "films" / "one.mp4")
     assert path == root / "summaries" / "one" / "cut.json"
@@ -84,7 +84,7 @@ def test_a_cut_of_which_nothing_is_shown_labels_every_clip_0(root):
     assert two["positives"]["train"] == 12
 
 
-def test_a_cut_of_another_film_costs_that_film_alone(root):
+def test_a_cut_of_another_film_fails_only_that_film(root):
     look_through(root, "one")
     look_through(root, "two", film=cutlist.load(root / "summaries" / "two" / "cut.json").film | {"size": 5})
     manifest = prepared(root)

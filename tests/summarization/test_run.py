@@ -4,8 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +21,7 @@ from avmsnet_jax.scoring.network import Network
 from avmsnet_jax.scoring.records import score_records
 from avmsnet_jax.summarization import choose, run
 from avmsnet_jax.summarization.run import summarize
-from tests.conftest import ROOT, one_line, wait_until
+from tests.conftest import one_line, wait_until
 from tests.media.films import encode, number_of, numbered
 from tests.summarization.test_kinds import noise, pictures, stretches
 
@@ -93,7 +91,7 @@ def test_durations_are_parsed_as_budgets():
         assert choose.parse_budget(text) == choose.Budget(seconds=seconds)
 
 
-def test_budgets(random_weights, folder, tmp_path):
+def test_summaries_keep_within_their_budget(random_weights, folder, tmp_path):
     path = film(folder / "film.mkv")
     for number, (budget, most) in enumerate([("25%", 1.0), ("0.9s", 0.9), ("0.1s", 0.1), ("1", 4.0)]):
         config = Config(
@@ -164,7 +162,7 @@ def test_a_film_that_fails_does_not_stop_the_rest(random_weights, folder, tmp_pa
     (tmp_path / "out" / "mine" / "diary").touch()
     film(folder / "mine.mkv", 50)
     (spared, *_) = summarize([folder / "mine.mkv"], random_weights, tmp_path / "out", CONFIG, overwrite=True)
-    assert "no summary: choose another place" in spared.error
+    assert "is not a summary; choose another place" in spared.error
     assert (tmp_path / "out" / "mine" / "diary").exists()
     with pytest.raises(UserError, match="would both be summarized in a"):
         summarize([folder / "a.mkv", folder / "a.mp4"], random_weights, tmp_path / "out", CONFIG)
@@ -200,11 +198,10 @@ def test_the_command_s_output(forked, random_weights, folder, tmp_path):
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak), signal.SIGKILL])
-def test_an_ended_run_leaves_no_summary_folder(environment, random_weights, folder, tmp_path, how):
+def test_an_ended_run_leaves_no_summary_folder(started, random_weights, folder, tmp_path, how):
     path = encode(folder / "film.mp4", pictures(500) * 6, 25, codec="libx264", pix_fmt="yuv420p")
     out = tmp_path / "out"
-    arguments = [sys.executable, "summarize.py", str(path), f"--checkpoint={random_weights}", f"--output={out}"]
-    process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    process = started("summarize.py", path, f"--checkpoint={random_weights}", f"--output={out}")
     wait_until(lambda: list(out.glob(".film.*/**/*.mp4")), process)
     process.send_signal(how)
     _, errors = process.communicate(timeout=60)

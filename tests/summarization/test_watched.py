@@ -1,4 +1,4 @@
-"""A film is watched once: another budget, an edited cut and the same film again only cut."""
+"""A film is analyzed once: another budget, an edited cut or a second run reuses the analysis."""
 
 import json
 import os
@@ -175,7 +175,7 @@ def test_damaged_files_are_not_used(made, tmp_path, kind):
         {"facts": np.frombuffer(b"[" * 10000, np.uint8)},
     ],
 )
-def test_files_that_somebody_made_are_not_used(made, tmp_path, change):
+def test_forged_files_are_not_used(made, tmp_path, change):
     film, output = made
     arrays = dict(np.load(output / "film" / "watched.npz"))
     np.savez(tmp_path / "watched.npz", **arrays)

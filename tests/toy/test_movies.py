@@ -2,8 +2,6 @@
 
 import csv
 import hashlib
-import subprocess
-import sys
 
 import av
 import numpy as np
@@ -17,11 +15,11 @@ SECONDS = 12
 
 
 @pytest.fixture(scope="module")
-def collection(tmp_path_factory):
+def collection(forked, tmp_path_factory):
     """A small collection made by the command: (folder, scripts by split)."""
     folder = tmp_path_factory.mktemp("toy") / "new" / "toy_movies"
-    command = [sys.executable, "-m", "avmsnet_jax.toy", "--output", str(folder)]
-    subprocess.run([*command, "--films", "3", "--seconds", str(SECONDS), "--seed", "5"], check=True)
+    done = forked("-m", "avmsnet_jax.toy", "--output", folder, "--films=3", f"--seconds={SECONDS}", "--seed=5")
+    assert done.returncode == 0, done.stderr
     return folder, movies.write_scripts(3, SECONDS, 5)
 
 
@@ -114,7 +112,7 @@ def test_the_key_shots_are_the_key_events(films):
         assert inside == [slot.key for slot in script.slots()]
 
 
-def test_a_seed_gives_the_same_films(films, tmp_path):
+def test_the_same_seed_gives_the_same_films(films, tmp_path):
     path, script, _, _ = films[0]
     again = tmp_path / "again.mp4"
     movies.write_film(again, script)

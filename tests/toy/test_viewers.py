@@ -1,7 +1,4 @@
-"""Simulated viewers look where the films show what is heard, and labels from their gaze are those of the scripts."""
-
-import subprocess
-import sys
+"""Simulated viewers look at the objects that sound, and labels from their gaze equal those of the scripts."""
 
 import numpy as np
 import pytest
@@ -69,9 +66,9 @@ def test_the_middle_of_a_ball_is_where_its_color_is():
     np.testing.assert_allclose(found, picture.middle(script.events[0], 0.0, 2), atol=0.06)
 
 
-def test_the_command_writes_gaze_beside_each_film(tmp_path):
-    command = [sys.executable, "-m", "avmsnet_jax.toy", f"--output={tmp_path / 'toy'}", "--films=2", "--seconds=10"]
-    subprocess.run([*command, "--gaze"], check=True)
+def test_the_command_writes_gaze_beside_each_film(forked, tmp_path):
+    done = forked("-m", "avmsnet_jax.toy", f"--output={tmp_path / 'toy'}", "--films=2", "--seconds=10", "--gaze")
+    assert done.returncode == 0, done.stderr
     for path in ("train/toy_00", "test/toy_01"):
         text = (tmp_path / "toy" / f"{path}.gaze" / "viewers.csv").read_text()
         assert text.startswith("observer,time_s,x,y\nviewer00,0.000,")

@@ -1,4 +1,4 @@
-"""Checkpoints by their files: names in them, and those that earlier versions wrote."""
+"""Checkpoint files: the names in them, and checkpoints of earlier versions."""
 
 import json
 import shutil

@@ -57,7 +57,7 @@ def test_lines_of_an_older_version_are_drawn(drawn):
     assert drawn(old)[0].get_lines()[0].get_xdata().tolist() == [10, 12]
 
 
-def test_a_missing_average_precision_is_said_in_the_legend(drawn):
+def test_the_legend_says_if_average_precision_is_missing(drawn):
     axes = drawn([line(4, [1.0] * 4), validation(4, None), validation(8, None)])
     assert len(axes[2].get_lines()[0].get_xdata()) == 0
     assert "no held-out clip is a key moment" in axes[2].get_legend().get_texts()[-1].get_text()

@@ -5,8 +5,6 @@ import json
 import re
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +14,8 @@ import pytest
 from avmsnet_jax import hosts
 from avmsnet_jax.config import HostsConfig
 from avmsnet_jax.weights import checkpoint
-from tests.conftest import ROOT, wait_until
+from tests.conftest import wait_until
+from tests.forked import Command
 
 PATIENCE = 10
 SAME = [
@@ -31,18 +30,18 @@ def together(
     count: int,
     config: Path,
     workdir: Path | str,
-    environment: dict[str, str],
+    started: Callable[..., Command],
     own: Callable[[int], dict[str, str]] = lambda index: {},
     *options: str,
-) -> Iterator[list[subprocess.Popen]]:
+) -> Iterator[list[Command]]:
     """`count` processes that train until they are stopped; those left at the end are killed.
 
     Args:
       count: how many.
       config: a configuration file.
       workdir: the working directory.
-      environment: variables of all processes.
-      own: further variables of one process, by its number.
+      started: the fixture.
+      own: environment variables of one process, by its number.
       *options: further options.
     """
     with socket.socket() as free:
@@ -58,15 +57,7 @@ def together(
         *options,
     ]
     processes = [
-        subprocess.Popen(
-            [sys.executable, "train.py", *arguments, f"--config.hosts.index={index}"],
-            cwd=ROOT,
-            env=environment | own(index),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(count)
+        started("train.py", *arguments, f"--config.hosts.index={index}", **own(index)) for index in range(count)
     ]
     try:
         yield processes
@@ -81,17 +72,16 @@ def losses(workdir: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def wait_for_step(step: int, workdir: Path, processes: list[subprocess.Popen]) -> None:
+def wait_for_step(step: int, workdir: Path, processes: list[Command]) -> None:
     wait_until(lambda: len(losses(workdir)) >= step, *processes, seconds=300)
 
 
 @pytest.fixture(scope="module")
-def reference(small_config_file, environment, tmp_path_factory):
+def reference(small_config_file, forked, tmp_path_factory):
     """The losses of a run of one process."""
     folder = tmp_path_factory.mktemp("alone")
-    alone = [f"--config={small_config_file}", f"--workdir={folder}", "--config.train.epochs=8", *SAME]
-    command = [sys.executable, "train.py", *alone]
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
+    done = forked("train.py", f"--config={small_config_file}", f"--workdir={folder}", "--config.train.epochs=8", *SAME)
+    assert done.returncode == 0, done.stderr
     return losses(folder)
 
 
@@ -136,37 +126,37 @@ def assert_same_losses(workdir, reference, steps):
 
 
 @pytest.mark.soak
-def test_two_processes_train_as_one_and_stop_and_resume_together(reference, small_config_file, environment, tmp_path):
+def test_two_processes_train_as_one_and_stop_and_resume_together(reference, small_config_file, started, tmp_path):
     workdir = tmp_path / "run"
-    with together(2, small_config_file, workdir, environment) as processes:
+    with together(2, small_config_file, workdir, started) as processes:
         wait_for_step(8, workdir, processes)
         assert_same_losses(workdir, reference, 8)
         saved = stop(processes, workdir)
-    with together(2, small_config_file, workdir, environment) as processes:
+    with together(2, small_config_file, workdir, started) as processes:
         wait_for_step(saved + 2, workdir, processes)
         assert f"resuming at step {saved} of" in lose_the_last(processes)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("count", [2, 4])
-def test_processes_that_lose_the_last_or_the_first(reference, small_config_file, environment, tmp_path, count):
+def test_processes_that_lose_the_last_or_the_first(reference, small_config_file, started, tmp_path, count):
     workdir = tmp_path / "run"
-    with together(count, small_config_file, workdir, environment) as processes:
+    with together(count, small_config_file, workdir, started) as processes:
         wait_for_step(8, workdir, processes)
         assert_same_losses(workdir, reference, 8)
         saved = stop(processes, workdir)
     for lose in (lose_the_last, lose_the_first):
-        with together(count, small_config_file, workdir, environment) as processes:
+        with together(count, small_config_file, workdir, started) as processes:
             wait_for_step(saved + 2, workdir, processes)
             lose(processes)
 
 
-def test_two_processes_train_as_one_undisturbed_by_a_second_run(reference, small_config_file, environment, tmp_path):
+def test_two_processes_train_as_one_undisturbed_by_a_second_run(reference, small_config_file, started, tmp_path):
     """Both processes of the second run exit and say why; a signal to one process of the first stops both."""
     workdir = tmp_path / "run"
-    with together(2, small_config_file, workdir, environment) as processes:
+    with together(2, small_config_file, workdir, started) as processes:
         wait_until((workdir / ".lock").exists, *processes)
-        with together(2, small_config_file, workdir, environment) as (first, second):
+        with together(2, small_config_file, workdir, started) as (first, second):
             said = [process.communicate(timeout=120)[1] for process in (first, second)]
             assert [process.returncode for process in (first, second)] == [2, 2], said
         assert f"in use by train.py (process {processes[0].pid} on" in said[0]
@@ -191,7 +181,7 @@ def left(monkeypatch):
 
     monkeypatch.setattr(hosts.jax, "process_count", lambda: 2)
     monkeypatch.setattr(hosts.multihost_utils, "broadcast_one_to_all", lambda value: value)
-    monkeypatch.setattr(hosts.compiled, "keep_nothing_of_several", lambda: None)
+    monkeypatch.setattr(hosts.compiled, "disable_cache", lambda: None)
     monkeypatch.setattr(hosts, "_Watch", Watch)
     return reasons
 
@@ -207,7 +197,7 @@ def test_a_working_directory_that_is_not_shared_is_named(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("message", ["connection refused", "no peer", "the barrier of bar(1)\n" + "x" * 500])
-def test_an_error_of_our_own_is_not_taken_for_a_lost_process(tmp_path, monkeypatch, left, message):
+def test_an_ordinary_error_is_not_taken_for_a_lost_process(tmp_path, monkeypatch, left, message):
     monkeypatch.setattr(hosts, "_check_shared", lambda *_: None)
     for error, lost in ((RuntimeError(message), False), (ValueError(f"UNKNOWN: Gloo {message}"), True)):
         with pytest.raises(SystemExit), hosts.together(HostsConfig(auto=False), tmp_path / "run"):
@@ -219,11 +209,10 @@ def test_an_error_of_our_own_is_not_taken_for_a_lost_process(tmp_path, monkeypat
         assert message in Path(log).read_text()
 
 
-def test_a_process_that_hangs_is_missed(small_config_file, environment, tmp_path):
+def test_a_hanging_process_is_detected(small_config_file, started, tmp_path):
     """Even before the first step: while a process compiles, no collective operation tells it that another hangs."""
-    with together(2, small_config_file, tmp_path / "run", environment) as (first, second):
-        while "steps per epoch" not in first.stdout.readline():
-            pass
+    with together(2, small_config_file, tmp_path / "run", started) as (first, second):
+        wait_until(lambda: "steps per epoch" in first.said(), first, second)
         second.send_signal(signal.SIGSTOP)
         _, said = first.communicate(timeout=60)
         assert first.returncode == 1

@@ -150,7 +150,7 @@ def test_gradient_accumulation_equals_the_whole_batch_and_the_ema_averages_the_w
         jax.tree.map(lambda mean, kept: np.testing.assert_allclose(kept, mean, atol=1e-6), expected, state.ema)
 
 
-def test_devices_that_cannot_be_arranged():
+def test_impossible_meshes_are_refused():
     with pytest.raises(UserError, match=r"mesh.data=-1 and mesh.fsdp=99 take 99 devices, but there are \d+"):
         mesh_lib.make_mesh(MeshConfig(fsdp=99))
     config = configured()

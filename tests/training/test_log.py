@@ -52,7 +52,7 @@ VALIDATED = b'{"step": 2, "epoch": 1, "validation": {"loss": 0.5, "average_preci
         b'{"step": 1' + b"0" * 5000 + b', "loss": 0.5, "learning_rate": {}}',
     ],
 )
-def test_a_damaged_line_costs_no_other(tmp_path, damaged, capsys):
+def test_a_damaged_line_of_metrics_does_not_affect_the_others(tmp_path, damaged, capsys):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b"\n".join([GOOD, damaged, VALIDATED, b""]))
     assert [line["step"] for line in read_metrics(path)] == [1, 2]

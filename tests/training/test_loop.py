@@ -1,8 +1,10 @@
-"""Training as users run it: processes on small films, what they leave, and how they resume."""
+"""Training by the command on small films: its files, and how it resumes."""
 
 import contextlib
+import dataclasses
 import io
 import json
+import logging
 import math
 import os
 import re
@@ -11,6 +13,8 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -93,7 +97,7 @@ def save_filled_at(step, value):
 # What a run leaves
 
 
-def test_a_run_leaves_what_it_promises(small_run, small_config):
+def test_a_run_writes_the_documented_files(small_run, small_config):
     left = ["checkpoints", "config.json", "curve.png", "metrics.jsonl", "tensorboard"]
     assert sorted(path.name for path in small_run.iterdir()) == left
     assert steps_saved(small_run) == [4, 8, 12, 16]
@@ -112,30 +116,7 @@ def test_metrics_have_a_line_for_each_step(small_run):
     assert rates == pytest.approx([1e-4] * 8 + [1e-5] * 4 + [1e-6] * 4)
 
 
-def test_clips_are_read_while_the_step_is_compiled(config, tmp_path, monkeypatch):
-    """The first batch is ready when the step is."""
-    begun, found = threading.Event(), []
-
-    def read(records, index):
-        if threading.current_thread() is not threading.main_thread():
-            begun.set()
-        return one_record(records, index)
-
-    class Terminal(io.StringIO):
-        def write(self, text):
-            if "compiled in" in text:
-                found.append(begun.wait(60))
-            return super().write(text)
-
-    one_record = Records.__getitem__
-    monkeypatch.setattr(Records, "__getitem__", read)
-    config = config.replace(train={"epochs": 1})
-    with contextlib.redirect_stdout(Terminal()):
-        train(config, tmp_path / "run")
-    assert found == [True]
-
-
-def test_the_latest_checkpoint_is_what_load_takes(small_run, small_config):
+def test_load_takes_the_latest_checkpoint(small_run, small_config):
     model = avmsnet_jax.load(small_run)
     assert model.config == small_config.model
     assert_same_weights(small_run, small_run / "checkpoints" / "16")
@@ -179,22 +160,82 @@ def test_a_run_prints_devices_parameters_peak_and_memory(forked, small_config_fi
         assert line["model_flops_per_second"] / line["mfu"] == pytest.approx(measured, rel=0.01)
 
 
-# Utilization
+# An epoch from the weights of another run, on a device with a data sheet, asked to hold out films though there are few
 
 
-def test_utilization_is_useful_arithmetic_over_the_peak(config, tmp_path, monkeypatch, capsys):
-    config = config.replace(train={"epochs": 1})
-    monkeypatch.setitem(peak.DATA_SHEETS, "cpu", {"float32": 2e9, "bfloat16": 7e9})
-    train(config, tmp_path / "run")
-    said = capsys.readouterr().out
-    assert "data-sheet peak 2 GFLOP/s (MFU" in said
-    found = lines(tmp_path / "run")
+@dataclasses.dataclass(frozen=True)
+class Epoch:
+    """What a run of one epoch left.
+
+    Attributes:
+      workdir: its working directory.
+      printed: what it printed.
+      compiled: JAX's messages about what it compiled.
+      ready: whether clips were being read when the step was compiled.
+    """
+
+    workdir: Path
+    printed: str
+    compiled: list[str]
+    ready: bool
+
+
+@pytest.fixture(scope="module")
+def epoch(small_run, small_config, tmp_path_factory):
+    begun, ready, compiled, printed = threading.Event(), [], [], []
+    one_record = Records.__getitem__
+
+    def read(records, index):
+        if threading.current_thread() is not threading.main_thread():
+            begun.set()
+        return one_record(records, index)
+
+    class Terminal(io.StringIO):
+        def write(self, text):
+            printed.append(text)
+            if "compiled in" in text:
+                ready.append(begun.wait(60))
+            return len(text)
+
+    class Compiled(logging.Handler):
+        def emit(self, record):
+            compiled.append(record.getMessage())
+
+    settings = {"data": {"validation_fraction": 0.3}, "init": {"checkpoint": str(small_run)}, "train": {"epochs": 1}}
+    workdir, log = tmp_path_factory.mktemp("epoch") / "run", Compiled()
+    logging.getLogger("jax").addHandler(log)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Records, "__getitem__", read)
+        patch.setitem(peak.DATA_SHEETS, "cpu", {"float32": 2e9, "bfloat16": 7e9})
+        with contextlib.redirect_stdout(Terminal()), jax.log_compiles():
+            train(small_config.replace(**settings), workdir)
+    logging.getLogger("jax").removeHandler(log)
+    return Epoch(workdir, "".join(printed), compiled, ready == [True])
+
+
+def test_clips_are_read_while_the_step_is_compiled(epoch):
+    """The first batch is ready when the step is."""
+    assert epoch.ready
+
+
+def test_utilization_is_useful_arithmetic_over_the_peak(epoch):
+    assert "data-sheet peak 2 GFLOP/s (MFU" in epoch.printed
+    found = lines(epoch.workdir)
     assert len(found) == 4
     for line in found:
         flops = SMALL_TRAINING_FLOPS * line["clips_per_second"]
         assert line["model_flops_per_second"] == pytest.approx(flops)
         assert line["mfu"] == pytest.approx(flops / 2e9)
-    assert f"  {found[-1]['clips_per_second']:.1f} clips/s  MFU {100 * found[-1]['mfu']:.1f}%\n" in said
+    assert f"  {found[-1]['clips_per_second']:.1f} clips/s  MFU {100 * found[-1]['mfu']:.1f}%\n" in epoch.printed
+
+
+def test_with_too_few_films_none_is_held_out(epoch):
+    assert "fewer than 4 films to train on, so none is held out" in epoch.printed
+    assert not [line for line in lines(epoch.workdir) if "validation" in line]
+
+
+def test_initial_weights_from_a_checkpoint_do_not_compile_the_step_twice(epoch):
+    assert sum(message.startswith("Compiling jit(step)") for message in epoch.compiled) == 1
 
 
 # Validation
@@ -237,12 +278,13 @@ def test_the_best_on_held_out_films_is_kept_and_loaded(five_films, config, tmp_p
     # The validation loss is that of the checkpoint's network.
     model = avmsnet_jax.load(tmp_path / "run" / "checkpoints" / str(3 * steps))
     clips = [held_out[number] for number in range(len(held_out))]
-    logits = model(np.stack([c["clip"] for c in clips]), np.stack([c["sound"] for c in clips])).logits
+    forward = nnx.jit(lambda model, clips: model(clips, None).logits)
+    logits = forward(model, np.stack([record["clip"] for record in clips]))
     expected = bce(logits, np.array([c["label"] for c in clips]))
     assert validated[-1]["validation"]["loss"] == pytest.approx(float(expected), rel=1e-3)
 
 
-def test_where_no_held_out_clip_is_key_no_checkpoint_is_better_than_the_latest(config, tmp_path, capsys):
+def test_the_latest_checkpoint_counts_as_best_without_held_out_key_clips(config, tmp_path, capsys):
     for number in range(4):
         frames = np.random.default_rng(number).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
         (tmp_path / "films" / "train").mkdir(parents=True, exist_ok=True)
@@ -252,7 +294,7 @@ def test_where_no_held_out_clip_is_key_no_checkpoint_is_better_than_the_latest(c
     prepare("movies", tmp_path / "films", tmp_path / "records", frames=8, frame_size=32, spacing=5)
     config = config.replace(
         data={"dir": str(tmp_path / "records"), "validation_fraction": 0.3},
-        train={"epochs": 2, "batch_size": 2},
+        train={"epochs": 2},
     )
     train(config, tmp_path / "run")
     validated = [line["validation"] for line in lines(tmp_path / "run") if "validation" in line]
@@ -263,13 +305,6 @@ def test_where_no_held_out_clip_is_key_no_checkpoint_is_better_than_the_latest(c
     said = capsys.readouterr().out
     assert "average precision -  F -  (no held-out clip is a key moment, so there is no average precision; " in said
     assert checkpoint.find(tmp_path / "run").name == str(steps_saved(tmp_path / "run")[-1])
-
-
-def test_with_too_few_films_none_is_held_out(config, tmp_path, capsys):
-    config = config.replace(data={"validation_fraction": 0.3}, train={"epochs": 1})
-    train(config, tmp_path / "run")
-    assert "fewer than 4 films to train on, so none is held out" in capsys.readouterr().out
-    assert not [line for line in lines(tmp_path / "run") if "validation" in line]
 
 
 # Resuming
@@ -285,11 +320,11 @@ def test_the_same_command_after_the_end_does_nothing(copied, forked, small_confi
     assert contents(copied) == before
 
 
-def test_a_killed_run_resumes_exactly(small_run, small_config_file, environment, forked, tmp_path):
+def test_a_killed_run_resumes_exactly(small_run, small_config_file, started, forked, tmp_path):
     """Killed in the middle and resumed, it ends bit for bit like an uninterrupted run."""
     workdir = tmp_path / "killed"
-    command = ["train.py", "--config", str(small_config_file), "--workdir", str(workdir)]
-    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    command = ["train.py", "--config", small_config_file, "--workdir", workdir]
+    process = started(*command)
     wait_until((workdir / "checkpoints" / "4").is_dir, process)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
@@ -309,15 +344,10 @@ def test_a_killed_run_resumes_exactly(small_run, small_config_file, environment,
 
 
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.soak), signal.SIGINT])
-def test_a_signal_saves_and_the_run_goes_on(
-    small_run, config, small_config_file, environment, tmp_path, capsys, number
-):
+def test_a_signal_saves_and_the_run_goes_on(small_run, config, small_config_file, started, tmp_path, capsys, number):
     """In the middle of an epoch, where no checkpoint was due."""
     workdir = tmp_path / "run"
-    command = ["train.py", "--config", str(small_config_file), "--workdir", str(workdir)]
-    process = subprocess.Popen(
-        [sys.executable, *command], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = started("train.py", "--config", small_config_file, "--workdir", workdir)
     wait_until(lambda: (workdir / "metrics.jsonl").exists() and lines(workdir), process)
     process.send_signal(number)
     out, err = process.communicate(timeout=100)
@@ -363,7 +393,7 @@ def test_a_full_disk_keeps_the_checkpoints_before(small_run, config, tmp_path):
         subprocess.run(["umount", "--lazy", place], check=True)
 
 
-def test_other_numbers_of_devices_go_on_with_a_run(small_run, copied, python, forked, small_config_file):
+def test_a_run_resumes_on_another_number_of_devices(small_run, copied, python, config, small_config_file, capsys):
     """From one device to four, which share the first layer, and back."""
     for step in (12, 16):
         shutil.rmtree(copied / "checkpoints" / str(step))
@@ -375,9 +405,8 @@ def test_other_numbers_of_devices_go_on_with_a_run(small_run, copied, python, fo
     assert "resuming at step 8 of 16" in done.stdout
     assert "changed since the run began: train.keep_checkpoints from 9 to 8" in done.stdout
     shutil.rmtree(copied / "checkpoints" / "16")
-    done = forked("train.py", *arguments)
-    assert done.returncode == 0, done.stderr
-    assert "resuming at step 12 of 16" in done.stdout
+    train(config, copied)
+    assert "resuming at step 12 of 16" in capsys.readouterr().out
     ours, reference = ([loss for _, loss in losses(run)] for run in (copied, small_run))
     np.testing.assert_allclose(ours, reference, rtol=2e-3)
 
@@ -410,8 +439,8 @@ def test_another_run_in_the_same_place_is_refused(small_run, config, name, value
     assert contents(small_run) == before
 
 
-def test_a_run_that_left_no_checkpoint_does_not_bind(small_run, config, tmp_path):
-    """The error is about the missing checkpoint, not about a run that never began there."""
+def test_a_run_without_a_checkpoint_does_not_fix_the_configuration(small_run, config, tmp_path):
+    """The error names the missing checkpoint; the differing config.json does not matter, because no run began."""
     shutil.copy(small_run / "config.json", tmp_path / "config.json")
     config = config.replace(train={"seed": 1}, init={"checkpoint": str(tmp_path / "none")})
     with pytest.raises(UserError, match="no checkpoint at"):
@@ -445,6 +474,7 @@ DAMAGE = {
 
 
 FOR_SOAK = {
+    "the network is gone",
     "an item is gone",
     "half of the files are gone",
     "a bit of the network",
@@ -468,7 +498,7 @@ def test_the_checkpoint_before_a_damaged_one_is_used(copied, small_run, config, 
     assert losses(copied) == losses(small_run)
 
 
-def test_other_records_are_not_taken_for_those_of_the_run(copied, config, small_records, tmp_path):
+def test_a_run_does_not_resume_on_other_records(copied, config, small_records, tmp_path):
     """The same films, but one has a clip more."""
     shutil.copytree(small_records, tmp_path / "records")
     manifest = json.loads((tmp_path / "records" / "manifest.json").read_text())
@@ -507,24 +537,18 @@ def test_a_visual_only_checkpoint_starts_an_audio_visual_run(config, tmp_path):
     assert lines(tmp_path / "run") == []
 
 
-def test_initial_weights_from_a_checkpoint_do_not_compile_the_step_twice(small_run, config, tmp_path, caplog):
-    config = config.replace(init={"checkpoint": str(small_run)}, train={"epochs": 1})
-    with jax.log_compiles():
-        train(config, tmp_path / "run")
-    assert sum(record.message.startswith("Compiling jit(step)") for record in caplog.records) == 1
-
-
 # Non-finite values
 
 
 @pytest.fixture
-def bad_records(small_records, tmp_path, monkeypatch):
-    """Makes a sound sample of record 5 infinite when it is read."""
-    read = Records.__getitem__
+def bad_records(monkeypatch):
+    """Makes a sound sample of record 5 infinite when it is read for the second epoch."""
+    read, reads = Records.__getitem__, Counter()
 
     def spoilt(self, index):
         record = read(self, index)
-        if index == 5:
+        reads[index] += 1
+        if index == 5 and reads[index] > 1:
             record = {**record, "sound": record["sound"].copy()}
             record["sound"][1000] = np.inf
         return record
@@ -532,18 +556,17 @@ def bad_records(small_records, tmp_path, monkeypatch):
     monkeypatch.setattr(Records, "__getitem__", spoilt)
 
 
-def test_a_clip_that_is_not_finite_is_named_and_the_checkpoints_before_are_kept(config, tmp_path, request):
+@pytest.mark.usefixtures("bad_records")
+def test_a_clip_that_is_not_finite_is_named_and_the_checkpoints_before_are_kept(config, tmp_path):
     workdir = tmp_path / "run"
-    config = config.replace(model={"audiovisual": True}, train={"epochs": 1})
-    train(config, workdir)
-    before = contents(workdir / "checkpoints")
-    request.getfixturevalue("bad_records")
+    # Of several steps at once, the losses are fetched after the last.
+    config = config.replace(model={"audiovisual": True}, train={"epochs": 2, "log_every_steps": 3})
     blame = r"the (loss|gradient) is (nan|not finite) at step [5-8]: the sound of the clip at frame \d+ of "
     kept = r"(one|two) .*; prepare the data again \(the checkpoint of step 4 is kept\)"
     with pytest.raises(UserError, match=blame + kept):
-        # Of several steps at once, the losses are fetched after the last.
-        train(config.replace(train={"epochs": 2, "log_every_steps": 3}), workdir)
-    assert contents(workdir / "checkpoints") == before
+        train(config, workdir)
+    assert steps_saved(workdir) == [4]
+    assert all(np.isfinite(array).all() for array in weights(workdir).values())
     assert [line["step"] for line in lines(workdir)] == list(range(1, lines(workdir)[-1]["step"] + 1))
 
 

@@ -161,7 +161,7 @@ def random_leaves(seed):
 
 
 def run(config, start, steps):
-    """What `start` has become after some steps with random gradients."""
+    """`start` after some steps with random gradients."""
     optimizer = make_optimizer(config, steps_per_epoch=2)
 
     @jax.jit
@@ -181,7 +181,7 @@ def test_the_mixed_leaves_exist(shapes):
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_a_visual_only_network_leaves_what_hears_alone(name):
+def test_a_visual_only_run_leaves_soundnet_and_alm_unchanged(name):
     """Whatever the gradients are, and with weight decay on."""
     start = random_leaves(99)
     optimizer = OptimizerConfig(name=name, learning_rate=0.1, weight_decay=0.1)
@@ -193,7 +193,7 @@ def test_a_visual_only_network_leaves_what_hears_alone(name):
 
 
 def test_adamw_decays_kernels_only():
-    """The decay of one step is what it makes a difference to: learning rate x decay x weight."""
+    """Weight decay changes a step by learning rate x decay x weight."""
     start = random_leaves(99)
     without, decayed = (
         run(Config(optimizer=OptimizerConfig(name="adamw", learning_rate=0.01, weight_decay=decay)), start, steps=1)
@@ -217,14 +217,14 @@ def test_adamw_decays_kernels_only():
         (60, [0] * 30 + [1] * 15 + [2] * 15),
     ],
 )
-def test_the_rate_falls_at_half_and_at_three_quarters_of_the_epochs(epochs, tenths):
+def test_the_learning_rate_decays_at_50_and_75_percent_of_the_epochs(epochs, tenths):
     config = Config(optimizer=OptimizerConfig(learning_rate=0.2), train=TrainConfig(epochs=epochs))
     rate = schedule(config, steps_per_epoch=3)
     found = np.array([rate(step) for step in range(3 * epochs)])
     np.testing.assert_allclose(found, np.repeat([0.2 * 10.0**-power for power in tenths], 3), rtol=1e-6)
 
 
-def test_the_decay_factor_is_the_configurations():
+def test_the_decay_factor_is_configurable():
     config = Config(optimizer=OptimizerConfig(decay_factor=0.5, learning_rate=1.0), train=TrainConfig(epochs=4))
     rate = schedule(config, steps_per_epoch=1)
     assert [float(rate(step)) for step in range(4)] == [1.0, 1.0, 0.5, 0.25]
@@ -241,7 +241,7 @@ def test_cosine_and_warm_up():
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_a_long_gradient_is_shortened_as_a_whole(name):
+def test_gradients_are_clipped_by_global_norm(name):
     params, grads = nested(random_leaves(0)), nested(random_leaves(1))
     norm = float(np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(grads))))
     settings = {"name": name, "learning_rate": 0.1, "weight_decay": 0.0}

@@ -163,7 +163,7 @@ def configured(model: ModelConfig, norm_clips: int = 0, steps: int = 10) -> Conf
 @pytest.mark.parametrize(
     ("steps", "depth", "norm_clips"),
     [
-        *((4, 10, group) for group in (0, 2)),  # each milestone of the learning rate lies between two of these steps
+        (4, 10, 2),  # each milestone of the learning rate lies between two of these steps
         *(pytest.param(10, depth, group, marks=pytest.mark.soak) for depth in (10, 18) for group in (0, 2)),
     ],
 )

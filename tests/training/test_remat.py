@@ -1,8 +1,10 @@
-"""Activation checkpointing changes nothing but the memory that a step takes."""
+"""Activation checkpointing changes only the memory of a step."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -28,6 +30,7 @@ def two_steps(remat: bool, accumulate: int, model: dict) -> tuple[list[float], l
         return run(config, batches(2), 2)
 
 
+@pytest.mark.soak
 def test_losses_gradients_and_statistics_are_the_same():
     model, bound = {"shortcut": "A"}, 1e-4
     losses, states = two_steps(False, 2, model)
@@ -41,8 +44,41 @@ def test_losses_gradients_and_statistics_are_the_same():
             np.testing.assert_allclose(found, expected, atol=bound * np.abs(expected).max(), err_msg=str(path))
 
 
-def test_the_backward_pass_is_given_the_inputs_of_the_blocks_only():
-    """Of each block's activations, the trunk hands over no more than its input; shapes only, nothing is compiled."""
+def test_the_trunk_gives_the_same_output_gradients_and_statistics():
+    expected, found = (results_of_the_stages(remat) for remat in (False, True))
+    for before, after in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
+        np.testing.assert_allclose(after, before, atol=1e-4 * np.abs(before).max())
+
+
+def results_of_the_stages(remat: bool) -> tuple[jax.Array, nnx.State, nnx.State]:
+    """The output of the stages, the gradient of a weighted sum of it, and the new statistics, for random values."""
+    stages, *shapes = stages_of(remat, depth=10, shortcut="A")
+    rng = np.random.default_rng(0)
+    # A variance is positive.
+    values = jax.tree.map(lambda leaf: np.abs(rng.normal(size=leaf.shape)).astype(np.float32), shapes)
+
+    @jax.jit
+    def results(x: jax.Array, params: nnx.State, stats: nnx.State) -> tuple[jax.Array, nnx.State, nnx.State]:
+        def weighted(params: nnx.State) -> tuple[jax.Array, tuple[jax.Array, nnx.State]]:
+            y, new = stages(x, params, stats)
+            return jnp.vdot(y, jnp.sin(jnp.arange(y.size))), (y, new)
+
+        gradient, (y, new) = jax.grad(weighted, has_aux=True)(params)
+        return y, gradient, new
+
+    with jax.checking_leaks():
+        return jax.device_get(results(*values))
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_the_configuration_decides(remat: bool):
+    config = configured(1, remat=remat)
+    graphdef, state, _ = describe(config, make_optimizer(config, 5), mesh_lib.make_mesh(config.mesh))
+    assert nnx.merge(graphdef, state.params, state.stats).trunk.recompute == remat
+
+
+def test_only_block_inputs_are_stored_for_the_backward_pass():
+    """The trunk stores only the input of each block; checked by shapes, without compiling."""
     inputs = 4 * sum(  # bytes of the input of each of the two blocks of a stage, for a clip
         np.prod(shape)
         for shape in [(4, 8, 8, 4), (4, 8, 8, 4), (4, 8, 8, 4), (2, 4, 4, 8), (2, 4, 4, 8), (1, 2, 2, 16)]
@@ -52,21 +88,26 @@ def test_the_backward_pass_is_given_the_inputs_of_the_blocks_only():
     assert plain > 4 * again
 
 
-def kept_for_the_stages(remat: bool) -> int:
-    """Bytes that the forward pass of the trunk's stages keeps for the backward pass of 5 clips, besides parameters."""
-    model = names.abstract_model(ModelConfig(**SMALL | {"depth": 18}))
+def stages_of(remat: bool, **model: object) -> tuple[Callable, jax.ShapeDtypeStruct, nnx.State, nnx.State]:
+    """The trunk's stages as a function, which returns output and new statistics; and the shapes of what it takes."""
+    model = names.abstract_model(ModelConfig(**SMALL | model))
     model.train()
     model.trunk.recompute = remat
     model.set_attributes(platform="cpu")
     graphdef, params, stats = nnx.split(model.trunk, nnx.Param, nnx.BatchStat)
 
-    def stages(x: jax.Array, params: nnx.State, stats: nnx.State) -> jax.Array:
+    def stages(x: jax.Array, params: nnx.State, stats: nnx.State) -> tuple[jax.Array, nnx.State]:
         trunk = nnx.merge(graphdef, params, stats, copy=True)
-        return trunk.stage(2, trunk.stage(1, trunk.stage(0, x)))
+        y = trunk.stage(2, trunk.stage(1, trunk.stage(0, x)))
+        return y, nnx.state(trunk, nnx.BatchStat)
 
-    x = jax.ShapeDtypeStruct((5, 4, 8, 8, 4), np.float32)
-    given = (x, params, stats)
-    pullback = jax.eval_shape(lambda *given: jax.vjp(stages, *given)[1], *given)
+    return stages, jax.ShapeDtypeStruct((5, 4, 8, 8, 4), np.float32), params, stats
+
+
+def kept_for_the_stages(remat: bool) -> int:
+    """Bytes that the forward pass of the trunk's stages keeps for the backward pass of 5 clips, besides parameters."""
+    stages, *given = stages_of(remat, depth=18)
+    pullback = jax.eval_shape(lambda *given: jax.vjp(lambda *given: stages(*given)[0], *given)[1], *given)
     leaves = [leaf for leaf in jax.tree.leaves(pullback) if leaf.ndim == 5 and leaf.shape[0] == 5]
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 

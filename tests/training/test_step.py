@@ -15,7 +15,7 @@ LOGITS = np.array([-30.0, -2.0, 0.0, 0.5, 3.0, 100.0], np.float32)
 LABELS = np.array([0.0, 1.0, 1.0, 0.0, 1.0, 0.0], np.float32)
 
 
-def test_bce_is_pytorchs_on_the_logit():
+def test_bce_equals_pytorchs_loss_on_logits():
     torch = pytest.importorskip("torch")
     expected = torch.nn.BCEWithLogitsLoss()(torch.tensor(LOGITS), torch.tensor(LABELS))
     assert float(bce(LOGITS, LABELS)) == pytest.approx(float(expected), rel=1e-6)
@@ -28,7 +28,7 @@ def test_key_clips_may_weigh_more():
     assert float(bce(jnp.array([0.0, 0.0]), jnp.array([0.0, 1.0]), 3.0)) == pytest.approx(2 * np.log(2))
 
 
-def test_double_sigmoid_is_the_released_codes():
+def test_double_sigmoid_equals_the_released_codes_loss():
     torch = pytest.importorskip("torch")
     expected = torch.nn.BCEWithLogitsLoss()(torch.sigmoid(torch.tensor(LOGITS)), torch.tensor(LABELS))
     assert float(double_sigmoid(LOGITS, LABELS)) == pytest.approx(float(expected), rel=1e-6)
@@ -107,7 +107,7 @@ def test_the_state_is_donated(steps):
 
 
 @pytest.mark.parametrize("loudness", [np.nan, 1e25])
-def test_after_a_bad_step_nothing_changes(steps, config, loudness):
+def test_a_nonfinite_step_changes_no_state(steps, config, loudness):
     """NaN, and sound so loud that only a variance in SoundNet overflows; then good batches."""
     _, _, state, _, step = steps
     nothing_changes(step, state, mesh_lib.make_mesh(config.mesh), random_batch(config, seed=1), loudness)
@@ -128,7 +128,7 @@ def nothing_changes(step, state, mesh, good, loudness):
         np.testing.assert_array_equal(new, old)
 
 
-def test_the_forms_for_gpus_give_the_same(steps, config):
+def test_the_gpu_forms_give_the_same_step(steps, config):
     """Convolutions, means and the guard in the forms for GPUs, run on this CPU."""
     step, state, mesh = begin(config, "gpu")
     losses = []
@@ -150,7 +150,7 @@ def test_every_parameter_and_statistic_moves(steps):
         assert not [name for name in still if "['score']['bias']" not in name]
 
 
-def test_more_devices_than_there_are_and_batches_that_do_not_divide():
+def test_too_many_devices_and_indivisible_batches_are_refused():
     config = Config()
     config = config.replace(mesh={"data": 99})
     with pytest.raises(UserError, match=r"mesh.data is 99, but there are \d+ devices"):

@@ -1,4 +1,4 @@
-"""Saved models: what `load` reads, what `save` replaces, and what both leave alone."""
+"""Saving and loading models: what `save` replaces, and what it refuses to replace."""
 
 import dataclasses
 import json
@@ -76,7 +76,7 @@ def test_saving_over_anything_else_is_refused(tmp_path: Path, other: str) -> Non
 @pytest.mark.parametrize(
     "failure", [ValueError("RESOURCE_EXHAUSTED: No space left on device"), OSError(28, "No space")]
 )
-def test_a_save_that_fails_leaves_what_was_there(
+def test_a_failed_save_keeps_the_earlier_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
     model, old = model_of(2), model_of(1)

@@ -127,7 +127,7 @@ def test_a_visual_file_with_soundnet_gets_an_initialized_alm(tmp_path: Path, wri
     assert not any(bias.any() for bias in biases)
 
 
-def test_later_files_replace_what_earlier_ones_brought(tmp_path: Path, write: Write) -> None:
+def test_later_sources_replace_tensors_of_earlier_ones(tmp_path: Path, write: Write) -> None:
     one, two, three = state(seed=1), state(seed=2), state(seed=3)
     sources = [write("a", one), write("b", kinetics(two)), write("c", only(three, "soundnet8."))]
     report = convert(sources, str(tmp_path / "out"))
@@ -262,7 +262,7 @@ def test_an_existing_output_is_left_alone(tmp_path: Path, write: Write) -> None:
         convert([source], source)
 
 
-# --- values that are no numbers ------------------------------------------------------------------
+# --- values that are not finite ------------------------------------------------------------------
 
 
 def _with(tensors: dict[str, np.ndarray], name: str, places: int, value: float, dtype: type) -> dict[str, np.ndarray]:
@@ -322,7 +322,7 @@ def test_only_weights_that_are_used_must_be_finite(tmp_path: Path, write: Write)
         convert([second, first], str(tmp_path / "back"))
 
 
-# --- what surrounds a network --------------------------------------------------------------------
+# --- entries around a network --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def planted(honest: Path, tmp_path: Path) -> Path:
 
 
 def refused(read: Callable[[], object], complaint: str) -> None:
-    """`read` ends in one line that complains of this, and takes little memory for it."""
+    """Asserts that `read` fails with one line that matches, and takes little memory."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UserError, match=complaint) as caught:
         read()
@@ -210,7 +210,7 @@ def test_huge_arrays_in_tiny_files_are_refused(planted: Path) -> None:
     assert not (planted / "back.pth").exists()
 
 
-# --- what is not in the folder -------------------------------------------------------------------
+# --- data outside the folder -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_every_command_refuses_nonfinite_weights(tmp_path: Path, value: float) -
     refused(lambda: checkpoint.initialize(model, tmp_path / "model"), complaint)
 
 
-# --- anything ------------------------------------------------------------------------------------
+# --- random damage ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(60))

@@ -70,7 +70,7 @@ def test_a_full_disk_leaves_no_half_export(saved, tmp_path, suffix):
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_save_that_is_ended_leaves_nothing_for_long(environment, saving, tmp_path, how):
+def test_remains_of_an_ended_save_are_removed_at_once_or_by_the_next(environment, saving, tmp_path, how):
     out = tmp_path / "out"
     arguments = [sys.executable, str(saving), str(out / "new"), "400"]
     process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
@@ -98,7 +98,7 @@ def test_exports_follow_the_umask(saved, tmp_path):
             os.umask(before)
 
 
-def test_an_export_does_not_go_through_a_link(saved, tmp_path):
+def test_an_export_does_not_follow_a_link(saved, tmp_path):
     for number, target in enumerate(("victim", "nowhere")):
         (tmp_path / "victim").write_text("mine")
         link = tmp_path / f"{number}.safetensors"

@@ -1,4 +1,4 @@
-"""Files from strangers: whatever they hold, one line, no code run, nothing left behind."""
+"""Untrusted weight files: errors of one line, no code is run, nothing is left behind."""
 
 import io
 import os
@@ -58,7 +58,7 @@ def npy_of(pickled: bytes) -> bytes:
 
 
 def soundnet() -> dict[str, dict[str, np.ndarray]]:
-    """What sound8.npy holds, at SoundNet's own width."""
+    """The content of sound8.npy at SoundNet's width."""
     sizes = [(64, 1, 16), (32, 16, 32), (16, 32, 64), (8, 64, 128), (4, 128, 256), (4, 256, 512), (4, 512, 1024)]
     layers = {}
     for i, (taps, channels, out) in enumerate(sizes):
@@ -234,7 +234,7 @@ def test_a_hostile_or_broken_pytorch_file_is_refused(tmp_path: Path, case: str) 
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_a_published_dictionary_is_read_with_all_that_surrounds_the_weights(tmp_path: Path, legacy: bool) -> None:
+def test_a_published_file_is_read_with_its_other_entries(tmp_path: Path, legacy: bool) -> None:
     torch = pytest.importorskip("torch")
     tensors = {name: torch.from_numpy(array) for name, array in state().items()}
     # Views into one storage, a transposed one and a Parameter are what state dicts in the wild hold too.
@@ -264,7 +264,7 @@ def test_a_published_dictionary_is_read_with_all_that_surrounds_the_weights(tmp_
 
 
 @pytest.mark.parametrize("arch", ["resnet-50", "9" * 5000, "resnet" * 10**5 + "1", "0" * 200 + "10", "resnet-1010"])
-def test_an_arch_that_the_tensors_belie_is_refused(tmp_path: Path, arch: str) -> None:
+def test_an_architecture_name_that_contradicts_the_tensors_is_refused(tmp_path: Path, arch: str) -> None:
     torch = pytest.importorskip("torch")
     tensors = {name: torch.from_numpy(array) for name, array in state().items()}
     torch.save({"arch": arch, "state_dict": tensors}, tmp_path / "save_60.pth")
@@ -290,7 +290,7 @@ WRAPPED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("case", WRAPPED)
 @pytest.mark.parametrize("legacy", [False, True])
-def test_a_checkpoint_of_the_wild_is_understood(tmp_path: Path, case: str, legacy: bool) -> None:
+def test_checkpoint_layouts_of_other_projects_are_read(tmp_path: Path, case: str, legacy: bool) -> None:
     torch = pytest.importorskip("torch")
     content = WRAPPED[case]({name: torch.from_numpy(array) for name, array in state().items()})
     torch.save(content, tmp_path / "wild.pth", _use_new_zipfile_serialization=not legacy)
@@ -320,7 +320,7 @@ def test_several_networks_in_one_file_are_named_with_a_remedy(tmp_path: Path, fi
 
 
 @pytest.mark.parametrize("version", ["2.5.1", "2.9.1+cu128", "1.13.0", "2.9.0a0+git1"])
-def test_an_older_pytorch_is_not_given_a_strangers_file(
+def test_untrusted_files_are_not_loaded_by_old_versions_of_pytorch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     torch = pytest.importorskip("torch")
@@ -361,7 +361,7 @@ def _shared_tuple(doublings: int) -> bytes:
 
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("use", [b"}%sK\x01s.", b"%s)R.", b"ccollections\nOrderedDict\n]%sK\x01\x86a\x85R."])
-def test_a_pickle_that_would_be_hashed_or_printed_for_ever_is_refused(tmp_path: Path, use: bytes, legacy: bool) -> None:
+def test_a_pickle_that_takes_forever_to_hash_or_print_is_refused(tmp_path: Path, use: bytes, legacy: bool) -> None:
     torch = pytest.importorskip("torch")
     path = tmp_path / "shared.pth"
     torch.save({"a": 1}, path, _use_new_zipfile_serialization=not legacy)
@@ -383,7 +383,7 @@ def test_a_pickle_that_would_be_hashed_or_printed_for_ever_is_refused(tmp_path: 
 @pytest.mark.parametrize(
     "start", [b"\x93NUMPY", b"\x08\0\0\0\0\0\0\0{", b"PK\x03\x04", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."]
 )
-def test_a_file_of_nothing_but_size_is_refused(tmp_path: Path, start: bytes) -> None:
+def test_a_sparse_file_of_enormous_size_is_refused(tmp_path: Path, start: bytes) -> None:
     with (tmp_path / "sparse").open("wb") as file:
         file.write(start)
         file.truncate(10**12)
@@ -426,7 +426,9 @@ def _entry(shape: str, end: int, dtype: str = "F32", name: str = "fc3.bias") -> 
         ("digits.npy", npy_of(b"\x80\x02L" + b"9" * 10**5 + b"L\n."), "cut short or damaged"),
     ],
 )
-def test_a_header_that_lies_is_refused(tmp_path: Path, name: str, content: bytes, complaint: str) -> None:
+def test_a_header_that_contradicts_the_file_is_refused(
+    tmp_path: Path, name: str, content: bytes, complaint: str
+) -> None:
     (tmp_path / name).write_bytes(content)
     refused(tmp_path / name, complaint)
 

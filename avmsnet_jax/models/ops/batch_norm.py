@@ -12,8 +12,8 @@ from avmsnet_jax.models.ops.platform import for_platform
 
 EPSILON = 1e-5
 MOMENTUM = 0.1  # PyTorch's: the weight of the *new* value
-_ROW = 2048  # numbers
-_PIECE = 2**16  # numbers
+_ROW = 2048  # values in a row that is summed
+_PIECE = 2**16  # values in a piece, which fits into the CPU cache
 
 Terms = tuple[jax.Array, ...]
 
@@ -22,14 +22,14 @@ class BatchNorm(nnx.Module):
     """Normalizes over every axis but the last, in float32 for any input dtype.
 
     `flax.nnx.BatchNorm` stores the biased variance of the batch. PyTorch normalizes by the biased variance but stores
-    the *unbiased* one, n / (n - 1) times larger: a third larger for a linear layer at batch 4. Training follows
-    PyTorch's only if we do the same.
+    the *unbiased* one, n / (n - 1) times larger: a third larger for a linear layer at batch 4. To train as PyTorch
+    does, this layer does the same.
 
     With `norm_clips`, each group of that many consecutive clips of the batch is normalized by its own statistics, as
     `torch.nn.DataParallel` does with the clips of each GPU. The running estimates take the mean over the groups
     (DataParallel keeps those of the first GPU), with the unbiased variance of a group. Groups depend on the batch
-    alone, not on the number of devices; where each device holds whole groups, devices do not wait for each other.
-    Without it, under `jit` over a mesh, the statistics are those of the whole batch on all devices.
+    alone, not on the number of devices; if each device holds whole groups, devices do not wait for each other.
+    Without `norm_clips`, under `jit` over a mesh, the statistics are those of the whole batch on all devices.
 
     Args:
       channels: size of the last axis.
@@ -48,7 +48,7 @@ class BatchNorm(nnx.Module):
         """Normalizes `x` (B, ..., channels); the result has the dtype of `x`.
 
         Raises:
-          ValueError: in training, the batch is more than `norm_clips` and no multiple of it.
+          ValueError: in training, the batch is larger than `norm_clips` and not a multiple of it.
         """
         scale, bias = self.scale[...], self.bias[...]
         if self.use_running_average:
@@ -82,8 +82,8 @@ def normalize(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalizes `x` (B, ..., C) float32 by its own statistics.
 
-    The gradient is written out (Ioffe and Szegedy 2015, section 3), which takes half as many passes over `x` as
-    automatic differentiation.
+    The gradient is explicit (Ioffe and Szegedy 2015, section 3), which takes half as many passes over `x` as automatic
+    differentiation.
 
     Returns:
       the normalized x times `scale` plus `bias`; the mean (C,); the biased variance (C,). No gradient flows through the
@@ -141,10 +141,10 @@ def _means(terms: Callable[..., Terms], arrays: Terms, constants: Terms) -> Term
 
 @functools.partial(jax.jit, static_argnums=0)  # otherwise each call outside `jit` would compile the loop
 def _means_in_pieces(terms: Callable[..., Terms], arrays: Terms, constants: Terms) -> Terms:
-    """The form for XLA on CPU, which would write the terms to memory, then reduce them slowly.
+    """The form for CPU, where XLA would write the terms to memory, then reduce them slowly.
 
-    Added up in pieces, the terms stay in the CPU cache. A piece has some positions of all clips, so that devices that
-    share the clips each add up their own.
+    Summed in pieces, the terms stay in the CPU cache. A piece has some positions of all clips, so that each device sums
+    those of its own clips.
     """
     batch, *places, channels = arrays[0].shape
     count = math.prod(places)

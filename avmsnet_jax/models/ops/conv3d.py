@@ -33,16 +33,16 @@ def pointwise(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple) 
 
 
 def paired_fold(x: jax.Array, kernel: jax.Array, stride: Triple, padding: Triple) -> jax.Array:
-    """Each pair of output frames by one 2-D convolution of all frames that they depend on, folded into channels.
+    """Each pair of output frames by one 2-D convolution over all frames that they depend on, folded into channels.
 
-    For kernels with few input channels, such as the stem's three. The kernel of a frame is zero for input frames that
-    only the other frame of its pair depends on, an eighth of it for seven taps.
+    For kernels with few input channels, such as the stem's three. The folded kernel of a frame is zero for input frames
+    that only the other frame of the pair depends on, which are an eighth of it for seven taps.
     """
     depth, height, width, channels, out = kernel.shape
     frames = (x.shape[1] + 2 * padding[0] - depth) // stride[0] + 1
     pairs = -(-frames // 2)
     seen = depth + stride[0]
-    # Padding after the last frame. Negative if the stride skips the last frames, which are cut off then.
+    # Padding after the last frame; negative, to cut off frames, if the stride skips the last ones.
     lacking = (pairs - 1) * 2 * stride[0] + seen - x.shape[1] - padding[0]
     x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (padding[0], lacking, 0), *((0, 0, 0),) * 3))
     beside = x.transpose(0, 2, 3, 1, 4).reshape(x.shape[0], *x.shape[2:4], -1)

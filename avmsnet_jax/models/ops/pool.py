@@ -1,7 +1,7 @@
 """Maximum pooling as in PyTorch: ties send the gradient to the first maximum, and NaN propagates.
 
-The gradient follows from comparing the values. The gradients of `jnp.maximum` and `jnp.max` compare with the maximum
-instead, which may match no value when it is recomputed in the backward pass and rounds differently.
+The gradient is chosen by comparing the values. The gradients of `jnp.maximum` and `jnp.max` compare the values with the
+maximum instead; if XLA recomputes it in the backward pass and rounds differently, no value matches.
 """
 
 import jax

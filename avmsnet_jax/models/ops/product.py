@@ -9,9 +9,9 @@ import jax
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """`x` (N, C) times `kernel` (C, O).
 
-    XLA on CPU copies transposed operands, and JAX's gradient rules ignore their sizes: that copies 26 MB at each 1x1x1
-    convolution of layer1, and 411 MB, a third of the step's time, at the first linear layer. Each gradient can be
-    written in two ways; this uses the one that copies less.
+    XLA on CPU copies transposed operands, and JAX's gradient rules ignore their sizes: they copy 26 MB at each 1x1x1
+    convolution of layer1, and 411 MB at the first linear layer, a third of the time of a training step. Each gradient
+    can be written in two ways; this uses the one that copies less.
     """
     return x @ kernel
 

@@ -24,20 +24,20 @@ def recomputed(module: Any, x: jax.Array, *, platform: str | None = None) -> jax
         copy = nnx.merge(graphdef, params, stats, copy=True)
         return copy(x), nnx.state(copy, nnx.BatchStat)
 
-    y, after = _forgetful(forward, platform)(params, stats, x)
+    y, after = _checkpointed(forward, platform)(params, stats, x)
     nnx.update(module, after)
     return y
 
 
-def _forgetful(forward: Pure, platform: str | None) -> Pure:
+def _checkpointed(forward: Pure, platform: str | None) -> Pure:
     """`forward` with a gradient that recomputes it first.
 
     `jax.checkpoint` does the same, but XLA for CPU drops its barrier between the two computations and merges them:
     memory rises by a quarter instead of halving.
     """
 
-    def backward(kept: tuple, cotangents: tuple[jax.Array, nnx.State]) -> tuple:
-        params, stats, x = kept
+    def backward(inputs: tuple, cotangents: tuple[jax.Array, nnx.State]) -> tuple:
+        params, stats, x = inputs
         _, pullback = jax.vjp(forward, params, stats, for_platform(platform, _after, x, cotangents[0]))
         return pullback(cotangents)
 
@@ -47,9 +47,9 @@ def _forgetful(forward: Pure, platform: str | None) -> Pure:
 
 
 def _after(platform: str, x: jax.Array, dy: jax.Array) -> jax.Array:
-    """`x` with a data dependency on `dy`, both (B, T, H, W, C) of any sizes but the same B.
+    """`x` with a data dependency on `dy`, so that XLA cannot schedule the recomputation before `dy` is known.
 
-    XLA cannot schedule what follows before `dy`.
+    Both are (B, T, H, W, C), and only B must be the same.
     """
     if platform != "cpu":
         return jax.lax.optimization_barrier((x, dy))[0]

@@ -12,7 +12,7 @@ def time_mean(x: jax.Array, *, platform: str | None = None) -> jax.Array:
 
 
 def _as_product(x: jax.Array) -> jax.Array:
-    """A product with ones: XLA on CPU would fuse a sum into its readers, and recompute it for each tap of a kernel."""
+    """As a product with ones: XLA on CPU would fuse a sum into its consumers and recompute it for each kernel tap."""
     batch, steps = x.shape[:2]
     ones = jnp.ones((batch, steps), x.dtype)
     total = jnp.einsum("bt,btn->bn", ones, x.reshape(batch, steps, -1), preferred_element_type=jnp.float32)

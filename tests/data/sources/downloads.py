@@ -1,4 +1,4 @@
-"""TVSum and SumMe as their downloads unpack, with fewer and smaller videos."""
+"""Makes folders as the downloads of TVSum and SumMe unpack to, with fewer and smaller videos."""
 
 import json
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ from tests.media.films import encode, numbered
 
 
 def film(path: Path, n_frames: int, fps: float = 25) -> Path:
-    """Frames that carry their numbers, and sound."""
+    """A film whose frames show their numbers, with sound."""
     path.parent.mkdir(parents=True, exist_ok=True)
     sound = np.random.default_rng(0).uniform(-0.5, 0.5, (1, int(n_frames / fps * 22050))).astype(np.float32)
     return encode(path, [numbered(number) for number in range(1, n_frames + 1)], fps, sound=sound)
 
 
 def votes(n_frames: int, seed: int = 0) -> np.ndarray:
-    """(20, n_frames) scores from 1 to 5, each of which holds for 50 frames."""
+    """(20, n_frames) scores from 1 to 5, each constant for 50 frames."""
     rng = np.random.default_rng(seed)
     return np.repeat(rng.integers(1, 6, (20, -(-n_frames // 50))), 50, axis=1)[:, :n_frames]
 

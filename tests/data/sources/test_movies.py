@@ -57,7 +57,7 @@ def test_labels_count_frames_and_key_shots_tell_the_time(a_film, tmp_path):
     assert shown["b"][31:36] == [31, 32, 32, 33, 33]
 
 
-def test_key_shots_and_labels_and_neither_side_by_side(a_film, tmp_path):
+def test_films_with_key_shots_with_labels_and_without_may_be_mixed(a_film, tmp_path):
     names = ["a.mkv", "b ü.mkv", "c.mkv", "d.mkv", "e.mkv"]
     source = folder(
         a_film, tmp_path / "films", names, a_keyshots="start_s,end_s\n1,2\n", c_labels="26,1\n", e_labels=""
@@ -88,7 +88,7 @@ def test_a_single_film_with_labels_is_divided_by_time(a_film, tmp_path):
     assert (other.split_of(1.0), other.split_of(1.3)) == ("unlabelled", "unlabelled")
 
 
-def test_nothing_but_films(a_film, tmp_path):
+def test_films_without_labels_are_unlabelled(a_film, tmp_path):
     source = folder(a_film, tmp_path / "films", ["a.mkv", "b.mkv"])
     manifest = prepare("movies", source, tmp_path / "records", frames=8, frame_size=32)
     assert manifest["splits"] == {"unlabelled": {"videos": 2, "clips": 4, "positives": 0}}
@@ -108,7 +108,7 @@ def test_films_without_labels_in_the_folders_train_and_test(a_film, tmp_path):
     assert not reasons
 
 
-def test_what_belongs_to_nothing_is_named(a_film, tmp_path):
+def test_tables_without_a_film_are_reported(a_film, tmp_path):
     shots = "start_s,end_s\n"
     source = folder(
         a_film,
@@ -212,7 +212,7 @@ def test_a_key_shot_may_end_a_little_beyond_the_film(a_film, tmp_path):
     assert manifest["splits"]["train"]["positives"] + manifest["splits"].get("test", {"positives": 0})["positives"] == 1
 
 
-def test_labels_that_are_doubtful_are_told(a_film, tmp_path, capsys):
+def test_doubtful_labels_are_reported(a_film, tmp_path, capsys):
     source = folder(
         a_film,
         tmp_path / "films",
@@ -235,7 +235,7 @@ def test_labels_that_are_doubtful_are_told(a_film, tmp_path, capsys):
     assert "warnings" not in prepare("movies", source, tmp_path / "fine", frames=8, frame_size=32)
 
 
-def test_a_split_without_key_clips_is_told(a_film, tmp_path):
+def test_a_split_without_key_clips_is_reported(a_film, tmp_path):
     folder(a_film, tmp_path / "films" / "train", ["a.mkv"], a_labels="26,1\n")
     folder(a_film, tmp_path / "films" / "test", ["b.mkv"], b_labels="27,1\n")
     manifest = prepare("movies", tmp_path / "films", tmp_path / "records", frames=8, frame_size=32)

@@ -1,4 +1,4 @@
-"""Odd and broken published layouts: what each comes to."""
+"""Unusual and broken folders in the published layout."""
 
 import os
 import shutil
@@ -72,7 +72,7 @@ def csv_of(root: Path) -> Path:
         f"{N_FRAMES},0\n26,1\n",
     ],
 )
-def test_tables_of_labels_that_are_read(layout, content):
+def test_valid_tables_of_labels_are_read(layout, content):
     csv_of(layout).write_bytes(content.encode())
     (video,) = find_videos(layout, "Movie50").videos
     assert [frame for frame in range(1, N_FRAMES + 1) if video.label(frame, 0)] == [26]
@@ -108,7 +108,7 @@ def test_a_video_without_rows_has_no_key_frame(layout):
         (None, "No such file or directory"),
     ],
 )
-def test_tables_of_labels_that_are_not(layout, content, reason):
+def test_invalid_tables_of_labels_are_refused(layout, content, reason):
     if content is None:
         csv_of(layout).unlink()
     else:
@@ -155,7 +155,7 @@ def test_lists_as_editors_write_them(tmp_path):
         ("v 40 25\nv 40 25", "v is in Movie50_list_train_fps.txt, line 2 as well; list a video once"),
     ],
 )
-def test_lines_of_a_list_that_make_no_sense(layout, line, reason):
+def test_invalid_lines_of_a_list_are_refused(layout, line, reason):
     write_lists(layout, "\n" + line + "\n")
     with pytest.raises(UserError) as caught:
         find_videos(layout, "Movie50")
@@ -198,7 +198,7 @@ def rename_all(frames: Path, form: str) -> None:
         ("many", "there is no frame {frames}/38.jpg, though the fold list promises 40 frames (3 are missing)"),
     ],
 )
-def test_frames_that_are_not_there(layout, what, reason):
+def test_missing_frames_skip_their_video(layout, what, reason):
     frames = frames_of(layout)
     missing = {"hole": [7], "first": [1], "many": [38, 39, 40]}.get(what, [])
     for number in missing:
@@ -233,7 +233,7 @@ def test_frames_beyond_those_of_the_list_are_left_alone(layout):
     assert [frame.number for frame in video.read_frames()] == list(range(1, 41))
 
 
-def test_pictures_are_read_for_what_they_hold(tmp_path):
+def test_pictures_are_recognized_by_content(tmp_path):
     gray = np.tile(np.linspace(0, 255, 320).astype(np.uint8), (240, 1))
     color = np.stack([gray, gray[:, ::-1], np.full_like(gray, 77)], axis=-1)
     alpha = np.concatenate([color, np.zeros_like(gray)[..., None]], axis=-1)
@@ -272,7 +272,7 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n%%EndComments\n0 0 64
 
 
 @pytest.mark.parametrize("kind", ["eps", "pdf", "wmf", "svg", "fits"])
-def test_pictures_that_start_other_programs_are_none(tmp_path, monkeypatch, kind):
+def test_pictures_cannot_start_other_programs(tmp_path, monkeypatch, kind):
     (tmp_path / "bin").mkdir()
     for program in ("gs", "gswin64c", "convert"):
         (tmp_path / "bin" / program).write_text(f"#!/bin/sh\ntouch {tmp_path / 'ran'}\n")
@@ -309,7 +309,7 @@ def test_a_list_that_promises_far_too_many_frames(layout, count):
 
 
 @pytest.mark.parametrize("table", ["annotations/Movie50/v/v.csv", "fold_lists/Movie50_list_test_fps.txt"])
-def test_a_pipe_is_no_table(layout, table):
+def test_pipes_are_not_opened_as_tables(layout, table):
     (layout / table).unlink()
     os.mkfifo(layout / table)
     with pytest.raises(UserError, match="is a pipe"):
@@ -348,7 +348,7 @@ def test_sound_that_is_missing_or_broken(layout, tmp_path, content, heard):
         assert manifest["videos"][0]["has_sound"] == heard
 
 
-def test_a_fault_that_nobody_foresaw_costs_one_video(layout):
+def test_an_unexpected_error_fails_only_its_video(layout):
     write_video(layout, "w")
     too_long = "n" * 300  # for a file name: the system refuses to look for it
     write_lists(layout, f"{too_long} 40 25\nv {N_FRAMES} 25\n", f"w {N_FRAMES} 25\n")

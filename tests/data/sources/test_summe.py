@@ -151,7 +151,7 @@ def test_what_is_missing(download, tmp_path):
     assert "there is no GT/Jümps.mat" in reasons["Jümps"]
 
 
-def test_the_real_annotations_read_whole():
+def test_all_real_annotations_are_read():
     root = SHARED / "summe"
     if not root.exists():
         pytest.skip(f"there is no {root}: the real annotations are not at hand")

@@ -43,7 +43,7 @@ def test_every_user_s_scores_are_kept(download):
     assert {path.name for path in video.files} == {"mm.mp4", "ydata-tvsum50.mat"}
 
 
-def test_videos_travel_to_other_processes(download):
+def test_videos_can_be_pickled_for_other_processes(download):
     video = tvsum.find_videos(download).videos[0]
     before = [video.label(frame, 0) for frame in range(1, 61)]
     again = pickle.loads(pickle.dumps(video))
@@ -167,7 +167,7 @@ def test_annotations_that_cannot_be_read(download, tmp_path):
         tvsum.read_annotations(path)
 
 
-def test_the_real_annotations_read_whole():
+def test_all_real_annotations_are_read():
     path = SHARED / "tvsum" / "ydata-tvsum50.mat"
     if not path.exists():
         pytest.skip(f"there is no {path}: the real annotations are not at hand")

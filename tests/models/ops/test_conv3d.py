@@ -37,7 +37,7 @@ def test_every_form_equals_pytorch(shape):
     tx, tk = (torch.from_numpy(a).double().requires_grad_() for a in (x, kernel))
     ty = torch.nn.functional.conv3d(tx.permute(0, 4, 1, 2, 3), tk.permute(4, 3, 0, 1, 2), None, stride, padding)
     ty = ty.permute(0, 2, 3, 4, 1)
-    # Not all ones: a form that hands gradients to the wrong places must not pass.
+    # Random, not ones: a form that sends gradients to wrong places must fail.
     dy = rng.standard_normal(ty.shape).astype(np.float32)
     ty.backward(torch.from_numpy(dy).double())
 
@@ -60,8 +60,8 @@ def test_every_form_equals_pytorch(shape):
 
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
-def test_the_form_chosen_elsewhere_fits_every_shape(platform):
-    """No form that another platform would be given raises; what it gives is tested above."""
+def test_the_forms_chosen_for_other_platforms_fit_every_shape(platform):
+    """No form chosen for another platform raises; the results are tested above."""
     for size, channels, out, taps, stride, padding in SHAPES.values():
         x = jax.ShapeDtypeStruct((2, *size, channels), "float32")
         kernel = jax.ShapeDtypeStruct((*taps, channels, out), "float32")
@@ -72,7 +72,7 @@ def test_the_form_chosen_elsewhere_fits_every_shape(platform):
         )
 
 
-def test_the_result_keeps_the_inputs_type():
+def test_the_result_has_the_dtype_of_the_input():
     x, kernel = np.ones((1, 2, 4, 4, 2), "float32"), np.ones((3, 3, 3, 2, 3), "float32")
     for form in set(conv3d.FORMS) - {conv3d.pointwise}:
         y = form(x.astype("bfloat16"), kernel.astype("bfloat16"), (1, 1, 1), (1, 1, 1))

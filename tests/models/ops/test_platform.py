@@ -1,4 +1,4 @@
-"""Which form of an operation a program has: that of the platform it is compiled for, or of the one that is named."""
+"""Programs use the form of each operation for the platform that they are compiled for, or for the named one."""
 
 import jax
 import jax.numpy as jnp
@@ -48,20 +48,20 @@ NAMES = {"cpu": "cpu", "cuda": "gpu", "rocm": "gpu", "tpu": "tpu"}
 
 
 def text(function, arguments, target):
-    """What XLA is given of a function for that platform."""
+    """The program that JAX lowers a function to for that platform."""
     return jax.jit(function).trace(*arguments).lower(lowering_platforms=(target,)).as_text()
 
 
 @pytest.mark.parametrize("target", NAMES)
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_each_program_has_the_form_of_what_it_is_compiled_for_or_of_what_was_named(name, target):
+def test_programs_use_the_form_of_their_platform_or_of_the_named_one(name, target):
     operation, arguments, (part, there) = OPERATIONS[name]
     assert (part in text(lambda *a: operation(*a, platform=None), arguments, target)) == there[target]
     named = text(lambda *a: operation(*a, platform=NAMES[target]), arguments, "cpu")
     assert (part in named) == there[target]
 
 
-def test_a_network_that_was_told_its_platform_traces_that_form_alone():
+def test_a_network_with_a_set_platform_traces_only_that_form():
     model = nnx.eval_shape(lambda: AVMSNet(ModelConfig(**SMALL), rngs=nnx.Rngs(0)))
     video = jax.ShapeDtypeStruct((1, 8, 32, 32, 3), jnp.uint8)
     audio = jax.ShapeDtypeStruct((1, model.config.audio_samples), jnp.float32)

@@ -1,4 +1,4 @@
-"""Maximum pooling against PyTorch's, where it has to choose: among equal values and beside what is no number."""
+"""Maximum pooling against PyTorch's, with ties and NaN."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def to_torch(x):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_equal_values_share_nothing_and_no_number_stays(name):
+def test_ties_give_the_gradient_to_the_first_maximum_and_nan_propagates(name):
     ours, theirs, shape = FUNCTIONS[name]
     rng = np.random.default_rng(0)
     x = rng.integers(0, 3, shape).astype(np.float32)
