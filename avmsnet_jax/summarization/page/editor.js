@@ -71,7 +71,7 @@ const editor = cut && (() => {
   const showShot = () => {
     const shot = cut.shots[selected], from = secondsOf(shot.first), to = secondsOf(shot.stop);
     $("which").replaceChildren(
-      make("b", timecode(from) + " – " + timecode(to)), " · " + (to - from).toFixed(1) + " s · score " + points(shot.score) + " · ",
+      make("b", timecode(from) + " – " + timecode(to)), " · " + (to - from).toFixed(1) + " s", make("br"), "score " + points(shot.score) + " · ",
       make("span", words[shot.state], shown(shot) ? "is-in" : "is-out"),
     );
     $("which").title = "Frames " + (shot.first + 1) + " to " + shot.stop;
