@@ -3,8 +3,9 @@
     python -m benchmarks.page [--keep FOLDER]
 
 Prints when the page and its editor can be used after the load, how long the budget slider takes from each key or
-pointer move to the next picture, and how many pictures a second are drawn while the end of a shot is dragged. Beside
-the slider's times stand those of a page that does nothing, measured in between: they show the load of the machine.
+pointer move to the next frame on the screen, and how many frames a second are drawn while the end of a shot is dragged;
+then the slider of a film whose shots all score alike. The times of an idle page, measured between the slider's moves,
+and the processor time of the page's main thread tell how much of the slider's times is due to other processes.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import io
 import shutil
 import statistics
 import tempfile
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -29,9 +31,9 @@ from tests.summarization.made import placed
 
 SECONDS, SHOTS, RATE = 7200, 1500, 25
 _SIGNALS = ("motion", "sound", "picture", "novelty", "agreement")
-# Long tasks and pictures are noted from the first script on.
+# Notes long tasks and frames from the first script on.
 _NOTES = """
-    window.notes = { busy: 0, slider: [], idle: [], pictures: [] };
+    window.notes = { busy: 0, slider: [], idle: [], frames: [] };
     new PerformanceObserver((list) => {
       for (const task of list.getEntries()) notes.busy = Math.max(notes.busy, task.startTime + task.duration);
     }).observe({ type: "longtask", buffered: true });
@@ -39,13 +41,13 @@ _NOTES = """
       requestAnimationFrame(() => setTimeout(() => done(list.push(performance.now() - start))));
     });
     addEventListener("input", (event) => notes.untilPicture(notes.slider, event.timeStamp), true);
-    const note = (now) => { notes.pictures.push(now); requestAnimationFrame(note); };
+    const note = (now) => { notes.frames.push(now); requestAnimationFrame(note); };
     requestAnimationFrame(note);
 """
 
 
-def made(folder: Path) -> None:
-    """Writes the report of a film of noise; its shots are chosen as for any."""
+def made(folder: Path, *, alike: bool = False) -> None:
+    """Writes the report of a film of noise, with random scores of the shots or the same for all (`alike`)."""
     rng = np.random.default_rng(0)
     film = folder / "film.mp4"
     frames = [rng.integers(0, 256, (72, 128, 3), np.uint8) for _ in range(50)]
@@ -75,7 +77,7 @@ def made(folder: Path) -> None:
     )
     cuts = np.sort(rng.choice(np.arange(1, SECONDS * RATE), SHOTS - 1, replace=False)).tolist()
     edges = [0, *cuts, SECONDS * RATE]
-    levels_of_shots = rng.random(SHOTS).tolist()
+    levels_of_shots = [0.5] * SHOTS if alike else rng.random(SHOTS).tolist()
     budget = Budget(share=0.15)
     told = {"name": "attention", "learned_from_people": False, "spacing_s": 1.0, "clip_frames": 16}
     left = Summary(scores, placed(edges, RATE, levels_of_shots, ()), 1080.0, 0.0, {})
@@ -89,7 +91,7 @@ def made(folder: Path) -> None:
 
 
 def load_ms(page: Page, url: str) -> tuple[float, float]:
-    """From the navigation until no script keeps the page busy, and from opening the editor to its picture."""
+    """From the navigation to the end of the last long task, and from opening the editor to its first frame."""
     page.goto(url)
     page.wait_for_timeout(2000)
     loaded = page.evaluate("Math.max(notes.busy, performance.getEntriesByType('paint').at(-1).startTime)")
@@ -102,8 +104,26 @@ def load_ms(page: Page, url: str) -> tuple[float, float]:
     return loaded, drawn - start
 
 
-def slider_ms(page: Page) -> tuple[list[float], list[float]]:
-    """From each move of the slider to the picture that shows the new choice; the same without any move."""
+def processor_clock(page: Page) -> Callable[[], float]:
+    """A clock of the processor time of the page's main thread, in milliseconds."""
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def busy_ms() -> float:
+        metrics = session.send("Performance.getMetrics")["metrics"]
+        return 1000 * next(each["value"] for each in metrics if each["name"] == "TaskDuration")
+
+    return busy_ms
+
+
+def slider_ms(page: Page) -> tuple[list[float], list[float], float]:
+    """Wall times from each move of the slider to the frame with the new choice, and to a frame without any move.
+
+    Returns:
+      both lists of times, and the mean processor time of the main thread for a move and the frame without one.
+    """
+    busy_ms = processor_clock(page)
+    start_ms = busy_ms()
     slider = page.locator("#budget")
     slider.focus()
     page.evaluate("notes.slider.length = 0")
@@ -124,18 +144,28 @@ def slider_ms(page: Page) -> tuple[list[float], list[float]]:
         page.mouse.move(box["x"] + box["width"] * (0.5 + 0.4 * np.sin(step / 8)), middle)
     page.mouse.up()
     pause()
-    return tuple(page.evaluate("[notes.slider, notes.idle]"))
+    moves, idle = page.evaluate("[notes.slider, notes.idle]")
+    return moves, idle, (busy_ms() - start_ms) / len(moves)
+
+
+def print_slider(page: Page) -> None:
+    """Prints how fast the slider answers."""
+    moves, idle, busy_ms = slider_ms(page)
+    for name, times in (("slider", moves), ("idle page", idle)):
+        median, late = np.percentile(times, (50, 95))
+        print(f"{name}: {len(times)} times, median {median:.0f} ms, 95% {late:.0f} ms, at most {max(times):.0f} ms")
+    print(f"processor time of the main thread: {busy_ms:.0f} ms for each move")
 
 
 def drag_gaps_ms(page: Page) -> list[float]:
-    """The time between pictures while the end of a shot is dragged to and fro for some seconds."""
+    """The times between frames while the end of a shot is dragged to and fro for some seconds."""
     page.locator("#timeline").scroll_into_view_if_needed()
     for _ in range(8):
         page.locator("#zoom-in").click()
     page.wait_for_timeout(500)
     box: Any = page.locator("#timeline").bounding_box()
     edge = page.evaluate(
-        """() => { // where the pointer would take hold of an end
+        """() => { // the place of the first shot's end right of the middle
           const canvas = document.getElementById("timeline"), box = canvas.getBoundingClientRect();
           for (let x = box.width / 2; x < box.width; x++) {
             canvas.dispatchEvent(new PointerEvent("pointermove", { clientX: box.left + x, clientY: box.top + 142 }));
@@ -145,13 +175,13 @@ def drag_gaps_ms(page: Page) -> list[float]:
         }"""
     )
     if edge < 0:
-        raise SystemExit("no shot's end is in view")
+        raise SystemExit("no end of a shot is in view")
     page.mouse.move(box["x"] + edge, box["y"] + 142)
     page.mouse.down()
-    start = page.evaluate("notes.pictures.length")
+    start = page.evaluate("notes.frames.length")
     for step in range(300):
         page.mouse.move(box["x"] + edge + 60 * np.sin(step / 12), box["y"] + 142)
-    times: list[float] = page.evaluate(f"notes.pictures.slice({start})")
+    times: list[float] = page.evaluate(f"notes.frames.slice({start})")
     page.mouse.up()
     return np.diff(times).tolist()
 
@@ -171,14 +201,14 @@ def main() -> None:
         page.add_init_script(_NOTES)
         loaded, opened = load_ms(page, (folder / "report.html").as_uri())
         print(f"page of {size / 1e6:.1f} MB: usable {loaded:.0f} ms after the navigation, the editor {opened:.0f} ms")
-        for name, times in zip(("slider", "idle page"), slider_ms(page), strict=True):
-            median, late = np.percentile(times, (50, 95))
-            print(f"{name}: {len(times)} times, median {median:.0f} ms, 95% {late:.0f} ms, at most {max(times):.0f} ms")
+        print_slider(page)
         gaps = drag_gaps_ms(page)
         late = float(np.percentile(gaps, 95))
-        print(
-            f"drag: {1000 / statistics.fmean(gaps):.0f} pictures a second, 95% within {late:.0f} ms of the one before"
-        )
+        print(f"drag: {1000 / statistics.fmean(gaps):.0f} frames a second, 95% within {late:.0f} ms of the one before")
+        print("all shots score alike:")
+        made(folder, alike=True)
+        load_ms(page, (folder / "report.html").as_uri())
+        print_slider(page)
         browser.close()
 
 

@@ -27,6 +27,7 @@ from avmsnet_jax.errors import UserError
 from avmsnet_jax.media import films
 from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.staging import staged
+from avmsnet_jax.studio.connections import TimedProtocol
 from avmsnet_jax.studio.guard import HOST, Guard
 from avmsnet_jax.studio.library import VIDEOS, Library, NotFoundError
 from avmsnet_jax.studio.queue import Queue
@@ -39,7 +40,7 @@ _FILM_TYPES = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".
 
 
 class RefusedError(UserError):
-    """A request that cannot be done now; `status` is that of the answer."""
+    """A request that is refused; `status` is the HTTP status of the answer."""
 
     def __init__(self, message: str, status: HTTPStatus):
         super().__init__(message)
@@ -47,7 +48,7 @@ class RefusedError(UserError):
 
 
 class Studio:
-    """What each request does; `routes` lists them."""
+    """The requests, one method each; `routes` gives their paths."""
 
     def __init__(self, root: Path):
         """`root` is the folder of the summaries."""
@@ -55,12 +56,12 @@ class Studio:
         self.library.recover()
 
     def routes(self) -> list[Route]:
-        """All requests that there are."""
+        """The paths and methods of all requests."""
         film = "/films/{name}"
         return [
             Route("/", self.home),
             Route("/state", self.state),
-            Route("/room", self.room),
+            Route("/may-upload", self.may_upload),
             Route("/films/{file}", self.upload, methods=["PUT"]),
             Route(f"{film}/", self.page),
             Route(f"{film}/film", self.film),
@@ -77,20 +78,20 @@ class Studio:
         return HTMLResponse(_list_page(self._state()))
 
     def state(self, request: Request) -> Response:
-        """The films and the work on them, as JSON."""
+        """The films and jobs, as JSON."""
         return JSONResponse(self._state())
 
     def page(self, request: Request) -> Response:
-        """The report of a film, which edits its cut."""
+        """The report of a film, with the editor of its cut."""
         return HTMLResponse(self.library.page(request.path_params["name"]))
 
     def film(self, request: Request) -> Response:
-        """The film itself, or the range of bytes that is asked for."""
+        """The film, or the requested range of its bytes."""
         path = self.library.film(request.path_params["name"])
         return FileResponse(path, media_type=_FILM_TYPES.get(path.suffix.lower(), "application/octet-stream"))
 
     def video(self, file: str, request: Request) -> Response:
-        """A film that `summarize` wrote."""
+        """The summary or its overlay."""
         return FileResponse(self.library.file(request.path_params["name"], file), media_type="video/mp4")
 
     def picture(self, request: Request) -> Response:
@@ -105,7 +106,7 @@ class Studio:
         return JSONResponse({})
 
     async def write_key_shots(self, request: Request) -> Response:
-        """Saves the cut that was sent, and writes it beside the film as key shots."""
+        """Saves the cut that was sent, and writes its key shots beside the film."""
         name, sent = request.path_params["name"], await _sent_json(request)
         self.queue.check_idle(name)
         cut = await run_in_threadpool(self.library.save, name, sent)
@@ -117,7 +118,7 @@ class Studio:
         return JSONResponse({"path": str(path)})
 
     def start(self, request: Request) -> Response:
-        """Cuts a film by its `cut.json`; summarizes it by attention if it has none."""
+        """Queues a film: to be cut by its `cut.json`, or, without one, to be summarized by attention."""
         name = request.path_params["name"]
         film = self.library.film(name)
         try:
@@ -131,17 +132,17 @@ class Studio:
         return JSONResponse({})
 
     def cancel(self, request: Request) -> Response:
-        """Ends the work on a film."""
+        """Cancels the job of a film."""
         self.queue.cancel(request.path_params["name"])
         return JSONResponse({})
 
-    def room(self, request: Request) -> Response:
-        """Whether a film may be uploaded: a refusal in the middle of an upload does not reach the page."""
+    def may_upload(self, request: Request) -> Response:
+        """Whether a film may be uploaded; asked first, because browsers drop an answer that comes during an upload."""
         self._check_upload(request.query_params.get("file", ""), request.query_params.get("size", ""))
         return JSONResponse({})
 
     async def upload(self, request: Request) -> Response:
-        """Takes a film into the folder and summarizes it."""
+        """Copies a film into the folder and queues it to be summarized."""
         file = request.path_params["file"]
         length = self._check_upload(file, request.headers.get("content-length", ""))
         target = self.library.root / file
@@ -150,7 +151,7 @@ class Studio:
                 async for chunk in request.stream():
                     await run_in_threadpool(out.write, chunk)
             if stage.stat().st_size != length:
-                raise RefusedError(f"{file} did not come whole; send it again", HTTPStatus.BAD_REQUEST)
+                raise RefusedError(f"{file} arrived incomplete; send it again", HTTPStatus.BAD_REQUEST)
             try:
                 await run_in_threadpool(Movie(stage).info)
             except UserError as error:
@@ -159,7 +160,7 @@ class Studio:
         return JSONResponse({"name": target.stem})
 
     def _check_upload(self, file: str, length: str) -> int:
-        """The size of a film that may be uploaded."""
+        """The size of a film in bytes; raises RefusedError if it may not be uploaded."""
         root, stem = self.library.root, Path(file).stem
         if not is_file_name(file) or file.startswith(".") or not file.isprintable() or len(file.encode()) > 200:
             raise RefusedError(f"{file!r} cannot be the name of a film; rename it", HTTPStatus.BAD_REQUEST)
@@ -182,7 +183,7 @@ class Studio:
         return {
             "folder": str(self.library.root),
             "films": [dataclasses.asdict(entry) for entry in self.library.entries()],
-            "jobs": self.queue.told(),
+            "jobs": self.queue.as_json(),
         }
 
 
@@ -207,16 +208,16 @@ def serve(root: Path, port: int) -> None:
     port, token = listener.getsockname()[1], secrets.token_urlsafe(32)
     studio = Studio(root)
     handlers: dict[Any, Callable[..., Response]] = {
-        UserError: _told,
-        HTTPException: _told_http,
-        ClientDisconnect: lambda request, error: Response(),  # nobody reads it
-        Exception: _unforeseen,
+        UserError: _user_error,
+        HTTPException: _http_error,
+        ClientDisconnect: lambda request, error: Response(),  # the client is gone
+        Exception: _unexpected_error,
     }
     app = Starlette(routes=studio.routes(), exception_handlers=handlers)
     app.router.redirect_slashes = False
     config = uvicorn.Config(
         Guard(app, port, token),
-        http="h11",
+        http=TimedProtocol,
         ws="none",
         lifespan="off",
         log_level="critical",
@@ -226,7 +227,7 @@ def serve(root: Path, port: int) -> None:
         timeout_graceful_shutdown=1,
     )
     print(f"http://{HOST}:{port}/?token={token}\nOpen it in a browser; Ctrl-C ends it.", flush=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn raises the signal again when it has ended
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn raises the signal again after its shutdown
     try:
         uvicorn.Server(config).run([listener])
     except KeyboardInterrupt:
@@ -258,7 +259,7 @@ def _list_page(state: dict[str, Any]) -> str:
     )
 
 
-def _told(request: Request, error: Exception) -> Response:
+def _user_error(request: Request, error: Exception) -> Response:
     status = HTTPStatus.BAD_REQUEST
     if isinstance(error, NotFoundError):
         status = HTTPStatus.NOT_FOUND
@@ -267,10 +268,10 @@ def _told(request: Request, error: Exception) -> Response:
     return PlainTextResponse(f"{error}\n", status)
 
 
-def _told_http(request: Request, error: Exception) -> Response:
+def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return PlainTextResponse(f"{error.detail}\n", error.status_code)
 
 
-def _unforeseen(request: Request, error: Exception) -> Response:
+def _unexpected_error(request: Request, error: Exception) -> Response:
     return PlainTextResponse(unforeseen.report(error, name="studio") + "\n", HTTPStatus.INTERNAL_SERVER_ERROR)

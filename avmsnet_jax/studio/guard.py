@@ -1,4 +1,4 @@
-"""Who may use the studio: only pages of its own address, and only with the token that it printed."""
+"""Access control: the studio answers only pages of its own address that have its token."""
 
 import secrets
 from http import HTTPStatus
@@ -27,7 +27,7 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, port: int, token: str):
-        """`app` gets the requests that pass."""
+        """Requests that pass go to `app`."""
         self._app, self._token = app, token
         self._hosts = {f"{HOST}:{port}"} | ({HOST} if port == 80 else set())
         self._cookie = f"avmsnet_studio_{port}"  # browsers send cookies to every port of a host
@@ -55,7 +55,7 @@ class Guard:
         return None
 
     def _admitted(self, request: Request) -> Response | None:
-        """Sets the cookie for a request with the token; None if the request has the cookie."""
+        """Answers a request with the token by the cookie; None if the request has the cookie."""
         given = request.query_params.get("token")
         if given is not None and request.url.path == "/" and self._is_token(given):
             answer = RedirectResponse("/", HTTPStatus.SEE_OTHER)

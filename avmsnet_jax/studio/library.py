@@ -1,6 +1,6 @@
-"""The summaries in a folder and their films; every path that the studio reads or writes is found here.
+"""The summaries in a folder and their films. Every path that the studio reads or writes comes from here.
 
-Names come from requests and are only compared with what the folder holds, so that `..` and links lead nowhere.
+Names in requests are only compared with the entries of the folder, so `..` and links lead nowhere.
 """
 
 import contextlib
@@ -66,7 +66,7 @@ class Library:
         """Removes what a killed studio or cut left in the folder."""
         for folder in [self.root, *self._folders()]:
             for place in folder.glob(".*.stage"):
-                with contextlib.suppress(UserError, OSError):  # in use, or not ours
+                with contextlib.suppress(UserError, OSError):  # in use, or of another program
                     recover(folder / place.name[1:].removesuffix(".stage"))
 
     def entries(self) -> list[Entry]:
@@ -84,16 +84,16 @@ class Library:
         raise NotFoundError(f"there is no summary {name!r} in {self.root}; reload the list")
 
     def file(self, name: str, file: str) -> Path:
-        """A file of a summary, which is no link."""
+        """A regular file of a summary."""
         path = self.folder(name) / file
         if not _is_plain(path):
             raise NotFoundError(f"{path} is missing; summarize the film again")
         return path
 
     def film(self, name: str) -> Path:
-        """A film: that of a summary wherever it lies, or one in the folder itself.
+        """The path of a film: of a summary, wherever its film lies, or of a film in the folder itself.
 
-        The path in `cut.json` counts only if there is a film of that size: `cut.json` may be a stranger's.
+        The path in `cut.json` is used only if it is a film of the right size, because `cut.json` may be a stranger's.
         """
         for film in self._films():
             if film.stem == name:
@@ -109,7 +109,7 @@ class Library:
         return path
 
     def page(self, name: str) -> str:
-        """The report of a summary with the current cut, made from the data of `report.html` by this program's code."""
+        """The report of a summary with the current cut: the data of `report.html` with the code of this version."""
         data = report.read_data(self.file(name, report.REPORT))
         cut, problem = None, ""
         try:
@@ -135,7 +135,7 @@ class Library:
         """Writes the cut beside the film as its key shots.
 
         Raises:
-          FileExistsError: there are some, and `replace` is false.
+          FileExistsError: the film has key shots, and `replace` is false.
         """
         film = self.film(name)
         path = film.with_name(film.stem + KEYSHOTS_SUFFIX)
@@ -146,7 +146,7 @@ class Library:
         return path
 
     def picture(self, name: str) -> bytes:
-        """A JPEG of the summary's first frame; of the film's if it has no summary."""
+        """The first frame of the summary as a JPEG; of the film if it has no summary."""
         try:
             path = self.file(name, VIDEOS[0])
         except NotFoundError:
@@ -175,7 +175,7 @@ class Library:
 
 @functools.lru_cache(maxsize=4096)
 def _entry_of(library: Library, folder: Path, stamps: tuple[Any, ...]) -> Entry:
-    """The entry of a summary; read again when one of its files has another stamp."""
+    """The entry of a summary; cached until the stamp of one of its files changes."""
     name = folder.name
     try:
         facts = json_file.read(library.file(name, FACTS), "summarize the film again")
@@ -200,7 +200,7 @@ def _film_of(cut_file: Path, stamp: Any) -> tuple[Path, int]:
 
 @functools.lru_cache(maxsize=256)
 def _check_film(path: Path, mtime_ns: int, size: int) -> None:
-    """Raises UserError if the file is no film; asked again when it has changed."""
+    """Raises UserError if the file is no film; cached until it changes."""
     Movie(path).info()
 
 
@@ -217,7 +217,7 @@ def _picture(path: Path, stamp: Any) -> bytes:
 
 
 def _is_plain(path: Path) -> bool:
-    """Whether there is a regular file, not a link to one."""
+    """Whether the path is a regular file, not a link to one."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
     except (OSError, ValueError):

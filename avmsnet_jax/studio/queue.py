@@ -16,7 +16,7 @@ from avmsnet_jax.errors import UserError, printable
 from avmsnet_jax.progress import LINES
 from avmsnet_jax.staging import recover
 
-_PATIENCE_S = 10.0  # from asking a process to end to killing it; it ends within two seconds
+_PATIENCE_S = 10.0  # from SIGTERM to SIGKILL; a process normally ends within two seconds
 
 
 @dataclasses.dataclass
@@ -27,9 +27,9 @@ class Job:
       name: of the film's summary.
       options: of `summarize`, the film last.
       state: `waiting`, `running`, `done`, `failed` or `canceled`.
-      doing: what it does just now, for people.
-      share: how much of that is done, 0-1.
-      error: why it failed, one line.
+      doing: the current step, for people.
+      share: how much of that step is done, 0-1.
+      error: why the job failed, one line.
     """
 
     name: str
@@ -41,17 +41,17 @@ class Job:
 
     @property
     def active(self) -> bool:
-        """Whether it waits or runs."""
+        """Whether the job waits or runs."""
         return self.state in ("waiting", "running")
 
 
 class Queue:
-    """Films to be worked on, in the order they were asked for."""
+    """Jobs in the order of their requests."""
 
     def __init__(self, root: Path):
         """`root` is the folder of the summaries."""
         self._root = root
-        self._jobs: dict[str, Job] = {}  # the latest of each film
+        self._jobs: dict[str, Job] = {}  # the latest job of each film
         self._changed = threading.Condition()
         self._process: subprocess.Popen[str] | None = None
         self._closed = False
@@ -59,10 +59,10 @@ class Queue:
         self._thread.start()
 
     def add(self, name: str, *options: str) -> None:
-        """Adds a film; `options` are those of `summarize` besides --output, the film last.
+        """Adds a job for a film; `options` are those of `summarize` except --output, the film last.
 
         Raises:
-          UserError: it waits or runs already.
+          UserError: the film has a job that waits or runs.
         """
         with self._changed:
             self.check_idle(name)
@@ -71,12 +71,12 @@ class Queue:
             self._changed.notify_all()
 
     def check_idle(self, name: str) -> None:
-        """Raises UserError if a film waits or runs."""
+        """Raises UserError if the job of a film waits or runs."""
         if name in self._jobs and self._jobs[name].active:
             raise UserError(f"{name} is being cut; wait until that is done, or cancel it")
 
     def cancel(self, name: str) -> None:
-        """Ends the work on a film and waits until it has ended; its summary stays as it was."""
+        """Cancels the job of a film and waits for its process to end; the summary stays as it was."""
         with self._changed:
             job = self._jobs.get(name)
             if job is None or not job.active:
@@ -87,14 +87,14 @@ class Queue:
                 _end(self._process)
                 self._changed.wait_for(lambda: self._process is None, timeout=3 * _PATIENCE_S)
 
-    def told(self) -> list[dict[str, Any]]:
-        """The jobs, for the page."""
+    def as_json(self) -> list[dict[str, Any]]:
+        """The jobs, as the page gets them."""
         with self._changed:
             jobs = [dataclasses.asdict(job) for job in self._jobs.values()]
         return [{name: value for name, value in job.items() if name != "options"} for job in jobs]
 
     def close(self) -> list[str]:
-        """Ends all work; returns the names of the films that were worked on."""
+        """Cancels all jobs; returns the names of their films."""
         with self._changed:
             self._closed = True
             left = [name for name, job in self._jobs.items() if job.active]
@@ -123,13 +123,13 @@ class Queue:
         return next((job for job in self._jobs.values() if job.state == "waiting"), None)
 
     def _follow(self, job: Job, process: "subprocess.Popen[str]") -> None:
-        """Reads what a process says until it ends."""
+        """Reads the progress that a process prints, until it ends."""
         last = ""
         assert process.stdout
         for line in process.stdout:
             try:
-                told = json.loads(line)
-                job.doing, job.share = told["doing"], told["share"]
+                progress = json.loads(line)
+                job.doing, job.share = progress["doing"], progress["share"]
             except (ValueError, KeyError, TypeError):
                 last = line.strip() or last
         status = process.wait()
@@ -155,12 +155,12 @@ def _started(root: Path, options: Sequence[str]) -> "subprocess.Popen[str]":
         text=True,
         encoding="utf-8",
         errors="replace",
-        start_new_session=True,  # Ctrl-C in the terminal is for the studio, which then ends the process in order
+        start_new_session=True,  # Ctrl-C in the terminal reaches only the studio, which then ends the process in order
     )
 
 
 def _end(process: "subprocess.Popen[str]") -> None:
-    """Asks a process to end, and kills it if it does not."""
+    """Terminates a process; kills it if it does not end in time."""
 
     def kill() -> None:
         if process.poll() is None:

@@ -56,12 +56,12 @@ SCRIPTS = (
 
 @dataclasses.dataclass(frozen=True)
 class Editing:
-    """What the page needs to change the cut.
+    """What the editor needs besides the report.
 
     Attributes:
       cut: the cut list.
-      own_cuts: the frames, from 0, at which the film itself cuts.
-      loudness_db: (L,) loudness of the film in L equal parts, decibels of full scale; empty without sound.
+      own_cuts: the film's own cuts, as frames from 0.
+      loudness_db: (L,) loudness of L equal parts of the film, decibels of full scale; empty without sound.
     """
 
     cut: CutList
@@ -70,7 +70,7 @@ class Editing:
 
     @classmethod
     def of(cls, cut: CutList, watched: Watched) -> "Editing":
-        """Of a film that was watched."""
+        """For a film that was watched."""
         own = choose.own_cuts(watched.change, float(watched.rate))
         if not len(watched.loudness):
             return cls(cut, own.tolist())
@@ -81,7 +81,7 @@ class Editing:
 
 
 class Captions(NamedTuple):
-    """The captions of the film, and those of the summary."""
+    """The captions of the film and of the summary."""
 
     film: Sequence[Cue] = ()
     summary: Sequence[Cue] = ()
@@ -95,17 +95,17 @@ def write_report(
     editing: Editing | None = None,
     captions: Captions | None = None,
 ) -> None:
-    """Writes `report.html`: the score curve, the summary to watch, the chosen shots, where the network looked.
+    """Writes `report.html`: player, score curve, chosen shots, and where the network looked.
 
-    The page needs no network. It plays a summary of more than `EMBEDDED_BYTES` from `summary.mp4` beside it, and
-    moments outside the summary from the film; everything else is embedded. Its content security policy allows only
-    its own script and style, and no requests.
+    Everything is embedded, except that a summary of more than `EMBEDDED_BYTES` is played from `summary.mp4` beside the
+    page, and moments outside the summary from the film. The content security policy of the page allows only its own
+    script and style, and no requests.
 
     Args:
       summary: at least one clip and one shot.
       folder: where to write it; must hold `summary.mp4`.
       shown_in: the final place of `folder` if it will be renamed; the page's link to the film is relative to it.
-      editing: what the page needs to change the cut; None = it only shows.
+      editing: for the editor of the cut; None = no editor.
       captions: shown by the players.
 
     Raises:
@@ -133,19 +133,19 @@ def page(data: dict[str, Any], title: str, embedded: str = "", *, connects: bool
       data: what the page shows, as `read_data` gives it.
       title: of the film.
       embedded: the summary's mp4 in base64; empty = it lies beside the page.
-      connects: whether the page may talk to its own server, which the studio is.
+      connects: whether the page may make requests to its server, as in the studio.
     """
     body = string.Template(_part("page.html")).substitute(title=html.escape(title), embedded=embedded)
     return document(f"{title} \N{EN DASH} summary", body, _part("page.css"), script(*SCRIPTS), data, connects=connects)
 
 
 def style() -> str:
-    """The page's style sheet, which is the studio's, too."""
+    """The style sheet of the page and of the studio."""
     return _part("page.css")
 
 
 def script(*names: str) -> str:
-    """Scripts of the page, one after the other."""
+    """Scripts of the page, concatenated."""
     return "".join(map(_part, names))
 
 
@@ -185,7 +185,7 @@ def _part(name: str) -> str:
 
 
 def read_data(path: Path) -> dict[str, Any]:
-    """Reads the data of a report, without what is embedded.
+    """Reads the data of a report, without the embedded summary.
 
     Raises:
       UserError: the report is damaged.
@@ -257,7 +257,7 @@ def _editing(editing: Editing) -> dict[str, Any]:
     levels = np.clip(np.round((np.array(editing.loudness_db) + 60) * 4), 0, 255).astype(np.uint8)
     return {
         "cut": cut,
-        # Names the edits that the browser keeps: they are of this film and these scores, whatever is chosen now.
+        # Edits are stored in the browser under this name: they belong to the film and its scores, not to one choice.
         "key": hashlib.sha256(json.dumps([cut["film"], cut["clips"]]).encode()).hexdigest()[:16],
         "cuts": list(editing.own_cuts),
         "loudness": _base64(levels.tobytes()),

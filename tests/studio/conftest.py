@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +109,8 @@ def serve(environment: dict[str, str]) -> Callable[..., Any]:
     """Starts a studio as a context, which sends Ctrl-C at its end."""
 
     @contextlib.contextmanager
-    def serving(root: Path, *options: str) -> Iterator[Client]:
-        command = [sys.executable, "-m", "avmsnet_jax", "studio", str(root), *(options or ("--port=0",))]
+    def serving(root: Path, *options: str, run: Sequence[str] = ("-m", "avmsnet_jax")) -> Iterator[Client]:
+        command = [sys.executable, *run, "studio", str(root), *(options or ("--port=0",))]
         process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root.parent
         )

@@ -151,9 +151,9 @@ def test_films_are_added_and_summarized(studio, made):
         assert studio.refused("PUT", f"/films/{name}", film)[0] in (400, 404, 405, 409)
     assert "cannot read new.mp4" in studio.refused("PUT", "/films/new.mp4", b"no film")[1]
     assert studio.refused("PUT", "/films/new.mp4", Content_Length=str(10**12))[0] == 413
-    assert "more than 200 GB" in studio.refused("GET", f"/room?file=new.mp4&size={10**12}")[1]
-    assert studio.refused("GET", f"/room?file=new.mp4&size={'9' * 5000}")[0] == 411
-    assert studio.send("GET", f"/room?file=new.mp4&size={len(film)}")[0] == 200
+    assert "more than 200 GB" in studio.refused("GET", f"/may-upload?file=new.mp4&size={10**12}")[1]
+    assert studio.refused("GET", f"/may-upload?file=new.mp4&size={'9' * 5000}")[0] == 411
+    assert studio.send("GET", f"/may-upload?file=new.mp4&size={len(film)}")[0] == 200
     assert (
         studio.refused("PUT", "/films/new.mp4", b"0\r\n\r\n", Content_Length=None, Transfer_Encoding="chunked")[0]
         == 411

@@ -125,27 +125,25 @@ def test_shots_that_all_score_alike_are_chosen_as_python_does_and_at_once(browse
     budgets = [540, 300, 1200, 1799]
     wanted = [[shot.state for shot in cutlist.choose_again(cut, Budget(seconds=each)).shots] for each in budgets]
     page = browser.new_page()
-    answers = page.evaluate(
-        "([shots, budgets]) => {"
+    page.evaluate(
+        "(shots) => {"
         + (PAGE / "choose.js").read_text(encoding="utf-8")
-        + """const answer = (seconds) => {
-            const start = performance.now(), found = chooseShots(shots, { seconds }, 25, 3600);
-            return { states: found.map((shot) => shot.state), ms: performance.now() - start };
+        + """window.prepare = () => {
+            const table = prepareChoices(shots, { seconds: 540 }, 25, 3600, 1800);
+            while (!table.fill(8));
         };
-        const unprepared = answer(budgets[0]);
-        const table = prepareChoices(shots, { seconds: budgets[0] }, 25, 3600, 1800);
-        while (!table.fill(8));
-        return [unprepared, ...budgets.map(answer)]; }""",
-        [
-            [{"first": s.first_frame - 1, "stop": s.last_frame, "score": s.score, "state": s.state} for s in shots],
-            budgets,
-        ],
+        window.answer = (budgets) => budgets.map(
+            (seconds) => chooseShots(shots, { seconds }, 25, 3600).map((shot) => shot.state)
+        ); }""",
+        [{"first": s.first_frame - 1, "stop": s.last_frame, "score": s.score, "state": s.state} for s in shots],
     )
+    assert page.evaluate("answer([540])") == wanted[:1]
+    page.evaluate("prepare()")
+    busy_ms = benchmark.processor_clock(page)
+    start_ms = busy_ms()
+    assert page.evaluate("budgets => answer(budgets)", budgets) == wanted
+    assert (busy_ms() - start_ms) / len(budgets) < 15  # about 50 without the table
     page.close()
-    for answer, states in zip(answers, [wanted[0], *wanted], strict=True):
-        assert answer["states"] == states
-    times = sorted(answer["ms"] for answer in answers[1:])
-    assert times[1] < 15, times  # about 50 without the table
 
 
 def edit_undo_and_redo(page: Any, read: Callable[[], cutlist.CutList]) -> None:
@@ -249,7 +247,7 @@ def test_the_slider_chooses_as_python_and_near_misses_are_offered(edited, made):
     assert cut.budget.seconds > 7
     assert spans(cut) == spans(cutlist.choose_again(start, cut.budget))
     page.locator("#budget").fill("6.5")
-    page.locator("#bench-title").click()
+    page.locator("#panel-title").click()
     # 7.8 s have room for 7 s at 17 s.
     until(page, "document.getElementById('misses').querySelector('button')?.textContent.includes('0:17')")
     assert page.locator("#misses button").count() == 1
@@ -309,19 +307,21 @@ def test_two_hours_of_1500_shots_are_answered_at_once(open_report, tmp_path):
     cut = cutlist.load(tmp_path / "cut.json")
     page = open_report(tmp_path)
     page.keyboard.press("e")
-    moves = """() => [900, 1200, 2000, 3000, 400].map((seconds) => {
-        const slider = document.getElementById("budget"), start = performance.now();
-        slider.value = seconds;
-        slider.dispatchEvent(new Event("input"));
-        return performance.now() - start;
-    })"""
-    at_once = page.evaluate(moves)
-    page.keyboard.press("Home")
-    page.keyboard.press("a")
-    after_an_edit = page.evaluate(moves)
+    busy_ms = benchmark.processor_clock(page)
+    for _ in ("at once", "after an edit"):
+        start_ms = busy_ms()
+        page.evaluate(
+            """[900, 1200, 2000, 3000, 400].forEach((seconds) => {
+                const slider = document.getElementById("budget");
+                slider.value = seconds;
+                slider.dispatchEvent(new Event("input"));
+            })"""
+        )
+        assert (busy_ms() - start_ms) / 5 < 50
+        page.keyboard.press("Home")
+        page.keyboard.press("a")
     page.keyboard.press("Control+z")
-    assert sorted(at_once)[2] < 50, at_once
-    assert sorted(after_an_edit)[2] < 50, after_an_edit
+    page.keyboard.press("Control+z")
     page.evaluate("document.getElementById('budget').value = 400")
     page.evaluate("document.getElementById('budget').dispatchEvent(new Event('change'))")
     found = saved(page, tmp_path / "film.mp4")

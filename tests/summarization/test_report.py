@@ -275,7 +275,7 @@ def test_attention_and_sound_are_drawn_over_the_picture(opened):
     def alpha(x: float) -> float:
         """How much of the picture is covered there, 0-255, at half its height."""
         page.wait_for_timeout(50)
-        return page.locator("#lens").evaluate(
+        return page.locator("#overlay").evaluate(
             """(lens, x) => {
                 const copy = new OffscreenCanvas(1, 1).getContext("2d");
                 copy.drawImage(lens, -Math.floor(x * lens.width), -Math.floor(lens.height / 2));

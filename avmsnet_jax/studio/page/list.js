@@ -1,9 +1,9 @@
-// The list of films: what there is, the work that is going on, and films that are added.
+// The list of films: their states, the work on them, and uploads.
 
 let state = JSON.parse($("data").textContent);
-const uploads = new Map(); // by name: how much has been sent, 0-1
-const said = [];
-const say = (text) => { said.push(text); $("status").textContent = said.slice(-3).join("\n"); };
+const uploads = new Map(); // by name: the share that has been sent, 0-1
+const messages = [];
+const say = (text) => { messages.push(text); $("status").textContent = messages.slice(-3).join("\n"); };
 
 const request = async (method, place) => {
   let answer;
@@ -111,7 +111,7 @@ const send = (file) => new Promise((done) => {
   draw();
 });
 const upload = async (file) => {
-  const asked = await request("GET", "/room?" + new URLSearchParams({ file: file.name, size: file.size }));
+  const asked = await request("GET", "/may-upload?" + new URLSearchParams({ file: file.name, size: file.size }));
   if (asked) await send(file);
 };
 const uploadAll = async (files) => { for (const file of files) await upload(file); };

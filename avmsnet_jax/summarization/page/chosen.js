@@ -11,7 +11,7 @@ const signalBars = (start, end) => Object.entries(data.signals).map(([name, leve
 });
 
 const rows = [];
-const buildReel = () => {
+const listChosen = () => {
   const kinds = ["look", "hear"].filter((kind) => maps[kind]);
   $("columns").textContent = ["frame", ...kinds.map((kind) => ({ look: "looked at", hear: "heard" })[kind])].join(" · ");
   const lazily = new IntersectionObserver((entries) => {
@@ -24,11 +24,12 @@ const buildReel = () => {
   chosen.forEach((shot, index) => {
     const button = make("button", undefined, "row"), line = make("span", undefined, "line"), frames = make("span", undefined, "frames");
     button.type = "button";
+    const tenths = brief || shot.end - shot.start < 1.5; // else a short shot would read 0:05–0:05
     const mean = make("span", points(shot.score));
     mean.prepend(make("small", "mean "));
     mean.append(make("small", " · rank " + shot.rank + " of " + shots.length));
     button.setAttribute("aria-label", "Shot " + (index + 1) + " of " + chosen.length + ", from " + spoken(shot.start) + " to " + spoken(shot.end) + ", mean score " + points(shot.score) + ", rank " + shot.rank + " of " + plural(shots.length, "shot") + ". Play");
-    line.append(make("b", clock(shot.start, brief) + "–" + clock(shot.end, brief)), make("small", (shot.end - shot.start).toFixed(1) + " s"), mean);
+    line.append(make("b", clock(shot.start, tenths) + "–" + clock(shot.end, tenths)), make("small", (shot.end - shot.start).toFixed(1) + " s"), mean);
     const position = thumbs.clips.indexOf(shot.best), image = make("img");
     image.alt = "";
     const canvases = kinds.map((kind) => [kind, make("canvas")]);
@@ -44,7 +45,7 @@ const buildReel = () => {
         const over = document.createElement("canvas");
         over.width = canvas.width;
         over.height = canvas.height;
-        drawLens(over.getContext("2d"), clips.t[shot.best], { [kind]: true, dimmed: kind === "hear" });
+        drawOverlay(over.getContext("2d"), clips.t[shot.best], { [kind]: true, dimmed: kind === "hear" });
         canvas.getContext("2d").drawImage(image, 0, 0);
         canvas.getContext("2d").drawImage(over, 0, 0);
       }

@@ -1,4 +1,4 @@
-// The cut being edited: its shots, undo and redo, and what the browser keeps for the next visit.
+// The cut being edited: its shots, undo and redo, and its copy in the browser's storage.
 
 const editing = data.editing;
 const studio = data.studio || null; // {cut, problem} when the studio serves the page
@@ -11,11 +11,11 @@ const cut = editing && (() => {
   const nFrames = editing.cut.film.n_frames;
   const file = (studio && studio.cut) || editing.cut; // cut.json as it is now
   const original = file.shots.map((shot) => ({ first: shot.first_frame - 1, stop: shot.last_frame, score: shot.score, state: shot.state }));
-  const place = "cut:" + editing.key; // in the browser's storage
+  const storageKey = "cut:" + editing.key;
   const listeners = [];
   let shotsNow = original, budget = file.budget, reviewed = Boolean(file.reviewed);
   let saved = ""; // the cut as it is in cut.json, as text
-  let past = [], future = []; // changes as JSON: those of `difference`, with the budgets `from` and `to`
+  let past = [], future = []; // changes as JSON, each a `difference` with the budgets `from` and `to`
 
   // Each frame has the score of the nearest clip, as in Python.
   const picks = editing.cut.clips.map((clip) => clip.frame - 1);
@@ -26,13 +26,13 @@ const cut = editing && (() => {
     const clip = lastAtMost(starts, frame);
     return sums[clip] + editing.cut.clips[clip].score * (frame - starts[clip]);
   };
-  const made = (first, stop, state) => ({ first, stop, state, score: Math.max((total(stop) - total(first)) / (stop - first), 0) });
+  const shotOf = (first, stop, state) => ({ first, stop, state, score: Math.max((total(stop) - total(first)) / (stop - first), 0) });
 
   const pack = (shot) => [shot.first, shot.stop, STATES.indexOf(shot.state), shot.score];
   const unpack = ([first, stop, state, score]) => ({ first, stop, state: STATES[state], score });
   const sameEnds = (a, b) => a.first === b.first && a.stop === b.stop;
   const same = (a, b) => sameEnds(a, b) && a.state === b.state;
-  /** What turns one list of shots into another, small: `{states: [[at, from, to]]}` if the ends are the same, else `{at, removed, added}`. */
+  /** A small description of a change: `{states: [[index, from, to]]}` if only states differ, else `{at, removed, added}`. */
   const difference = (before, after) => {
     if (before.length === after.length && before.every((shot, at) => sameEnds(shot, after[at]))) {
       const of = (shot) => STATES.indexOf(shot.state);
@@ -46,7 +46,7 @@ const cut = editing && (() => {
     return { at, removed: middle(before), added: middle(after) };
   };
   const spliced = (list, at, count, added) => [...list.slice(0, at), ...added, ...list.slice(at + count)];
-  /** Applies a change, or takes it back. */
+  /** Makes a change; with `back`, takes it back. */
   const apply = ({ states, at, removed, added, from, to }, back) => {
     const [gone, come] = back ? [added, removed] : [removed, added];
     if (states) {
@@ -64,23 +64,23 @@ const cut = editing && (() => {
     storing = 0;
     try {
       const kept = { now: shotsNow.map(pack), budget, reviewed, saved, undo: past.slice(oldest), redo: future };
-      localStorage.setItem(place, JSON.stringify(kept));
+      localStorage.setItem(storageKey, JSON.stringify(kept));
       stored = true;
-    } catch { // full, or not allowed for files
+    } catch { // the storage is full, or not allowed for pages opened as files
       stored = false;
       if (oldest < past.length) store(oldest + Math.ceil((past.length - oldest) / 2));
     }
   };
-  const tellAll = () => { for (const listener of listeners) listener(); };
+  const notify = () => { for (const listener of listeners) listener(); };
   const changed = () => {
     // Storing is slow, so it waits until the changes pause.
     clearTimeout(storing);
     storing = setTimeout(() => {
       const before = stored;
       store();
-      if (stored !== before) tellAll();
+      if (stored !== before) notify();
     }, 300);
-    tellAll();
+    notify();
   };
   addEventListener("pagehide", () => { if (storing) store(); });
   document.addEventListener("visibilitychange", () => { if (storing) store(); });
@@ -108,11 +108,11 @@ const cut = editing && (() => {
     saved = asText();
     const inFile = { text: saved, shots: shotsNow, budget, reviewed };
     try {
-      const found = JSON.parse(localStorage.getItem(place) || "null");
+      const found = JSON.parse(localStorage.getItem(storageKey) || "null");
       if (!found) return;
       const shots = found.now.map(unpack), gaps = shots.some((shot, index) => shot.first !== (index ? shots[index - 1].stop : 0));
       if (gaps || shots[shots.length - 1].stop !== nFrames) return;
-      [past, future] = [found.undo || [], found.redo || []]; // earlier versions stored another kind of history
+      [past, future] = [found.undo || [], found.redo || []]; // earlier versions stored another format
       [shotsNow, budget, reviewed] = [shots, found.budget, found.reviewed];
       if (found.saved !== inFile.text) {
         reviewed = inFile.reviewed;
@@ -152,21 +152,21 @@ const cut = editing && (() => {
       const before = shotsNow[index - 1], after = shotsNow[index];
       const edge = Math.min(Math.max(frame, before.first + 1), after.stop - 1);
       if (edge === after.first) return shotsNow;
-      return replaced(index - 1, 2, made(before.first, edge, before.state), made(edge, after.stop, after.state));
+      return replaced(index - 1, 2, shotOf(before.first, edge, before.state), shotOf(edge, after.stop, after.state));
     },
     split: (frame) => {
       const index = lastAtMost(shotsNow, frame, (shot) => shot.first), shot = shotsNow[index];
       if (frame <= shot.first || frame >= shot.stop) return false;
-      change(replaced(index, 1, made(shot.first, frame, shot.state), made(frame, shot.stop, shot.state)));
+      change(replaced(index, 1, shotOf(shot.first, frame, shot.state), shotOf(frame, shot.stop, shot.state)));
       return true;
     },
     join: (index) => {
       const shot = shotsNow[index], next = shotsNow[index + 1];
-      if (next) change(replaced(index, 2, made(shot.first, next.stop, shot.state)));
+      if (next) change(replaced(index, 2, shotOf(shot.first, next.stop, shot.state)));
     },
     undo: () => step(past, future, true),
     redo: () => step(future, past, false),
-    /** Stretches of the film that are shown without a cut, `{first, stop}`. */
+    /** The stretches of the film that are shown without a cut, `{first, stop}` in frames. */
     takes: (list = shotsNow) => {
       const found = [];
       for (const shot of list) {

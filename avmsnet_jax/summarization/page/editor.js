@@ -1,4 +1,4 @@
-// The editor: what is selected, the playhead, the budget, near misses, and playing the cut that is edited.
+// The editor: the selected shot, the playhead, the budget, near misses, and playing the edited cut.
 
 const editor = cut && (() => {
   const slider = $("budget");
@@ -10,7 +10,7 @@ const editor = cut && (() => {
 
   const secondsOf = (frame) => frame / cut.rate;
   const lengthOf = (list) => secondsOf(list.reduce((sum, shot) => sum + (shown(shot) ? shot.stop - shot.first : 0), 0));
-  /** Hours, minutes, seconds and frames: in full, as minutes, seconds and frames alone look like hours. */
+  /** Hours, minutes, seconds and frames, always all four: minutes, seconds and frames alone would read as hours. */
   const timecode = (seconds) => {
     const frame = Math.round(seconds * cut.rate), second = Math.floor(frame / cut.rate + 1e-9);
     const parts = [Math.floor(second / 3600), Math.floor(second / 60) % 60, second % 60, Math.max(frame - Math.ceil(second * cut.rate - 1e-9), 0)];
@@ -49,7 +49,7 @@ const editor = cut && (() => {
   slider.addEventListener("input", () => {
     const seconds = Number(slider.value), wanted = chosenWithin({ seconds });
     timeline.preview(wanted);
-    tellBudget(seconds, wanted);
+    showBudget(seconds, wanted);
   });
   slider.addEventListener("change", () => {
     const budget = { seconds: Number(slider.value) };
@@ -57,8 +57,8 @@ const editor = cut && (() => {
     cut.change(chosenWithin(budget), budget);
   });
 
-  // ---------------------------------------------------------------- showing it
-  const tellBudget = (seconds, list) => {
+  // ---------------------------------------------------------------- showing the state
+  const showBudget = (seconds, list) => {
     const length = lengthOf(list), count = list.filter(shown).length;
     slider.style.setProperty("--filled", 100 * (seconds - slider.min) / (slider.max - slider.min) + "%");
     slider.setAttribute("aria-valuetext", spoken(seconds) + " allowed, " + spoken(length) + " used");
@@ -68,10 +68,10 @@ const editor = cut && (() => {
     $("used").classList.toggle("over", over);
   };
   const words = { chosen: "chosen", left: "left out", kept: "kept by you", dropped: "dropped by you" };
-  const tellShot = () => {
+  const showShot = () => {
     const shot = cut.shots[selected], from = secondsOf(shot.first), to = secondsOf(shot.stop);
     $("which").replaceChildren(
-      make("b", timecode(from) + " – " + timecode(to)), " · " + (to - from).toFixed(1) + " s · score " + points(shot.score) + " · ",
+      make("b", timecode(from) + " – " + timecode(to)), " · " + (to - from).toFixed(1) + " s", make("br"), "score " + points(shot.score) + " · ",
       make("span", words[shot.state], shown(shot) ? "is-in" : "is-out"),
     );
     $("which").title = "Frames " + (shot.first + 1) + " to " + shot.stop;
@@ -82,14 +82,14 @@ const editor = cut && (() => {
     $("join").disabled = selected >= cut.shots.length - 1;
     $("split").disabled = frameNow() <= shot.first || frameNow() >= shot.stop;
   };
-  const tellTime = () => { $("playhead").textContent = timecode(time) + " of " + timecode(cut.duration); };
+  const showTime = () => { $("playhead").textContent = timecode(time) + " of " + timecode(cut.duration); };
   const refresh = () => {
     selected = Math.min(selected, cut.shots.length - 1);
     const { budget, shots } = cut;
     const seconds = budget.shots ? lengthOf(shots) : Math.min(budget.share ? budget.share * cut.duration : budget.seconds, cut.duration);
     slider.value = String(seconds);
-    tellBudget(seconds, shots);
-    tellShot();
+    showBudget(seconds, shots);
+    showShot();
     $("undo").disabled = !cut.canUndo;
     $("redo").disabled = !cut.canRedo;
     $("reviewed").checked = cut.reviewed;
@@ -108,7 +108,7 @@ const editor = cut && (() => {
   const frameNow = () => Math.min(Math.round(time * cut.rate), cut.nFrames - 1);
   const select = (index) => {
     selected = Math.min(Math.max(index, 0), cut.shots.length - 1);
-    tellShot();
+    showShot();
     timeline.redraw();
   };
   const setState = (index, state) => {
@@ -130,8 +130,8 @@ const editor = cut && (() => {
     selected = cut.at(frameNow());
     if (follow && filmPlays) seekFilm();
     timeline.redraw();
-    tellTime();
-    tellShot();
+    showTime();
+    showShot();
   };
   const go = (index) => {
     const to = Math.min(Math.max(index, 0), cut.shots.length - 1);
@@ -142,9 +142,9 @@ const editor = cut && (() => {
 
   // ---------------------------------------------------------------- playing
   const seekFilm = () => {
-    onScreen("film");
+    showPlayer("film");
     pending.film = { time: time + 0.5 / cut.rate, play: false };
-    land("film");
+    seekPending("film");
   };
   const stop = () => {
     playing = 0;
@@ -173,8 +173,8 @@ const editor = cut && (() => {
     selected = cut.at(frameNow());
     timeline.reveal(time);
     timeline.redraw();
-    tellTime();
-    tellShot();
+    showTime();
+    showShot();
     requestAnimationFrame(run);
   };
   // The playhead follows the player's own controls.
@@ -183,7 +183,7 @@ const editor = cut && (() => {
   });
   const play = (speed, list = []) => {
     if (!filmPlays) return say("The film is not beside this page, so the cut cannot be played.");
-    onScreen("film");
+    showPlayer("film");
     playing = speed;
     takes = list;
     last = performance.now();
@@ -192,7 +192,7 @@ const editor = cut && (() => {
       const start = takes.length ? takes.find((take) => time < secondsOf(take.stop) - 0.5 / cut.rate) || takes[0] : null;
       if (start && (time < secondsOf(start.first) || time >= secondsOf(start.stop))) time = secondsOf(start.first);
       pending.film = { time: time + 0.5 / cut.rate, play: true };
-      land("film");
+      seekPending("film");
     } else players.film.pause();
     $("play-cut").setAttribute("aria-pressed", String(takes.length > 0));
     requestAnimationFrame(run);
@@ -209,7 +209,7 @@ const editor = cut && (() => {
     $("edit").setAttribute("aria-pressed", String(on));
     $("edit").textContent = on ? "Done" : "Edit the cut";
     // Focus leaves the button while editing: Enter would press it instead of putting the shot in or out.
-    $(on ? "bench-title" : "edit").focus({ preventScroll: true });
+    $(on ? "panel-title" : "edit").focus({ preventScroll: true });
     if (!on) return draw();
     players.summary.pause();
     seek(time);
@@ -223,7 +223,7 @@ const editor = cut && (() => {
   slider.max = String(Math.floor(longest / step) * step);
   slider.step = String(step);
   return {
-    show, select, toggle, seek, go, split, setEdge, hold, stop, play, playCut, shuttle,
+    show, select, toggle, seek, go, split, setEdge, stop, playCut, shuttle,
     join: () => cut.join(selected),
     keep: () => hold("kept", "chosen"),
     drop: () => hold("dropped", "left"),
@@ -231,6 +231,5 @@ const editor = cut && (() => {
     get open() { return open; },
     get selected() { return selected; },
     get time() { return time; },
-    get playing() { return playing !== 0; },
   };
 })();

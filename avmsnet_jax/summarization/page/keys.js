@@ -1,4 +1,4 @@
-// Keys of the editor, and the space bar everywhere.
+// Keys and buttons of the editor, and the space bar outside of it.
 
 const editKeys = () => ({
   Enter: () => editor.toggle(editor.selected),
@@ -21,14 +21,21 @@ const nextShown = (way) => {
 };
 const commands = { z: (shift) => (shift ? cut.redo() : cut.undo()), y: () => cut.redo(), s: () => (inStudio ? inStudio.save() : files.cut()) };
 
+/** What the buttons of the editor do, by id. */
+const buttonActions = () => ({
+  edit: () => editor.show(!editor.open), toggle: () => editor.toggle(editor.selected), keep: editor.keep, drop: editor.drop, split: editor.split,
+  join: editor.join, undo: cut.undo, redo: cut.redo, "play-cut": editor.playCut, "zoom-in": () => timeline.zoom(1.5),
+  "zoom-out": () => timeline.zoom(1 / 1.5), fit: timeline.fit, "save-cut": files.cut, "save-keyshots": files.keyshots, "save-segments": files.segments,
+});
+
 const listenToKeys = () => {
   const keys = cut ? editKeys() : {};
   document.addEventListener("keydown", (event) => {
-    const on = event.target, key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const target = event.target, key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     if (event.defaultPrevented || event.altKey) return;
     // Sliders, buttons and links keep the keys that operate them.
-    const slides = on.matches("input[type=range]") && /^(Arrow|Page|Home|End)/.test(key);
-    const presses = on.matches("button, a, video, input[type=checkbox]") && (key === "Enter" || key === " ");
+    const slides = target.matches("input[type=range]") && /^(Arrow|Page|Home|End)/.test(key);
+    const presses = target.matches("button, a, video, input[type=checkbox]") && (key === "Enter" || key === " ");
     let act = null;
     if (event.ctrlKey || event.metaKey) act = editor && editor.open ? commands[key] : null;
     else if (slides || presses) return;
@@ -39,9 +46,5 @@ const listenToKeys = () => {
     event.preventDefault();
     act(event.shiftKey);
   });
-  for (const [id, act] of cut ? Object.entries({
-    edit: () => editor.show(!editor.open), toggle: () => editor.toggle(editor.selected), keep: editor.keep, drop: editor.drop, split: editor.split,
-    join: editor.join, undo: cut.undo, redo: cut.redo, "play-cut": editor.playCut, "zoom-in": () => timeline.zoom(1.5),
-    "zoom-out": () => timeline.zoom(1 / 1.5), fit: timeline.fit, "save-cut": files.cut, "save-keyshots": files.keyshots, "save-segments": files.segments,
-  }) : []) $(id).addEventListener("click", act);
+  for (const [id, act] of cut ? Object.entries(buttonActions()) : []) $(id).addEventListener("click", act);
 };

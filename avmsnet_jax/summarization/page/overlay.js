@@ -5,7 +5,7 @@ const bytes = (text) => {
   for (let index = 0; index < raw.length; index++) array[index] = raw.charCodeAt(index);
   return array;
 };
-const mapped = { clips: maps.clips, times: maps.clips.map((clip) => clips.t[clip]) }; // the clips whose maps the page has
+const mapped = { clips: maps.clips, times: maps.clips.map((clip) => clips.t[clip]) }; // the clips with maps in the page
 const grids = { look: maps.look && bytes(maps.look.levels), hear: maps.hear && bytes(maps.hear.levels) };
 const splines = new Map();
 
@@ -35,7 +35,7 @@ const levelsAt = (kind, time, width, height) => {
   const before = lastAtMost(mapped.times, time), after = Math.min(before + 1, mapped.times.length - 1);
   const gap = mapped.times[after] - mapped.times[before];
   let share = gap > 0 ? Math.min(Math.max((time - mapped.times[before]) / gap, 0), 1) : 0;
-  if (mapped.clips[after] - mapped.clips[before] > 1) share = Math.round(share); // the maps between them are missing
+  if (mapped.clips[after] - mapped.clips[before] > 1) share = Math.round(share); // there are clips without maps between them
   const small = new Float32Array(size), half = new Float32Array(height * columns), out = new Float32Array(height * width);
   for (let cell = 0; cell < size; cell++) {
     small[cell] = (grids[kind][before * size + cell] * (1 - share) + grids[kind][after * size + cell] * share) / 255;
@@ -57,7 +57,7 @@ const levelsAt = (kind, time, width, height) => {
 };
 
 /** Draws the overlay: dark where the scorer did not look, rings around the sound; with `dimmed`, dark away from the sound. */
-const drawLens = (context, time, kinds) => {
+const drawOverlay = (context, time, kinds) => {
   const { width, height } = context.canvas;
   const image = context.createImageData(width, height), pixels = image.data;
   const look = kinds.look && maps.look && levelsAt("look", time, width, height);
@@ -87,16 +87,16 @@ const drawLens = (context, time, kinds) => {
   context.putImageData(image, 0, 0);
 };
 
-const lens = { look: false, hear: false };
-const lensContext = $("lens").getContext("2d");
-let lensDrawn = "";
-const showLens = (time) => {
-  const on = lens.look || lens.hear;
-  const state = on ? [lens.look, lens.hear, (time * 12) | 0].join() : "";
-  if (state === lensDrawn) return; // the maps change about once per second: redraw 12 times per second
-  lensDrawn = state;
+const overlays = { look: false, hear: false };
+const overlayContext = $("overlay").getContext("2d");
+let overlayDrawn = "";
+const showOverlay = (time) => {
+  const on = overlays.look || overlays.hear;
+  const state = on ? [overlays.look, overlays.hear, (time * 12) | 0].join() : "";
+  if (state === overlayDrawn) return; // the maps change about once per second: redraw 12 times per second
+  overlayDrawn = state;
   const scale = 400 / Math.max(film.width, film.height);
-  $("lens").width = Math.max(Math.round(film.width * scale), 1);
-  $("lens").height = Math.max(Math.round(film.height * scale), 1);
-  if (on) drawLens(lensContext, time, lens);
+  $("overlay").width = Math.max(Math.round(film.width * scale), 1);
+  $("overlay").height = Math.max(Math.round(film.height * scale), 1);
+  if (on) drawOverlay(overlayContext, time, overlays);
 };

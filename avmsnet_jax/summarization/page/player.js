@@ -3,7 +3,7 @@
 let current = "summary"; // the player on the screen
 let wanted = "summary"; // the player that the user chose
 let filmPlays = film.href !== null;
-const pending = {}; // by player: {time, play}, where it goes once it has loaded
+const pending = {}; // by player: `{time, play}`, the seek that waits for the player to load
 
 const togglePlay = () => {
   const video = players[current];
@@ -11,8 +11,8 @@ const togglePlay = () => {
 };
 const say = (text) => { $("status").textContent = text; };
 
-/** Puts one of the players on the screen, and loads the film when it is first needed. */
-const onScreen = (name) => {
+/** Shows one of the players and hides the other; loads the film at first use. */
+const showPlayer = (name) => {
   current = name;
   for (const key of Object.keys(players)) {
     players[key].hidden = key !== name;
@@ -25,24 +25,24 @@ const onScreen = (name) => {
   }
 };
 
-/** Sends a player to where it is to go, if it has loaded. */
-const land = (name) => {
+/** Makes the pending seek of a player if the player has loaded. */
+const seekPending = (name) => {
   const goal = pending[name], video = players[name];
   if (!goal || video.readyState < 1) return;
   delete pending[name];
-  // At the very end there is no frame to show.
+  // At its very end a video has no frame.
   video.currentTime = Math.max(Math.min(goal.time, video.duration - frame / 2), 0);
   if (goal.play) video.play().catch(() => { if (!video.error) say("The browser waits for a click on the player before it plays."); });
 };
 
 const seek = (name, time, play) => {
-  onScreen(name);
+  showPlayer(name);
   pending[name] = { time, play };
-  land(name);
+  seekPending(name);
   update();
 };
 
-/** Shows a moment of the film: from the summary if that has it, else from the film beside the page. */
+/** Shows a moment of the film: in the summary if it is there, else in the film beside the page. */
 const showMoment = (time, play) => {
   const shot = shotAt(time);
   if (shot.at !== null && !(wanted === "film" && filmPlays)) {
@@ -65,7 +65,7 @@ const filmTime = () => {
   return Math.min(shot.start + time - shot.at, shot.end);
 };
 
-/** Switches between summary and film, and goes on at the same moment, or at the next one that the summary has. */
+/** Switches between summary and film at the same moment; if the summary lacks it, at the next one that it has. */
 const switchTo = (name) => {
   const time = filmTime();
   wanted = name;
@@ -84,6 +84,6 @@ const noFilm = () => {
   $("to-film").disabled = true;
   $("to-film").title = "The film cannot be played here";
   wanted = "summary";
-  onScreen("summary");
+  showPlayer("summary");
   say(film.name + " cannot be played here: it has moved, or this browser does not know its format.");
 };

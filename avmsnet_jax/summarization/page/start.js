@@ -1,4 +1,4 @@
-// Updates while playing, the texts, and the set-up.
+// What changes while a player plays, the page's texts, and the start.
 
 let activeRow = -1;
 const update = () => {
@@ -21,15 +21,15 @@ const update = () => {
       }
     }
   }
-  showLens(time);
+  showOverlay(time);
 };
-/** Updates the page with every picture while a player plays. */
+/** Updates the page in each animation frame while a player plays. */
 const follow = () => {
   update();
   if (!players[current].paused && !players[current].ended) requestAnimationFrame(follow);
 };
 
-const tell = () => {
+const writeTexts = () => {
   const part = (text, strong) => (strong ? make("b", text) : text);
   $("gist").replaceChildren(
     part(clock(film.duration, brief), true), " of film in ", part(clock(data.summary.length, brief), true), " · ", part(String(chosen.length), true),
@@ -71,8 +71,8 @@ const tell = () => {
     + looked + heard;
 };
 
-/** Address of the summary: embedded in the page, or beside it. */
-const source = () => {
+/** URL of the summary, which is embedded in the page or lies beside it. */
+const summaryUrl = () => {
   const text = $("embedded").textContent;
   if (!text) return data.summary.href;
   const url = URL.createObjectURL(new Blob([bytes(text)], { type: "video/mp4" }));
@@ -103,10 +103,10 @@ plot.setAttribute("aria-valuemax", film.duration.toFixed(2));
 plot.setAttribute("aria-valuenow", "0");
 $("strip").setAttribute("href", "data:image/jpeg;base64," + data.strip);
 theme();
-tell();
-buildReel();
+writeTexts();
+listChosen();
 for (const [name, video] of Object.entries(players)) {
-  video.addEventListener("loadedmetadata", () => land(name));
+  video.addEventListener("loadedmetadata", () => seekPending(name));
   for (const kind of ["timeupdate", "seeked", "pause"]) video.addEventListener(kind, () => { if (name === current) update(); });
   video.addEventListener("play", follow);
   $("to-" + name).addEventListener("click", () => switchTo(name));
@@ -120,12 +120,12 @@ if (!filmPlays) {
 for (const kind of ["look", "hear"]) {
   $(kind).hidden = !maps[kind];
   $(kind).addEventListener("click", () => {
-    lens[kind] = !lens[kind];
-    $(kind).setAttribute("aria-pressed", String(lens[kind]));
+    overlays[kind] = !overlays[kind];
+    $(kind).setAttribute("aria-pressed", String(overlays[kind]));
     update();
   });
 }
-players.summary.src = source();
+players.summary.src = summaryUrl();
 $("edit").hidden = !cut;
 listenToKeys();
 new ResizeObserver(draw).observe(plot);

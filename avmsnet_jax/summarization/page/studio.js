@@ -3,8 +3,8 @@
 const inStudio = studio && cut && (() => {
   let job = null, timer = 0;
 
-  const tell = (text) => { $("work-status").textContent = text; };
-  /** Sends a request; the answer's JSON, or an error with the one line that the studio answers. */
+  const showMessage = (text) => { $("work-status").textContent = text; };
+  /** Sends a request and returns the answer's JSON; an error has the studio's line as its message. */
   const ask = async (method, place, body) => {
     const headers = body === undefined ? {} : { "Content-Type": "application/json" };
     let answer;
@@ -15,22 +15,22 @@ const inStudio = studio && cut && (() => {
     if (!answer.ok) throw new Error(text.trim());
     return JSON.parse(text);
   };
-  /** Runs `act` and shows what goes wrong. */
+  /** A function that runs `act` and shows its error, if any. */
   const trying = (act) => async () => {
-    try { await act(); } catch (error) { tell(error.message); }
+    try { await act(); } catch (error) { showMessage(error.message); }
     refresh();
   };
 
   const save = async () => {
     await ask("PUT", "cut", cut.asJson());
     cut.markSaved();
-    tell("Saved.");
+    showMessage("Saved.");
   };
   const start = async () => {
     await save();
     await ask("POST", "work");
     job = { state: "waiting", doing: "", share: 0 };
-    tell("");
+    showMessage("");
     poll();
   };
   const cancel = async () => {
@@ -44,18 +44,18 @@ const inStudio = studio && cut && (() => {
     cut.markSaved();
     replaces = Boolean(answer.exists);
     $("write-keyshots").textContent = replaces ? "Replace " + stem + ".keyshots.csv" : "Write key shots";
-    tell(replaces ? "There are key shots beside the film: " + answer.exists + ". Press again to replace them." : "Written to " + answer.path + ".");
+    showMessage(replaces ? "There are key shots beside the film: " + answer.exists + ". Press again to replace them." : "Written to " + answer.path + ".");
   };
 
-  /** Reads how far the work on this film is. */
+  /** Reads the progress of the work on this film. */
   const look = async () => {
     const name = decodeURIComponent(location.pathname.split("/")[2]);
     const state = await ask("GET", "/state"), before = job;
     job = state.jobs.find((each) => each.name === name) || null;
-    if (!isActive(before) || !job || isActive(job)) return; // it has not just ended
+    if (!isActive(before) || !job || isActive(job)) return; // the work has not just ended
     if (job.state === "done" && cut.isSaved) location.reload();
-    else if (job.state === "done") tell("The new summary is there: reload the page to see it. Your later changes stay.");
-    else tell(job.state === "canceled" ? "Canceled: the summary is as it was." : job.error);
+    else if (job.state === "done") showMessage("The new summary is there: reload the page to see it. Your later changes stay.");
+    else showMessage(job.state === "canceled" ? "Canceled: the summary is as it was." : job.error);
   };
   const poll = trying(async () => {
     clearTimeout(timer);
@@ -74,7 +74,7 @@ const inStudio = studio && cut && (() => {
 
   for (const element of document.querySelectorAll(".in-studio")) element.hidden = false;
   $("how-to-cut").hidden = true;
-  if (studio.problem) tell(studio.problem);
+  if (studio.problem) showMessage(studio.problem);
   for (const [id, act] of [["save", save], ["start-cut", start], ["cancel-cut", cancel], ["write-keyshots", writeKeyShots]]) {
     $(id).addEventListener("click", trying(act));
   }

@@ -9,9 +9,9 @@ const timeline = cut && (() => {
   top.overview = top.shots + SHOTS + 10;
   const height = top.overview + OVERVIEW;
   const SNAP = 8; // pixels
-  const NARROW = 4; // pixels
+  const NARROW = 3; // pixels
   let wide = 0, from = 0, to = cut.duration, waiting = false;
-  let preview = null; // shots while one is dragged
+  let preview = null; // the shots while an end or the slider is dragged
   let near = new Set(); // first frames of near misses
   let colors = {};
   const pictures = new Map();
@@ -205,7 +205,7 @@ const timeline = cut && (() => {
     if (time < from || time > to) show(time - length / 4, length);
   };
 
-  /** The frame that a dragged end snaps to: a cut of the film nearby, else a quiet place nearby, else none but its own. */
+  /** The frame that a dragged end snaps to: one of the film's own cuts nearby, else a quiet place nearby, else its own. */
   const snapped = (time) => {
     const window = SNAP / wide * (to - from), frame = Math.round(time * cut.rate);
     if (editing.cuts.length) {
@@ -295,7 +295,7 @@ const timeline = cut && (() => {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readColors(); redraw(); });
 
   return {
-    redraw, zoom, reveal, snapped,
+    redraw, zoom, reveal,
     fit: () => show(0, cut.duration),
     preview: (list) => { preview = list; redraw(); },
     near: (list) => { near = new Set(list.map((shot) => shot.first)); redraw(); },
