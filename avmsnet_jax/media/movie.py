@@ -305,7 +305,7 @@ def _timed(
 
     Whole steps are as exact as fractions of a second, and take a tenth of the time.
     """
-    tick = int(time_base * steps_per_second) if time_base else 0  # in steps
+    tick = time_base.numerator * steps_per_second // time_base.denominator if time_base else 0  # in steps
     time, origin = -frame_steps, None  # origin: what the film's clock shows at time 0, in steps
     for frame in frames:
         ticks = frame.pts if frame.pts is not None else frame.dts

@@ -94,11 +94,8 @@ class FilmClock:
         self._wraps = container_format.name in _WRAPS
         self._frame_s = frame_s
         # Cached, because asking each packet for its time base takes as long as all else here.
-        self._units = {
-            stream.index: (stream.time_base or Fraction(1)).as_integer_ratio()
-            for stream in (picture, sound)
-            if stream is not None
-        }
+        units = {stream.index: stream.time_base or Fraction(1) for stream in (picture, sound) if stream is not None}
+        self._units = {index: (unit.numerator, unit.denominator) for index, unit in units.items()}
         self._recordings = [_Recording(0.0, -math.inf, None)]
         self._stamp_s: float | None = None  # of the picture's latest packet, on the container's clock
         self._latest_s = -math.inf  # when that packet is decoded, in the film's time
