@@ -1,6 +1,7 @@
 """Kernel temporal segmentation: the change points at which shots begin."""
 
 import itertools
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -52,10 +53,10 @@ def kts(features: ArrayLike, max_change_points: int) -> np.ndarray:
     if samples < 2:
         return np.zeros(0, np.int64)
     energy = np.concatenate([[0.0], np.cumsum(rows.any(axis=1), dtype=np.float64)])
-    unsegmented = (energy[-1] - float(np.sum(np.sum(rows, axis=0) ** 2)) / samples) / samples
     penalties = _penalty(np.arange(min(max_change_points, samples - 1) + 1), samples)
-    # The penalty rises with m and J is never negative, so from this m on no change points at all are better.
-    most = int(np.searchsorted(penalties, unsegmented)) - 1
+    # The penalty rises with m and J is never negative, so more change points than this are worse than even segments.
+    reached = min(even + penalties[m] for m, even in _even_scatters(rows, energy[-1]) if m < len(penalties))
+    most = int(np.searchsorted(penalties, reached + _TIE, side="right")) - 1
     if most < 1:
         return np.zeros(0, np.int64)
 
@@ -81,6 +82,17 @@ def _unit_rows(features: ArrayLike) -> np.ndarray:
 
 def _or_one(sizes: np.ndarray) -> np.ndarray:
     return np.where(sizes > 0, sizes, 1.0)[:, None]
+
+
+def _even_scatters(rows: np.ndarray, energy: float) -> Iterator[tuple[int, float]]:
+    """Yields m and J_m / N of segments of 1, 2, 4, ... samples, and of one segment (m = 0)."""
+    samples, length = len(rows), 1
+    while length < 2 * samples:
+        starts = np.arange(0, samples, length)
+        sums = np.add.reduceat(rows, starts, axis=0)
+        lengths = np.diff([*starts, samples])
+        yield len(starts) - 1, (energy - float(np.sum(np.square(sums).sum(axis=1) / lengths))) / samples
+        length *= 2
 
 
 def _penalty(changes: np.ndarray, samples: int) -> np.ndarray:
