@@ -64,10 +64,10 @@ class Scaler(threading.local):
         self._orientations: dict[int, _Orientation] = {}
 
     def orientation(self, frame: av.VideoFrame) -> _Orientation:
-        """How a frame is turned and mirrored; the matrix is read again only where the rotation changes.
+        """How a frame is turned and mirrored; the matrix is read once for each rotation.
 
-        A frame whose `side_data` was read refers to itself, so that its picture stays in memory until Python collects
-        garbage: some 300 MB of them in a film of 720 lines.
+        Reading `side_data` makes a reference cycle: only the garbage collector frees the picture (300 MB in all at 720
+        lines). A film in which only the mirroring changes keeps that of the first frame.
         """
         if frame.rotation not in self._orientations:
             self._orientations[frame.rotation] = _orientation(frame)

@@ -268,7 +268,7 @@ class Movie:
             container.seek(round((stamps_s[first] - 1) / stream.time_base), stream=stream)
             started = False
             for frame in decode(demux(container, stream), self.path):
-                stamp = stamp_s(frame)
+                stamp = stamp_s(frame)  # a quotient of whole numbers, as in `_timed`: equal stamps are equal floats
                 index = int(np.searchsorted(stamps_s, float(stamp))) if stamp is not None else len(stamps_s)
                 known = index < len(stamps_s) and stamps_s[index] == float(stamp or 0) and (started or index <= first)
                 started = True
