@@ -1,6 +1,8 @@
 """Kernel temporal segmentation: the change points at which shots begin."""
 
 import itertools
+import math
+import mmap
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -100,11 +102,13 @@ def _penalty(changes: np.ndarray, samples: int) -> np.ndarray:
 
 
 def _least_scatter(rows: np.ndarray, energy: np.ndarray, most: int) -> np.ndarray:
-    """(most + 1, N + 1) float64: J_m of the first j samples at [m, j], infinite if j <= m."""
+    """(most + 1, N + 1) float64: J_m of the first j samples at [m, j], undefined if j <= m."""
     from avmsnet_jax.evaluation import kts_loops as loops
 
     samples, block = len(rows), loops.BLOCK
-    cost = np.full((most + 1, samples + 1), np.inf)
+    # Up to half of it is never written, and takes no memory. NumPy would ask for huge pages, which are taken whole.
+    shape = most + 1, samples + 1
+    cost = np.ndarray(shape, buffer=mmap.mmap(-1, 8 * math.prod(shape), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
     sums, best = np.zeros(samples), np.empty((most + 1, block))
     threads_at_once = cores.count()
     parts = np.unique(np.linspace(1, most + 1, 4 * threads_at_once + 1).astype(int))

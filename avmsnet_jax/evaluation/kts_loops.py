@@ -106,7 +106,7 @@ def from_this_block(cost: np.ndarray, scatter: np.ndarray, start: int, best: np.
     """
     width = scatter.shape[0] - start
     cost[0, start + 1 : start + 1 + width] = scatter[0, :width]
-    for m in range(1, cost.shape[0]):
+    for m in range(1, min(cost.shape[0], start + width)):  # more change points than samples are impossible
         row = best[m]
         for i in range(max(start + 1, m), start + width):
             f, s = cost[m - 1, i], scatter[i]
