@@ -6,7 +6,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 WINDOW_S = 60.0
-LEAST_BYTES = 6000  # per window that an unfinished request must receive
+LEAST_BYTES = 6000  # bytes per window that an unfinished request must receive
 
 
 class TimedProtocol(H11Protocol):
