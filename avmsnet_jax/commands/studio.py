@@ -14,7 +14,11 @@ from avmsnet_jax import command_line, program
 from avmsnet_jax.errors import UserError
 
 PORT = flags.DEFINE_integer(
-    "port", 8765, "port on 127.0.0.1; 0 = a free one. The browser keeps unsaved edits for each port", 0, 65535
+    "port",
+    8765,
+    "port on 127.0.0.1; 0 = a free one. The browser stores unsaved changes for this address and port",
+    0,
+    65535,
 )
 
 
@@ -26,6 +30,8 @@ def main(folders: list[str]) -> None:
     try:
         root.mkdir(exist_ok=True)
         root = root.resolve()
+    except FileNotFoundError:
+        raise UserError(f"create {root.parent} first") from None
     except OSError as error:
         raise UserError(f"{root} is no folder and cannot be made one: {error.strerror}; choose another") from None
     try:

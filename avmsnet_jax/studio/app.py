@@ -172,7 +172,7 @@ class Studio:
             gigabytes = MOST_UPLOADED // 10**9
             raise RefusedError(f"{file} has more than {gigabytes} GB", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         if stem in {entry.name for entry in self.library.entries()} or (root / stem).exists():
-            raise RefusedError(f"there is a film {stem} already; rename the new one", HTTPStatus.CONFLICT)
+            raise RefusedError(f'the folder already has a film named "{stem}"; rename the new one', HTTPStatus.CONFLICT)
         if shutil.disk_usage(root).free < int(length) + _RESERVE:
             raise RefusedError(
                 f"the disk of {root} is too full for {file} and its summary; make room", HTTPStatus.INSUFFICIENT_STORAGE

@@ -55,7 +55,7 @@ class Guard:
         return None
 
     def _admitted(self, request: Request) -> Response | None:
-        """Answers a request with the token by the cookie; None if the request has the cookie."""
+        """Sets the cookie if the request has the token; returns None if it already has the cookie."""
         given = request.query_params.get("token")
         if given is not None and request.url.path == "/" and self._is_token(given):
             answer = RedirectResponse("/", HTTPStatus.SEE_OTHER)

@@ -13,6 +13,24 @@ RUN = (
     "from avmsnet_jax.studio import connections; from avmsnet_jax.commands import run; "
     f"connections.WINDOW_S = {WINDOW_S}; run()",
 )
+# The window is a second, and the first write takes one and a half.
+SLOW_DISK = (
+    "-c",
+    """
+import asyncio
+from avmsnet_jax.commands import run
+from avmsnet_jax.studio import app, connections
+
+at_once, delays = app.run_in_threadpool, [1.5]
+
+async def slowly(*work):
+    await asyncio.sleep(delays.pop() if delays else 0)
+    return await at_once(*work)
+
+app.run_in_threadpool, connections.WINDOW_S = slowly, 1.0
+run()
+""",
+)
 
 
 def head(client, method: str, path: str, **headers: object) -> bytes:
@@ -106,3 +124,15 @@ def test_who_sends_steadily_is_not_cut_off(serve, made, tmp_path):
         answers = b""
         while answers.count(b"HTTP/1.1 200") < 20:
             answers += connection.recv(100_000)
+
+
+def test_an_upload_that_the_studio_paused_is_not_slow(serve, made, tmp_path):
+    root = tmp_path / "summaries"
+    root.mkdir()
+    with serve(root, run=SLOW_DISK) as client, connect(client) as connection:
+        connection.sendall(head(client, "PUT", "/films/new.mp4", Content_Length=66_101) + b"x")
+        time.sleep(0.1)
+        connection.sendall(bytes(66_000))  # more than uvicorn buffers: it pauses reading until the write ends at 1.5 s
+        time.sleep(2.2)
+        connection.sendall(bytes(100))
+        assert connection.recv(100).startswith(b"HTTP/1.1 400")  # no film, but complete

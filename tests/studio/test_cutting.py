@@ -181,7 +181,9 @@ def test_films_are_added_and_summarized(studio, made):
     assert studio.state()["films"]["new"]["state"] == "untouched"
     after = tree(studio.root)
     for name in ("new.mp4", "new.mkv"):
-        assert "there is a film new already" in studio.refused("PUT", f"/films/{name}", film + b"another")[1]
+        assert (
+            'the folder already has a film named "new"' in studio.refused("PUT", f"/films/{name}", film + b"another")[1]
+        )
     assert tree(studio.root) == after
     assert {name: after[name] for name in before} == before
     assert after["new.mp4"] == film

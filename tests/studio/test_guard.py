@@ -172,6 +172,7 @@ def test_mistakes_are_one_line(studio, python, forked, tmp_path):
     assert "give one folder" in one_line(forked(*run))
     (tmp_path / "file").write_text("")
     assert "is no folder" in one_line(forked(*run, tmp_path / "file"))
+    assert one_line(forked(*run, tmp_path / "nope" / "new")).endswith(f"create {tmp_path / 'nope'} first")
     taken = one_line(forked(*run, tmp_path / "new", f"--port={studio.port}"))
     assert f"cannot listen on port {studio.port}" in taken
     assert "--port=0" in taken

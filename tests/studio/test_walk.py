@@ -81,9 +81,11 @@ def test_edit_reload_save_and_cut(opened, studio, made):
     assert [(round(float(a) * FPS) + 1, round(float(b) * FPS)) for a, b in cutlist.stretches_s(cut)] == wanted
     assert studio.state()["films"]["walk"]["differs"]
 
-    with page.expect_navigation(timeout=120_000):
+    with page.expect_event("load", timeout=120_000):
         page.locator("#start-cut").click()
     until(page, "document.getElementById('gist').textContent.includes('0:13.5')")
+    until(page, "document.getElementById('work-status').textContent === 'The summary was cut again.'")
+    assert page.locator("#timeline").is_visible()  # the editor is open again
     summary = Movie(studio.root / "walk" / "summary.mp4")
     frames = [number_of(np.asarray(frame.rgb())) for frame in summary.frames()]
     assert frames == [number for first, last in wanted for number in range(first, last + 1)]
@@ -97,10 +99,11 @@ def test_edit_reload_save_and_cut(opened, studio, made):
         assert abs(lag_s(heard, meant, rate)) < 1 / FPS
         at += length
 
-    page.keyboard.press("e")  # the history outlives the cut
     for _ in range(5):
         page.keyboard.press("Control+z")
-    assert page.locator("#undo").is_disabled()
+    assert page.locator("#undo").is_disabled()  # the history outlived the cut
+    page.reload()
+    assert page.locator("#timeline").is_hidden()
     page.locator("header a").click()
     until(page, "document.querySelector('#films')")
     assert "looked through" in page.locator("#films li", has_text="walk").text_content().lower()
@@ -131,7 +134,7 @@ def test_key_shots_and_changes_from_elsewhere(opened, studio, made):
     cutlist.write_cut(dataclasses.replace(cut, shots=shots), path)
     page.reload()
     page.keyboard.press("e")
-    assert page.locator("#used").text_content() == "0:24.0 in 5 of 5 shots, 17.5 s too long"
+    assert page.locator("#used").text_content() == "0:24.0 in 5 of 5 shots, 17.5 s over the chosen length"
     page.keyboard.press("Control+z")
     assert page.locator("#used").text_content() == "0:04.0 in 1 of 5 shots"
 

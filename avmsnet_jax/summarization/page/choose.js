@@ -69,7 +69,8 @@ const knapsackCandidates = (values, weights, capacity) => {
 };
 
 const MOST_CELLS = 4e6; // of a table that is filled at once, about 10 ms
-const cellsOf = ({ items, room }) => items.length * room;
+const MOST_PREPARED_CELLS = 5e8; // of a prepared table: 60 MB, some seconds of filling
+const cellsOf = ({ items, certain, room }) => (certain.size === items.length ? 0 : items.length * room);
 let prepared = null; // {values, weights, capacity, table}, see `prepareChoices`
 const isPrepared = (values, weights, capacity) => prepared && capacity <= prepared.capacity && values.length === prepared.values.length
   && values.every((value, item) => value === prepared.values[item] && weights[item] === prepared.weights[item]);
@@ -102,17 +103,20 @@ const asKnapsack = (shots, seconds, rate) => {
 const secondsOfBudget = (budget, duration) => (budget.share === undefined ? Math.min(budget.seconds, duration) : budget.share * duration);
 
 /**
- * Prepares for choosing again and again from these shots by budgets of up to `longest` seconds.
+ * Makes a table of the best choice for every budget up to `longest` seconds; null if single choices are fast. Call `fill` until
+ * it returns true.
  *
- * Returns null if each choice is quick; else, for shots that score nearly alike, a table that answers all budgets at once when it
- * has been filled. For 1,500 shots that takes a third of a second, so `fill` it in parts.
+ * The table of very many shots and frames ends at a smaller budget, so that it stays within `MOST_PREPARED_CELLS`; if that is
+ * below `budget`, there is none.
  */
 const prepareChoices = (shots, budget, rate, duration, longest) => {
-  if (budget.shots !== undefined) return null;
+  const release = () => (prepared = null);
+  if (budget.shots !== undefined) return release();
   const { values, weights, capacity } = asKnapsack(shots, secondsOfBudget(budget, duration), rate);
-  if (cellsOf(knapsackCandidates(values, weights, capacity)) <= MOST_CELLS) return null;
-  const most = Math.floor(longest * rate + 1e-6);
-  if (!isPrepared(values, weights, most)) prepared = { values, weights, capacity: most, table: knapsackTable(values, weights, most) };
+  const most = asKnapsack(shots, longest, rate).capacity, limit = Math.min(most, Math.floor(MOST_PREPARED_CELLS / values.length));
+  const cells = Math.max(...[capacity, most].map((room) => cellsOf(knapsackCandidates(values, weights, room))));
+  if (cells <= MOST_CELLS || limit < capacity) return release();
+  if (!isPrepared(values, weights, limit)) prepared = { values, weights, capacity: limit, table: knapsackTable(values, weights, limit) };
   return prepared.table;
 };
 

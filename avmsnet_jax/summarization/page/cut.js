@@ -15,6 +15,7 @@ const cut = editing && (() => {
   const listeners = [];
   let shotsNow = original, budget = file.budget, reviewed = Boolean(file.reviewed);
   let saved = ""; // the cut as it is in cut.json, as text
+  let downloaded = null; // the cut as it was last downloaded, as text
   let past = [], future = []; // changes as JSON, each a `difference` with the budgets `from` and `to`
 
   // Each frame has the score of the nearest clip, as in Python.
@@ -132,6 +133,7 @@ const cut = editing && (() => {
     get canRedo() { return future.length > 0; },
     get stored() { return stored; },
     get isSaved() { return asText() === saved; },
+    get isDownloaded() { return asText() === downloaded; },
     get reviewed() { return reviewed; },
     review: (on) => { reviewed = on; changed(); },
     /** The content of cut.json. */
@@ -144,6 +146,8 @@ const cut = editing && (() => {
     }),
     /** Notes that cut.json now holds the cut. */
     markSaved: () => { saved = asText(); changed(); },
+    /** Notes that the cut was downloaded. A reload still starts from the cut in the page, so this is not `markSaved`. */
+    markDownloaded: () => { downloaded = asText(); notify(); },
     at: (frame) => lastAtMost(shotsNow, frame, (shot) => shot.first),
     change,
     setState: (index, state) => change(replaced(index, 1, { ...shotsNow[index], state })),

@@ -25,20 +25,23 @@ const editor = cut && (() => {
   const offer = async () => {
     const now = cut.shots, budget = larger(cut.budget);
     const table = prepareChoices(now, budget, cut.rate, cut.duration, Math.max(longest, 1.2 * secondsOfBudget(cut.budget, cut.duration)));
+    if (table && !table.fill(0)) showMisses([], "Being computed …"); // those of the cut before the edit no longer hold
     while (table && !table.fill(8)) {
       await new Promise((done) => { setTimeout(done); });
       if (cut.shots !== now) return; // changed meanwhile, so it will be called again
     }
-    const added = chosenWithin(budget).filter((shot, index) => shown(shot) && !shown(now[index]));
+    showMisses(chosenWithin(budget).filter((shot, index) => shown(shot) && !shown(now[index])), "");
+  };
+  const showMisses = (added, note) => {
     const best = [...added].sort((a, b) => b.score - a.score).slice(0, 6);
-    $("misses").replaceChildren(...best.map((shot) => {
+    $("misses").replaceChildren(note, ...best.map((shot) => {
       const button = make("button", "+ " + clock(secondsOf(shot.first), brief) + " · " + (secondsOf(shot.stop - shot.first)).toFixed(1) + " s");
       button.type = "button";
       button.setAttribute("aria-label", "Add the shot from " + spoken(secondsOf(shot.first)));
       button.addEventListener("click", () => setState(cut.at(shot.first), "kept"));
       return button;
     }));
-    $("misses-title").hidden = !best.length;
+    $("misses-title").hidden = !best.length && !note;
     timeline.near(added);
   };
   let offering = 0;
@@ -64,8 +67,7 @@ const editor = cut && (() => {
     slider.setAttribute("aria-valuetext", spoken(seconds) + " allowed, " + spoken(length) + " used");
     $("allowed").textContent = clock(seconds, brief) + " (" + percent(seconds, cut.duration) + ")";
     const over = length - seconds > 0.5 / cut.rate;
-    $("used").replaceChildren(make("b", clock(length, brief)), " in ", make("b", String(count)), " of " + plural(list.length, "shot") + (over ? ", " + (length - seconds).toFixed(1) + " s too long" : ""));
-    $("used").classList.toggle("over", over);
+    $("used").replaceChildren(make("b", clock(length, brief)), " in ", make("b", String(count)), " of " + plural(list.length, "shot") + (over ? ", " + (length - seconds).toFixed(1) + " s over the chosen length" : ""));
   };
   const words = { chosen: "chosen", left: "left out", kept: "kept by you", dropped: "dropped by you" };
   const showShot = () => {
@@ -83,6 +85,12 @@ const editor = cut && (() => {
     $("split").disabled = frameNow() <= shot.first || frameNow() >= shot.stop;
   };
   const showTime = () => { $("playhead").textContent = timecode(time) + " of " + timecode(cut.duration); };
+  const savedText = () => {
+    if (!studio && cut.isDownloaded) return "cut.json was downloaded" + (cut.stored ? "; changes also stay in this browser." : ".");
+    if (cut.isSaved) return studio ? "No unsaved changes." : "No changes yet.";
+    return cut.stored ? "Unsaved changes are kept in this browser, also after a reload."
+      : "This browser cannot keep your changes: save before you close the page.";
+  };
   const refresh = () => {
     selected = Math.min(selected, cut.shots.length - 1);
     const { budget, shots } = cut;
@@ -93,9 +101,7 @@ const editor = cut && (() => {
     $("undo").disabled = !cut.canUndo;
     $("redo").disabled = !cut.canRedo;
     $("reviewed").checked = cut.reviewed;
-    $("unsaved").textContent = cut.isSaved ? (studio ? "No unsaved changes." : "No changes yet.") : cut.stored
-      ? "Unsaved changes are kept in this browser, also after a reload."
-      : "This browser cannot keep your changes: save before you close the page.";
+    $("unsaved").textContent = savedText();
     timeline.redraw();
   };
   cut.listen(() => {

@@ -11,7 +11,10 @@ const inSeconds = (frames) => (frames / cut.rate).toFixed(6);
 const stem = film.name.replace(/(.)\.[^.]*$/, "$1");
 
 const files = {
-  cut: () => download("cut.json", "application/json", JSON.stringify(cut.asJson(), null, 1) + "\n"),
+  cut: () => {
+    download("cut.json", "application/json", JSON.stringify(cut.asJson(), null, 1) + "\n");
+    cut.markDownloaded();
+  },
   keyshots: () => {
     const rows = cut.takes().map((take) => inSeconds(take.first) + "," + inSeconds(take.stop) + "\r\n");
     download(stem + ".keyshots.csv", "text/csv", "start_s,end_s\r\n" + rows.join(""));

@@ -67,7 +67,7 @@ const writeTexts = () => {
       + "signals that draw attention: movement, sound, what stands out in the picture, novelty, and agreement of movement and sound. "
       + "Black, blurred and uniform pictures count for less, opening and end credits for nothing.";
   $("reading").textContent = meaning + " A shot’s score is the mean of its moments; its rank is among all shots of the "
-    + "film. The summary takes the shots with the greatest total of score times length that fit its length. "
+    + "film. The summary is the set of shots with the greatest sum of score × length that fits the allowed length. "
     + looked + heard;
 };
 
@@ -130,3 +130,4 @@ $("edit").hidden = !cut;
 listenToKeys();
 new ResizeObserver(draw).observe(plot);
 draw();
+if (inStudio) inStudio.reopen();

@@ -53,8 +53,10 @@ const inStudio = studio && cut && (() => {
     const state = await ask("GET", "/state"), before = job;
     job = state.jobs.find((each) => each.name === name) || null;
     if (!isActive(before) || !job || isActive(job)) return; // the work has not just ended
-    if (job.state === "done" && cut.isSaved) location.reload();
-    else if (job.state === "done") showMessage("The new summary is there: reload the page to see it. Your later changes stay.");
+    if (job.state === "done" && cut.isSaved) {
+      history.replaceState({ wasCut: true }, ""); // outlives the reload
+      location.reload();
+    } else if (job.state === "done") showMessage("The new summary is there: reload the page to see it. Your later changes stay.");
     else showMessage(job.state === "canceled" ? "Canceled: the summary is as it was." : job.error);
   };
   const poll = trying(async () => {
@@ -79,5 +81,14 @@ const inStudio = studio && cut && (() => {
     $(id).addEventListener("click", trying(act));
   }
   poll();
-  return { save: trying(save) };
+  return {
+    save: trying(save),
+    /** After the reload that shows a new summary: opens the editor again and says what was done. */
+    reopen: () => {
+      if (!history.state || !history.state.wasCut) return;
+      history.replaceState(null, "");
+      editor.show(true);
+      showMessage("The summary was cut again.");
+    },
+  };
 })();

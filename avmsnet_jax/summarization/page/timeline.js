@@ -102,7 +102,7 @@ const timeline = cut && (() => {
     for (let index = lastAtMost(list, from * cut.rate, (shot) => shot.first); index < list.length && secondsOf(list[index].first) < to; index++) {
       const shot = list[index], left = x(secondsOf(shot.first)), right = x(secondsOf(shot.stop)), width = right - left;
       if (width >= NARROW) addOutline(wideShots[kindOf(shot)], left, width);
-      else addNarrow(narrowShots[kindOf(shot)], Math.round(left), Math.max(Math.round(right), Math.round(left) + shown(shot)));
+      else addNarrow(narrowShots[kindOf(shot)], Math.round(left), Math.max(Math.round(right), Math.round(left) + (shown(shot) ? 1 : 0))); // a chosen shot is at least 1 px wide
       if (near.has(shot.first) && !shown(shot)) nearMisses.push([left, width]);
       if (index === editor.selected) addOutline(selected, left, Math.max(width, 2));
       if (width > 19 && (shot.state === "kept" || shot.state === "dropped")) marks.push([shot.state, (left + right) / 2]);
