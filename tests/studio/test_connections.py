@@ -1,13 +1,15 @@
 """Clients that are slow, stop in the middle, send nothing, or send several requests at once."""
 
 import contextlib
+import http.client
+import json
 import socket
 import time
 
 from tests.conftest import wait_until
 from tests.studio.conftest import tree
 
-WINDOW_S = 0.4  # instead of a minute
+WINDOW_S = 1  # instead of a minute
 RUN = (
     "-c",
     "from avmsnet_jax.studio import connections; from avmsnet_jax.commands import run; "
@@ -89,7 +91,7 @@ def test_slow_and_idle_clients_are_cut_off_and_others_served(serve, made, tmp_pa
         assert client.state()["films"].keys() == {"film"}
 
 
-def test_who_sends_steadily_is_not_cut_off(serve, made, tmp_path):
+def test_steady_clients_are_not_cut_off(serve, made, tmp_path):
     root = tmp_path / "summaries"
     root.mkdir()
     film = made.summary.scores.film.read_bytes()
@@ -106,3 +108,39 @@ def test_who_sends_steadily_is_not_cut_off(serve, made, tmp_path):
         answers = b""
         while answers.count(b"HTTP/1.1 200") < 20:
             answers += connection.recv(100_000)
+
+
+def test_a_client_of_short_requests_is_not_cut_off(serve, tmp_path):
+    """It sends few bytes in a window, but finishes each request."""
+    root = tmp_path / "summaries"
+    root.mkdir()
+    with (
+        serve(root, run=RUN) as client,
+        contextlib.closing(http.client.HTTPConnection("127.0.0.1", client.port, timeout=20)) as kept,
+    ):
+        for _ in range(8):
+            kept.request("GET", "/state", headers={"Cookie": client.cookie})
+            answer = kept.getresponse()
+            assert (answer.status, json.loads(answer.read())["films"]) == (200, [])
+            time.sleep(0.3 * WINDOW_S)
+
+
+def test_a_client_that_waits_for_a_slow_disk_is_not_cut_off(serve, tmp_path):
+    root = tmp_path / "summaries"
+    root.mkdir()
+    slow = (
+        "import time\n"
+        "from avmsnet_jax.studio import app\n"
+        "in_threadpool = app.run_in_threadpool\n"
+        "async def slowly(*work):\n"
+        "    app.run_in_threadpool = in_threadpool\n"
+        f"    await in_threadpool(time.sleep, {3 * WINDOW_S})\n"
+        "    return await in_threadpool(*work)\n"
+        "app.run_in_threadpool = slowly\n"
+    )
+    film = bytes(20_000_000)  # more than the studio and the sockets hold
+    with serve(root, run=("-c", slow + RUN[1])) as client, connect(client) as connection:
+        start = time.monotonic()
+        connection.sendall(head(client, "PUT", "/films/new.mp4", Content_Length=len(film)) + film)
+        assert time.monotonic() - start > 2 * WINDOW_S
+        assert connection.recv(100).startswith(b"HTTP/1.1 400")  # it is no film
