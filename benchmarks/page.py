@@ -2,10 +2,10 @@
 
     python -m benchmarks.page [--keep FOLDER]
 
-Prints when the page and its editor can be used after the load, how long the budget slider takes from each key or
-pointer move to the next frame on the screen, and how many frames a second are drawn while the end of a shot is dragged;
-then the slider of a film whose shots all score alike. The times of an idle page, measured between the slider's moves,
-and the processor time of the page's main thread tell how much of the slider's times is due to other processes.
+Prints how long the page and its editor take to become usable, how long the budget slider takes from a key press or
+pointer move to the next frame, and the frame rate while the end of a shot is dragged; then the slider's figures for a
+film whose shots all have the same score. Other processes slow the slider down: compare its times with those of frames
+without a move, measured in between, and with the processor time of the page's main thread.
 """
 
 import argparse
@@ -117,10 +117,11 @@ def processor_clock(page: Page) -> Callable[[], float]:
 
 
 def slider_ms(page: Page) -> tuple[list[float], list[float], float]:
-    """Wall times from each move of the slider to the frame with the new choice, and to a frame without any move.
+    """Times how long the next frame takes after each move of the slider and, between moves, without one.
 
     Returns:
-      both lists of times, and the mean processor time of the main thread for a move and the frame without one.
+      the times after moves, those without, and the main thread's mean processor time for one of each; all in
+      milliseconds.
     """
     busy_ms = processor_clock(page)
     start_ms = busy_ms()

@@ -5,6 +5,7 @@ import fcntl
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -29,8 +30,8 @@ collect_ignore = [] if importlib.util.find_spec("torch") else ["models"]
 
 
 # LLVM's optimizations and XLA's MLIR emitters take five sixths of the time to compile a training step. Tests leave them
-# out, except those of the network's numbers at the published sizes. XLA aborts on a flag that it does not know: newer
-# versions have no other emitters.
+# out, except those of the network's numbers at the published sizes. Newer versions removed the emitters' flag; XLA
+# aborts on unknown flags.
 QUICK = "--xla_backend_optimization_level=0"
 if jax.__version_info__ < (0, 11):
     QUICK += " --xla_cpu_use_fusion_emitters=false"
@@ -181,6 +182,29 @@ def python(environment: dict[str, str]) -> Run:
     return run
 
 
+@pytest.fixture
+def launched(environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen]]:
+    """Starts Python on a script of the repository as `python` does; kills the process and its children at the end.
+
+    For what a forked command cannot show: how the interpreter ends.
+    """
+    processes = []
+
+    def launch(*arguments: object) -> subprocess.Popen:
+        command = [sys.executable, *map(str, arguments)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        processes.append(
+            subprocess.Popen(command, cwd=ROOT, env=environment, text=True, start_new_session=True, **pipes)
+        )
+        return processes[-1]
+
+    yield launch
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
 @pytest.fixture(scope="session")
 def started(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Command]]:
     """Starts a command as `python` does, in a process forked off one that has imported the libraries.
@@ -202,11 +226,14 @@ def started(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="session")
 def forked(started: Callable[..., Command]) -> Run:
-    """Runs a command that `started` starts."""
+    """Runs a command that `started` starts; one that has not ended after 300 s is killed."""
 
     def run(*arguments: object, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess:
         command = started(*arguments, cwd=cwd, **variables)
-        said = command.communicate()
+        try:
+            said = command.communicate()
+        finally:
+            command.kill_group()  # if it hangs
         return subprocess.CompletedProcess(arguments, command.wait(), *said)
 
     return run

@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import runpy
+import select
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ LIBRARIES = [
     "avmsnet_jax.training.loop",
     "avmsnet_jax.weights.convert",
 ]
+START_S = 300  # the server's imports take most of the first start
 
 
 class Command:
@@ -71,13 +73,20 @@ class Command:
         return self.said(), (self._place / "stderr").read_text()
 
     def send_signal(self, number: int) -> None:
-        """Sends a signal, unless it has ended."""
+        """Sends a signal to the command, but not to its children, unless it has ended."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended just now
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """Kills it, unless it has ended."""
+        """Kills the command, but not its children, unless it has ended."""
         self.send_signal(signal.SIGKILL)
+
+    def kill_group(self) -> None:
+        """Kills the command and its children, unless it has ended."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
 
 
 class Server:
@@ -97,23 +106,31 @@ class Server:
         )
 
     def start(self, arguments: list[str], cwd: Path, variables: dict[str, str]) -> Command:
-        """Starts `python ARGUMENTS` with further environment variables."""
-        place = self._folder / str(len(self._commands))
-        place.mkdir()
+        """Starts `python ARGUMENTS` with further environment variables.
+
+        Raises:
+          AssertionError: the server has ended, or has not answered in `START_S` seconds.
+        """
+        place = Path(tempfile.mkdtemp(dir=self._folder))
         request = {"arguments": arguments, "cwd": str(cwd), "variables": variables, "place": str(place)}
-        print(json.dumps(request), file=self._process.stdin, flush=True)
-        self._commands.append(Command(arguments, int(self._process.stdout.readline()), place))
+        with contextlib.suppress(BrokenPipeError):  # it has ended, which the missing answer tells
+            print(json.dumps(request), file=self._process.stdin, flush=True)
+        answered, _, _ = select.select([self._process.stdout], [], [], START_S)
+        assert answered, f"the process that forks commands has not answered in {START_S} s"
+        pid = self._process.stdout.readline()
+        assert pid, f"the process that forks commands has ended with status {self._process.wait()}"
+        self._commands.append(Command(arguments, int(pid), place))
         return self._commands[-1]
 
     def close(self) -> None:
         """Ends the server, and the commands that failed tests left."""
         for command in self._commands:
-            command.kill()
+            command.kill_group()
         self._process.communicate()  # closes its standard input, which ends it
 
 
 def serve() -> list[str]:
-    """Forks a process for each request on standard input, and returns in these: the arguments of Python."""
+    """Forks a process for each request on standard input. Returns only in the forked commands, with their arguments."""
     gc.freeze()  # a collection in a child would copy all memory
     for line in sys.stdin:
         request = json.loads(line)
@@ -121,7 +138,6 @@ def serve() -> list[str]:
             child = os.fork()
             if not child:
                 return _prepared(request)
-            print(child, flush=True)
             _keep_status(Path(request["place"]), os.waitpid(child, 0)[1])
             os._exit(0)
     with contextlib.suppress(ChildProcessError):
@@ -138,16 +154,17 @@ def _keep_status(place: Path, status: int) -> None:
 def _prepared(request: dict[str, Any]) -> list[str]:
     """Gives this process the folder, the variables and the streams of a request."""
     os.setsid()
+    print(os.getpid(), flush=True)  # now that there is a process group to kill
     os.chdir(request["cwd"])
     os.environ |= request["variables"]
-    tempfile.tempdir = None  # what an import found before it was set
+    tempfile.tempdir = None  # cached by an import before TMPDIR was set
     for number, path in enumerate((os.devnull, *(f"{request['place']}/{name}" for name in ("stdout", "stderr")))):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
     return request["arguments"]
 
 
 def run(arguments: list[str]) -> int:
-    """Does what `python ARGUMENTS` does, and returns the exit status."""
+    """Does what `python ARGUMENTS` does. Returns the exit status, negative for the signal that it should die of."""
     try:
         if arguments[0] == "-m":
             sys.argv, sys.path[0] = arguments[1:], os.getcwd()
@@ -157,10 +174,13 @@ def run(arguments: list[str]) -> int:
             sys.argv, sys.path[0] = arguments, os.path.dirname(script)
             runpy.run_path(script, run_name="__main__")
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        traceback.print_exc()
+        if end.code is None or isinstance(end.code, int):
+            return (end.code or 0) & 0xFF
+        print(end.code, file=sys.stderr)
         return 1
+    except BaseException as error:
+        traceback.print_exc()
+        return -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
     return 0
 
 
@@ -172,4 +192,7 @@ if __name__ == "__main__":
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
+    if status < 0:
+        signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
     os._exit(status)  # an orderly exit, which frees all imports, would take ten times as long as the fork

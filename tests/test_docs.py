@@ -31,7 +31,7 @@ SCRIPTS = {"prepare_data.py", "train.py", "eval.py", "convert_weights.py", "summ
 SOUNDNET = "--source=soundnet"
 # What is added to a command to make it small enough for a test.
 SMALLER = {
-    SOUNDNET: ["--source=visual_save_60.pth"],  # or the other weights would have the published sizes
+    SOUNDNET: ["--source=visual_save_60.pth"],  # SoundNet alone is converted to a network of the published sizes
     "prepare_data.py": ["--frame_size=32"],
     "avmsnet_jax.toy": ["--films=2", "--seconds=10"],
     "train.py": [
@@ -141,19 +141,22 @@ def written(command: list[str]) -> str | None:
 def follow(python: Run, forked: Run, desk: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
     """Runs a command of the documents, after the earlier commands whose results it reads; each runs once a session.
 
-    A fresh process takes seconds to import the libraries. The command that reads a package that pip installed needs it.
+    Commands are forked, as a fresh process takes seconds to import the libraries. With `fresh` the command and those
+    before it run in fresh processes, in a reader's folder of their own. The command that reads a package that pip
+    installed needs a fresh process.
     """
     listed = commands()
 
     def run(command: list[str], fresh: bool = False) -> None:
-        number = listed.index(command)
+        number, kind = listed.index(command), "_fresh" * fresh
+        place = made_once(tmp_path_factory, f"desk{kind}", _lay_out) if fresh else desk
         read = {word.split("=", 1)[-1] for word in command} - {written(command)}
         for earlier in listed[:number]:
             if written(earlier) in read:
-                run(earlier)
-        path = f"{ROOT}{os.pathsep}{desk / 'site'}"
+                run(earlier, fresh)
+        path = f"{ROOT}{os.pathsep}{place / 'site'}"
         run_one = functools.partial(python, PYTHONPATH=path) if fresh or SOUNDNET in command else forked
-        made_once(tmp_path_factory, f"command_{number}", lambda _: start(run_one, desk, command))
+        made_once(tmp_path_factory, f"command_{number}{kind}", lambda _: start(run_one, place, command))
 
     return run
 

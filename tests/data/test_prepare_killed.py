@@ -45,7 +45,7 @@ def start(started: Callable[..., Command]) -> Callable[..., Command]:
     return start_command
 
 
-def finish(process: Command) -> tuple[int, str]:
+def finish(process: Command | subprocess.Popen) -> tuple[int, str]:
     """Exit status and standard error."""
     _, errors = process.communicate(timeout=120)
     return process.returncode, errors
@@ -90,9 +90,9 @@ def test_a_crash_before_any_file_system_operation_is_recovered():
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
-def test_interrupted_by_a_signal_it_says_what_is_kept(start, source, tmp_path, undisturbed, how):
+def test_interrupted_by_a_signal_it_says_what_is_kept(launched, start, source, tmp_path, undisturbed, how):
     output = tmp_path / "records"
-    process = start(source, output, "--workers=2")
+    process = launched("prepare_data.py", "--dataset=movies", f"--source={source}", f"--output={output}", "--workers=2")
     wait_until(lambda: finished_films(output) >= 1, process)
     os.killpg(process.pid, how)  # as a terminal does, and most schedulers
     status, errors = finish(process)

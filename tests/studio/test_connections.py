@@ -1,13 +1,15 @@
 """Clients that are slow, stop in the middle, send nothing, or send several requests at once."""
 
 import contextlib
+import http.client
+import json
 import socket
 import time
 
 from tests.conftest import wait_until
 from tests.studio.conftest import tree
 
-WINDOW_S = 0.4  # instead of a minute
+WINDOW_S = 1  # instead of a minute
 RUN = (
     "-c",
     "from avmsnet_jax.studio import connections; from avmsnet_jax.commands import run; "
@@ -107,7 +109,7 @@ def test_slow_and_idle_clients_are_cut_off_and_others_served(serve, made, tmp_pa
         assert client.state()["films"].keys() == {"film"}
 
 
-def test_who_sends_steadily_is_not_cut_off(serve, made, tmp_path):
+def test_steady_clients_are_not_cut_off(serve, made, tmp_path):
     root = tmp_path / "summaries"
     root.mkdir()
     film = made.summary.scores.film.read_bytes()
@@ -136,3 +138,18 @@ def test_an_upload_that_the_studio_paused_is_not_slow(serve, made, tmp_path):
         time.sleep(2.2)
         connection.sendall(bytes(100))
         assert connection.recv(100).startswith(b"HTTP/1.1 400")  # no film, but complete
+
+
+def test_a_client_of_short_requests_is_not_cut_off(serve, tmp_path):
+    """It sends few bytes in a window, but finishes each request."""
+    root = tmp_path / "summaries"
+    root.mkdir()
+    with (
+        serve(root, run=RUN) as client,
+        contextlib.closing(http.client.HTTPConnection("127.0.0.1", client.port, timeout=20)) as kept,
+    ):
+        for _ in range(8):
+            kept.request("GET", "/state", headers={"Cookie": client.cookie})
+            answer = kept.getresponse()
+            assert (answer.status, json.loads(answer.read())["films"]) == (200, [])
+            time.sleep(0.3 * WINDOW_S)

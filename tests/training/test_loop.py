@@ -174,7 +174,7 @@ def test_a_run_prints_devices_parameters_peak_and_memory(forked, small_config_fi
         assert line["model_flops_per_second"] / line["mfu"] == pytest.approx(measured, rel=0.01)
 
 
-# An epoch from the weights of another run, on a device with a data sheet, asked to hold out films though there are few
+# One run of one epoch that the next tests share: initial weights, MFU, too few films to hold out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -358,10 +358,10 @@ def test_a_killed_run_resumes_exactly(small_run, small_config_file, started, for
 
 
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.soak), signal.SIGINT])
-def test_a_signal_saves_and_the_run_goes_on(small_run, config, small_config_file, started, tmp_path, capsys, number):
+def test_a_signal_saves_and_the_run_goes_on(small_run, config, small_config_file, launched, tmp_path, capsys, number):
     """In the middle of an epoch, where no checkpoint was due."""
     workdir = tmp_path / "run"
-    process = started("train.py", "--config", small_config_file, "--workdir", workdir)
+    process = launched("train.py", "--config", small_config_file, "--workdir", workdir)
     wait_until(lambda: (workdir / "metrics.jsonl").exists() and lines(workdir), process)
     process.send_signal(number)
     out, err = process.communicate(timeout=100)

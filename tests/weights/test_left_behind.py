@@ -70,7 +70,7 @@ def test_a_full_disk_leaves_no_half_export(saved, tmp_path, suffix):
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_remains_of_an_ended_save_are_removed_at_once_or_by_the_next(environment, saving, tmp_path, how):
+def test_an_interrupted_save_is_cleaned_up(environment, saving, tmp_path, how):
     out = tmp_path / "out"
     arguments = [sys.executable, str(saving), str(out / "new"), "400"]
     process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
