@@ -91,7 +91,9 @@ def main(_: list[str]) -> None:
     storage.refuse(output, "--output")
     if dataset not in _DATASETS:
         raise UserError(f"--dataset is {dataset!r}; choose {', '.join(_DATASETS[:-1])} or {_DATASETS[-1]}")
-    if not os.path.isdir(source):  # checked before slow imports
+    if os.path.isfile(source):  # checked before slow imports
+        raise UserError(f"--source={source} is a file; give the folder that holds it")
+    if not os.path.isdir(source):
         raise UserError(f"there is no folder {source}; --source must be the folder of the collection")
     if CUTS.value and dataset != "movies":
         raise UserError(f"--cuts is for movies; leave it out for {dataset}")
@@ -120,6 +122,8 @@ def main(_: list[str]) -> None:
     splits = ", ".join(_account(name, split) for name, split in manifest["splits"].items())
     skipped = f"; {len(manifest['skipped'])} skipped, see manifest.json" if manifest["skipped"] else ""
     print(f"{output}: {splits}{skipped}")
+    if dataset == "movies" and list(manifest["splits"]) == ["unlabelled"]:
+        print("no film has labels: add FILM.keyshots.csv or --cuts=SUMMARIES, and prepare again to train")
     if count := sum(item["reason"].startswith(unforeseen.UNEXPECTED) for item in manifest["skipped"]):
         raise UserError(
             f"{count} film{'s' * (count > 1)} skipped because of an unexpected error, named above; please report it"
