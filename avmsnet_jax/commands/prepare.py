@@ -6,7 +6,7 @@ movies: a folder of films in any format, labeled by one of: <film stem>.keyshots
 header start_s,end_s and a row for each key shot, in seconds; <film stem>.labels.csv, with rows of a frame
 number and 0 or 1; --cuts=SUMMARIES, a folder of summaries: the shots of a cut that you have looked through
 are key. Unlabeled films go to the split unlabelled, for inference. Subfolders train and test set the splits;
-without them, the last 30% of the films in name order, or of a single film, are for testing.
+without them, the last 30% of the films in name order are for testing; of a single film, the last 30% of its clips.
 
 movie50: the published layout, a folder that holds video_frames, video_audio, annotations and fold_lists.
 
