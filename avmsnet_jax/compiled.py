@@ -58,7 +58,10 @@ def enable_cache() -> None:
 
 
 def _remove_unfinished(folder: Path) -> None:
-    """Removes entries without an access-time file, left by a killed process: with one, JAX adds no further entries."""
+    """Removes entries without an access-time file, left by a killed process.
+
+    A single such entry keeps JAX from adding others.
+    """
     for entry in folder.glob("*-cache"):
         if not entry.with_name(entry.name.removesuffix("cache") + "atime").exists():
             entry.unlink(missing_ok=True)

@@ -227,7 +227,7 @@ class SummarizeConfig:
     )
     spacing_s: float = _field(1.0, "seconds between scored clips; the paper scores every 25th frame at 25 fps", "s")
     shots: Literal["kts", "scenes"] = _field(
-        "kts", "how shots are found: kts (on the network's features) or scenes (PySceneDetect, the extra `scenes`)"
+        "kts", "how shots are found: kts (on the scorer's features) or scenes (PySceneDetect, the extra `scenes`)"
     )
     shortest_shot_s: float = _field(1.5, "no shot is shorter, unless the film is", "s")
     longest_shot_s: float = _field(6.0, "longer shots are split where the scores change most", "s")

@@ -110,8 +110,8 @@ def _locked_by_the_first(workdir: storage.Place) -> Iterator[None]:
             except UserError as error:
                 refused = error
         # Before any sign of life is written, because those of a second run would end the first one.
-        locked_it = multihost_utils.broadcast_one_to_all(np.array(refused is None))
-        if not locked_it:
+        is_locked = multihost_utils.broadcast_one_to_all(np.array(refused is None))
+        if not is_locked:
             raise refused or UserError(f"process 0 could not lock {workdir}; its message says why")
         yield
 

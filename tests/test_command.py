@@ -268,7 +268,10 @@ def test_the_commands_are_listed(python):
             assert re.search(rf"^  {name} +\w", done.stdout, re.MULTILINE)
     done = python("-m", "avmsnet_jax", "trane", "--help")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("avmsnet_jax: no command 'trane'; choose prepare, train")
+    assert done.stderr == "avmsnet_jax: no command 'trane'; did you mean train?\n"
+    done = python("-m", "avmsnet_jax", "film.mp4")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("avmsnet_jax: no command 'film.mp4'; choose prepare, train")
 
 
 def test_an_installed_configuration_is_found_by_its_name_anywhere(shown, tmp_path):

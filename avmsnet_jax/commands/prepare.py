@@ -6,7 +6,7 @@ movies: a folder of films in any format, labeled by one of: <film stem>.keyshots
 header start_s,end_s and a row for each key shot, in seconds; <film stem>.labels.csv, with rows of a frame
 number and 0 or 1; --cuts=SUMMARIES, a folder of summaries: the shots of a cut that you have looked through
 are key. Unlabeled films go to the split unlabelled, for inference. Subfolders train and test set the splits;
-without them, the last 30% of the films in name order, or of a single film, are for testing.
+without them, the last 30% of the films in name order are for testing; of a single film, the last 30% of its clips.
 
 movie50: the published layout, a folder that holds video_frames, video_audio, annotations and fold_lists.
 
@@ -91,7 +91,9 @@ def main(_: list[str]) -> None:
     storage.refuse(output, "--output")
     if dataset not in _DATASETS:
         raise UserError(f"--dataset is {dataset!r}; choose {', '.join(_DATASETS[:-1])} or {_DATASETS[-1]}")
-    if not os.path.isdir(source):  # checked before slow imports
+    if os.path.isfile(source):  # checked before slow imports
+        raise UserError(f"--source={source} is a file; give the folder that holds it")
+    if not os.path.isdir(source):
         raise UserError(f"there is no folder {source}; --source must be the folder of the collection")
     if CUTS.value and dataset != "movies":
         raise UserError(f"--cuts is for movies; leave it out for {dataset}")
@@ -120,6 +122,8 @@ def main(_: list[str]) -> None:
     splits = ", ".join(_account(name, split) for name, split in manifest["splits"].items())
     skipped = f"; {len(manifest['skipped'])} skipped, see manifest.json" if manifest["skipped"] else ""
     print(f"{output}: {splits}{skipped}")
+    if dataset == "movies" and list(manifest["splits"]) == ["unlabelled"]:
+        print("no film has labels: add FILM.keyshots.csv or --cuts=SUMMARIES, and prepare again to train")
     if count := sum(item["reason"].startswith(unforeseen.UNEXPECTED) for item in manifest["skipped"]):
         raise UserError(
             f"{count} film{'s' * (count > 1)} skipped because of an unexpected error, named above; please report it"

@@ -20,8 +20,9 @@ summary.edl, summary.fcpxml, summary.xml
 summary.vtt   the captions, if the film has any: film.srt, .vtt, .ass, or a text track in it
 watched.npz   the analysis of the film, so that another --budget or an edited cut needs no new one
 
-If a film fails, the others are still summarized, and the exit status is 2. A film that has a summary in
---output is skipped unless --overwrite is given, so the same command resumes after an interruption.
+If a film fails, the others are still summarized, and the exit status is 2. Of several films, or a folder of films,
+those that have a summary in --output are skipped, so the same command resumes after an interruption. --overwrite
+replaces summaries; a single film, and a film with --cut, needs it if there is a summary already.
 """
 
 import shlex
@@ -32,7 +33,7 @@ from absl import flags
 
 from avmsnet_jax import command_line, interrupts, program, storage
 from avmsnet_jax.config import Config
-from avmsnet_jax.errors import UserError, printable
+from avmsnet_jax.errors import UserError, few, printable
 from avmsnet_jax.media import films
 from avmsnet_jax.weights import location
 
@@ -50,7 +51,7 @@ CUT = flags.DEFINE_string(
     "cut",
     "",
     "cut.json of the film: render exactly its shots, without scoring; with --budget, choose the shots anew, except "
-    "those that a person kept or dropped",
+    "those that a person kept or dropped; with --overwrite, replace the film's summary in --output",
 )
 CLIPS = flags.DEFINE_bool(
     "clips",
@@ -78,6 +79,8 @@ def main(config: Config, movies: list[str]) -> None:
         raise UserError(f"no film given; {program.typed()} FILM --output=FOLDER")
     command_line.require(OUTPUT)
     storage.refuse(OUTPUT.value, "--output")
+    if Path(OUTPUT.value).is_file():
+        raise UserError(f"--output={OUTPUT.value} is a file; give a folder")
     config = config.replace(
         summarize={
             "budget": config.summarize.budget if BUDGET.value is None else BUDGET.value,
@@ -86,6 +89,8 @@ def main(config: Config, movies: list[str]) -> None:
         }
     )
     listed = films.listed(movies)
+    if CUT.value and (len(listed) != 1 or CHECKPOINT.value or BEAM.value is not None):
+        raise UserError("--cut takes one film, and neither --checkpoint nor --beam; leave the others out")
     films.check_any(listed)
     if CHECKPOINT.value:
         location.check(CHECKPOINT.value)
@@ -97,11 +102,11 @@ def main(config: Config, movies: list[str]) -> None:
         if not outcome.error and not outcome.skipped:
             print(printable(f"{place}{outcome.folder}/summary.mp4: {outcome.account}"), flush=True)
         elif outcome.error and count > 1:
-            print(printable(f"{place}{outcome.film}: {outcome.error}"), file=sys.stderr, flush=True)
+            name = printable(f"{outcome.film}")
+            named = outcome.error if name in outcome.error else f"{name}: {outcome.error}"
+            print(f"{place}{named}", file=sys.stderr, flush=True)
 
     if CUT.value:
-        if len(listed) != 1 or CHECKPOINT.value or BEAM.value is not None:
-            raise UserError("--cut takes one film, and neither --checkpoint nor --beam; leave the others out")
         budget, cut_file = BUDGET.value or "", Path(CUT.value)
         outcome = summarize_cut(listed[0], cut_file, OUTPUT.value, config, budget=budget, overwrite=OVERWRITE.value)
         print_outcome(1, 1, outcome)
@@ -117,8 +122,12 @@ def main(config: Config, movies: list[str]) -> None:
             on_film=print_outcome,
         )
     done = [outcome for outcome in outcomes if not outcome.error and not outcome.skipped]
-    if skipped := sum(outcome.skipped for outcome in outcomes):
-        print(f"{skipped} film{'s' * (skipped > 1)} skipped: a summary exists (--overwrite replaces)", flush=True)
+    if skipped := [outcome for outcome in outcomes if outcome.skipped]:
+        if CUT.value or (len(movies) == 1 and listed[0] == Path(movies[0])):
+            raise UserError(f"{skipped[0].folder} has a summary already; add --overwrite, or choose another --output")
+        names = printable(few([outcome.film.name for outcome in skipped]))
+        films_are = f"{len(skipped)} film{'s' * (len(skipped) > 1)}"
+        print(f"{films_are} skipped: a summary exists (--overwrite replaces): {names}", flush=True)
     if done:
         if not CHECKPOINT.value and not CUT.value:
             print(

@@ -87,6 +87,8 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
     if not os.fspath(directory):
         raise UserError(f"no records given; set --config.data.dir to the --output of {program.typed('prepare')}")
     directory = Path(directory)
+    if directory.is_file():
+        raise UserError(f"{directory} is a file; give the folder that holds it")
     if not directory.is_dir():
         raise UserError(
             f"there is no folder of records {directory}; prepare one with {program.typed('prepare')} --output"

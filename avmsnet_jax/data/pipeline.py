@@ -157,7 +157,8 @@ def open_split(
     stored = split if spans is None else "whole"
     if stored not in lengths:
         names = sorted({*lengths, *(folds[fold] if folds else ())})
-        raise UserError(f"{directory} has no split {split!r}; it has {', '.join(names)}")
+        remedy = "; label films, and prepare again" if names == ["unlabelled"] else ""
+        raise UserError(f"{directory} has no split {split!r}; it has {', '.join(names)}{remedy}")
     frames, frame_size = manifest.frames, manifest.frame_size
     if model is not None:
         for name, held in (("frames", frames), ("frame_size", frame_size)):

@@ -142,10 +142,15 @@ def _check(dataset: str, source: Path, config: ClipsConfig, workers: int) -> Non
         raise UserError(f"--workers is {workers}; it must be at least 1")
     if config.splits and dataset not in ("summe", "tvsum"):
         raise UserError(f"--splits is for summe and tvsum; leave it out for {dataset}")
+    if source.is_file():
+        raise UserError(f"--source={source} is a file; give the folder that holds it")
     if not source.is_dir():
         raise UserError(f"there is no folder {source}; --source must be the folder of the collection")
     if not any(source.iterdir()):
-        raise UserError(f"nothing in {source} could be prepared (it is empty)")
+        raise UserError(
+            f"nothing in {source} could be prepared (it is empty); --source must hold films (.mp4, .mkv, …) or the "
+            "published layout"
+        )
 
 
 @contextlib.contextmanager
@@ -185,6 +190,8 @@ def _working_place(output: Path) -> Iterator[Path]:
 
 
 def _check_free(output: Path) -> None:
+    if output.is_file():
+        raise UserError(f"--output={output} is a file; give a folder")
     if taken(output):
         raise UserError(f"{output} exists already; remove it, or choose another --output")
     if output.is_symlink() or os.path.ismount(output):  # the result is renamed to it

@@ -85,9 +85,8 @@ def one_at_a_time(cues: Sequence[Cue]) -> list[Cue]:
 
 def markup(cue: Cue) -> str:
     """The text of a cue in WebVTT's notation."""
-    *_, text = _vtt([dataclasses.replace(cue, start_s=0, end_s=1)]).split(
-        "\n", 4
-    )  # after the header, the number and the times
+    # The text comes after the header, the number and the times.
+    *_, text = _vtt([dataclasses.replace(cue, start_s=0, end_s=1)]).split("\n", 4)
     return text.strip()
 
 

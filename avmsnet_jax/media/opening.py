@@ -59,6 +59,8 @@ def open_film(path: str | os.PathLike[str]) -> Iterator[av.container.InputContai
     """
     try:
         regular_file.check(path)
+        if os.path.isfile(path) and not os.path.getsize(path):
+            raise UserError(f"{os.fspath(path)} is empty (0 bytes); copy it again")
         with _opened(path) as container:
             _check_pictures(container, path)
             yield container

@@ -14,8 +14,8 @@ from fractions import Fraction
 import av
 import av.format
 
-# A larger step of the stamps, ahead or back, begins another recording. In streaming formats, which are made to be
-# joined, a shorter one does; in other formats a gap is part of the film.
+# A larger step of the stamps, ahead or back, begins another recording; a smaller gap is part of the film. In streaming
+# formats, which are made to be joined, `_LONGEST_GAP_OF_STREAMS_S` is the limit.
 LONGEST_GAP_S, MOST_DISORDER_S = 3600.0, 1.0
 _LONGEST_GAP_OF_STREAMS_S = 10.0
 _LONGEST_GAP_FRAMES = 10  # the limit, where it is longer, in films with few pictures a second
@@ -101,10 +101,9 @@ class FilmClock:
         self._latest_s = -math.inf  # when that packet is decoded, in the film's time
         self._until_s = -math.inf  # when the picture so far ends, in the film's time
         self._later_s = 0.0  # from the decoding of that packet to its showing
-        self._by_decoding = False  # whether that stamp is a time of decoding (dts), not of showing (pts)
-        self._unbroken: tuple[float, float] | None = (
-            None  # start and end of the sound since its jump, container's clock
-        )
+        self._by_decoding = False  # whether the latest picture packet had a dts
+        # Start and end of the sound since its last jump, on the container's clock.
+        self._unbroken: tuple[float, float] | None = None
         self._sound_recording, self._sound_shift_s, self._sound_end_s = 0, 0.0, -math.inf
         self.longest_step_s = 0.0  # between two packets of the picture without a jump
 
@@ -144,9 +143,8 @@ class FilmClock:
             elif not packet.size and packet.dts is None and packet.pts is None:
                 flush = packet
             else:
-                place = (
-                    packet.pos if packet.pos is not None else place
-                )  # only the first packet of a group has an offset
+                # Only the first packet of a group has an offset.
+                place = packet.pos if packet.pos is not None else place
                 stamp, duration = self._stamp(packet), self._duration(packet)
                 waiting.append(_Waiting(packet, stamp, duration, place, self._hear(stamp, duration)))
                 held_s += duration

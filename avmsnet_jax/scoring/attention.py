@@ -182,9 +182,8 @@ def _novelty(features: np.ndarray) -> np.ndarray:
         chunk = slice(first, first + _CHUNK)
         distances = np.maximum(2 - 2 * (unit[chunk] @ unit.T), 0).astype(np.float64)
         alike[chunk] = np.log(np.exp(-2 * distances).mean(axis=1))
-        distances[np.arange(len(distances)), np.arange(first, first + len(distances))] = (
-            np.inf
-        )  # exclude the clip itself
+        # Exclude the clip itself.
+        distances[np.arange(len(distances)), np.arange(first, first + len(distances))] = np.inf
         if count > 1:
             part = min(nearest, count - 1)
             local[chunk] = np.partition(distances, part - 1, axis=1)[:, :part].mean(axis=1)

@@ -14,7 +14,7 @@ import numpy as np
 from avmsnet_jax.scoring.scorer import Measured
 
 _SIZE = 112  # pixels of the pictures; the lengths below are in these pixels
-_SQUARE = np.ones((9, 9), np.uint8)  # larger than strokes and small lines of text in at least one direction
+_SQUARE = np.ones((9, 9), np.uint8)  # wider or higher than any stroke
 _STEEPEST = 10  # of 255: largest change within 3 pixels of a smooth background
 _FAINTEST = 16  # of 255: less contrast is noise
 _RELATIVE, _STRONGEST = 0.35, 63  # contrast below this share of the 63rd strongest pixel's is blur around strokes
@@ -46,7 +46,8 @@ def measure(clip: np.ndarray) -> dict[str, np.ndarray]:
     """
     middle = len(clip) // 2
     gray, later = (_gray(clip[index]) for index in (middle, min(middle + _LATER, len(clip) - 1)))
-    # Dark text has bright strokes, too, the spaces between its lines, but its background is not smooth without these.
+    # Dark text has bright strokes, too, the spaces between its lines, but its background is not smooth without these
+    # strokes.
     grounds = {kind: _smooth(cv2.morphologyEx(gray, kind, _SQUARE)) for kind in (cv2.MORPH_OPEN, cv2.MORPH_CLOSE)}
     kind = max(grounds, key=grounds.__getitem__)
     plain = text = grounds[kind] >= _PLAIN
@@ -86,7 +87,7 @@ def _lines(strokes: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _move_as_one(lines: np.ndarray, strokes: np.ndarray, later: np.ndarray) -> bool:
-    """Whether all lines reappear in the later picture, shifted up or down by one distance or by none."""
+    """Whether the lines as a whole match the later picture: one correlation over all strokes, at one vertical shift."""
     near = np.flatnonzero(cv2.dilate(lines, np.ones((5, 1), np.uint8)))
     shifts = _SIZE * np.arange(2 * _FARTHEST + 1)
     now = strokes.ravel()[near].astype(np.float32)

@@ -63,28 +63,31 @@ def parse_budget(text: str) -> Budget:
     Raises:
       UserError: the text is none of these.
     """
-    match = re.fullmatch(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*(%|shots?|)\s*", text)
-    if match and match[2].startswith("shot"):
-        if float(match[1]) >= 1 and float(match[1]) % 1 == 0:
-            return Budget(shots=int(float(match[1])))
-    elif match:
-        share = float(match[1]) / 100 if match[2] else float(match[1])
-        if 0 < share <= 1:
-            return Budget(share=share)
-    elif (seconds := _duration(text)) > 0:
-        return Budget(seconds=seconds)
-    raise UserError(
-        f"the budget is {text!r}; give a share of the film (0.15 or 15%), a duration (90s, 2min or 1:30) or a number "
-        "of shots (12shots)"
-    )
+    text = text.strip()
+    match = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*(%|shots?|)", text)
+    number, unit = (float(match[1]), match[2]) if match else (_duration(text), "s")
+    forms = "give a share of the film (0.15 or 15%), a duration (90s, 2min or 1:30) or a number of shots (12shots)"
+    if number == 0:
+        raise UserError(f"the budget {text} must be more than 0; {forms}")
+    if unit == "" and number > 1:
+        raise UserError(f"the budget {text} has no unit; {text}% or {text}s?")
+    if unit == "%" and number > 100:
+        raise UserError(f"the budget {text} is more than the film; give at most 100%")
+    if unit == "s" and number > 0:
+        return Budget(seconds=number)
+    if unit in ("", "%"):
+        return Budget(share=number / 100 if unit else number)
+    if number % 1 == 0:
+        return Budget(shots=int(number))
+    raise UserError(f"the budget is {text!r}; {forms}")
 
 
 def _duration(text: str) -> float:
-    """Seconds; 0 for text that is no duration, and for a number without a unit."""
+    """Seconds; NaN for text that is no duration, and for a number without a unit."""
     try:
-        return durations.parse(text) if re.search(r"[0-9]\s*[a-z:]", text) else 0.0
+        return durations.parse(text) if re.search(r"[0-9]\s*[a-z:]", text) else math.nan
     except ValueError:
-        return 0.0
+        return math.nan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -353,7 +356,7 @@ def _weights(bounds: Sequence[int], watched: Watched, limit_s: float) -> tuple[n
 def _best_moment(
     bounds: Sequence[int], values: np.ndarray, by_frame: np.ndarray, watched: Watched, limit_s: float
 ) -> tuple[list[int], np.ndarray, list[int]]:
-    """Cuts out the best moment of the best shot, at least one frame, for when every shot exceeds the budget."""
+    """Chooses the best moment of the best shot, at least one frame, if every shot exceeds the budget."""
     best = int(np.argmax(values))
     first, last = bounds[best], bounds[best + 1]
     start_s, end_s = watched.time_of(first), watched.time_of(last)

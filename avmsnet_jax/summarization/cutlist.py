@@ -272,6 +272,10 @@ def read(path: Path, film: Path) -> CutList:
 
 def load(path: Path) -> CutList:
     """Reads a cut list of any film; raises as `read`."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give the {CUT} in it")
+    if path.name == "summary.json":
+        raise UserError(f"{path} is summary.json; give {CUT}")
     try:
         found = json_file.read(path, _REMEDY)
     except FileNotFoundError:

@@ -165,7 +165,7 @@ def _write_summary(config: Config, source: "Source", film: Path, folder: Path, s
     analysis = _watched(config, source, film, shown_in)
     watched = analysis.watched if cut_list is None else cutlist.scored(cut_list, analysis.watched)
     if options.overlay and max(maps.size for maps in watched.scores.attention) == len(watched.scores.frames):
-        raise UserError(f"there are no attention maps of {film.name}; leave --overlay out, or summarize without --cut")
+        raise _without_maps(film)
     text = captions.read(film)
     choice = choose.choose(watched, options, text.cues) if cut_list is None else cutlist.choice_of(cut_list, watched)
     scorer = analysis.scorer if cut_list is None else cut_list.scorer
@@ -211,6 +211,8 @@ def _watched(config: Config, source: "Source", film: Path, shown_in: Path) -> Ke
             return kept
         if kept is not None and scorer_key and kept.scorer_key == scorer_key:
             return kept
+    if isinstance(source, CutFile) and config.summarize.overlay:
+        raise _without_maps(film)
     scorer = _scorer(config, source)
     with _bar(f"watching {printable(film.name)}", expected_clips(film, spacing_s), "clip") as bar:
         watched = watch(film, scorer, spacing_s=spacing_s, on_clips=bar.update)
@@ -221,6 +223,13 @@ def _watched(config: Config, source: "Source", film: Path, shown_in: Path) -> Ke
         "clip_frames": scorer.frames,
     }
     return Kept(watched, about, film_key, scorer_key)
+
+
+def _without_maps(film: Path) -> UserError:
+    return UserError(
+        f"the cut of {film.name} has no attention maps for --overlay; put cut.json into the summary's folder (beside "
+        f"{watched_file.WATCHED}), or leave --overlay out"
+    )
 
 
 def _source(directory: str, config: Config) -> "Weights | Attention":

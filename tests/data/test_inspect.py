@@ -92,6 +92,9 @@ def test_mistakes_are_one_line(awkward, forked, tmp_path):
     for arguments, message in (
         ([], "give one folder: the --output of python -m avmsnet_jax prepare or python -m avmsnet_jax summarize"),
         ([awkward, "--split=dev"], "has no split 'dev'; it has train"),
+        ([tmp_path], f"{tmp_path} holds neither records nor summaries; give the --output of python -m avmsnet_jax pre"),
+        ([tmp_path / "none"], f"{tmp_path}/none is no folder; give the --output of python -m avmsnet_jax prepare"),
+        ([awkward / "manifest.json"], "manifest.json is a file; give the folder that holds it"),
         ([awkward, f"--output={tmp_path}"], f"{tmp_path} is a folder; give the picture to write"),
     ):
         assert message in one_line(forked("-m", "avmsnet_jax", "inspect", *arguments))

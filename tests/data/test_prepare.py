@@ -319,7 +319,9 @@ def test_changed_films_are_read_again(films, tmp_path, monkeypatch, change):
 def test_a_source_without_usable_films_is_an_error(films, tmp_path):
     source = tmp_path / "source"
     source.mkdir()
-    with pytest.raises(UserError, match=r"nothing in .*source could be prepared \(it is empty\)"):
+    with pytest.raises(
+        UserError, match=r"nothing in .*source could be prepared \(it is empty\); --source must hold films"
+    ):
         prepare("movies", source, tmp_path / "records")
     (source / "a.mkv").write_text("no film")
     with pytest.raises(UserError, match=r"could be prepared \(a\.mkv: cannot read .*a\.mkv"):
@@ -339,6 +341,11 @@ def test_invalid_arguments_are_refused(films, tmp_path):
             prepare("movies", films, output, **settings)
     with pytest.raises(UserError, match=r"there is no folder .*nowhere"):
         prepare("movies", tmp_path / "nowhere", output)
+    film = films / "a.mkv"
+    with pytest.raises(UserError, match=r"--source=.*a\.mkv is a file; give the folder that holds it"):
+        prepare("movies", film, output)
+    with pytest.raises(UserError, match=r"--output=.*a\.mkv is a file; give a folder"):
+        prepare("movies", films, film)
     output.mkdir()
     (output / "precious").write_text("mine")
     with pytest.raises(UserError, match="records exists already; remove it, or choose another --output"):

@@ -304,7 +304,7 @@ def test_a_truncated_wav_is_read_to_its_end(tmp_path):
 def test_files_without_sound_are_refused(tmp_path):
     (tmp_path / "a.wav").write_bytes(b"")
     (tmp_path / "b.wav").write_text("not a sound")
-    for path, reason in ((tmp_path / "a.wav", "cannot read"), (tmp_path / "b.wav", "cannot read")):
+    for path, reason in ((tmp_path / "a.wav", "is empty"), (tmp_path / "b.wav", "cannot read")):
         with pytest.raises(UserError, match=reason):
             Movie(path).whole_waveform()
     with pytest.raises(UserError, match="there is no film"):

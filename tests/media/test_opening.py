@@ -137,6 +137,12 @@ def test_an_external_reference_in_a_mov_is_not_followed(tmp_path):
         Movie(tmp_path / "whole.mov").info()
 
 
+def test_an_empty_file_is_told_as_such(tmp_path):
+    (tmp_path / "film.mp4").touch()
+    with pytest.raises(UserError, match=r"film\.mp4 is empty \(0 bytes\); copy it again"):
+        Movie(tmp_path / "film.mp4").info()
+
+
 def test_still_pictures_are_refused(tmp_path):
     pictures = [Image.new("RGB", (64, 48), (20 * n, 0, 0)) for n in range(4)]
     for suffix in ("jpg", "png", "tiff", "bmp", "webp"):

@@ -135,7 +135,18 @@ def test_the_command_cuts_by_a_file_and_says_what_does_not_go_together(forked, m
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"{tmp_path / 'out'}/film/summary.mp4: 0:0")
     assert frames_shown(tmp_path / "out" / "film") == frames_shown(folder)
+    exists = f"{tmp_path / 'out'}/film has a summary already; add --overwrite, or choose another --output"
+    assert exists in one_line(forked("summarize.py", path.parent, *options))
     assert "--cut takes one film" in one_line(forked("summarize.py", path, folder / "summary.mp4", *options))
+    assert "--cut takes one film, and neither --check" in one_line(
+        forked("summarize.py", path, *options, "--checkpoint=/none")
+    )
+    assert f"{folder} is a folder; give the cut.json in it" in one_line(
+        forked("summarize.py", path, f"--cut={folder}", *options[1:])
+    )
+    assert f"{folder}/summary.json is summary.json; give cut.json" in one_line(
+        forked("summarize.py", path, f"--cut={folder / 'summary.json'}", *options[1:])
+    )
 
 
 def test_the_cut_of_another_film_is_refused(made, tmp_path):

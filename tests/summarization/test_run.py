@@ -100,8 +100,13 @@ def test_summaries_keep_within_their_budget(random_weights, folder, tmp_path):
         summarize([path], random_weights, tmp_path / str(number), config)
         facts = facts_of(tmp_path / str(number) / "film")
         assert 0.5 * most < facts["length_s"] <= most + 1e-9
-    for wrong in ("0", "1.5", "x", "-1s", "0.5shots", "200%", "", "0:00", "5 parsecs", "1:75", "nan"):
-        with pytest.raises(UserError, match=r"give a share of the film \(0.15 or 15%\)"):
+    forms = r"give a share of the film \(0.15 or 15%\)"
+    wrongs = dict.fromkeys(("x", "-1s", "0.5shots", "", "5 parsecs", "1:75", "nan"), f"the budget is '.*'; {forms}")
+    wrongs |= {text: f"^the budget {text} must be more than 0; {forms}" for text in ("0", "0%", "0:00", "0shots")}
+    wrongs |= {"15": "^the budget 15 has no unit; 15% or 15s", "1.5": "^the budget 1.5 has no unit; 1.5% or 1.5s"}
+    wrongs |= {"150%": "^the budget 150% is more than the film; give at most 100%$"}
+    for wrong, message in wrongs.items():
+        with pytest.raises(UserError, match=message):
             summarize([path], random_weights, tmp_path / "wrong", Config(summarize=SummarizeConfig(budget=wrong)))
     config = Config(summarize=SummarizeConfig(budget="1s", keep_opening_s=2, spacing_s=0.2))
     (outcome,) = summarize([path], random_weights, tmp_path / "wrong", config)
@@ -190,10 +195,17 @@ def test_the_command_s_output(forked, random_weights, folder, tmp_path):
     named = {"summary.mp4", "scores.csv", "summary.json", "report.html", "clips", "overlay.mp4"}
     assert named <= set(os.listdir(tmp_path / "out" / "film"))
     done = forked("summarize.py", path, *options)
+    assert done.stdout == ""
+    exists = f"{tmp_path / 'out'}/film has a summary already; add --overwrite, or choose another --output"
+    assert one_line(done) == f"summarize.py: {exists}"
+    done = forked("summarize.py", folder, *options)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "1 film skipped: a summary exists (--overwrite replaces)\n"
+    assert done.stdout == "1 film skipped: a summary exists (--overwrite replaces): film.mkv\n"
     (folder / "broken.mp4").write_bytes(b"\0" * 1000)
     assert "broken.mp4" in one_line(forked("summarize.py", folder / "broken.mp4", *options))
+    done = forked("summarize.py", folder, *options)
+    assert done.stderr.splitlines()[0].startswith(f"[1/2] cannot read {folder}/broken.mp4: ")
+    assert f"{path} is a file; give a folder" in one_line(forked("summarize.py", path, f"--output={path}"))
     assert "no checkpoint at /none" in one_line(forked("summarize.py", path, *options, "--checkpoint=/none"))
 
 

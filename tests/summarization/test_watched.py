@@ -98,12 +98,15 @@ def test_an_edited_cut_is_not_watched_and_keeps_the_maps(again, tmp_path, films_
     assert {row.split(",")[2] for row in rows} == {"0.25"}
     # Away from the summary the film is watched once more, without a scorer, and then no more.
     (tmp_path / "cut.json").write_text(json.dumps(facts), encoding="utf-8")
+    outcome = summarize_cut(film, tmp_path / "cut.json", tmp_path / "away", config(overlay=True))
+    assert "put cut.json into the summary's folder (beside watched.npz)" in outcome.error
+    assert films_watched == []
     for _ in range(2):
         outcome = summarize_cut(film, tmp_path / "cut.json", tmp_path / "away", config(), overwrite=True)
         assert not outcome.error
         assert films_watched == [film]
     outcome = summarize_cut(film, tmp_path / "cut.json", tmp_path / "away", config(overlay=True), overwrite=True)
-    assert "leave --overlay out" in outcome.error
+    assert "put cut.json into the summary's folder" in outcome.error
 
 
 def test_another_film_spacing_or_version_is_watched_again(again, films_watched, monkeypatch, tmp_path):

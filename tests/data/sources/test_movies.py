@@ -5,6 +5,7 @@ import shutil
 import av
 import pytest
 
+from avmsnet_jax.data.pipeline import open_split
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.data.sources.movies import find_films
 from avmsnet_jax.errors import UserError
@@ -88,10 +89,16 @@ def test_a_single_film_with_labels_is_divided_by_time(a_film, tmp_path):
     assert (other.split_of(1.0), other.split_of(1.3)) == ("unlabelled", "unlabelled")
 
 
-def test_films_without_labels_are_unlabelled(a_film, tmp_path):
-    source = folder(a_film, tmp_path / "films", ["a.mkv", "b.mkv"])
-    manifest = prepare("movies", source, tmp_path / "records", frames=8, frame_size=32)
-    assert manifest["splits"] == {"unlabelled": {"videos": 2, "clips": 4, "positives": 0}}
+def test_films_without_labels_are_unlabelled(a_film, forked, tmp_path):
+    source, output = folder(a_film, tmp_path / "films", ["a.mkv", "b.mkv"]), tmp_path / "records"
+    sizes = ["--frames=8", "--frame_size=32", "--workers=1"]
+    done = forked("prepare_data.py", "--dataset=movies", f"--source={source}", f"--output={output}", *sizes)
+    assert done.returncode == 0, done.stderr
+    account, remedy = done.stdout.splitlines()
+    assert account == f"{output}: unlabelled: 4 clips of 2 films"
+    assert remedy == "no film has labels: add FILM.keyshots.csv or --cuts=SUMMARIES, and prepare again to train"
+    with pytest.raises(UserError, match=r"it has unlabelled; label films, and prepare again$"):
+        open_split(output, "train")
 
 
 def test_films_without_labels_in_the_folders_train_and_test(a_film, tmp_path):
