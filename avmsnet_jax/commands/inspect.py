@@ -34,11 +34,12 @@ def main(directories: list[str]) -> None:
     storage.refuse(_OUTPUT.value, "--output")
     directory, output = Path(directories[0]), Path(_OUTPUT.value)
     if not storage.is_remote(directories[0]) and not directory.is_file() and not (directory / MANIFEST).exists():
-        from avmsnet_jax.summarization import reviewed
+        if directory.is_dir():
+            from avmsnet_jax.summarization import reviewed
 
-        if next(directory.glob(f"*/{reviewed.CUT}"), None):
-            print(printable_lines(reviewed.account(directory)))
-            return
+            if next(directory.glob(f"*/{reviewed.CUT}"), None):
+                print(printable_lines(reviewed.account(directory)))
+                return
         what = "holds neither records nor summaries" if directory.is_dir() else "is no folder"
         raise UserError(
             f"{directory} {what}; give the --output of {program.typed('prepare')} or {program.typed('summarize')}"

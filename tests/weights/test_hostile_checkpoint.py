@@ -115,7 +115,7 @@ CLAIMS: dict[str, tuple[Callable[[Path], object], str]] = {
         "damaged .*does not unpack to the 4 bytes",
     ),
     "an unpacked chunk of another size": (
-        lambda p: (describe(p / "model", "fc3.bias", compressor=None), store(p / "model").write("fc3.bias/0", b"abc")),
+        lambda p: (describe(p / "model", "fc3.bias", compressor=None), write(p / "model", "fc3.bias/0", b"abc")),
         "damaged .*has [0-9]+ bytes, not 4",
     ),
     "a chunk that is lost": (
