@@ -112,6 +112,8 @@ class Server:
           AssertionError: the server has ended, or has not answered in `START_S` seconds.
         """
         place = Path(tempfile.mkdtemp(dir=self._folder))
+        for stream in ("stdout", "stderr"):  # to be read before the command has opened them
+            (place / stream).touch()
         request = {"arguments": arguments, "cwd": str(cwd), "variables": variables, "place": str(place)}
         with contextlib.suppress(BrokenPipeError):  # it has ended, which the missing answer tells
             print(json.dumps(request), file=self._process.stdin, flush=True)
