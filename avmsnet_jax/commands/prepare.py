@@ -20,7 +20,6 @@ After an interruption or a full disk, the same command resumes: finished films a
 """
 
 import functools
-import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from typing import Any
 from absl import flags
 
 from avmsnet_jax import command_line, cores, interrupts, storage, unforeseen
+from avmsnet_jax.data import source_folder
 from avmsnet_jax.errors import UserError
 
 DATASET = flags.DEFINE_string("dataset", "", "what --source holds: movies, movie50, summe, tvsum or gaze")
@@ -91,10 +91,7 @@ def main(_: list[str]) -> None:
     storage.refuse(output, "--output")
     if dataset not in _DATASETS:
         raise UserError(f"--dataset is {dataset!r}; choose {', '.join(_DATASETS[:-1])} or {_DATASETS[-1]}")
-    if os.path.isfile(source):  # checked before slow imports
-        raise UserError(f"--source={source} is a file; give the folder that holds it")
-    if not os.path.isdir(source):
-        raise UserError(f"there is no folder {source}; --source must be the folder of the collection")
+    source_folder.check(source)
     if CUTS.value and dataset != "movies":
         raise UserError(f"--cuts is for movies; leave it out for {dataset}")
     screen = _numbers(GAZE_SCREEN, "x", "WIDTHxHEIGHT")

@@ -27,7 +27,9 @@ replaces summaries; a single film, and a film with --cut, needs it if there is a
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -36,6 +38,9 @@ from avmsnet_jax.config import Config
 from avmsnet_jax.errors import UserError, few, printable
 from avmsnet_jax.media import films
 from avmsnet_jax.weights import location
+
+if TYPE_CHECKING:
+    from avmsnet_jax.summarization.run import Outcome
 
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "", "a training run, one of its steps, or a converted checkpoint; empty = score by attention"
@@ -95,9 +100,9 @@ def main(config: Config, movies: list[str]) -> None:
     if CHECKPOINT.value:
         location.check(CHECKPOINT.value)
     # Imported here, because it takes seconds, which --help and wrong options should not cost.
-    from avmsnet_jax.summarization.run import Outcome, summarize, summarize_cut
+    from avmsnet_jax.summarization.run import summarize, summarize_cut
 
-    def print_outcome(number: int, count: int, outcome: Outcome) -> None:
+    def print_outcome(number: int, count: int, outcome: "Outcome") -> None:
         place = f"[{number}/{count}] " * (count > 1)
         if not outcome.error and not outcome.skipped:
             print(printable(f"{place}{outcome.folder}/summary.mp4: {outcome.account}"), flush=True)
@@ -121,9 +126,14 @@ def main(config: Config, movies: list[str]) -> None:
             beam_options=None if BEAM.value is None else shlex.split(BEAM.value),
             on_film=print_outcome,
         )
+    _conclude(outcomes, is_single=bool(CUT.value) or (len(movies) == 1 and listed[0] == Path(movies[0])))
+
+
+def _conclude(outcomes: Sequence["Outcome"], *, is_single: bool) -> None:
+    """Prints what holds for all films; raises UserError if any failed, or if the only one has a summary already."""
     done = [outcome for outcome in outcomes if not outcome.error and not outcome.skipped]
     if skipped := [outcome for outcome in outcomes if outcome.skipped]:
-        if CUT.value or (len(movies) == 1 and listed[0] == Path(movies[0])):
+        if is_single:
             raise UserError(f"{skipped[0].folder} has a summary already; add --overwrite, or choose another --output")
         names = printable(few([outcome.film.name for outcome in skipped]))
         films_are = f"{len(skipped)} film{'s' * (len(skipped) > 1)}"

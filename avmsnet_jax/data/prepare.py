@@ -15,7 +15,7 @@ from absl import logging
 
 from avmsnet_jax import interrupts
 from avmsnet_jax.config import ModelConfig
-from avmsnet_jax.data import MANIFEST
+from avmsnet_jax.data import MANIFEST, source_folder
 from avmsnet_jax.data.cache import checksums
 from avmsnet_jax.data.film import software
 from avmsnet_jax.data.records import ClipRecords, ClipsConfig, Gaze, Movie50, Movies, Summe, Tvsum
@@ -142,15 +142,7 @@ def _check(dataset: str, source: Path, config: ClipsConfig, workers: int) -> Non
         raise UserError(f"--workers is {workers}; it must be at least 1")
     if config.splits and dataset not in ("summe", "tvsum"):
         raise UserError(f"--splits is for summe and tvsum; leave it out for {dataset}")
-    if source.is_file():
-        raise UserError(f"--source={source} is a file; give the folder that holds it")
-    if not source.is_dir():
-        raise UserError(f"there is no folder {source}; --source must be the folder of the collection")
-    if not any(source.iterdir()):
-        raise UserError(
-            f"nothing in {source} could be prepared (it is empty); --source must hold films (.mp4, .mkv, …) or the "
-            "published layout"
-        )
+    source_folder.check(source)
 
 
 @contextlib.contextmanager

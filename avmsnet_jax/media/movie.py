@@ -21,7 +21,16 @@ from avmsnet_jax.media.audio import SAMPLE_RATE, Waveform
 from avmsnet_jax.media.frame import Frame, Scaler
 from avmsnet_jax.media.opening import open_film
 from avmsnet_jax.media.splices import LONGEST_GAP_S, MOST_DISORDER_S, FilmClock
-from avmsnet_jax.media.tracks import Tracks, decode, demux, picture_stream, required_picture, sound_stream, stamp_s
+from avmsnet_jax.media.tracks import (
+    Tracks,
+    decode,
+    demux,
+    picture_stream,
+    required_picture,
+    sound_stream,
+    stamp_s,
+    ticks,
+)
 
 FFMPEG_VERSION = av.ffmpeg_version_info
 
@@ -308,8 +317,8 @@ def _timed(
     tick = time_base.numerator * steps_per_second // time_base.denominator if time_base else 0  # in steps
     time, origin = -frame_steps, None  # origin: what the film's clock shows at time 0, in steps
     for frame in frames:
-        ticks = frame.pts if frame.pts is not None else frame.dts
-        stamp = ticks * tick if ticks is not None and tick else None
+        shown = ticks(frame)
+        stamp = shown * tick if shown is not None and tick else None
         if stamp is None:
             time += frame_steps
         elif origin is not None and _runs_on((stamp - origin - time) / steps_per_second, film):

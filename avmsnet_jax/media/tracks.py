@@ -18,10 +18,15 @@ _FEWER = 10  # a stream with this many times fewer pictures than another is not 
 _MOST_FAILURES = 2**16  # of the demuxer between two packets, each over 64 kB: a hole of 4 GB
 
 
+def ticks(frame: av.VideoFrame | av.AudioFrame) -> int | None:
+    """When a frame is shown or heard, in units of its time base; None if the container does not say."""
+    return frame.pts if frame.pts is not None else frame.dts  # some containers, such as AVI, store decoding times only
+
+
 def stamp_s(frame: av.VideoFrame | av.AudioFrame) -> Fraction | None:
-    """When a frame is shown or heard on the container's clock, seconds; None if unknown."""
-    ticks = frame.pts if frame.pts is not None else frame.dts  # AVI, for example, has only dts
-    return ticks * frame.time_base if ticks is not None and frame.time_base else None
+    """When a frame is shown or heard on the container's clock, seconds; None if the container does not say."""
+    stamp = ticks(frame)
+    return stamp * frame.time_base if stamp is not None and frame.time_base else None
 
 
 def picture_stream(container: av.container.InputContainer) -> av.VideoStream | None:

@@ -248,6 +248,11 @@ def edit_undo_and_redo(page: Any, read: Callable[[], cutlist.CutList]) -> None:
     page.keyboard.press("End")
     expect((95, 169, "chosen"))
 
+    undo_and_redo(page, read, steps)
+
+
+def undo_and_redo(page: Any, read: Callable[[], cutlist.CutList], steps: list[list[tuple[int, int, str]]]) -> None:
+    """Undoes all edits and makes them again, and looks at the shots after each; `steps` are those of the edits."""
     for before in reversed(steps[:-1]):
         page.keyboard.press("Control+z")
         assert spans(read()) == before
