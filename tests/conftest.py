@@ -42,6 +42,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
     It lies in `.pytest_cache`, one folder per number of cores, which JAX's keys leave out; `--cache-clear` empties it.
     """
+    # A shell's background jobs ignore SIGINT, and so would all commands that tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # PyTorch in one thread: its threads wait for each other in busy loops, which slows other processes.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if QUICK not in os.environ.get("XLA_FLAGS", ""):
