@@ -5,6 +5,7 @@ The module is the process; `Server` starts it and asks it for commands.
 
 import atexit
 import contextlib
+import fcntl
 import gc
 import importlib
 import json
@@ -19,7 +20,7 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 # What commands import when they need it, except their own modules, which define flags. None starts JAX.
 LIBRARIES = [
@@ -68,8 +69,14 @@ class Command:
         return status
 
     def communicate(self, timeout: float = 300) -> tuple[str, str]:
-        """Waits for the end; returns standard output and standard error."""
+        """Waits for the end of the command and of its children; returns standard output and standard error."""
+        deadline = time.monotonic() + timeout
         self.wait(timeout)
+        with open(self._place / "stdout") as stream:
+            while not _lock(stream):
+                if time.monotonic() > deadline:
+                    raise subprocess.TimeoutExpired(self.args, timeout, self.said())
+                time.sleep(0.01)
         return self.said(), (self._place / "stderr").read_text()
 
     def send_signal(self, number: int) -> None:
@@ -87,6 +94,18 @@ class Command:
         if self.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
+
+
+def _lock(stream: IO) -> bool:
+    """Whether no other process holds a lock on an open file; this one holds it then.
+
+    Children inherit the lock on their standard output, as they would inherit the end of a pipe.
+    """
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class Server:
@@ -162,6 +181,7 @@ def _prepared(request: dict[str, Any]) -> list[str]:
     tempfile.tempdir = None  # cached by an import before TMPDIR was set
     for number, path in enumerate((os.devnull, *(f"{request['place']}/{name}" for name in ("stdout", "stderr")))):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
+    _lock(sys.stdout)
     return request["arguments"]
 
 

@@ -45,6 +45,23 @@ def test_a_command_is_killed_with_its_children(started, tmp_path):
     wait_until(lambda: is_over(stat))
 
 
+def test_communicate_waits_for_the_children_of_a_killed_command(started, tmp_path):
+    (tmp_path / "child.py").write_text("import time\ntime.sleep(1)\nprint('last words')\n")
+    (tmp_path / "script.py").write_text(
+        "import subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, 'child.py'])\n"
+        "print('begun', flush=True)\n"
+        "child.wait()\n"
+    )
+    command = started(tmp_path / "script.py", cwd=tmp_path)
+    wait_until(command.said, command)
+    command.kill()
+    with pytest.raises(subprocess.TimeoutExpired):
+        command.communicate(timeout=0.2)
+    assert command.communicate() == ("begun\nlast words\n", "")
+    assert command.returncode == -9
+
+
 def is_over(stat: str) -> bool:
     """Whether a process has ended; the one that should reap it may be slow to do so."""
     try:
