@@ -8,7 +8,6 @@ import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from concurrent import futures
 from fractions import Fraction
 from typing import Any, Protocol
 
@@ -144,7 +143,7 @@ def cut(
     spacing: int = 25,
     picture: Callable[[Any, int], np.ndarray] = resize,
 ) -> Iterator[Clip]:
-    """Cuts a film into clips while it is decoded. Frames are resized in a thread; only one clip's are in memory.
+    """Cuts a film into clips while it is decoded. Only the frames of one clip are in memory.
 
     Args:
       film: every frame from number 1 on, in order.
@@ -161,24 +160,23 @@ def cut(
     fps = float(fps)
     half = frames // 2
     first = first_center(frames, spacing)
-    recent: collections.deque[futures.Future[np.ndarray]] = collections.deque(maxlen=frames)
-    with futures.ThreadPoolExecutor(1) as thread:
-        for frame in film:
-            latest = (frame.number + half - 1) // spacing * spacing  # of the clips that have begun
-            if latest < max(first, frame.number - half):
-                continue  # between two clips
-            recent.append(thread.submit(picture, frame, frame_size))
-            center = frame.number - half
-            if center < first or center % spacing:
-                continue
-            excerpt = np.zeros(0, np.float32)
-            if waveform is not None:
-                excerpt = waveform.excerpt(*excerpt_bounds(center, fps, frames))
-            labeled = label_frame(center, spacing)
-            yield Clip(
-                frame=labeled,
-                time_s=frame_time(labeled, fps),
-                sound=sound_buffer(excerpt, SAMPLES_PER_FRAME * frames),
-                has_sound=len(excerpt) > 0,
-                clip=np.stack([picture.result() for picture in recent]),
-            )
+    recent: collections.deque[np.ndarray] = collections.deque(maxlen=frames)
+    for frame in film:
+        latest = (frame.number + half - 1) // spacing * spacing  # of the clips that have begun
+        if latest < max(first, frame.number - half):
+            continue  # between two clips
+        recent.append(picture(frame, frame_size))
+        center = frame.number - half
+        if center < first or center % spacing:
+            continue
+        excerpt = np.zeros(0, np.float32)
+        if waveform is not None:
+            excerpt = waveform.excerpt(*excerpt_bounds(center, fps, frames))
+        labeled = label_frame(center, spacing)
+        yield Clip(
+            frame=labeled,
+            time_s=frame_time(labeled, fps),
+            sound=sound_buffer(excerpt, SAMPLES_PER_FRAME * frames),
+            has_sound=len(excerpt) > 0,
+            clip=np.stack(recent),
+        )

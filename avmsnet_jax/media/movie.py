@@ -35,7 +35,7 @@ from avmsnet_jax.media.tracks import (
 FFMPEG_VERSION = av.ffmpeg_version_info
 
 # Frames are decoded ahead in groups, because each switch of threads has a cost: as many groups as fit into memory.
-_AHEAD_BYTES, _AT_A_TIME, _MOST_TIMES = 64e6, 4, 8  # bytes; frames in a group; groups
+_AHEAD_BYTES, _FEWEST, _MOST, _GROUPS = 64e6, 4, 32, 4  # bytes; frames in a group, at least and at most; groups
 _SEEK_S = 10.0  # nearer frames are reached by decoding, farther ones by seeking
 
 
@@ -117,12 +117,13 @@ class Movie:
         """
         frames = self._decode(constant_rate, clock)
         with concurrent.futures.ThreadPoolExecutor(1) as thread:
-            ahead = collections.deque([thread.submit(_take, frames)])
+            ahead = collections.deque([thread.submit(_take, frames, _FEWEST)])
             try:
                 while taken := ahead.popleft().result():
-                    fit = int(_AHEAD_BYTES // (taken[0].size * _AT_A_TIME))
-                    while len(ahead) < max(min(fit, _MOST_TIMES), 1):
-                        ahead.append(thread.submit(_take, frames))
+                    fit = int(_AHEAD_BYTES // taken[0].size)  # frames
+                    size = min(max(fit // _GROUPS, _FEWEST), _MOST)
+                    while len(ahead) < min(max(fit // size, 1), _GROUPS):
+                        ahead.append(thread.submit(_take, frames, size))
                     yield from taken
             finally:  # also if the reader stops early
                 for future in ahead:
@@ -284,8 +285,8 @@ class Movie:
                 yield index if known else None, frame
 
 
-def _take(frames: Iterator[Frame]) -> list[Frame]:
-    return list(itertools.islice(frames, _AT_A_TIME))
+def _take(frames: Iterator[Frame], size: int) -> list[Frame]:
+    return list(itertools.islice(frames, size))
 
 
 def _timecode(container: av.container.InputContainer, picture: av.VideoStream, first: av.VideoFrame) -> str:

@@ -110,7 +110,7 @@ class Watched:
 def watch(
     film: Path, scorer: Scorer, *, spacing_s: float = 1.0, on_clips: Callable[[int], Any] = lambda count: None
 ) -> Watched:
-    """Scores a film while it is decoded: a thread cuts the next clips while the scorer measures the current ones.
+    """Scores a film while it is decoded. While a network runs on its devices, a thread cuts the next clips.
 
     The clips are those that `prepare` cuts from a film with key shots or without labels. Memory use grows with the
     film's length only by the data kept for each clip.
@@ -133,7 +133,10 @@ def watch(
     taken: list[tuple[int, float]] = []
     measured: list[Measured] = []
     cut = _cut(movie, info.fps, waveform, observer, scorer, spacing)
-    with contextlib.closing(_ahead(_batched(cut, scorer.batch_size))) as batches:
+    batches = _batched(cut, scorer.batch_size)
+    if scorer.name == "network":  # attention and the cutting of clips would wait for each other: both run in Python
+        batches = _ahead(batches)
+    with contextlib.closing(batches):
         for batch in batches:
             measured.append(scorer.measure(batch))
             taken += [(clip.frame, clip.time_s) for clip in batch]

@@ -11,7 +11,7 @@ _DIRECTIONS = 8
 _STILL = 0.05  # pixels a frame: less flow is noise
 _RESIDUAL_SIZE = 64  # of the picture for the spectral residual
 _COLOR_BINS = (8, 4, 4)  # of red, green and blue: 128
-_NOISE = 2.0  # of 255: less change is codec noise
+_NOISE = 2  # of 255: less change is codec noise
 
 
 def measure(clip: np.ndarray) -> dict[str, np.ndarray]:
@@ -83,8 +83,9 @@ def _change(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _difference(now: np.ndarray, before: np.ndarray) -> np.ndarray:
     """(T, 14, 14) float32: the mean absolute difference in each cell, 0-255."""
-    difference = np.abs(now.astype(np.float32) - before)
-    return _cells(np.maximum(difference - _NOISE, 0))
+    difference = cv2.absdiff(_strip(now), _strip(before))
+    above = np.maximum(difference, _NOISE) - _NOISE  # in bytes, in a tenth of the time
+    return _cells(above.reshape(now.shape).astype(np.float32))
 
 
 def _flow(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
