@@ -156,7 +156,7 @@ def make_step(
     """
     mesh: Mesh = described.step.sharding.mesh  # type: ignore[attr-defined]
     platform = platform or mesh_lib.platform(mesh)
-    gradients = _gradients(graphdef, config, mesh)
+    gradients = _gradients(graphdef, config, mesh, platform)
     squares = functools.partial(sum_of_squares, platform=platform, fsdp=mesh.shape["fsdp"])
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
@@ -186,7 +186,7 @@ def make_step(
     return xla.jit(step, platform, donate_argnums=0, out_shardings=(_shardings(described), None))
 
 
-def _gradients(graphdef: Any, config: Config, mesh: Mesh) -> Gradients:
+def _gradients(graphdef: Any, config: Config, mesh: Mesh, platform: str) -> Gradients:
     """The function (params, stats, batch) -> (loss, new statistics, gradient by the parameters)."""
     loss, parts = LOSSES[config.train.loss], config.train.accumulate
 
@@ -207,14 +207,26 @@ def _gradients(graphdef: Any, config: Config, mesh: Mesh) -> Gradients:
         micro = {name: micro_batches(x, parts, config.train.norm_clips or 1) for name, x in batch.items()}
 
         def add(total: tuple, part: Batch) -> tuple[tuple, None]:
+            if platform == "cpu":
+                part = part | {"clip": _after(part["clip"], total)}
             return jax.tree.map(jnp.add, total, whole(params, stats, part)), None
 
         start = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), stats, params))
-        total, _ = jax.lax.scan(add, start, micro)
+        # XLA on CPU gives Eigen only the convolutions outside of loops; the others take thirty times as long.
+        total, _ = jax.lax.scan(add, start, micro, unroll=parts if platform == "cpu" else 1)
         # Each micro-batch moves the running estimates from the same values: the mean of these moves is the batch's.
         return jax.tree.map(lambda x: x / parts, total)
 
     return whole if parts == 1 else accumulated
+
+
+def _after(clip: jax.Array, total: tuple) -> jax.Array:
+    """`clip` with a data dependency on the sums so far, so that XLA on CPU does not compute micro-batches side by side.
+
+    It drops optimization barriers, but cannot fold 0 * x to 0, because x might be Inf or NaN.
+    """
+    nothing = 0 * jax.tree.reduce(jnp.add, jax.tree.map(lambda x: x.ravel()[0], total))
+    return clip + nothing.astype(clip.dtype)
 
 
 def micro_batches(x: Any, parts: int, group: int) -> Any:

@@ -150,6 +150,18 @@ def test_gradient_accumulation_equals_the_whole_batch_and_the_ema_averages_the_w
         jax.tree.map(lambda mean, kept: np.testing.assert_allclose(kept, mean, atol=1e-6), expected, state.ema)
 
 
+def test_gradient_accumulation_on_cpu_leaves_all_convolutions_to_eigen():
+    """XLA on CPU gives Eigen only the convolutions outside of loops; the others take thirty times as long."""
+    config = configured(1, accumulate=2, norm_clips=4, ema_decay=0.75)  # as above, so it is compiled already
+    mesh, optimizer = mesh_lib.make_mesh(config.mesh), make_optimizer(config, steps_per_epoch=5)
+    graphdef, described, _ = describe(config, optimizer, mesh)
+    step = make_step(graphdef, optimizer, config, described)
+    program = step.lower(described, batch_shapes(config, mesh)).compile().as_text()
+    others, _, main = program.partition("\nENTRY ")
+    assert main.count(" convolution(") > 50
+    assert " convolution(" not in others
+
+
 def test_impossible_meshes_are_refused():
     with pytest.raises(UserError, match=r"mesh.data=-1 and mesh.fsdp=99 take 99 devices, but there are \d+"):
         mesh_lib.make_mesh(MeshConfig(fsdp=99))
