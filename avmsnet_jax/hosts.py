@@ -27,6 +27,9 @@ from avmsnet_jax.errors import UserError
 from avmsnet_jax.staging import LOCK, locked
 
 _BEAT_S = 1.0
+# Process 0 ends so much later than it must, because JAX's service is in it: without that, JAX aborts the others with a
+# traceback.
+_GOODBYE_S = 3 * _BEAT_S
 _SIGNS = "avmsnet_jax/alive"  # keys of the signs of life in JAX's key-value store
 _RESUME = "start all of them again with the same command to resume"
 
@@ -112,6 +115,8 @@ def _locked_by_the_first(workdir: storage.Place) -> Iterator[None]:
         # Before any sign of life is written, because those of a second run would end the first one.
         is_locked = multihost_utils.broadcast_one_to_all(np.array(refused is None))
         if not is_locked:
+            if is_first():
+                time.sleep(_GOODBYE_S)
             raise refused or UserError(f"process 0 could not lock {workdir}; its message says why")
         yield
 
@@ -202,8 +207,8 @@ class _Watch:
             print(f"{program}: process {self._index} of {self._count}: {reason}", file=sys.stderr)
             sys.stdout.flush()
             sys.stderr.flush()
-            if self._index == 0:  # JAX's service is in this process: without it, JAX aborts the others with a trace
-                time.sleep(3 * _BEAT_S)
+            if self._index == 0:
+                time.sleep(_GOODBYE_S)
             os._exit(status)
 
     def close(self) -> None:

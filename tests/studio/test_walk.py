@@ -148,13 +148,20 @@ def test_a_film_is_added_and_canceled(opened, studio, made):
         ]
     )
     until(page, "[...document.querySelectorAll('button')].some((button) => button.textContent === 'Cancel')")
-    page.get_by_role("button", name="Cancel").click()
-    until(page, "[...document.querySelectorAll('button')].some((button) => button.textContent === 'Summarize')")
+    page.get_by_role("button", name="Cancel").hover()
+    page.mouse.down()
+    (studio.root / "late.mp4").write_bytes(b"no film")  # the list changes while the button is pressed
+    page.wait_for_timeout(1200)  # the page asks twice a second
+    page.mouse.up()
+    until(page, "![...document.querySelectorAll('button')].some((button) => button.textContent === 'Cancel')")
+    until(page, "document.getElementById('films').textContent.includes('late')")
     until(page, "document.getElementById('status').textContent.includes('broken.mp4')")
     assert (studio.root / "dropped.mp4").exists()
     assert not (studio.root / "dropped").exists()
     assert not (studio.root / "broken.mp4").exists()
-    (studio.root / "dropped.mp4").unlink()
+    page.goto("about:blank")  # or the page might ask for a picture of the film
+    for name in ("dropped.mp4", "late.mp4"):
+        (studio.root / name).unlink()
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark"), (1280, "light")])

@@ -75,6 +75,7 @@ let shown = "";
 const draw = () => {
   const text = JSON.stringify([state, [...uploads]]);
   if (text === shown) return; // keeps the focus where it is
+  if ($("films").querySelector(":active")) return; // a click needs the button that was pressed: drawn at the next look
   shown = text;
   const jobs = new Map(state.jobs.map((job) => [job.name, job])), films = [...state.films];
   for (const name of [...uploads.keys(), ...[...jobs.keys()].filter((name) => isActive(jobs.get(name)))]) {
