@@ -46,7 +46,9 @@ def test_a_command_is_killed_with_its_children(started, tmp_path):
 
 
 def test_communicate_waits_for_the_children_of_a_killed_command(started, tmp_path):
-    (tmp_path / "child.py").write_text("import time\ntime.sleep(1)\nprint('last words')\n")
+    (tmp_path / "child.py").write_text(
+        "import os, time\nwhile not os.path.exists('go'):\n    time.sleep(0.01)\nprint('last words')\n"
+    )
     (tmp_path / "script.py").write_text(
         "import subprocess, sys\n"
         "child = subprocess.Popen([sys.executable, 'child.py'])\n"
@@ -58,6 +60,7 @@ def test_communicate_waits_for_the_children_of_a_killed_command(started, tmp_pat
     command.kill()
     with pytest.raises(subprocess.TimeoutExpired):
         command.communicate(timeout=0.2)
+    (tmp_path / "go").touch()
     assert command.communicate() == ("begun\nlast words\n", "")
     assert command.returncode == -9
 

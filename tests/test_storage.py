@@ -69,8 +69,8 @@ def test_train_kill_resume_evaluate_and_convert(store, remote, small_run, small_
     def kill_after_a_checkpoint(_):
         method, path = store.requests[-1]
         if method == "DELETE" and re.search(r"checkpoints(%2F|/)8(%2F|/)\.unfinished", path):
-            process.kill()
             seen.set()
+            process.kill()
         return False
 
     store.fails = kill_after_a_checkpoint

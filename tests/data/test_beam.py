@@ -113,7 +113,7 @@ def test_of_two_workers_with_the_same_film_one_waits_for_the_other(tmp_path):
     for process in others:
         process.start()
     for process in others:
-        process.join(60)
+        process.join(300)
         assert process.exitcode == 0
     (worked,) = tmp_path.glob("worked_*")
     assert json.loads((tmp_path / "outcomes" / "0").read_text()) == {"item": 3, "by": int(worked.name[-1])}

@@ -35,6 +35,20 @@ def undisturbed(source, tmp_path_factory) -> dict[str, bytes]:
     return files_of(output)
 
 
+@pytest.fixture(scope="module")
+def long_source(tmp_path_factory) -> Path:
+    """Four films of 35 clips: not all are finished before a signal that follows the first."""
+    return make_films(tmp_path_factory.mktemp("long") / "films", films=4, frames=900, size=(48, 64))
+
+
+@pytest.fixture(scope="module")
+def long_undisturbed(long_source, tmp_path_factory) -> dict[str, bytes]:
+    """The files of an uninterrupted run on the long films."""
+    output = tmp_path_factory.mktemp("long_undisturbed") / "records"
+    prepare("movies", long_source, output)
+    return files_of(output)
+
+
 @pytest.fixture
 def start(started: Callable[..., Command]) -> Callable[..., Command]:
     """Starts the command in a process group of its own."""
@@ -55,16 +69,16 @@ def finish(process: Command | subprocess.Popen) -> tuple[int, str]:
     "kill",
     [pytest.param(os.killpg, id="with its workers", marks=pytest.mark.soak), pytest.param(os.kill, id="alone")],
 )
-def test_killed_between_films_it_ends_with_the_same_bytes(start, source, tmp_path, undisturbed, kill):
+def test_killed_between_films_it_ends_with_the_same_bytes(start, long_source, tmp_path, long_undisturbed, kill):
     output = tmp_path / "records"
-    process = start(source, output, "--workers=2")
+    process = start(long_source, output, "--workers=2")
     wait_until(lambda: finished_films(output) >= 1, process)
     kill(process.pid, signal.SIGKILL)
     assert finish(process)[0] == -signal.SIGKILL  # workers without a parent have ended, too: they hold its pipes
     kept = finished_films(output)
-    status, errors = finish(start(source, output, "--workers=2"))
+    status, errors = finish(start(long_source, output, "--workers=2"))
     assert (status, errors.splitlines()[0]) == (0, f"{kept} of 4 films are finished already")
-    assert files_of(output) == undisturbed
+    assert files_of(output) == long_undisturbed
 
 
 @pytest.mark.soak
@@ -90,9 +104,11 @@ def test_a_crash_before_any_file_system_operation_is_recovered():
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
-def test_interrupted_by_a_signal_it_says_what_is_kept(launched, start, source, tmp_path, undisturbed, how):
+def test_interrupted_by_a_signal_it_says_what_is_kept(launched, start, long_source, tmp_path, long_undisturbed, how):
     output = tmp_path / "records"
-    process = launched("prepare_data.py", "--dataset=movies", f"--source={source}", f"--output={output}", "--workers=2")
+    process = launched(
+        "prepare_data.py", "--dataset=movies", f"--source={long_source}", f"--output={output}", "--workers=2"
+    )
     wait_until(lambda: finished_films(output) >= 1, process)
     os.killpg(process.pid, how)  # as a terminal does, and most schedulers
     status, errors = finish(process)
@@ -104,9 +120,9 @@ def test_interrupted_by_a_signal_it_says_what_is_kept(launched, start, source, t
     assert "Traceback" not in errors
     assert [path.name for path in tmp_path.iterdir()] == [".records.partial"]
     assert not list(working_place(output).glob("films/.*"))
-    status, errors = finish(start(source, output, "--workers=2"))
+    status, errors = finish(start(long_source, output, "--workers=2"))
     assert (status, errors.splitlines()[0]) == (0, f"{kept} of 4 films are finished already")
-    assert files_of(output) == undisturbed
+    assert files_of(output) == long_undisturbed
 
 
 def test_a_second_run_at_once_is_refused(start, source, tmp_path, undisturbed):
@@ -185,7 +201,7 @@ def test_a_script_without_a_main_guard_gets_one_line(source, tmp_path):
         "from avmsnet_jax.data.prepare import prepare\n"
         f"prepare('movies', {str(source)!r}, {str(tmp_path / 'records')!r}, workers=2)\n"
     )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 1
     assert "below `if __name__ == '__main__':`, or with workers=1" in done.stderr.splitlines()[-1]
     assert [path.name for path in tmp_path.iterdir()] == ["script.py"]

@@ -113,7 +113,13 @@ VALUES = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(["video_1", "clip 2", "x"]), VALUES | st.just(GOOD), max_size=3) | VALUES)
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 def test_any_json_gives_scores_or_an_error_of_one_line(tmp_path, values):
     path = tmp_path / "s.json"
     path.write_text(json.dumps(values))

@@ -9,13 +9,13 @@ import time
 from tests.conftest import wait_until
 from tests.studio.conftest import tree
 
-WINDOW_S = 1  # instead of a minute
+WINDOW_S = 2  # instead of a minute
 RUN = (
     "-c",
     "from avmsnet_jax.studio import connections; from avmsnet_jax.commands import run; "
     f"connections.WINDOW_S = {WINDOW_S}; run()",
 )
-# The window is a second, and the first write takes one and a half.
+# The window is two seconds, and the first write takes three.
 SLOW_DISK = (
     "-c",
     """
@@ -23,13 +23,13 @@ import asyncio
 from avmsnet_jax.commands import run
 from avmsnet_jax.studio import app, connections
 
-at_once, delays = app.run_in_threadpool, [1.5]
+at_once, delays = app.run_in_threadpool, [3.0]
 
 async def slowly(*work):
     await asyncio.sleep(delays.pop() if delays else 0)
     return await at_once(*work)
 
-app.run_in_threadpool, connections.WINDOW_S = slowly, 1.0
+app.run_in_threadpool, connections.WINDOW_S = slowly, 2.0
 run()
 """,
 )
@@ -89,9 +89,7 @@ def test_slow_and_idle_clients_are_cut_off_and_others_served(serve, made, tmp_pa
             trickles[name].sendall(text[: starts[name]])
         idle = [stack.enter_context(connect(client)) for _ in range(200)]
 
-        start = time.monotonic()
         assert client.send("GET", "/films/film/")[0] == 200
-        assert time.monotonic() - start < 5
         sent = 0
 
         def all_closed() -> bool:
@@ -121,11 +119,13 @@ def test_steady_clients_are_not_cut_off(serve, made, tmp_path):
             time.sleep(3 * WINDOW_S / parts)
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
         assert (root / "new.mp4").read_bytes() == film
-        client.send("DELETE", "/films/new/work")
         connection.sendall(head(client, "GET", "/state") * 20)  # at once
         answers = b""
         while answers.count(b"HTTP/1.1 200") < 20:
-            answers += connection.recv(100_000)
+            received = connection.recv(100_000)
+            assert received, "closed"
+            answers += received
+        client.send("DELETE", "/films/new/work")
 
 
 def test_an_upload_that_the_studio_paused_is_not_slow(serve, made, tmp_path):
@@ -133,9 +133,9 @@ def test_an_upload_that_the_studio_paused_is_not_slow(serve, made, tmp_path):
     root.mkdir()
     with serve(root, run=SLOW_DISK) as client, connect(client) as connection:
         connection.sendall(head(client, "PUT", "/films/new.mp4", Content_Length=66_101) + b"x")
-        time.sleep(0.1)
-        connection.sendall(bytes(66_000))  # more than uvicorn buffers: it pauses reading until the write ends at 1.5 s
-        time.sleep(2.2)
+        wait_until((root / ".new.mp4.stage" / "new" / "new.mp4").exists, client.process)  # the slow write has begun
+        connection.sendall(bytes(66_000))  # more than uvicorn buffers: it pauses reading until the write ends
+        time.sleep(4.4)
         connection.sendall(bytes(100))
         assert connection.recv(100).startswith(b"HTTP/1.1 400")  # no film, but complete
 

@@ -1,5 +1,6 @@
 """Saving, cutting, canceling and adding films in the studio."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -30,8 +31,29 @@ def running_child(studio, name: str) -> int:
     wait_until(
         lambda: (studio.root / f".{name}.stage").exists() or studio.state()["jobs"][name]["error"], studio.process
     )
-    threads = Path(f"/proc/{studio.process.pid}/task").glob("*/children")
-    return int(" ".join(thread.read_text() for thread in threads).split()[0])
+    found = ""
+    for thread in Path(f"/proc/{studio.process.pid}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
+            found += thread.read_text() + " "
+    return int(found.split()[0])
+
+
+def stopped_child(studio, name: str) -> int:
+    """`running_child`, stopped: otherwise it might finish before the studio ends it."""
+    child = running_child(studio, name)
+    os.kill(child, signal.SIGSTOP)
+    return child
+
+
+def go_on_to_end(child: int, process) -> None:
+    """Lets a stopped process continue once SIGTERM waits for it."""
+
+    def waiting() -> int:
+        pending = Path(f"/proc/{child}/status").read_text().split("ShdPnd:")[1].split()[0]
+        return int(pending, 16) >> (signal.SIGTERM - 1) & 1
+
+    wait_until(waiting, process)
+    os.kill(child, signal.SIGCONT)
 
 
 def test_saving_and_the_states_of_a_film(studio, made):
@@ -85,9 +107,10 @@ def test_a_cut_that_is_canceled_or_killed_leaves_the_summary(studio, made):
     before = tree(studio.root)
 
     assert studio.send("POST", work)[0] == 200
-    running_child(studio, "cut")
+    child = stopped_child(studio, "cut")
     assert "is being cut" in studio.refused("PUT", "/films/cut/cut", sent)[1]
     assert "is being cut" in studio.refused("POST", work)[1]
+    os.kill(child, signal.SIGCONT)
     assert studio.send("DELETE", work)[0] == 200
     assert studio.state()["jobs"]["cut"]["state"] == "canceled"
     assert tree(studio.root) == before
@@ -113,8 +136,9 @@ def test_ctrl_c_ends_a_cut_and_the_summary_stays(serve, made, tmp_path):
         assert not any(stage.exists() for stage in stages)
         for name in ("one", "two"):
             assert client.send("POST", f"/films/{name}/work")[0] == 200
-        child = running_child(client, "one")
+        child = stopped_child(client, "one")
         client.process.send_signal(signal.SIGINT)
+        go_on_to_end(child, client.process)
         said, errors = client.process.communicate(timeout=60)
     assert (client.process.returncode, errors) == (0, "")
     assert said == "one: stopped, as it was before\ntwo: stopped, as it was before\n"

@@ -56,8 +56,8 @@ def open_report(browser: Any) -> Iterator[Callable[..., Any]]:
 
 def until(page: Any, condition: str) -> None:
     """Waits for a JavaScript expression to be true. The page's policy forbids playwright's own way, which is eval."""
-    for _ in range(500):
+    for _ in range(3000):
         if page.evaluate(condition):
             return
         page.wait_for_timeout(20)
-    pytest.fail(f"10 seconds have gone by, and still not {condition}")
+    pytest.fail(f"a minute has gone by, and still not {condition}")

@@ -54,8 +54,18 @@ def click(page: sync_api.Page, time_s: float) -> None:
 
 def seeked(page: sync_api.Page, player: str = "summary") -> float:
     """Stops a player that is to play and has come to where it was sent; where that is, seconds."""
-    until(page, f"(p => !p.paused && !p.seeking && p.readyState >= 2)(document.getElementById('{player}'))")
-    return page.evaluate("id => { const p = document.getElementById(id); p.pause(); return p.currentTime; }", player)
+    # In the page, as the film plays on between two questions of the test.
+    return page.evaluate(
+        """async (id) => {
+            const player = document.getElementById(id), end = performance.now() + 60_000;
+            const here = () => !player.paused && !player.seeking && player.readyState >= 2;
+            while (!here() && !player.ended && performance.now() < end) await new Promise((go) => setTimeout(go, 5));
+            if (!here() && !player.ended) throw new Error(`${id} does not play`);
+            player.pause();
+            return player.currentTime;
+        }""",
+        player,
+    )
 
 
 def frame_shown(page: sync_api.Page, player: str) -> int:

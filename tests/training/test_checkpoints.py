@@ -41,7 +41,8 @@ def as_before(step, config):
     assert sorted(old) == sorted(arrays)
     shutil.rmtree(step / "training")
     numbered = {f"{index:05d}": arrays[name] for index, name in enumerate(old)}
-    ocp.StandardCheckpointer().save(step.absolute() / "training", numbered)
+    with ocp.StandardCheckpointer() as checkpointer:  # waits until it is written
+        checkpointer.save(step.absolute() / "training", numbered)
     sums = json.loads((step / "fingerprint" / "metadata").read_text())
     # Of the whole state: its step, the parameters, the statistics, then the optimizer's.
     order = ["step", *sorted_names(sums, "params"), *sorted_names(sums, "stats"), *old[1:]]

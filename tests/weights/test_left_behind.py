@@ -72,7 +72,7 @@ def test_a_full_disk_leaves_no_half_export(saved, tmp_path, suffix):
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_save_is_cleaned_up(environment, saving, tmp_path, how):
     out = tmp_path / "out"
-    arguments = [sys.executable, str(saving), str(out / "new"), "400"]
+    arguments = [sys.executable, str(saving), str(out / "new"), "1600"]  # 192 MB: not yet saved when the signal comes
     process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: list(out.glob(".new.*/new/*/*")), process)
     process.send_signal(how)
