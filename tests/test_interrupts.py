@@ -62,7 +62,7 @@ def test_a_signal_ends_a_command_during_a_call_in_c(environment, tmp_path, how, 
         _, errors = process.communicate(timeout=100)
     finally:
         process.kill()  # or a failure would leave it running for ever
-    assert time.monotonic() - began < 60  # 2 s where the machine is not busy
+    assert time.monotonic() - began < 20  # 2 s where the machine is not busy
     assert process.returncode == 130
     assert errors == "-c: interrupted\n"
     assert not list(Path(tmp_path).iterdir())

@@ -15,6 +15,7 @@ from avmsnet_jax import mesh as mesh_lib
 from avmsnet_jax import xla
 from avmsnet_jax.config import Config
 from avmsnet_jax.models.avmsnet import AVMSNet
+from avmsnet_jax.models.ops import dependency
 from avmsnet_jax.models.ops.batch_norm import BatchNorm
 
 
@@ -207,8 +208,9 @@ def _gradients(graphdef: Any, config: Config, mesh: Mesh, platform: str) -> Grad
         micro = {name: micro_batches(x, parts, config.train.norm_clips or 1) for name, x in batch.items()}
 
         def add(total: tuple, part: Batch) -> tuple[tuple, None]:
-            if platform == "cpu":
-                part = part | {"clip": _after(part["clip"], total)}
+            if platform == "cpu":  # or XLA computes micro-batches side by side
+                known = jax.tree.reduce(jnp.add, jax.tree.map(lambda x: x.ravel()[0], total))
+                part = part | {"clip": dependency.after(part["clip"], known)}
             return jax.tree.map(jnp.add, total, whole(params, stats, part)), None
 
         start = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), stats, params))
@@ -218,15 +220,6 @@ def _gradients(graphdef: Any, config: Config, mesh: Mesh, platform: str) -> Grad
         return jax.tree.map(lambda x: x / parts, total)
 
     return whole if parts == 1 else accumulated
-
-
-def _after(clip: jax.Array, total: tuple) -> jax.Array:
-    """`clip` with a data dependency on the sums so far, so that XLA on CPU does not compute micro-batches side by side.
-
-    It drops optimization barriers, but cannot fold 0 * x to 0, because x might be Inf or NaN.
-    """
-    nothing = 0 * jax.tree.reduce(jnp.add, jax.tree.map(lambda x: x.ravel()[0], total))
-    return clip + nothing.astype(clip.dtype)
 
 
 def micro_batches(x: Any, parts: int, group: int) -> Any:

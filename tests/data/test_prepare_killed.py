@@ -21,32 +21,35 @@ from tests.forked import Command
 from tests.soak.kill_preparing import ROOT, files_of, finished_films, make_films, soak, working_place
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory) -> Path:
-    """Four films of eleven clips."""
-    return make_films(tmp_path_factory.mktemp("killed") / "films", films=4, frames=300, size=(48, 64))
+def films_and_records(folder: Path, frames: int) -> tuple[Path, dict[str, bytes]]:
+    """A folder of four films, and the files of an uninterrupted run on them in this process."""
+    films = make_films(folder / "films", films=4, frames=frames, size=(48, 64))
+    prepare("movies", films, folder / "records")
+    return films, files_of(folder / "records")
 
 
 @pytest.fixture(scope="module")
-def undisturbed(source, tmp_path_factory) -> dict[str, bytes]:
-    """The files of an uninterrupted run in this process."""
-    output = tmp_path_factory.mktemp("undisturbed") / "records"
-    prepare("movies", source, output)
-    return files_of(output)
+def short(tmp_path_factory) -> tuple[Path, dict[str, bytes]]:
+    """Films of eleven clips."""
+    return films_and_records(tmp_path_factory.mktemp("short"), frames=300)
 
 
 @pytest.fixture(scope="module")
-def long_source(tmp_path_factory) -> Path:
-    """Four films of 35 clips: not all are finished before a signal that follows the first."""
-    return make_films(tmp_path_factory.mktemp("long") / "films", films=4, frames=900, size=(48, 64))
+def long(tmp_path_factory) -> tuple[Path, dict[str, bytes]]:
+    """Films of 35 clips: not all are finished before a signal that follows the first."""
+    return films_and_records(tmp_path_factory.mktemp("long"), frames=900)
 
 
-@pytest.fixture(scope="module")
-def long_undisturbed(long_source, tmp_path_factory) -> dict[str, bytes]:
-    """The files of an uninterrupted run on the long films."""
-    output = tmp_path_factory.mktemp("long_undisturbed") / "records"
-    prepare("movies", long_source, output)
-    return files_of(output)
+@pytest.fixture
+def source(short) -> Path:
+    """The folder of the short films."""
+    return short[0]
+
+
+@pytest.fixture
+def undisturbed(short) -> dict[str, bytes]:
+    """The files of an uninterrupted run on the short films."""
+    return short[1]
 
 
 @pytest.fixture
@@ -69,16 +72,17 @@ def finish(process: Command | subprocess.Popen) -> tuple[int, str]:
     "kill",
     [pytest.param(os.killpg, id="with its workers", marks=pytest.mark.soak), pytest.param(os.kill, id="alone")],
 )
-def test_killed_between_films_it_ends_with_the_same_bytes(start, long_source, tmp_path, long_undisturbed, kill):
+def test_killed_between_films_it_ends_with_the_same_bytes(start, long, tmp_path, kill):
+    source, undisturbed = long
     output = tmp_path / "records"
-    process = start(long_source, output, "--workers=2")
+    process = start(source, output, "--workers=2")
     wait_until(lambda: finished_films(output) >= 1, process)
     kill(process.pid, signal.SIGKILL)
     assert finish(process)[0] == -signal.SIGKILL  # workers without a parent have ended, too: they hold its pipes
     kept = finished_films(output)
-    status, errors = finish(start(long_source, output, "--workers=2"))
+    status, errors = finish(start(source, output, "--workers=2"))
     assert (status, errors.splitlines()[0]) == (0, f"{kept} of 4 films are finished already")
-    assert files_of(output) == long_undisturbed
+    assert files_of(output) == undisturbed
 
 
 @pytest.mark.soak
@@ -104,11 +108,10 @@ def test_a_crash_before_any_file_system_operation_is_recovered():
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
-def test_interrupted_by_a_signal_it_says_what_is_kept(launched, start, long_source, tmp_path, long_undisturbed, how):
+def test_interrupted_by_a_signal_it_says_what_is_kept(launched, start, long, tmp_path, how):
+    source, undisturbed = long
     output = tmp_path / "records"
-    process = launched(
-        "prepare_data.py", "--dataset=movies", f"--source={long_source}", f"--output={output}", "--workers=2"
-    )
+    process = launched("prepare_data.py", "--dataset=movies", f"--source={source}", f"--output={output}", "--workers=2")
     wait_until(lambda: finished_films(output) >= 1, process)
     os.killpg(process.pid, how)  # as a terminal does, and most schedulers
     status, errors = finish(process)
@@ -120,9 +123,9 @@ def test_interrupted_by_a_signal_it_says_what_is_kept(launched, start, long_sour
     assert "Traceback" not in errors
     assert [path.name for path in tmp_path.iterdir()] == [".records.partial"]
     assert not list(working_place(output).glob("films/.*"))
-    status, errors = finish(start(long_source, output, "--workers=2"))
+    status, errors = finish(start(source, output, "--workers=2"))
     assert (status, errors.splitlines()[0]) == (0, f"{kept} of 4 films are finished already")
-    assert files_of(output) == long_undisturbed
+    assert files_of(output) == undisturbed
 
 
 def test_a_second_run_at_once_is_refused(start, source, tmp_path, undisturbed):

@@ -217,4 +217,4 @@ def test_a_hanging_process_is_detected(small_config_file, started, tmp_path):
         second.send_signal(signal.SIGSTOP)
         _, said = first.communicate(timeout=60)
         assert first.returncode == 1
-        assert re.search(r"process 0 of 2: process 1 has given no sign of life for [1-5]\d s", said)
+        assert re.search(r"process 0 of 2: process 1 has given no sign of life for 1\d s", said)

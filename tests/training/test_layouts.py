@@ -90,15 +90,20 @@ def compare(layouts: list[tuple[int, int]], steps: int, audiovisual: bool, norm_
         assert saved == first_layer - first_layer // fsdp
 
 
+def compiled_step(config: Config) -> str:
+    """The compiled program of a training step."""
+    mesh, optimizer = mesh_lib.make_mesh(config.mesh), make_optimizer(config, steps_per_epoch=5)
+    graphdef, described, _ = describe(config, optimizer, mesh)
+    step = make_step(graphdef, optimizer, config, described)
+    return step.lower(described, batch_shapes(config, mesh)).compile().as_text()
+
+
 def count_collectives(audiovisual: bool) -> None:
     """Compares what devices exchange in a step with and without groups of clips. Runs with eight devices."""
     found = {}
     for norm_clips, fsdp in ((0, 1), (2, 1), (2, 4)):
         config = configured(8 // fsdp, fsdp, audiovisual, norm_clips=norm_clips)
-        mesh, optimizer = mesh_lib.make_mesh(config.mesh), make_optimizer(config, steps_per_epoch=5)
-        graphdef, described, _ = describe(config, optimizer, mesh)
-        lowered = make_step(graphdef, optimizer, config, described).lower(described, batch_shapes(config, mesh))
-        found[norm_clips, fsdp] = collectives(lowered.compile().as_text())
+        found[norm_clips, fsdp] = collectives(compiled_step(config))
     print({key: len(each) for key, each in found.items()})
     assert len(found[0, 1]) > 20  # each batch norm waits for all devices, in both passes
     (total,) = found[2, 1]  # gradients, new statistics and the loss, combined by XLA
@@ -153,10 +158,7 @@ def test_gradient_accumulation_equals_the_whole_batch_and_the_ema_averages_the_w
 def test_gradient_accumulation_on_cpu_leaves_all_convolutions_to_eigen():
     """XLA on CPU gives Eigen only the convolutions outside of loops; the others take thirty times as long."""
     config = configured(1, accumulate=2, norm_clips=4, ema_decay=0.75)  # as above, so it is compiled already
-    mesh, optimizer = mesh_lib.make_mesh(config.mesh), make_optimizer(config, steps_per_epoch=5)
-    graphdef, described, _ = describe(config, optimizer, mesh)
-    step = make_step(graphdef, optimizer, config, described)
-    program = step.lower(described, batch_shapes(config, mesh)).compile().as_text()
+    program = compiled_step(config)
     assert program.count(" convolution(") > 50
     assert " while(" not in program
 
