@@ -153,6 +153,7 @@ class Server:
 def serve() -> list[str]:
     """Forks a process for each request on standard input. Returns only in the forked commands, with their arguments."""
     gc.freeze()  # a collection in a child would copy all memory
+    gc.set_threshold(20_000)
     for line in sys.stdin:
         request = json.loads(line)
         if not os.fork():

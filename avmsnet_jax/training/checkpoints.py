@@ -331,6 +331,7 @@ def _fingerprints(leaves: list[jax.Array]) -> list[jax.Array]:
     return [_fingerprint(leaf) for leaf in leaves]
 
 
+@jax.jit  # traced once for all arrays of a shape
 def _fingerprint(leaf: jax.Array) -> jax.Array:
     bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32)
     # Each element gets its own factor, so that swapped values are noticed; odd, as an even one would lose the top bit.

@@ -9,7 +9,7 @@ from avmsnet_jax.config import Config
 from avmsnet_jax.models.flops import training_flops
 from avmsnet_jax.training.metrics import MetricsWriter
 from avmsnet_jax.training.nonfinite import NotFinite
-from avmsnet_jax.training.optimizer import learning_rates
+from avmsnet_jax.training.optimizer import relative_rates, schedule
 from avmsnet_jax.training.step import Measured
 from avmsnet_jax.training.stopwatch import Stopwatch
 from avmsnet_jax.training.terminal import Progress
@@ -44,7 +44,7 @@ class Log:
     ):
         self._config, self._steps_per_epoch, self._last = config, steps_per_epoch, last
         self._flops_per_clip, self._peak = training_flops(config.model), peak
-        self._rates = learning_rates(config, steps_per_epoch)
+        self._schedule, self._relative_rates = schedule(config, steps_per_epoch), relative_rates(config)
         self._writer = writer
         self._measured: list[Measured] = []  # since the last line, on the device
         self._epoch_losses = _losses_of_epoch(writer.earlier, first - first % steps_per_epoch, first)
@@ -80,13 +80,14 @@ class Log:
             return NotFinite(step - len(losses) + 1 + bad, losses[bad], norms[bad])
         clips = len(losses) * self._config.train.batch_size / seconds
         flops = clips * self._flops_per_clip
+        rate = self._schedule(step - 1)
         line = {
             "step": step,
             "epoch": self._epoch_of(step),
             "loss": float(losses.mean()),
             "losses": [float(f"{loss:.6g}") for loss in losses],
             "gradient_norm": float(norms.mean()),
-            "learning_rate": {name: float(rate(step - 1)) for name, rate in self._rates.items()},
+            "learning_rate": {name: float(rate * relative) for name, relative in self._relative_rates.items()},
             "clips_per_second": clips,
             "model_flops_per_second": flops,
             "mfu": flops / self._peak,

@@ -139,16 +139,11 @@ def _after_rise(schedule: optax.Schedule, rise: int, peak: float, shift: int) ->
     return lambda step: jnp.where(step < rise, peak * (step + 1) / (rise + 1), schedule(jnp.maximum(step - shift, 0)))
 
 
-def learning_rates(config: Config, steps_per_epoch: int) -> Mapping[str, optax.Schedule]:
-    """The learning rate of each group by step."""
-    base = schedule(config, steps_per_epoch)
+def relative_rates(config: Config) -> dict[str, float]:
+    """The learning rate of each group as a multiple of `schedule`."""
     if config.optimizer.name == "adamw":
-        return {"all": base}
-
-    def scaled(rate: float) -> optax.Schedule:
-        return lambda step: base(step) * rate
-
-    return {name: scaled(group.rate) for name, group in groups(config.model.audiovisual).items()}
+        return {"all": 1.0}
+    return {name: group.rate for name, group in groups(config.model.audiovisual).items()}
 
 
 def make_optimizer(config: Config, steps_per_epoch: int) -> optax.GradientTransformation:
@@ -159,11 +154,10 @@ def make_optimizer(config: Config, steps_per_epoch: int) -> optax.GradientTransf
     """
     optimizer, audiovisual = config.optimizer, config.model.audiovisual
     if optimizer.name == "adamw":
-        rate = learning_rates(config, steps_per_epoch)["all"]
         adamw = optax.named_chain(  # optax.adamw, with names
             ("moments", optax.scale_by_adam()),
             ("decay", optax.add_decayed_weights(optimizer.weight_decay, _kernels)),
-            ("rate", optax.scale_by_learning_rate(rate)),
+            ("rate", optax.scale_by_learning_rate(schedule(config, steps_per_epoch))),
         )
         by_group = optax.partition(
             {"all": adamw, "frozen": optax.set_to_zero()},
@@ -179,12 +173,16 @@ def make_optimizer(config: Config, steps_per_epoch: int) -> optax.GradientTransf
 def sgd(config: Config, steps_per_epoch: int) -> dict[str, optax.GradientTransformation]:
     """The published recipe's transformation of each group, by name."""
     optimizer, audiovisual = config.optimizer, config.model.audiovisual
-    rates = learning_rates(config, steps_per_epoch)
+    base = schedule(config, steps_per_epoch)
+
+    def scaled(rate: float) -> optax.Schedule:
+        return lambda step: base(step) * rate
+
     chains: dict[str, optax.GradientTransformation] = {
         name: optax.named_chain(
             ("decay", optax.add_decayed_weights(optimizer.weight_decay if group.decays else 0.0)),
             ("momentum", torch_momentum(optimizer.momentum, optimizer.dampening)),
-            ("rate", optax.scale_by_learning_rate(rates[name])),
+            ("rate", optax.scale_by_learning_rate(scaled(group.rate))),
         )
         for name, group in groups(audiovisual).items()
     }
