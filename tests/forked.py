@@ -154,17 +154,27 @@ def serve() -> list[str]:
     """Forks a process for each request on standard input. Returns only in the forked commands, with their arguments."""
     gc.freeze()  # a collection in a child would copy all memory
     gc.set_threshold(20_000)
+    places = {}
+
+    def keep_statuses(*_: object) -> None:
+        while places and (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            _keep_status(places.pop(ended[0]), ended[1])
+
+    signal.signal(signal.SIGCHLD, keep_statuses)
     for line in sys.stdin:
         request = json.loads(line)
-        if not os.fork():
-            child = os.fork()
-            if not child:
-                return _prepared(request)
-            _keep_status(Path(request["place"]), os.waitpid(child, 0)[1])
-            os._exit(0)
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            os.wait()  # so that their CPU time counts as this process's
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # until it is known where to write the status
+        child = os.fork()
+        if not child:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+            return _prepared(request)
+        places[child] = Path(request["place"])
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+    while places:
+        signal.sigwait([signal.SIGCHLD])
+        keep_statuses()
     sys.exit()
 
 
