@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -25,8 +26,9 @@ def write_film(path, frames):
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp("watched")
+    film = write_film(tmp_path_factory.mktemp("film") / "film.mkv", frames=1000)
     for name, form in (("a", "plain"), ("b", "eyelink"), ("c", "diem")):
-        write_film(folder / f"{name}.mkv", frames=1000)
+        shutil.copy(film, folder / f"{name}.mkv")
         (folder / f"{name}.gaze").mkdir()
         writers.WRITERS[form](folder / f"{name}.gaze", OBSERVERS)
     return folder

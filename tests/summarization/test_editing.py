@@ -79,7 +79,7 @@ def drag(page: Any, start: float, end: float) -> None:
 def test_page_and_python_choose_the_same_shots(browser):
     rng = np.random.default_rng(7)
     films, wanted = [], []
-    for number in range(1000):
+    for number in range(300):
         count = int(rng.integers(1, 40)) if number % 50 else 400
         edges = np.concatenate([[0], np.cumsum(rng.integers(1, 90, count))]).tolist()
         scores = rng.random(count).round(int(rng.integers(0, 18))) * (number % 10 > 0)  # with ties, and of zeros alone
@@ -115,7 +115,7 @@ def test_page_and_python_choose_the_same_shots(browser):
         films,
     )
     page.close()
-    assert sum(states.count("chosen") for states in wanted) > 5000
+    assert sum(states.count("chosen") for states in wanted) > 1500
     assert [number for number, pair in enumerate(zip(found, wanted, strict=True)) if pair[0] != pair[1]] == []
 
 

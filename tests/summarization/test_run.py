@@ -73,12 +73,12 @@ def test_flashes_and_beeps_stay_in_sync_in_every_shot(random_weights, folder, tm
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "ts", "avi"])
-def test_shots_reached_by_seeking_are_exact_to_the_frame(random_weights, folder, tmp_path, suffix):
+def test_shots_reached_by_seeking_are_exact_to_the_frame(folder, tmp_path, suffix):
     codec = {"codec": "libx264" if suffix != "avi" else "mpeg4", "pix_fmt": "yuv420p"}
     path = encode(folder / f"far.{suffix}", pictures(1000), 10, **codec)
     config = Config(summarize=SummarizeConfig(budget="4shots", shortest_shot_s=1, longest_shot_s=2, move_cuts_s=0))
-    config = config.replace(summarize={"keep_opening_s": 1.0})
-    summarize([path], random_weights, tmp_path / "out", config)
+    config = config.replace(summarize={"keep_opening_s": 1.0, "spacing_s": 3.0})
+    summarize([path], "", tmp_path / "out", config)
     shots = facts_of(tmp_path / "out" / "far")["shots"]
     assert len(shots) == 4
     assert shots[0]["start"] == 0
@@ -209,18 +209,25 @@ def test_the_command_s_output(forked, random_weights, folder, tmp_path):
     assert "no checkpoint at /none" in one_line(forked("summarize.py", path, *options, "--checkpoint=/none"))
 
 
+@pytest.fixture(scope="module")
+def long_film(tmp_path_factory) -> Path:
+    """A film of two minutes."""
+    path = tmp_path_factory.mktemp("long") / "film.mp4"
+    return encode(path, pictures(500) * 6, 25, codec="libx264", pix_fmt="yuv420p")
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak), signal.SIGKILL])
-def test_an_ended_run_leaves_no_summary_folder(started, random_weights, folder, tmp_path, how):
-    path = encode(folder / "film.mp4", pictures(500) * 6, 25, codec="libx264", pix_fmt="yuv420p")
+def test_an_ended_run_leaves_no_summary_folder(started, long_film, tmp_path, how):
     out = tmp_path / "out"
-    process = started("summarize.py", path, f"--checkpoint={random_weights}", f"--output={out}", "--budget=90%")
+    options = [f"--output={out}", "--budget=90%", "--config.summarize.spacing_s=10"]
+    process = started("summarize.py", long_film, *options)
     wait_until(lambda: list(out.glob(".film.*/**/*.mp4")), process)  # of the summary, which takes a while to write
     process.send_signal(how)
     _, errors = process.communicate(timeout=60)
     assert not (out / "film").exists()
     if how == signal.SIGKILL:
         assert list(out.glob(".film.*"))
-        (outcome,) = summarize([path], random_weights, out, Config())
+        (outcome,) = summarize([long_film], "", out, Config(summarize=SummarizeConfig(budget="1s", spacing_s=10)))
         assert not outcome.error
         assert [each.name for each in out.iterdir()] == ["film"]
     else:
