@@ -344,7 +344,9 @@ def test_key_shots_and_segments_are_saved(edited):
         assert [row[:2] for row in rows[1:]] == [["5.000000", "9.000000"], ["15.000000", "17.000000"]]
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark"), (1280, "light")])
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(390, "light"), (1280, "dark"), pytest.param(1280, "light", marks=pytest.mark.soak)]
+)
 def test_the_editor_fits_and_is_accessible(open_report, made, width, scheme):
     page = open_report(made[1], width=width, height=844, color_scheme=scheme)
     for _ in range(2):
