@@ -58,7 +58,7 @@ def f_of(labels: np.ndarray, truth: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(
-    ("count", "rate", "seed"), [(3, 15, 0), (5, 12, 1), pytest.param(9, 20, 2, marks=pytest.mark.soak)]
+    ("count", "rate", "seed"), [(3, 20, 0), (5, 12, 1), pytest.param(9, 20, 2, marks=pytest.mark.soak)]
 )
 def test_the_concentration_curve_follows_its_definition(count, rate, seed):
     positions, _ = viewers(count, seconds=6, rate=rate, seed=seed)
