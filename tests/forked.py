@@ -24,11 +24,16 @@ from typing import IO, Any
 
 # What commands import when they need it, except their own modules, which define flags. None starts JAX.
 LIBRARIES = [
+    "grain",
+    "librosa.filters",  # with most of SciPy
     "matplotlib.pyplot",
+    "numba",
+    "opentimelineio",
     "tensorboardX",  # with PyTorch, if it is there
     "avmsnet_jax.data.prepare",
     "avmsnet_jax.evaluation.benchmark",
     "avmsnet_jax.evaluation.movie50",
+    "avmsnet_jax.studio.app",
     "avmsnet_jax.summarization.run",
     "avmsnet_jax.training.loop",
     "avmsnet_jax.weights.convert",

@@ -25,10 +25,10 @@ SECONDS = 40
 def records(tmp_path_factory):
     """Records of a film in train/ and one in test/; in every second block of 4 s six viewers look at one place."""
     folder = tmp_path_factory.mktemp("watched")
+    film = encode(folder / "film.mkv", [numbered(number, height=36) for number in range(1, 25 * SECONDS + 1)])
     for split, name, first in (("train", "a", 0), ("test", "b", 6)):
         (folder / "films" / split / f"{name}.gaze").mkdir(parents=True)
-        pictures = [numbered(number, height=36) for number in range(1, 25 * SECONDS + 1)]
-        encode(folder / "films" / split / f"{name}.mkv", pictures)
+        shutil.copy(film, folder / "films" / split / f"{name}.mkv")
         observers = {f"viewer{number}": writers.simulated(seed=first + number) for number in range(6)}
         writers.plain(folder / "films" / split / f"{name}.gaze", observers)
     prepare("gaze", folder / "films", folder / "records", frames=8, frame_size=32, gaze=Setting(key_share=0.5))

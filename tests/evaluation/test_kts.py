@@ -56,7 +56,7 @@ def features(draw, most):
     return rng.normal(size=(samples, dimensions))
 
 
-@settings(max_examples=700, deadline=None, derandomize=True, database=None)
+@settings(max_examples=250, deadline=None, derandomize=True, database=None)
 @given(features(22), st.integers(0, 25))
 def test_equals_the_plain_implementation(rows, most):
     found = kts(rows, most)
@@ -64,7 +64,7 @@ def test_equals_the_plain_implementation(rows, most):
     assert found.tolist() == segment(rows, most)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
 @given(features(7), st.integers(0, 8))
 def test_result_is_optimal_by_brute_force(rows, most):
     every = [c for m in range(min(most, len(rows) - 1) + 1) for c in itertools.combinations(range(1, len(rows)), m)]

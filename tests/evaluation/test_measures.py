@@ -20,7 +20,7 @@ from avmsnet_jax.evaluation import (
     spearman_rho,
 )
 
-THOUSAND = settings(max_examples=1000, deadline=None, derandomize=True, database=None)
+CASES = settings(max_examples=250, deadline=None, derandomize=True, database=None)
 
 
 def tau_by_pairs(a, b):
@@ -48,7 +48,7 @@ def sides(draw):
     return scores(draw(kinds)), np.array([scores(draw(kinds)) for _ in range(users)])
 
 
-@THOUSAND
+@CASES
 @given(sides())
 def test_correlations_equal_scipy_and_the_formula(case):
     pred, users = case
@@ -72,7 +72,7 @@ def test_correlations_by_hand():
     assert spearman_rho([0.1] * 3, [[0.1, 0.2, 0.3]]) == 0  # no rounding tolerance: 0.1 + 0.1 + 0.1 != 0.3 in float64
 
 
-@THOUSAND
+@CASES
 @given(st.integers(0, 10), st.integers(1, 4), st.integers(0, 2**32), st.sampled_from([0.0, 0.3, 1.0]))
 def test_f1_by_counting(frames, users, seed, share):
     rng = np.random.default_rng(seed)
@@ -94,7 +94,7 @@ def test_f1_by_hand():
     assert f1_score([1, 0], [1, 0]) == 1
 
 
-@THOUSAND
+@CASES
 @given(st.integers(0, 10), st.sampled_from([1, 3, 100]), st.integers(0, 2**32), st.sampled_from([0.0, 0.4, 1.0]))
 def test_precision_curve_by_every_threshold(clips, levels, seed, share):
     rng = np.random.default_rng(seed)

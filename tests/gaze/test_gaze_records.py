@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -25,8 +26,9 @@ def write_film(path, frames):
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp("watched")
+    film = write_film(tmp_path_factory.mktemp("film") / "film.mkv", frames=1000)
     for name, form in (("a", "plain"), ("b", "eyelink"), ("c", "diem")):
-        write_film(folder / f"{name}.mkv", frames=1000)
+        shutil.copy(film, folder / f"{name}.mkv")
         (folder / f"{name}.gaze").mkdir()
         writers.WRITERS[form](folder / f"{name}.gaze", OBSERVERS)
     return folder
@@ -34,7 +36,8 @@ def source(tmp_path_factory):
 
 def test_clips_are_key_where_viewers_agree(source, tmp_path):
     setting = Setting(screen=writers.SCREEN, key_share=0.5)
-    manifest = prepare("gaze", source, tmp_path / "records", frame_size=32, gaze=setting, labels_out=tmp_path / "out")
+    sizes = {"frames": 8, "frame_size": 32}
+    manifest = prepare("gaze", source, tmp_path / "records", **sizes, gaze=setting, labels_out=tmp_path / "out")
     assert [video["video"] for video in manifest["videos"]] == ["a", "b", "c"]
     for split, films in (("train", 2), ("test", 1)):
         records = open_split(tmp_path / "records", split)
@@ -72,7 +75,7 @@ def test_clips_of_moments_with_too_few_observers_are_unlabelled(source, tmp_path
 
 
 def test_films_without_enough_gaze_do_not_affect_the_others(source, tmp_path):
-    for path in source.iterdir():
+    for path in source.glob("a.*"):
         (tmp_path / path.name).symlink_to(path)
     write_film(tmp_path / "d.mkv", frames=100)
     write_film(tmp_path / "e.mkv", frames=100)
@@ -94,12 +97,16 @@ def test_settings_of_gaze_are_refused_for_other_data_sets(source, tmp_path):
 
 
 def test_the_command(source, tmp_path, forked):
-    arguments = ["prepare_data.py", "--dataset=gaze", f"--source={source}", f"--output={tmp_path / 'records'}"]
+    (tmp_path / "films").mkdir()
+    for path in [*source.glob("a.*"), *source.glob("c.*")]:
+        (tmp_path / "films" / path.name).symlink_to(path)
+    arguments = ["prepare_data.py", "--dataset=gaze", f"--source={tmp_path / 'films'}"]
+    arguments += [f"--output={tmp_path / 'records'}", "--workers=1", "--frames=8"]
     arguments += ["--frame_size=32", "--gaze_screen=1280x960", "--key_share=0.5", f"--labels_out={tmp_path / 'out'}"]
     done = forked(*arguments)
     assert done.returncode == 0, done.stderr
-    assert "train: 76 clips of 2 films, " in done.stdout
-    assert "unlabelled: 3 clips of 3 films" in done.stdout
+    assert "train: 38 clips of 1 film, " in done.stdout
+    assert "unlabelled: 2 clips of 2 films" in done.stdout
     assert (tmp_path / "out" / "c.labels.csv").exists()
     told = forked("-m", "avmsnet_jax", "inspect", tmp_path / "records")
     assert re.search(r"^  a: +6 observers, split-half 0\.[7-9]\d$", told.stdout, re.MULTILINE), (

@@ -41,9 +41,9 @@ def density(points, shape, sigma):
     return found
 
 
-def test_a_thousand_random_cases_equal_the_plain_implementation():
+def test_random_cases_equal_the_plain_implementation():
     chance = np.random.default_rng(0)
-    for _ in range(1000):
+    for _ in range(250):
         shape = tuple(chance.integers(2, 9, 2))
         given = np.round(chance.gamma(1.0, 1.0, shape), 1)  # with ties
         points, others = chance.uniform(0, 1, (chance.integers(1, 6), 2)), chance.uniform(0, 1, (7, 2))

@@ -7,8 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,13 +17,14 @@ import pytest
 from avmsnet_jax.summarization import cutlist, report
 from avmsnet_jax.summarization.result import Summary
 from tests.conftest import wait_until
+from tests.forked import Command
 from tests.summarization.made import editing_of, make_summary
 
 
 class Client:
     """Talks to a studio; each request has a connection of its own."""
 
-    def __init__(self, process: subprocess.Popen[str], root: Path, address: str):
+    def __init__(self, process: Command, root: Path, address: str):
         """`address` is what the studio printed."""
         self.process, self.root, self.address = process, root, address
         self.port = urllib.parse.urlsplit(address).port
@@ -105,28 +104,23 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 @pytest.fixture(scope="session")
-def serve(environment: dict[str, str]) -> Callable[..., Any]:
-    """Starts a studio as a context, which sends Ctrl-C at its end."""
+def serve(started: Callable[..., Command]) -> Callable[..., Any]:
+    """Starts a studio as a context, which sends Ctrl-C at its end. `run` is what Python runs."""
 
     @contextlib.contextmanager
-    def serving(root: Path, *options: str, run: Sequence[str] = ("-m", "avmsnet_jax")) -> Iterator[Client]:
-        command = [sys.executable, *run, "studio", str(root), *(options or ("--port=0",))]
-        process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root.parent
-        )
+    def serving(root: Path, *options: str, run: Sequence[object] = ("-m", "avmsnet_jax")) -> Iterator[Client]:
+        process = started(*run, "studio", root, *(options or ("--port=0",)), cwd=root.parent)
         try:
-            assert process.stdout
-            address = process.stdout.readline().strip()
-            assert address.startswith("http://127.0.0.1:"), process.communicate()
-            process.stdout.readline()
+            wait_until(lambda: process.said().count("\n") >= 2, process)
+            address = process.said().splitlines()[0]
+            assert address.startswith("http://127.0.0.1:")
             yield Client(process, root, address)
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
                 said = process.communicate(timeout=60)
                 assert (process.returncode, said[1]) == (0, ""), said
         finally:
-            process.kill()
-            process.communicate()
+            process.kill_group()
 
     return serving
 

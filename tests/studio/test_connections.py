@@ -1,24 +1,27 @@
 """Clients that are slow, stop in the middle, send nothing, or send several requests at once."""
 
+import concurrent.futures
 import contextlib
 import http.client
 import json
 import socket
 import time
 
+import pytest
+
 from tests.conftest import wait_until
 from tests.studio.conftest import tree
 
 WINDOW_S = 2  # instead of a minute
-RUN = (
-    "-c",
-    "from avmsnet_jax.studio import connections; from avmsnet_jax.commands import run; "
-    f"connections.WINDOW_S = {WINDOW_S}; run()",
-)
+SHORT_WINDOW = f"""
+from avmsnet_jax.commands import run
+from avmsnet_jax.studio import connections
+
+connections.WINDOW_S = {WINDOW_S}
+run()
+"""
 # The window is two seconds, and the first write takes three.
-SLOW_DISK = (
-    "-c",
-    """
+SLOW_DISK = """
 import asyncio
 from avmsnet_jax.commands import run
 from avmsnet_jax.studio import app, connections
@@ -31,8 +34,7 @@ async def slowly(*work):
 
 app.run_in_threadpool, connections.WINDOW_S = slowly, 2.0
 run()
-""",
-)
+"""
 
 
 def head(client, method: str, path: str, **headers: object) -> bytes:
@@ -48,23 +50,21 @@ def connect(client) -> socket.socket:
 
 def is_closed(connection: socket.socket) -> bool:
     """Whether the studio has closed a connection; drops what it has answered."""
-    connection.settimeout(0.01)
+    connection.setblocking(False)
     try:
         while connection.recv(10_000):
             pass
-    except TimeoutError:
+    except BlockingIOError:
         return False
     except OSError:
         pass
     return True
 
 
-def test_slow_and_idle_clients_are_cut_off_and_others_served(serve, made, tmp_path):
-    root = tmp_path / "summaries"
-    root.mkdir()
-    made.add(root, "film")
-    before = tree(root)
-    with serve(root, run=RUN) as client, contextlib.ExitStack() as stack:
+def slow_and_idle_clients(client) -> None:
+    """All are cut off, while another client is served, and leave nothing."""
+    before = tree(client.root)
+    with contextlib.ExitStack() as stack:
         stopped = {
             "a request without an end": head(client, "GET", "/state")[:-3],
             "a cut that stops": head(client, "PUT", "/films/film/cut", Content_Length=1000) + b"{",
@@ -98,28 +98,27 @@ def test_slow_and_idle_clients_are_cut_off_and_others_served(serve, made, tmp_pa
                 with contextlib.suppress(OSError):
                     trickles[name].sendall(slow[name][starts[name] + sent : starts[name] + sent + 1])
             sent += 1
-            time.sleep(0.03)
+            time.sleep(0.1)
             return all(map(is_closed, [*connections.values(), *trickles.values(), *idle]))
 
         wait_until(all_closed, client.process, seconds=30)
         assert sent < 900  # else they have been answered
-        wait_until(lambda: tree(root) == before, client.process)
+        wait_until(lambda: tree(client.root) == before, client.process)
         assert client.state()["films"].keys() == {"film"}
 
 
-def test_steady_clients_are_not_cut_off(serve, made, tmp_path):
-    root = tmp_path / "summaries"
-    root.mkdir()
-    film = made.summary.scores.film.read_bytes()
-    with serve(root, run=RUN) as client, connect(client) as connection:
+def steady_clients(client) -> None:
+    """One sends a film for more than two windows, then several requests at once."""
+    film = (client.root.parent / "films" / "film.mp4").read_bytes()
+    with connect(client) as connection:
         connection.sendall(head(client, "PUT", "/films/new.mp4", Content_Length=len(film)))
         parts = 12
-        for part in range(parts):  # for three windows
+        for part in range(parts):
             connection.sendall(film[len(film) * part // parts : len(film) * (part + 1) // parts])
             time.sleep(3 * WINDOW_S / parts)
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
-        assert (root / "new.mp4").read_bytes() == film
-        connection.sendall(head(client, "GET", "/state") * 20)  # at once
+        assert (client.root / "new.mp4").read_bytes() == film
+        connection.sendall(head(client, "GET", "/state") * 20)
         answers = b""
         while answers.count(b"HTTP/1.1 200") < 20:
             received = connection.recv(100_000)
@@ -128,28 +127,52 @@ def test_steady_clients_are_not_cut_off(serve, made, tmp_path):
         client.send("DELETE", "/films/new/work")
 
 
-def test_an_upload_that_the_studio_paused_is_not_slow(serve, made, tmp_path):
-    root = tmp_path / "summaries"
-    root.mkdir()
-    with serve(root, run=SLOW_DISK) as client, connect(client) as connection:
+def a_client_that_the_studio_paused(client) -> None:
+    """It could not send for longer than a window."""
+    with connect(client) as connection:
         connection.sendall(head(client, "PUT", "/films/new.mp4", Content_Length=66_101) + b"x")
-        wait_until((root / ".new.mp4.stage" / "new" / "new.mp4").exists, client.process)  # the slow write has begun
+        stage = client.root / ".new.mp4.stage"
+        wait_until((stage / "new" / "new.mp4").exists, client.process)  # the slow write has begun
         connection.sendall(bytes(66_000))  # more than uvicorn buffers: it pauses reading until the write ends
         time.sleep(4.4)
         connection.sendall(bytes(100))
         assert connection.recv(100).startswith(b"HTTP/1.1 400")  # no film, but complete
 
 
-def test_a_client_of_short_requests_is_not_cut_off(serve, tmp_path):
+def a_client_of_short_requests(client) -> None:
     """It sends few bytes in a window, but finishes each request."""
-    root = tmp_path / "summaries"
-    root.mkdir()
-    with (
-        serve(root, run=RUN) as client,
-        contextlib.closing(http.client.HTTPConnection("127.0.0.1", client.port, timeout=20)) as kept,
-    ):
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", client.port, timeout=20)) as kept:
         for _ in range(8):
             kept.request("GET", "/state", headers={"Cookie": client.cookie})
             answer = kept.getresponse()
-            assert (answer.status, json.loads(answer.read())["films"]) == (200, [])
+            assert (answer.status, json.loads(answer.read())["films"][0]["name"]) == (200, "film")
             time.sleep(0.3 * WINDOW_S)
+
+
+CLIENTS = {
+    slow_and_idle_clients: SHORT_WINDOW,
+    steady_clients: SHORT_WINDOW,
+    a_client_that_the_studio_paused: SLOW_DISK,
+    a_client_of_short_requests: SHORT_WINDOW,
+}
+
+
+@pytest.fixture(scope="module")
+def ended(serve, made, tmp_path_factory):
+    """Lets all clients talk to a studio each, at the same time, as most of them wait; the outcomes by client."""
+    with contextlib.ExitStack() as studios, concurrent.futures.ThreadPoolExecutor() as threads:
+        talking = {}
+        for talk, program in CLIENTS.items():
+            root = tmp_path_factory.mktemp("studio") / "summaries"
+            root.mkdir()
+            made.add(root, "film")
+            (root.parent / "program.py").write_text(program)
+            client = studios.enter_context(serve(root, run=[root.parent / "program.py"]))
+            talking[talk] = threads.submit(talk, client)
+        concurrent.futures.wait(talking.values())
+        yield talking
+
+
+@pytest.mark.parametrize("talk", CLIENTS, ids=lambda talk: talk.__name__)
+def test_clients_are_cut_off_only_if_they_are_slow(ended, talk):
+    ended[talk].result()

@@ -164,7 +164,9 @@ def test_a_film_is_added_and_canceled(opened, studio, made):
         (studio.root / name).unlink()
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark"), (1280, "light")])
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(390, "light"), (1280, "dark"), pytest.param(1280, "light", marks=pytest.mark.soak)]
+)
 def test_it_fits_and_is_accessible(opened, studio, made, width, scheme):
     if not (studio.root / "fits").exists():
         made.add(studio.root, "fits")

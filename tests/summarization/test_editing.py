@@ -79,7 +79,7 @@ def drag(page: Any, start: float, end: float) -> None:
 def test_page_and_python_choose_the_same_shots(browser):
     rng = np.random.default_rng(7)
     films, wanted = [], []
-    for number in range(1000):
+    for number in range(300):
         count = int(rng.integers(1, 40)) if number % 50 else 400
         edges = np.concatenate([[0], np.cumsum(rng.integers(1, 90, count))]).tolist()
         scores = rng.random(count).round(int(rng.integers(0, 18))) * (number % 10 > 0)  # with ties, and of zeros alone
@@ -115,7 +115,7 @@ def test_page_and_python_choose_the_same_shots(browser):
         films,
     )
     page.close()
-    assert sum(states.count("chosen") for states in wanted) > 5000
+    assert sum(states.count("chosen") for states in wanted) > 1500
     assert [number for number, pair in enumerate(zip(found, wanted, strict=True)) if pair[0] != pair[1]] == []
 
 
@@ -344,7 +344,9 @@ def test_key_shots_and_segments_are_saved(edited):
         assert [row[:2] for row in rows[1:]] == [["5.000000", "9.000000"], ["15.000000", "17.000000"]]
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark"), (1280, "light")])
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(390, "light"), (1280, "dark"), pytest.param(1280, "light", marks=pytest.mark.soak)]
+)
 def test_the_editor_fits_and_is_accessible(open_report, made, width, scheme):
     page = open_report(made[1], width=width, height=844, color_scheme=scheme)
     for _ in range(2):

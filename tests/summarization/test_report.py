@@ -138,9 +138,25 @@ def scaled(summary: Summary, factor: float, added: float = 0.0) -> Summary:
     return dataclasses.replace(summary, scores=scores, shots=shots)
 
 
-@pytest.mark.parametrize(
-    ("factor", "added", "said", "means"),
-    [
+@pytest.fixture
+def shown(opened: Open, made: tuple[Summary, Path], tmp_path: Path) -> Callable[[Summary], sync_api.Page]:
+    """Shows the report of one summary after the other in one page."""
+    pages: list[sync_api.Page] = []
+
+    def show(summary: Summary) -> sync_api.Page:
+        report.write_report(summary, tmp_path)
+        if pages:
+            pages[0].goto((tmp_path / "report.html").as_uri())
+        else:
+            pages.append(opened(tmp_path))
+        return pages[0]
+
+    shutil.copy(made[1] / "summary.mp4", tmp_path)
+    return show
+
+
+def test_scores_are_named_and_shown_with_enough_digits(shown, made):
+    for factor, added, said, means in (
         (1, 0, "", ["mean 0.30 · rank 4 of 5", "mean 0.50 · rank 2 of 5"]),
         (0.1625, 0, "the highest score is 0.13 of 1. The summary still shows", ["mean 0.05", "mean 0.08"]),
         (0.01, 0, "the highest score is 0.0080 of 1. The scores hardly differ", ["mean 0.0030", "mean 0.0050"]),
@@ -148,26 +164,18 @@ def scaled(summary: Summary, factor: float, added: float = 0.0) -> Summary:
         (0.01, 0.9, "The scores hardly differ, from 0.900 to 0.908: the choice is uncertain", ["mean 0.903"]),
         (0, 0.7, "All moments score 0.70: the choice between them is arbitrary", ["mean 0.70 · rank 1 of 5"]),
         (0, 0, "All moments score 0.00: the choice between them is arbitrary", ["mean 0.00"]),
-    ],
-)
-def test_scores_are_named_and_shown_with_enough_digits(opened, made, tmp_path, factor, added, said, means):
-    shutil.copy(made[1] / "summary.mp4", tmp_path)
-    report.write_report(scaled(made[0], factor, added), tmp_path)
-    page = opened(tmp_path)
-    caution = page.locator("#caution")
-    assert said in caution.text_content()
-    assert caution.is_visible() == bool(said)
-    shown = page.locator("#reel .line").all_text_contents()
-    assert [mean in row for mean, row in zip(means, shown, strict=False)] == [True] * len(means)
-    assert "moment scores" in page.locator("#now").text_content()
-    assert "how sure" not in page.locator("#reading").text_content()
-
-
-def test_a_very_low_score_is_not_shown_as_0(opened, made, tmp_path):
-    shutil.copy(made[1] / "summary.mp4", tmp_path)
+    ):
+        page = shown(scaled(made[0], factor, added))
+        caution = page.locator("#caution")
+        assert said in caution.text_content()
+        assert caution.is_visible() == bool(said)
+        rows = page.locator("#reel .line").all_text_contents()
+        assert [mean in row for mean, row in zip(means, rows, strict=False)] == [True] * len(means)
+        assert "moment scores" in page.locator("#now").text_content()
+        assert "how sure" not in page.locator("#reading").text_content()
+    # A very low score is not shown as 0.
     shots = tuple(dataclasses.replace(shot, score=0.00004 * (index + 1)) for index, shot in enumerate(made[0].shots))
-    report.write_report(dataclasses.replace(made[0], shots=shots), tmp_path)
-    page = opened(tmp_path)
+    page = shown(dataclasses.replace(made[0], shots=shots))
     rows = page.locator("#reel .line").all_text_contents()
     assert ["mean <0.001 · rank 4 of 5" in rows[0], "mean <0.001 · rank 2 of 5" in rows[1]] == [True, True]
     assert "mean score <0.001, rank 4 of 5 shots" in page.locator("#reel button").first.get_attribute("aria-label")
@@ -251,30 +259,31 @@ def test_names_and_facts_are_escaped(opened):
 
 
 def test_light_and_dark(opened):
-    light, dark = opened(color_scheme="light"), opened(color_scheme="dark")
-    assert background(light) > 230
-    assert background(dark) < 30
-    assert dark.locator("#curve").evaluate("c => getComputedStyle(c).stroke") != light.locator("#curve").evaluate(
-        "c => getComputedStyle(c).stroke"
-    )
-    light.locator("#theme").click()
-    assert background(light) < 30
-    assert light.locator("#theme").get_attribute("aria-pressed") == "true"
-    light.reload()
-    assert background(light) < 30
-    light.locator("#theme").click()
-    assert background(light) > 230
+    page, strokes = opened(color_scheme="dark"), []
+    for scheme, lightest, darkest in (("dark", 30, 0), ("light", 255, 230)):
+        page.emulate_media(color_scheme=scheme)
+        assert darkest <= background(page) <= lightest
+        strokes.append(page.locator("#curve").evaluate("curve => getComputedStyle(curve).stroke"))
+    assert strokes[0] != strokes[1]
+    page.locator("#theme").click()
+    assert background(page) < 30
+    assert page.locator("#theme").get_attribute("aria-pressed") == "true"
+    page.reload()
+    assert background(page) < 30
+    page.locator("#theme").click()
+    assert background(page) > 230
 
 
-@pytest.mark.parametrize("width", [320, 390, 768, 1440])
-def test_nothing_is_wider_than_the_screen(opened, width):
-    page = opened(width=width, height=800)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    for part in ("#plot", ".picture", "#reel", "#facts"):
-        box = page.locator(part).bounding_box()
-        assert box["x"] >= 0
-        assert box["x"] + box["width"] <= width
-        assert box["width"] > 200
+def test_nothing_is_wider_than_the_screen(opened):
+    page = opened(width=320, height=800)
+    for width in (320, 1440, 768, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        until(page, f"document.documentElement.scrollWidth <= {width}")
+        for part in ("#plot", ".picture", "#reel", "#facts"):
+            box = page.locator(part).bounding_box()
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= width
+            assert box["width"] > 200
 
 
 def test_attention_and_sound_are_drawn_over_the_picture(opened):

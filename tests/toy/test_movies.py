@@ -16,9 +16,11 @@ SECONDS = 12
 
 @pytest.fixture(scope="module")
 def collection(forked, tmp_path_factory):
-    """A small collection made by the command: (folder, scripts by split)."""
+    """A small collection with gaze, made by the command: (folder, scripts by split)."""
     folder = tmp_path_factory.mktemp("toy") / "new" / "toy_movies"
-    done = forked("-m", "avmsnet_jax.toy", "--output", folder, "--films=3", f"--seconds={SECONDS}", "--seed=5")
+    done = forked(
+        "-m", "avmsnet_jax.toy", "--output", folder, "--films=3", f"--seconds={SECONDS}", "--seed=5", "--gaze"
+    )
     assert done.returncode == 0, done.stderr
     return folder, movies.write_scripts(3, SECONDS, 5)
 
@@ -110,6 +112,12 @@ def test_the_key_shots_are_the_key_events(films):
         # The label of a clip is that of its center: it lies in a key shot if and only if the slot is a key event.
         inside = [any(start <= k + 0.02 < end for start, end in spans) for k in range(1, SECONDS)]
         assert inside == [slot.key for slot in script.slots()]
+
+
+def test_gaze_is_written_beside_each_film(films):
+    for path, *_ in films:
+        text = (path.with_name(f"{path.stem}.gaze") / "viewers.csv").read_text()
+        assert text.startswith("observer,time_s,x,y\nviewer00,0.000,")
 
 
 def test_the_same_seed_gives_the_same_films(films, tmp_path):

@@ -64,12 +64,3 @@ def test_the_middle_of_a_ball_is_where_its_color_is():
     _, rows, columns = np.nonzero(red > 2.2 * np.maximum(green, blue))
     found = np.array([columns.mean() / picture.WIDTH, rows.mean() / picture.HEIGHT])
     np.testing.assert_allclose(found, picture.middle(script.events[0], 0.0, 2), atol=0.06)
-
-
-def test_the_command_writes_gaze_beside_each_film(forked, tmp_path):
-    done = forked("-m", "avmsnet_jax.toy", f"--output={tmp_path / 'toy'}", "--films=2", "--seconds=10", "--gaze")
-    assert done.returncode == 0, done.stderr
-    for path in ("train/toy_00", "test/toy_01"):
-        text = (tmp_path / "toy" / f"{path}.gaze" / "viewers.csv").read_text()
-        assert text.startswith("observer,time_s,x,y\nviewer00,0.000,")
-        assert (tmp_path / "toy" / f"{path}.keyshots.csv").exists()
