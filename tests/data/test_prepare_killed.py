@@ -7,7 +7,6 @@ import random
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from avmsnet_jax.data.sources import movies
 from avmsnet_jax.errors import UserError
 from tests.conftest import small_disk, wait_until
 from tests.forked import Command
-from tests.soak.kill_preparing import ROOT, files_of, finished_films, make_films, soak, working_place
+from tests.soak.kill_preparing import files_of, finished_films, make_films, soak, working_place
 
 SIZE = 48, 64
 
@@ -96,16 +95,9 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(source, tmp_path):
     assert len(list((tmp_path / "undisturbed").rglob("*.array_record*"))) == 3
 
 
-def test_a_crash_before_any_file_system_operation_is_recovered():
+def test_a_crash_before_any_file_system_operation_is_recovered(forked):
     first = random.randint(1, 24)
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.soak.crash_preparing", f"--first={first}", "--every=24"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = forked("-m", "tests.soak.crash_preparing", f"--first={first}", "--every=24")
     assert done.returncode == 0, (first, done.stderr)
     assert int(done.stdout.split()[0]) > 1
 
@@ -214,13 +206,13 @@ def test_a_reader_that_dies_on_the_only_film_gives_one_line(source, tmp_path, mo
     assert [path.name for path in tmp_path.iterdir()] == ["diary"]
 
 
-def test_a_script_without_a_main_guard_gets_one_line(source, tmp_path):
+def test_a_script_without_a_main_guard_gets_one_line(forked, source, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "from avmsnet_jax.data.prepare import prepare\n"
         f"prepare('movies', {str(source)!r}, {str(tmp_path / 'records')!r}, workers=2)\n"
     )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, check=False)
+    done = forked(script)
     assert done.returncode == 1
     assert "below `if __name__ == '__main__':`, or with workers=1" in done.stderr.splitlines()[-1]
     assert [path.name for path in tmp_path.iterdir()] == ["script.py"]
