@@ -59,7 +59,9 @@ def remote(store, small_config, small_records):
 
 
 @pytest.mark.parametrize("emulator", ["gs", pytest.param("s3", marks=pytest.mark.soak)], indirect=True)
-def test_train_kill_resume_and_evaluate(store, remote, small_run, small_config_file, started, undrawn, tmp_path):
+def test_train_kill_resume_and_evaluate(
+    store, remote, small_run, small_config_file, started, forked, undrawn, tmp_path
+):
     run = f"{store.url}/run"
     arguments = [f"--config={small_config_file}", f"--config.data.dir={remote.data.dir}", f"--workdir={run}"]
     process = started("train.py", *arguments, **store.environment)
@@ -80,7 +82,9 @@ def test_train_kill_resume_and_evaluate(store, remote, small_run, small_config_f
     assert "8/.unfinished" in kept or "8/model/manifest.ocdbt" in kept
     store.fails = lambda number: False
 
-    train(remote, run)
+    done = forked("train.py", *arguments, **store.environment)
+    assert done.returncode == 0, done.stderr
+    assert re.search("resuming at step [48] of 16", done.stdout)  # the checkpoint was whole, or not yet
     assert not [name for name in store.names(run) if ".unfinished" in name or "orbax" in name]
     copy = tmp_path / "copy"
     storage.download(run, storage.listed(run), copy)
