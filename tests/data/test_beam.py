@@ -4,14 +4,14 @@ import builtins
 import json
 import multiprocessing
 import shutil
-import time
 
 import pytest
 
 from avmsnet_jax import beam
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.errors import UserError
-from tests.data.test_prepare import files_of, run
+from tests.data.beam_worker import work
+from tests.data.test_prepare import files_of
 from tests.media.films import encode, numbered
 
 
@@ -45,11 +45,11 @@ def test_beam_gives_the_same_bytes(source, plain, tmp_path, capfd, options):
 
 
 @pytest.mark.soak
-def test_beam_s_worker_processes_give_the_same_bytes_as_the_command(source, plain, tmp_path):
+def test_beam_s_worker_processes_give_the_same_bytes_as_the_command(source, plain, python, tmp_path):
     pytest.importorskip("apache_beam")
     output = tmp_path / "records"
     option = "--beam=--direct_num_workers=2 --direct_running_mode=multi_processing"
-    done = run("--dataset=movies", f"--source={source}", f"--output={output}", option)
+    done = python("prepare_data.py", "--dataset=movies", f"--source={source}", f"--output={output}", option)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert files_of(output) == plain
@@ -92,24 +92,9 @@ def test_a_missing_beam_is_one_line(source, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def worker(folder, number):
-    """Does the item 3 after a moment in which the other worker starts, and says who did it."""
-    began = folder / f"began_{number}"
-    began.touch()
-    while len(list(folder.glob("began_*"))) < 2:
-        time.sleep(0.01)
-
-    def work(item):
-        (folder / f"worked_{number}").touch()
-        time.sleep(0.3)
-        return {"item": item, "by": number}
-
-    beam._work(work, folder / "outcomes", (0, 3))
-
-
 def test_of_two_workers_with_the_same_film_one_waits_for_the_other(tmp_path):
     (tmp_path / "outcomes").mkdir()
-    others = [multiprocessing.get_context("spawn").Process(target=worker, args=(tmp_path, n)) for n in (1, 2)]
+    others = [multiprocessing.get_context("spawn").Process(target=work, args=(tmp_path, n)) for n in (1, 2)]
     for process in others:
         process.start()
     for process in others:

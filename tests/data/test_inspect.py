@@ -38,8 +38,8 @@ def awkward(tmp_path_factory):
     return folder / "records"
 
 
-def test_inspect_describes_the_records(awkward, python, tmp_path):
-    done = python("-m", "avmsnet_jax", "inspect", awkward, f"--output={tmp_path / 'a' / 'sheet.png'}")
+def test_inspect_describes_the_records(awkward, forked, tmp_path):
+    done = forked("-m", "avmsnet_jax", "inspect", awkward, f"--output={tmp_path / 'a' / 'sheet.png'}")
     assert (done.returncode, done.stderr) == (0, "")
     first, train, films, skipped, disk, written = done.stdout.splitlines()
     assert first == f"{awkward}: movies, clips of 8 frames of 16x16, one every 5 frames"

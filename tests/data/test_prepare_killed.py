@@ -1,43 +1,45 @@
 """prepare_data.py in real processes that are killed, stopped, or run out of disk space."""
 
 import dataclasses
+import itertools
 import os
 import random
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from avmsnet_jax.data.pipeline import open_split
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.data.records import Movies
 from avmsnet_jax.data.sources import movies
 from avmsnet_jax.errors import UserError
 from tests.conftest import small_disk, wait_until
 from tests.forked import Command
-from tests.soak.kill_preparing import ROOT, files_of, finished_films, make_films, soak, working_place
+from tests.soak.kill_preparing import files_of, finished_films, make_films, soak, working_place
+
+SIZE = 48, 64
 
 
-def films_and_records(folder: Path, frames: int) -> tuple[Path, dict[str, bytes]]:
-    """A folder of four films, and the files of an uninterrupted run on them in this process."""
-    films = make_films(folder / "films", films=4, frames=frames, size=(48, 64))
-    prepare("movies", films, folder / "records")
-    return films, files_of(folder / "records")
+def films_and_records(films: Path) -> tuple[Path, dict[str, bytes]]:
+    """A folder of films, and the files of an uninterrupted run on them in this process, which are beside it."""
+    prepare("movies", films, films.parent / "records")
+    return films, files_of(films.parent / "records")
 
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory) -> tuple[Path, dict[str, bytes]]:
-    """Films of eleven clips."""
-    return films_and_records(tmp_path_factory.mktemp("short"), frames=300)
+    """Four films of eleven clips."""
+    return films_and_records(make_films(tmp_path_factory.mktemp("short") / "films", [300] * 4, SIZE))
 
 
 @pytest.fixture(scope="module")
 def long(tmp_path_factory) -> tuple[Path, dict[str, bytes]]:
-    """Films of 35 clips: not all are finished before a signal that follows the first."""
-    return films_and_records(tmp_path_factory.mktemp("long"), frames=900)
+    """Three films, of which the last is not finished before a signal that follows the first."""
+    return films_and_records(make_films(tmp_path_factory.mktemp("long") / "films", [80, 80, 900], SIZE))
 
 
 @pytest.fixture
@@ -81,7 +83,7 @@ def test_killed_between_films_it_ends_with_the_same_bytes(start, long, tmp_path,
     assert finish(process)[0] == -signal.SIGKILL  # workers without a parent have ended, too: they hold its pipes
     kept = finished_films(output)
     status, errors = finish(start(source, output, "--workers=2"))
-    assert (status, errors.splitlines()[0]) == (0, f"{kept} of 4 films are finished already")
+    assert (status, errors.splitlines()[0]) == (0, f"{kept} of 3 films are finished already")
     assert files_of(output) == undisturbed
 
 
@@ -93,18 +95,11 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(source, tmp_path):
     assert len(list((tmp_path / "undisturbed").rglob("*.array_record*"))) == 3
 
 
-def test_a_crash_before_any_file_system_operation_is_recovered():
-    first = random.randint(1, 12)
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.soak.crash_preparing", f"--first={first}", "--every=12"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+def test_a_crash_before_any_file_system_operation_is_recovered(forked):
+    first = random.randint(1, 24)
+    done = forked("-m", "tests.soak.crash_preparing", f"--first={first}", "--every=24")
     assert done.returncode == 0, (first, done.stderr)
-    assert int(done.stdout.split()[0]) > 3
+    assert int(done.stdout.split()[0]) > 1
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
@@ -124,7 +119,7 @@ def test_interrupted_by_a_signal_it_says_what_is_kept(launched, start, long, tmp
     assert [path.name for path in tmp_path.iterdir()] == [".records.partial"]
     assert not list(working_place(output).glob("films/.*"))
     status, errors = finish(start(source, output, "--workers=2"))
-    assert (status, errors.splitlines()[0]) == (0, f"{kept} of 4 films are finished already")
+    assert (status, errors.splitlines()[0]) == (0, f"{kept} of 3 films are finished already")
     assert files_of(output) == undisturbed
 
 
@@ -164,33 +159,46 @@ class Deadly(movies.Film):
             yield frame
 
 
-@pytest.mark.parametrize("deaths", [1, 9])
-def test_a_dying_reader_process_fails_only_its_film(source, tmp_path, undisturbed, monkeypatch, deaths):
+def deadly(film: movies.Film, deaths: int, diary: Path) -> Deadly:
+    """The film, which now kills its readers."""
+    kept = {field.name: getattr(film, field.name) for field in dataclasses.fields(movies.Film)}
+    return Deadly(**kept, deaths=deaths, diary=diary)
+
+
+def test_a_dying_reader_process_fails_only_its_film(source, tmp_path, monkeypatch):
+    """One film kills its first reader, and another each of its readers."""
+
     def find(self, source):
         found = movies.find_films(source, 0.3)
-        kept = {field.name: getattr(found.videos[1], field.name) for field in dataclasses.fields(movies.Film)}
-        deadly = Deadly(**kept, deaths=deaths, diary=tmp_path / "diary")
-        return dataclasses.replace(found, videos=[found.videos[0], deadly, *found.videos[2:]])
+        first, once, always, last = found.videos
+        killers = deadly(once, 1, tmp_path / "once"), deadly(always, 9, tmp_path / "always")
+        return dataclasses.replace(found, videos=[first, *killers, last])
 
     monkeypatch.setattr(Movies, "find", find)
     manifest = prepare("movies", source, tmp_path / "records", workers=2)
-    assert (tmp_path / "diary").read_text() == "died\n" * min(deaths, 2)
-    if deaths == 1:
-        assert files_of(tmp_path / "records") == undisturbed
-    else:
-        assert [video["video"] for video in manifest["videos"]] == ["film00", "film02", "film03"]
-        (skipped,) = manifest["skipped"]
-        assert skipped["video"] == "film01"
-        assert "died twice (signal 9): it crashes the decoder, or memory is short" in skipped["reason"]
+    assert (tmp_path / "once").read_text() == "died\n"
+    assert (tmp_path / "always").read_text() == "died\n" * 2
+    assert [video["video"] for video in manifest["videos"]] == ["film00", "film01", "film03"]
+    (skipped,) = manifest["skipped"]
+    assert skipped["video"] == "film02"
+    assert "died twice (signal 9): it crashes the decoder, or memory is short" in skipped["reason"]
+    assert clips_of(tmp_path / "records") == [
+        clip for clip in clips_of(source.parent / "records") if "film02" not in clip
+    ]
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def clips_of(records: Path) -> list[tuple[str, int, bytes, bytes]]:
+    """Video, frame, pictures and sound of each record."""
+    opened = itertools.chain(*(open_split(records, split) for split in ("train", "test")))
+    return [(str(r["video"]), int(r["frame"]), r["clip"].tobytes(), r["sound"].tobytes()) for r in opened]
 
 
 @pytest.mark.soak
 def test_a_reader_that_dies_on_the_only_film_gives_one_line(source, tmp_path, monkeypatch):
     def find(self, source):
         found = movies.find_films(source, 0.3)
-        kept = {field.name: getattr(found.videos[0], field.name) for field in dataclasses.fields(movies.Film)}
-        return dataclasses.replace(found, videos=[Deadly(**kept, deaths=9, diary=tmp_path / "diary")])
+        return dataclasses.replace(found, videos=[deadly(found.videos[0], 9, tmp_path / "diary")])
 
     monkeypatch.setattr(Movies, "find", find)
     with pytest.raises(UserError, match=r"nothing .* could be prepared \(film00: the process that read it died"):
@@ -198,13 +206,13 @@ def test_a_reader_that_dies_on_the_only_film_gives_one_line(source, tmp_path, mo
     assert [path.name for path in tmp_path.iterdir()] == ["diary"]
 
 
-def test_a_script_without_a_main_guard_gets_one_line(source, tmp_path):
+def test_a_script_without_a_main_guard_gets_one_line(forked, source, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "from avmsnet_jax.data.prepare import prepare\n"
         f"prepare('movies', {str(source)!r}, {str(tmp_path / 'records')!r}, workers=2)\n"
     )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, check=False)
+    done = forked(script)
     assert done.returncode == 1
     assert "below `if __name__ == '__main__':`, or with workers=1" in done.stderr.splitlines()[-1]
     assert [path.name for path in tmp_path.iterdir()] == ["script.py"]

@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        source = make_films(Path(name) / "films", films=3, frames=120, size=(48, 64))
+        source = make_films(Path(name) / "films", [120] * 3, size=(48, 64))
         (Path(name) / "out").mkdir()
         crashes = crash_everywhere(source, Path(name) / "out", options.first, options.every)
     print(

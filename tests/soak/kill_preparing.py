@@ -129,11 +129,11 @@ def _wait(process: subprocess.Popen[str], output: Path, rng: random.Random, take
     return f"{seconds:.3f} s after packing began"
 
 
-def make_films(folder: Path, films: int, frames: int, size: tuple[int, int] = (240, 320)) -> Path:
-    """Films of numbered frames with noise as sound."""
+def make_films(folder: Path, lengths: Sequence[int], size: tuple[int, int] = (240, 320)) -> Path:
+    """Films of so many numbered frames each, with noise as sound."""
     folder.mkdir()
     rng = np.random.default_rng(0)
-    for number in range(films):
+    for number, frames in enumerate(lengths):
         sound = rng.uniform(-0.5, 0.5, (1, frames * 882)).astype(np.float32)
         pictures = [numbered(frame, *size) for frame in range(1, frames + 1)]
         encode(folder / f"film{number:02d}.mkv", pictures, 25, sound=sound)
@@ -153,7 +153,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        source = make_films(folder / "films", options.films, options.frames)
+        source = make_films(folder / "films", [options.frames] * options.films)
         told = soak(
             source,
             folder,

@@ -63,8 +63,17 @@ def assert_initial(directory: Path, *prefixes: str) -> None:
             assert 0 < np.abs(array).max() < 10, name
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
-@pytest.mark.parametrize(("depth", "shortcut"), [(10, "B"), (18, "A"), (34, "B"), (50, "A"), (50, "B"), (101, "B")])
+@pytest.mark.parametrize(
+    ("depth", "shortcut", "prefix"),
+    [
+        (10, "B", ""),
+        (18, "A", "module."),
+        (34, "B", ""),
+        (50, "A", "module."),
+        (50, "B", ""),
+        pytest.param(101, "B", "module.", marks=pytest.mark.soak),
+    ],
+)
 def test_depth_shortcut_and_widths_are_read_off_the_file(
     tmp_path: Path, write: Write, prefix: str, depth: int, shortcut: str
 ) -> None:

@@ -14,6 +14,7 @@ import avmsnet_jax
 from avmsnet_jax.media.movie import Movie
 from avmsnet_jax.weights.convert import convert
 from avmsnet_jax.weights.export import export
+from tests.conftest import Run
 from tests.weights.conftest import assert_same_bits, state
 from tests.weights.test_convert import assert_initial
 
@@ -146,7 +147,7 @@ def test_a_published_checkpoint_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert_same_bits({name: tensor.numpy() for name, tensor in found.items()}, tensors)
 
 
-def test_the_commands_mistakes_exit_2_with_one_line(tmp_path: Path) -> None:
+def test_the_commands_mistakes_exit_2_with_one_line(forked: Run, tmp_path: Path) -> None:
     (tmp_path / "text.pth").write_text("Not Found")
     for arguments, complaint in (
         (["--source", f"{tmp_path}/text.pth", "--output", f"{tmp_path}/new/out"], "text.pth is not a weight file"),
@@ -154,10 +155,10 @@ def test_the_commands_mistakes_exit_2_with_one_line(tmp_path: Path) -> None:
         (["--source", f"{tmp_path}/text.pth"], "converting takes --source FILE (once or more) and --output DIR"),
         (["--checkpoint", f"{tmp_path}", "--output", f"{tmp_path}/new"], "give --source FILE and --output DIR"),
     ):
-        done = run(*arguments)
+        done = forked("convert_weights.py", *arguments)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith("convert_weights.py: ")
         assert complaint in done.stderr
         assert len(done.stderr.splitlines()) == 1
     assert [entry.name for entry in tmp_path.iterdir()] == ["text.pth"]
-    assert "keep_unpublished" in run("--help").stdout
+    assert "keep_unpublished" in forked("convert_weights.py", "--help").stdout

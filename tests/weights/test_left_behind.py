@@ -4,8 +4,6 @@ import os
 import re
 import signal
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ import avmsnet_jax
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.weights import checkpoint
 from avmsnet_jax.weights.export import export
-from tests.conftest import ROOT, small_disk, wait_until
+from tests.conftest import small_disk, wait_until
 from tests.weights.conftest import TINY, state
 from tests.weights.test_checkpoint import tree_of
 
@@ -52,10 +50,10 @@ def saved(tmp_path_factory) -> Path:
     return place
 
 
-def test_a_full_disk_gives_one_line_and_leaves_nothing(python, saving, tmp_path):
+def test_a_full_disk_gives_one_line_and_leaves_nothing(forked, saving, tmp_path):
     with small_disk(tmp_path / "disk", "3m"):
         for target in ("new", "deep/er/new"):
-            done = python(saving, tmp_path / "disk" / target, 200)
+            done = forked(saving, tmp_path / "disk" / target, 200)
             assert done.returncode == 2
             assert re.fullmatch(r"saving.py: cannot write .*/new: No space left on device; .*\n", done.stderr)
             assert not list((tmp_path / "disk").iterdir())
@@ -70,13 +68,12 @@ def test_a_full_disk_leaves_no_half_export(saved, tmp_path, suffix):
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_save_is_cleaned_up(environment, saving, tmp_path, how):
+def test_an_interrupted_save_is_cleaned_up(started, saving, tmp_path, how):
     out = tmp_path / "out"
-    arguments = [sys.executable, str(saving), str(out / "new"), "1600"]  # 192 MB: not yet saved when the signal comes
-    process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    process = started(saving, out / "new", 1600)  # 192 MB: not yet saved when the signal comes
     wait_until(lambda: list(out.glob(".new.*/new/*/*")), process)
     process.send_signal(how)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate()
     if how == signal.SIGINT:
         assert (process.returncode, said) == (130, "saving.py: interrupted\n")
         assert not out.exists()

@@ -4,8 +4,6 @@ import io
 import os
 import pickle
 import struct
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +15,8 @@ from safetensors.numpy import save
 
 from avmsnet_jax.errors import UserError
 from avmsnet_jax.weights.convert import convert
+from tests.conftest import Run
 from tests.weights.conftest import TINY, only, state
-
-ROOT = Path(__file__).parents[2]
 
 
 class Hostile:
@@ -136,11 +133,12 @@ def test_soundnets_own_file_from_any_python_is_read(tmp_path: Path, protocol: in
     assert source.tensors["soundnet8.4.weight"].shape == (32, 16, 1, 32)
 
 
-def test_without_torch_a_pth_says_what_to_install_and_the_rest_works(tmp_path: Path) -> None:
+def test_without_torch_a_pth_says_what_to_install_and_the_rest_works(forked: Run, tmp_path: Path) -> None:
     """With the import of torch blocked: a .pth asks for it, .safetensors converts, and both exports are written."""
     source = tmp_path / "whole.safetensors"
     source.write_bytes(save({n: np.asarray(a, order="C") for n, a in state().items()}))
-    program = f"""
+    program = tmp_path / "program.py"
+    program.write_text(f"""
 import sys
 sys.modules["torch"] = None
 from avmsnet_jax import UserError, load
@@ -154,8 +152,9 @@ try:
     convert([{str(tmp_path / "back.pth")!r}], {str(tmp_path / "again")!r})
 except UserError as error:
     print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT)
+""")
+    done = forked(program)
+    assert done.returncode == 0, done.stderr
     assert "takes PyTorch, which is not installed: pip install 'avmsnet_jax[convert]'" in done.stdout
     assert len(done.stdout.splitlines()) == 1
     assert not (tmp_path / "again").exists()
@@ -288,8 +287,14 @@ WRAPPED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("case", WRAPPED)
-@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    ("case", "legacy"),
+    [
+        pytest.param(case, legacy, marks=pytest.mark.soak if legacy == number % 2 else [])
+        for number, case in enumerate(WRAPPED)
+        for legacy in (False, True)
+    ],
+)
 def test_checkpoint_layouts_of_other_projects_are_read(tmp_path: Path, case: str, legacy: bool) -> None:
     torch = pytest.importorskip("torch")
     content = WRAPPED[case]({name: torch.from_numpy(array) for name, array in state().items()})
