@@ -101,6 +101,7 @@ def test_a_run_writes_the_documented_files(small_run, small_config):
     left = ["checkpoints", "config.json", "curve.png", "metrics.jsonl", "tensorboard"]
     assert sorted(path.name for path in small_run.iterdir()) == left
     assert steps_saved(small_run) == [4, 8, 12, 16]
+    assert (small_run / "curve.png").stat().st_size > 1000
     resolved = json.loads((small_run / "config.json").read_text())
     assert config_lib.from_dict(config_lib.Config, resolved, "x") == small_config
 
@@ -423,7 +424,6 @@ def test_a_run_resumes_on_four_devices_that_train_as_one_and_back(
     for name in before:
         if name.endswith("kernel"):
             moved, error = np.abs(alone[name] - before[name]).max(), np.abs(together[name] - alone[name]).max()
-            print("KERNEL", name, error / moved if moved else error)
             assert error <= 0.01 * moved, name
     for step in (12, 16):
         shutil.rmtree(copied / "checkpoints" / str(step))
