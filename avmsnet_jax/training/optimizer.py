@@ -4,7 +4,6 @@ The published recipe has parameter groups with their own learning rates and weig
 parameter, and Optax applies a chain of transformations to each group.
 """
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
