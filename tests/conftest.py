@@ -31,7 +31,7 @@ collect_ignore = [] if importlib.util.find_spec("torch") else ["models"]
 
 
 # LLVM's optimizations and XLA's MLIR emitters take five sixths of the time to compile a training step. Tests leave them
-# out, except those of the network's numbers at the published sizes. Newer versions removed the emitters' flag; XLA
+# out, except the long ones at the published sizes. Newer versions removed the emitters' flag; XLA
 # aborts on unknown flags.
 QUICK = "--xla_backend_optimization_level=0"
 if jax.__version_info__ < (0, 11):

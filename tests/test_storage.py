@@ -255,7 +255,7 @@ def test_two_hosts_share_nothing_but_the_store(store, remote, reference, small_c
         return store.environment | {"TMPDIR": str(place / "tmp"), "XDG_CACHE_HOME": str(place / "caches")}
 
     def start():
-        return hosts.together(2, small_config_file, run, started, own, f"--config.data.dir={remote.data.dir}")
+        return hosts.together(2, small_config_file, run, started, f"--config.data.dir={remote.data.dir}", own=own)
 
     def saved():
         found = (re.match(r"checkpoints/(\d+)/", name) for name in storage.whole(storage.listed(run)))

@@ -37,8 +37,9 @@ ROWS = [[0, 1, 2, 3], [4, 5, 6, 7]]
 COLUMNS = [[0, 4], [1, 5], [2, 6], [3, 7]]
 
 
-def test_a_known_program_is_counted_exactly(python):
-    done = python("-c", PROGRAM, XLA_FLAGS="--xla_force_host_platform_device_count=8")
+def test_a_known_program_is_counted_exactly(forked, tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    done = forked("-m", "tests.virtual_devices", 8, tmp_path / "program.py")
     assert done.returncode == 0, done.stderr
     by_hand, by_partitioner = json.loads(done.stdout)
     assert sorted(by_hand) == sorted(

@@ -28,9 +28,8 @@ VARIANTS = [
     TINY | {"depth": 18, "audiovisual": False},
     TINY | {"depth": 34, "frames": 24, "frame_size": 48, "dam4": True},
     TINY | {"depth": 50, "frames": 24, "shortcut": "A", "dam4": True, "audiovisual": False},
-    TINY | {"depth": 101, "frames": 40},
 ]
-LARGE = [{"depth": 152}, {"depth": 200, "frame_size": 224}]
+LARGE = [TINY | {"depth": 101, "frames": 40}, {"depth": 152}, {"depth": 200, "frame_size": 224}]
 parametrized = pytest.mark.parametrize(
     "change",
     [*VARIANTS, *(pytest.param(change, marks=pytest.mark.soak) for change in LARGE)],

@@ -106,14 +106,10 @@ def compare(config, state, dtype, bound, rounding, convolutions):
         assert np.abs(value - reference).max() < bound * np.abs(reference).max(), name
 
 
-@pytest.mark.parametrize(
-    ("depth", "audiovisual"),
-    [
-        (10, False),
-        *(pytest.param(*other, marks=pytest.mark.soak) for other in [(18, True), (18, False), (50, True), (50, False)]),
-    ],
-)
+@pytest.mark.soak
+@pytest.mark.parametrize(("depth", "audiovisual"), [(10, False), (18, True), (18, False), (50, True), (50, False)])
 def test_every_gradient_equals_pytorch(depth, audiovisual, monkeypatch):
+    """A short form for the audio-visual network is in tests/training/test_pytorch.py."""
     # What the network calls float32 is float64 here. Convolutions take the form that compiles fastest, a TPU's; the
     # others are tested in ops/test_conv3d.py.
     monkeypatch.setattr(ModelConfig, "__post_init__", lambda self: None)
@@ -123,8 +119,11 @@ def test_every_gradient_equals_pytorch(depth, audiovisual, monkeypatch):
         compare(config, states(config), "float64", bound=1e-9, rounding=1e-11, convolutions="tpu")
 
 
-@pytest.mark.parametrize("depth", [10, pytest.param(50, marks=pytest.mark.soak)])
-def test_float32_gradients(depth):
+@pytest.mark.parametrize(
+    ("depth", "audiovisual"),
+    [(10, False), *(pytest.param(depth, True, marks=pytest.mark.soak) for depth in (10, 50))],
+)
+def test_float32_gradients(depth, audiovisual):
     """Convolved as in production. 4e-4 was measured at worst."""
-    config = ModelConfig(depth=depth, **TINY)
+    config = ModelConfig(depth=depth, audiovisual=audiovisual, **TINY)
     compare(config, states(config), "float32", bound=1e-3, rounding=1e-5, convolutions="cpu")

@@ -15,7 +15,7 @@ from avmsnet_jax.weights import checkpoint, names
 from avmsnet_jax.weights.array_reader import Item
 from tests.training.test_loop import assert_same_weights, losses
 
-pytestmark = pytest.mark.usefixtures("compiled_before")
+pytestmark = pytest.mark.usefixtures("compiled_before", "shared_steps")
 
 PARTS = {0: "decay", 1: "momentum", 2: "rate"}  # of the chain for each group
 

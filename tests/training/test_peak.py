@@ -75,9 +75,10 @@ CASES = {
 }
 
 
-def test_devices_without_a_data_sheet_are_measured_together(python):
+def test_devices_without_a_data_sheet_are_measured_together(forked, tmp_path):
     measure = "print(peak.of(mesh_lib.make_mesh(MeshConfig(data=2)), 'bfloat16').rate)"
     programs = [f"def seconds(product):\n    return {seconds}\n\n{measure}\n" for seconds in CASES]
-    done = python("-c", CLOCK + "\n".join(programs), XLA_FLAGS="--xla_force_host_platform_device_count=4")
+    (tmp_path / "measure.py").write_text(CLOCK + "\n".join(programs))
+    done = forked("-m", "tests.virtual_devices", 4, tmp_path / "measure.py")
     assert done.returncode == 0, done.stderr
     assert [float(rate) for rate in done.stdout.split()] == pytest.approx([2 * rate for rate in CASES.values()])

@@ -161,17 +161,17 @@ def configured(model: ModelConfig, norm_clips: int = 0, steps: int = 10) -> Conf
 
 
 @pytest.mark.parametrize(
-    ("steps", "depth", "norm_clips"),
+    ("steps", "depth", "frames", "norm_clips"),
     [
-        (4, 10, 2),  # each milestone of the learning rate lies between two of these steps
-        *(pytest.param(10, depth, group, marks=pytest.mark.soak) for depth in (10, 18) for group in (0, 2)),
+        (4, 10, 8, 2),  # each milestone of the learning rate lies between two of these steps
+        *(pytest.param(10, depth, 16, group, marks=pytest.mark.soak) for depth in (10, 18) for group in (0, 2)),
     ],
 )
-def test_steps_equal_pytorchs(monkeypatch, steps, depth, norm_clips):
+def test_steps_equal_pytorchs(monkeypatch, steps, depth, frames, norm_clips):
     monkeypatch.setattr(ModelConfig, "__post_init__", lambda self: None)
     monkeypatch.setattr(jnp, "float32", jnp.float64)
     with jax.enable_x64(True):
-        config = configured(ModelConfig(depth=depth, dtype="float64", **TINY), norm_clips, steps)
+        config = configured(ModelConfig(depth=depth, frames=frames, dtype="float64", **TINY), norm_clips, steps)
         loss, values, moves = compare(config, torch.float64, "tpu")  # the form that compiles fastest
     assert loss < 1e-9
     assert max(values.values()) < 1e-9
