@@ -162,8 +162,9 @@ def serve() -> list[str]:
     places = {}
 
     def keep_statuses(*_: object) -> None:
-        while places and (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            _keep_status(places.pop(ended[0]), ended[1])
+        with contextlib.suppress(ChildProcessError):  # there is no child any more
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                _keep_status(places.pop(ended[0]), ended[1])
 
     signal.signal(signal.SIGCHLD, keep_statuses)
     for line in sys.stdin:
