@@ -58,9 +58,9 @@ def remote(store, small_config, small_records):
     return dataclasses.replace(small_config, data=dataclasses.replace(small_config.data, dir=f"{store.url}/records"))
 
 
-@pytest.mark.parametrize("emulator", ["gs", pytest.param("s3", marks=pytest.mark.soak)], indirect=True)
-def test_train_kill_resume_and_evaluate(
-    store, remote, small_run, small_config_file, started, forked, undrawn, tmp_path
+@pytest.mark.soak
+def test_a_run_killed_after_a_checkpoint_resumes_exactly(
+    store, remote, small_run, small_config_file, started, forked, tmp_path
 ):
     run = f"{store.url}/run"
     arguments = [f"--config={small_config_file}", f"--config.data.dir={remote.data.dir}", f"--workdir={run}"]
@@ -85,12 +85,28 @@ def test_train_kill_resume_and_evaluate(
     done = forked("train.py", *arguments, **store.environment)
     assert done.returncode == 0, done.stderr
     assert re.search("resuming at step [48] of 16", done.stdout)  # the checkpoint was whole, or not yet
+    assert_left_as(small_run, run, store, tmp_path)
+
+
+def assert_left_as(small_run, run, store, tmp_path):
+    """The run on the store has ended as the one in a folder."""
     assert not [name for name in store.names(run) if ".unfinished" in name or "orbax" in name]
     copy = tmp_path / "copy"
     storage.download(run, storage.listed(run), copy)
     assert {"config.json", "metrics.jsonl", "curve.png", "checkpoints"} <= {path.name for path in copy.iterdir()}
     assert losses(copy) == losses(small_run)
     assert_same_weights(copy, small_run)
+
+
+@pytest.mark.parametrize("emulator", ["gs", pytest.param("s3", marks=pytest.mark.soak)], indirect=True)
+def test_a_run_resumes_on_a_store_and_is_evaluated(store, remote, small_run, undrawn, tmp_path, capsys):
+    run = f"{store.url}/run"
+    storage.upload(small_run, run)
+    # As if it had been killed while it sent its last checkpoint.
+    store.files().pipe_file(f"{run.split('://')[1]}/checkpoints/16/.unfinished", b"")
+    train(remote, run)
+    assert "resuming at step 12 of 16" in capsys.readouterr().out
+    assert_left_as(small_run, run, store, tmp_path)
 
     results = f"{store.url}/results"
     metrics = movie50.evaluate(remote, run, "test", results)
@@ -105,7 +121,6 @@ def test_train_kill_resume_and_evaluate(
     avmsnet_jax.save(model, f"{store.url}/saved")
     again = avmsnet_jax.load(f"{store.url}/saved")
     np.testing.assert_array_equal(again.fc1.kernel[...], model.fc1.kernel[...])
-    shutil.rmtree(tmp_path / "copy")
 
 
 def names_in(folder):
