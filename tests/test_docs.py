@@ -192,7 +192,14 @@ def test_the_first_command_of_each_script_in_a_process_of_its_own(follow: Callab
         follow(command, fresh=True)
 
 
-@pytest.mark.parametrize("command", commands(), ids=" ".join)
+# Learning from corrected cuts has tests of its own, in test_learning.py; its commands are those of other examples.
+COMMANDS = [
+    pytest.param(words, marks=pytest.mark.soak if "runs/mine" in " ".join(words) else (), id=" ".join(words))
+    for words in commands()
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_command_of_the_documents(command: list[str], follow: Callable[..., None], desk: Path) -> None:
     follow(command)
     path = written(command)

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.conftest import ROOT, Run
 
 # `make soak` takes ten to forty times as many.
-COUNTS = {"films": 14, "labels": 9, "scores": 10, "weights": 16, "records": 3, "checkpoints": 3, "runs": 0}
+COUNTS = {"films": 10, "labels": 7, "scores": 8, "weights": 14, "records": 2, "checkpoints": 2, "runs": 0}
 
 # Faults of a command, and the complaint that each must raise. PORT and PIPE are the traps.
 FAULTS = {
