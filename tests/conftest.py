@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import gc
 import importlib.util
 import os
 import shutil
@@ -22,7 +21,7 @@ from avmsnet_jax import cores
 from avmsnet_jax.config import Config, DataConfig, EvalConfig, ModelConfig, OptimizerConfig, TrainConfig
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.media.writer import write_movie
-from tests.forked import Command, Server
+from tests.forked import Command, Server, collect_less
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -67,9 +66,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Spares Python from looking through all that was imported for garbage, a tenth of the time of a training test."""
-    gc.freeze()
-    gc.set_threshold(20_000)
+    """Spares the tests the time in which Python would look for garbage in what was imported."""
+    collect_less()
 
 
 def pytest_report_header() -> list[str]:

@@ -119,8 +119,6 @@ from avmsnet_jax import config
 from tests.weights.conftest import TINY, state
 from tests.weights.test_checkpoint import tree_of
 
-jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_num_cpu_devices", 4)
 assert jax.device_count() == 4
 everywhere = NamedSharding(jax.make_mesh((4,), ("data",)), PartitionSpec())
 tree = jax.device_put(tree_of(state()), everywhere)
@@ -134,7 +132,7 @@ for step, kind in ((1, ocp.args.PyTreeSave), (2, ocp.args.StandardSave)):
 
 def test_a_checkpoint_saved_on_four_devices_loads_on_one(forked: Run, tmp_path: Path) -> None:
     (tmp_path / "trained.py").write_text(TRAINED_ON_FOUR_DEVICES)
-    done = forked(tmp_path / "trained.py", tmp_path)
+    done = forked("-m", "tests.virtual_devices", 4, tmp_path / "trained.py", tmp_path)
     assert done.returncode == 0, done.stderr
     for step in ("1", "2"):
         model = avmsnet_jax.load(tmp_path / "checkpoints" / step)
