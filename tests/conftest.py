@@ -30,9 +30,9 @@ collect_ignore = [] if importlib.util.find_spec("torch") else ["models"]
 
 
 # LLVM's optimizations and XLA's MLIR emitters take five sixths of the time to compile a training step. Tests leave them
-# out, except the long ones at the published sizes. Newer versions removed the emitters' flag; XLA
-# aborts on unknown flags.
-QUICK = "--xla_backend_optimization_level=0"
+# out, except the long ones at the published sizes, and give each program to LLVM in one part, not in many for threads.
+# Newer versions removed the emitters' flag; XLA aborts on unknown flags.
+QUICK = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 if jax.__version_info__ < (0, 11):
     QUICK += " --xla_cpu_use_fusion_emitters=false"
 
@@ -41,7 +41,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Compiles each program once: workers of pytest-xdist, commands and later test runs share JAX's compilation cache.
 
     It lies in `.pytest_cache`, one folder per number of cores, which JAX's keys leave out; `--cache-clear` empties it.
+    They share Python's bytecode, too, even where the user's processes write none.
     """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     # A shell's background jobs ignore SIGINT, and so would all commands that tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # PyTorch in one thread: its threads wait for each other in busy loops, which slows other processes.
@@ -247,11 +250,11 @@ def forked(started: Callable[..., Command]) -> Run:
 
 
 @pytest.fixture(scope="session")
-def small_run(python: Run, small_config_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_run(forked: Run, small_config_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The working directory of a finished run of `small_config`. Not to be changed."""
 
     def make(folder: Path) -> None:
-        done = python("train.py", "--config", small_config_file, "--workdir", folder / "made" / "on demand")
+        done = forked("train.py", "--config", small_config_file, "--workdir", folder / "made" / "on demand")
         assert done.returncode == 0, done.stderr
 
     return made_once(tmp_path_factory, "run", make) / "made" / "on demand"

@@ -1,13 +1,12 @@
 """The commands on files that were changed at random; `tests.soak.mutated_files` explains the changes."""
 
 import json
-import os
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.conftest import ROOT, Run
+from tests.conftest import Run
+from tests.forked import Command
 
 # `make soak` takes ten to forty times as many.
 COUNTS = {"films": 10, "labels": 7, "scores": 8, "weights": 14, "records": 2, "checkpoints": 2, "runs": 0}
@@ -47,22 +46,13 @@ print(json.dumps(complaints))
 """
 
 
-def test_damaged_files_give_one_line_or_a_whole_result(tmp_path: Path) -> None:
+def test_damaged_files_give_one_line_or_a_whole_result(started: Callable[..., Command], tmp_path: Path) -> None:
     options = [f"--{kind}={count}" for kind, count in COUNTS.items()]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.soak.mutated_files", *options, f"--keep={tmp_path}"],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=1800,  # after a failure in a batch, each of its 25 files runs alone
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = started("-m", "tests.soak.mutated_files", *options, f"--keep={tmp_path}")
+    said, errors = process.communicate(timeout=1800)  # after a failure in a batch, each of its 25 files runs alone
+    assert process.returncode == 0, said + errors
     for kind in ("films", "labels", "scores", "weights"):  # else the changes are too heavy to test anything
-        assert int(re.search(rf"^{kind}: .* (\d+) whole", done.stdout, re.MULTILINE)[1]) > COUNTS[kind] / 20, (
-            done.stdout
-        )
+        assert int(re.search(rf"^{kind}: .* (\d+) whole", said, re.MULTILINE)[1]) > COUNTS[kind] / 20, said
 
 
 def test_each_fault_of_a_command_is_noticed(python: Run, tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ import io
 import wave
 from pathlib import Path
 
-import librosa
 import numpy as np
 import pytest
 import scipy.io.wavfile
+import soxr
 from PIL import Image
 
 from avmsnet_jax.data.pipeline import open_split
@@ -124,7 +124,7 @@ def test_every_record_is_the_published_clip(collection, video):
     shown, records, sounds = collection
     waveform = sounds[video.name].astype(np.float32)
     if video.sample_rate != 22050:
-        waveform = librosa.resample(waveform, orig_sr=video.sample_rate, target_sr=22050)
+        waveform = soxr.resample(waveform, video.sample_rate, 22050, "HQ")
     fps = float(video.fps)
     for (_, record), j in zip(records[video.name], CENTERS, strict=True):
         listed = [j + k for k in range(-7, 9)]
