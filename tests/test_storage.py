@@ -23,6 +23,7 @@ from avmsnet_jax.weights.export import write_pth
 from tests import stores
 from tests.conftest import ROOT, one_line, wait_until
 from tests.training import test_hosts as hosts
+from tests.training.conftest import shared_steps  # noqa: F401 (a fixture)
 from tests.training.test_hosts import reference  # noqa: F401 (a fixture)
 from tests.training.test_loop import assert_same_weights, losses
 from tests.weights.conftest import state
@@ -98,6 +99,7 @@ def assert_left_as(small_run, run, store, tmp_path):
     assert_same_weights(copy, small_run)
 
 
+@pytest.mark.usefixtures("shared_steps")
 @pytest.mark.parametrize("emulator", ["gs", pytest.param("s3", marks=pytest.mark.soak)], indirect=True)
 def test_a_run_resumes_on_a_store_and_is_evaluated(store, remote, small_run, undrawn, tmp_path, capsys):
     run = f"{store.url}/run"

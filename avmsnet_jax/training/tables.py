@@ -12,6 +12,7 @@ from avmsnet_jax.config import Config, ModelConfig
 from avmsnet_jax.models import flops
 from avmsnet_jax.training.optimizer import Treatment, parameter_path, treatment
 from avmsnet_jax.training.step import TrainState
+from avmsnet_jax.weights import names
 
 
 class Row(NamedTuple):
@@ -122,6 +123,4 @@ def _aligned(cells: list[tuple[str, ...]], numbers: tuple[int, ...]) -> str:
 
 def shapes_of(config: Config) -> Any:
     """The network's parameters as shapes, without making them."""
-    from avmsnet_jax.models.avmsnet import AVMSNet
-
-    return nnx.state(nnx.eval_shape(lambda: AVMSNet(config.model, rngs=nnx.Rngs(0))), nnx.Param)
+    return nnx.state(names.abstract_model(config.model), nnx.Param)

@@ -8,8 +8,9 @@ published tensor to ours; read from right to left it takes ours back.
 import dataclasses
 import functools
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
+import jax
 import numpy as np
 from flax import nnx
 
@@ -120,7 +121,23 @@ def reverse(layout: str) -> str:
 
 def abstract_model(config: ModelConfig) -> AVMSNet:
     """The network with shapes in place of arrays: nothing is computed or allocated."""
-    return nnx.eval_shape(lambda: AVMSNet(config, rngs=nnx.Rngs(0)))
+    return nnx.merge(*_traced(config), copy=True)
+
+
+@functools.lru_cache(maxsize=8)
+def _traced(config: ModelConfig) -> tuple[Any, Any]:
+    """The parts of an abstract network, kept because tracing it takes half a second."""
+    return nnx.split(nnx.eval_shape(lambda: AVMSNet(config, rngs=cast(nnx.Rngs, _OneKey()))))
+
+
+class _OneKey:
+    """Stands for `nnx.Rngs` where random numbers do not matter: it counts no keys, which doubles the time to trace."""
+
+    def __init__(self) -> None:
+        self._key = jax.random.key(0)
+
+    def params(self) -> jax.Array:
+        return self._key
 
 
 def parameters(model: AVMSNet) -> nnx.State:

@@ -1,7 +1,6 @@
 """Saving and loading models: what `save` replaces, and what it refuses to replace."""
 
 import dataclasses
-import functools
 import json
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from flax import nnx, traverse_util
+from flax import traverse_util
 
 import avmsnet_jax
 from avmsnet_jax.errors import UserError
@@ -29,11 +28,8 @@ def tree_of(tensors: dict[str, np.ndarray], config: avmsnet_jax.ModelConfig = TI
     return traverse_util.unflatten_dict(flat, sep="/")
 
 
-_abstract_model = functools.cache(names.abstract_model)
-
-
 def model_of(seed: int = 0, config: avmsnet_jax.ModelConfig = TINY) -> AVMSNet:
-    model = nnx.clone(_abstract_model(config))
+    model = names.abstract_model(config)
     checkpoint.set_model_tree(model, tree_of(state(config, seed), config))
     model.eval()
     return model
