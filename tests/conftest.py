@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -13,14 +14,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 
+# Neither JAX nor TFDS: the process that hands out the tests imports this file alone, while the cores wait for it.
 from avmsnet_jax import cores
 from avmsnet_jax.config import Config, DataConfig, EvalConfig, ModelConfig, OptimizerConfig, TrainConfig
-from avmsnet_jax.data.prepare import prepare
-from avmsnet_jax.media.writer import write_movie
 from tests.forked import Command, Server, collect_less
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,7 +32,7 @@ collect_ignore = [] if importlib.util.find_spec("torch") else ["models"]
 # out, except the long ones at the published sizes, and give each program to LLVM in one part, not in many for threads.
 # Newer versions removed the emitters' flag; XLA aborts on unknown flags.
 QUICK = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
-if jax.__version_info__ < (0, 11):
+if tuple(map(int, importlib.metadata.version("jax").split(".")[:2])) < (0, 11):
     QUICK += " --xla_cpu_use_fusion_emitters=false"
 
 
@@ -53,10 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}".strip()
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         folder = str(config.cache.mkdir(f"compiled_{os.environ.get('NPROC') or cores.count()}_cores"))
+        # JAX reads them when it is imported.
         os.environ |= {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-        # This process has imported JAX, which read its environment then; the workers inherit what is set here.
-        jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 # The files with the longest tests.
@@ -116,6 +113,9 @@ def small_records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _prepare_small(folder: Path) -> None:
+    from avmsnet_jax.data.prepare import prepare
+    from avmsnet_jax.media.writer import write_movie
+
     rng = np.random.default_rng(0)
     for name, shots in (
         ("train/one", "1.0,3.0"),

@@ -131,7 +131,7 @@ def _traced(config: ModelConfig) -> tuple[Any, Any]:
 
 
 class _OneKey:
-    """Stands for `nnx.Rngs` where random numbers do not matter: it counts no keys, which doubles the time to trace."""
+    """Stands for `nnx.Rngs` where random numbers do not matter; counting keys would double the time to trace."""
 
     def __init__(self) -> None:
         self._key = jax.random.key(0)

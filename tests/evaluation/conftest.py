@@ -5,13 +5,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from flax import nnx
 
-import avmsnet_jax
 from avmsnet_jax.config import Config, DataConfig, EvalConfig, ModelConfig
 from avmsnet_jax.data.prepare import prepare
 from tests.conftest import SMALL, made_once
 from tests.data.sources.downloads import write_summe, write_tvsum
+from tests.networks import save_network, untrained
 
 TVSUM = ["AwmHb44_ouw", "98MoyGZKHXc", "J0nA4VgnoCo", "gzDbaEs1Rlg", "XzYM3PfTM4w"]
 
@@ -44,7 +43,7 @@ def networks(tmp_path_factory) -> list[str]:
 
 def _save_networks(root: Path) -> None:
     for seed in range(2):
-        avmsnet_jax.save(avmsnet_jax.AVMSNet(ModelConfig(**SMALL), rngs=nnx.Rngs(seed)), root / str(seed))
+        save_network(root / str(seed), untrained(seed))
 
 
 @pytest.fixture

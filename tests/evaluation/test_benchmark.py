@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -218,10 +217,11 @@ def test_invalid_checkpoints_and_splits_are_errors(judged_config, networks, tmp_
 
 
 @pytest.mark.soak
-def test_batch_size_and_number_of_devices_do_not_change_figures(python, networks, judged_records, small_records,
-                                                                        tmp_path):  # fmt: skip
+def test_batch_size_and_number_of_devices_do_not_change_figures(
+    forked, networks, judged_records, small_records, tmp_path
+):
     """Bit-identical for every batch size; the number of simulated CPU devices may change the last bit of a score."""
-    program = (
+    (tmp_path / "program.py").write_text(
         "import sys, pathlib\n"
         "from avmsnet_jax.config import Config, DataConfig, EvalConfig\n"
         "from avmsnet_jax.evaluation import baselines, movie50, benchmark\n"
@@ -236,8 +236,7 @@ def test_batch_size_and_number_of_devices_do_not_change_figures(python, networks
     )
     for devices, sizes in (1, "1,7"), (8, "64"):
         arguments = [networks[0], small_records, judged_records["tvsum"], tmp_path / str(devices), sizes]
-        flags = f"--xla_force_host_platform_device_count={devices}"
-        done: subprocess.CompletedProcess = python("-c", program, *arguments, XLA_FLAGS=flags)
+        done = forked("-m", "tests.virtual_devices", devices, tmp_path / "program.py", *arguments)
         assert done.returncode == 0, done.stderr
     for kind, clips in (("films", 18), ("tvsum", 29)):
         first = tmp_path / "1" / f"{kind}_1"

@@ -5,21 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flax import nnx
 
-import avmsnet_jax
-from tests.conftest import SMALL, made_once
+from tests.conftest import made_once
+from tests.networks import save_network, untrained
 
 
 @pytest.fixture(scope="session")
 def random_weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A checkpoint of the small network."""
-
-    def make(folder: Path) -> None:
-        config = avmsnet_jax.ModelConfig(**SMALL)
-        avmsnet_jax.save(avmsnet_jax.AVMSNet(config, rngs=nnx.Rngs(0)), folder / "random")
-
-    return str(made_once(tmp_path_factory, "weights", make) / "random")
+    folder = made_once(tmp_path_factory, "weights", lambda folder: save_network(folder / "random", untrained()))
+    return str(folder / "random")
 
 
 @pytest.fixture

@@ -24,7 +24,6 @@ from tensorboard.backend.event_processing import event_accumulator
 
 import avmsnet_jax
 from avmsnet_jax import config as config_lib
-from avmsnet_jax.config import ModelConfig
 from avmsnet_jax.data.pipeline import Records, hold_out, open_split
 from avmsnet_jax.data.prepare import prepare
 from avmsnet_jax.errors import UserError
@@ -33,8 +32,9 @@ from avmsnet_jax.staging import locked
 from avmsnet_jax.training import peak, validation
 from avmsnet_jax.training.loop import train
 from avmsnet_jax.training.step import bce
-from avmsnet_jax.weights import checkpoint, names
-from tests.conftest import ROOT, SMALL, SMALL_TRAINING_FLOPS, one_line, wait_until
+from avmsnet_jax.weights import checkpoint
+from tests.conftest import ROOT, SMALL_TRAINING_FLOPS, one_line, wait_until
+from tests.networks import filled, save_network
 
 pytestmark = pytest.mark.usefixtures("compiled_before", "shared_steps", "undrawn")
 
@@ -77,19 +77,10 @@ def config(small_config):
     return small_config
 
 
-def save_filled(directory, value, **fields):
-    """Saves a network all of whose weights are `value`."""
-    model = names.abstract_model(ModelConfig(**SMALL | fields))
-    shapes = {names.path(key): leaf.get_value().shape for key, leaf in nnx.to_flat_state(names.parameters(model))}
-    tree = {name: np.full(shape, value, np.float32) for name, shape in shapes.items()}
-    checkpoint.set_model_tree(model, traverse_util.unflatten_dict(tree, sep="/"))
-    avmsnet_jax.save(model, directory)
-
-
-def save_filled_at(step, value):
-    """Puts such a network in the place of a checkpoint's."""
+def fill_at(step, value):
+    """Puts a network all of whose weights are `value` in the place of a checkpoint's."""
     shutil.rmtree(step / "model")
-    save_filled(step.parent / "filled", value)
+    save_network(step.parent / "filled", filled(value))
     (step.parent / "filled" / "model").rename(step / "model")
     shutil.rmtree(step.parent / "filled")
 
@@ -434,14 +425,13 @@ def test_a_run_resumes_on_four_devices_that_train_as_one_and_back(
 
 
 @pytest.mark.soak
-def test_four_devices_train_as_one(small_run, small_config_file, python, tmp_path):
+def test_four_devices_train_as_one(small_run, small_config_file, forked, tmp_path):
     """The same global batch with one clip per device: losses agree only if BN statistics and gradients are global.
 
     BN over four clips amplifies rounding errors; test_layouts.py has a tighter bound for batches of 16.
     """
-    flags = "--xla_force_host_platform_device_count=4"
-    arguments = ["--config", small_config_file, "--workdir", tmp_path / "run"]
-    done = python("train.py", *arguments, XLA_FLAGS=flags)
+    command = ["train.py", "--config", small_config_file, "--workdir", tmp_path / "run"]
+    done = forked("-m", "tests.virtual_devices", 4, *command)
     assert done.returncode == 0, done.stderr
     assert "devices: 4 x cpu, as 4 data x 1 fsdp; 4 clips per step, 1 per device" in done.stdout
     ours, reference = ([line["loss"] for line in lines(run)] for run in (tmp_path / "run", small_run))
@@ -488,7 +478,7 @@ DAMAGE = {
     "a file is cut": lambda step: os.truncate(largest_file(step), 100),
     "a bit of the network": lambda step: flip_a_bit(largest_file(step / "model")),
     "a bit of the optimizer": lambda step: flip_a_bit(largest_file(step / "training")),
-    "another number": lambda step: save_filled_at(step, 0.5),
+    "another number": lambda step: fill_at(step, 0.5),
     "no position": lambda step: (step / "position" / "metadata").write_text('{"next": 16}'),
     "a position that is none": lambda step: (step / "position" / "metadata").write_text("{"),
     "another position": lambda step: (step / "position" / "metadata").write_text('{"next_index": 15}'),
@@ -550,7 +540,7 @@ def test_a_run_without_a_readable_checkpoint_is_left_alone(copied, config):
 @pytest.mark.soak
 def test_a_visual_only_checkpoint_starts_an_audio_visual_run(config, tmp_path):
     """Its weights overflow, which shows that they are used."""
-    save_filled(tmp_path / "first", 1e30, audiovisual=False)  # finite, but sums of products are not
+    save_network(tmp_path / "first", filled(1e30), audiovisual=False)  # finite, but sums of products are not
     config = config.replace(model={"audiovisual": True}, init={"checkpoint": str(tmp_path / "first")})
     blame = r"nan at step 1: the activations of \w+ are the first that are not finite; lower .* \(none was saved\)"
     with pytest.raises(UserError, match=blame):
@@ -594,7 +584,7 @@ def test_a_clip_that_is_not_finite_is_named_and_the_checkpoints_before_are_kept(
 
 
 def test_the_first_layer_to_overflow_is_named(config, tmp_path):
-    save_filled(tmp_path / "first", 1e25)
+    save_network(tmp_path / "first", filled(1e25))
     config = config.replace(init={"checkpoint": str(tmp_path / "first")})
     with pytest.raises(
         UserError, match=r"at step 1: the activations of layer1 are the first .*; lower --config.optimizer"
@@ -609,7 +599,7 @@ def mistakes(tmp_path, records):
     """What is set, what the message says."""
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
-    save_filled(tmp_path / "wide", 0.1, head_width=32)
+    save_network(tmp_path / "wide", filled(0.1), head_width=32)
     total = len(open_split(records, "train"))
     return [
         ({"data.dir": ""}, "no records given; set --config.data.dir"),
