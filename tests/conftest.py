@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-# Neither JAX nor TFDS: the process that hands out the tests imports this file alone, while the cores wait for it.
+# These imports leave out JAX and TFDS: pytest-xdist's main process imports this file before it starts the workers.
 from avmsnet_jax import cores
 from avmsnet_jax.config import Config, DataConfig, EvalConfig, ModelConfig, OptimizerConfig, TrainConfig
 from tests.forked import Command, Server, collect_less
@@ -29,8 +29,8 @@ collect_ignore = [] if importlib.util.find_spec("torch") else ["models"]
 
 
 # LLVM's optimizations and XLA's MLIR emitters take five sixths of the time to compile a training step. Tests leave them
-# out, except the long ones at the published sizes, and give each program to LLVM in one part, not in many for threads.
-# Newer versions removed the emitters' flag; XLA aborts on unknown flags.
+# out, except the long ones at the published sizes. LLVM gets each program in one part: parts for several threads take a
+# fifth longer where each core has a test. Newer versions removed the emitters' flag; XLA aborts on unknown flags.
 QUICK = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 if tuple(map(int, importlib.metadata.version("jax").split(".")[:2])) < (0, 11):
     QUICK += " --xla_cpu_use_fusion_emitters=false"
@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Compiles each program once: workers of pytest-xdist, commands and later test runs share JAX's compilation cache.
 
     It lies in `.pytest_cache`, one folder per number of cores, which JAX's keys leave out; `--cache-clear` empties it.
-    They share Python's bytecode, too, even where the user's processes write none.
+    Python's bytecode is shared, too: without it each process would compile all imports again.
     """
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
@@ -52,8 +52,11 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}".strip()
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         folder = str(config.cache.mkdir(f"compiled_{os.environ.get('NPROC') or cores.count()}_cores"))
-        # JAX reads them when it is imported.
+        # JAX reads these variables when it is imported.
         os.environ |= {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        if jax := sys.modules.get("jax"):  # imported by the conftest.py of a folder named on the command line
+            jax.config.update("jax_compilation_cache_dir", folder)
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 # The files with the longest tests.

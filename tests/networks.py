@@ -24,7 +24,7 @@ def save_network(directory: str | os.PathLike[str], weights: Weights, **fields: 
 
 
 def untrained(seed: int = 0) -> Weights:
-    """First weights: normal kernels of the published deviations, and batch norm that changes nothing."""
+    """Weights like the first ones: kernels of the published standard deviations, batch norm that changes nothing."""
     rng = np.random.default_rng(seed)
 
     def draw(path: str, shape: tuple[int, ...]) -> np.ndarray:

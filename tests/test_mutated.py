@@ -49,7 +49,10 @@ print(json.dumps(complaints))
 def test_damaged_files_give_one_line_or_a_whole_result(started: Callable[..., Command], tmp_path: Path) -> None:
     options = [f"--{kind}={count}" for kind, count in COUNTS.items()]
     process = started("-m", "tests.soak.mutated_files", *options, f"--keep={tmp_path}")
-    said, errors = process.communicate(timeout=1800)  # after a failure in a batch, each of its 25 files runs alone
+    try:
+        said, errors = process.communicate(timeout=1800)  # after a failure in a batch, each of its 25 files runs alone
+    finally:
+        process.kill_group()  # if it hangs
     assert process.returncode == 0, said + errors
     for kind in ("films", "labels", "scores", "weights"):  # else the changes are too heavy to test anything
         assert int(re.search(rf"^{kind}: .* (\d+) whole", said, re.MULTILINE)[1]) > COUNTS[kind] / 20, said

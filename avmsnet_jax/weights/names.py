@@ -120,18 +120,18 @@ def reverse(layout: str) -> str:
 
 
 def abstract_model(config: ModelConfig) -> AVMSNet:
-    """The network with shapes in place of arrays: nothing is computed or allocated."""
+    """A new network with shapes in place of arrays: nothing is computed or allocated."""
     return nnx.merge(*_traced(config), copy=True)
 
 
 @functools.lru_cache(maxsize=8)
 def _traced(config: ModelConfig) -> tuple[Any, Any]:
-    """The parts of an abstract network, kept because tracing it takes half a second."""
+    """The graph definition and the state of an abstract network. Cached: tracing takes half a second."""
     return nnx.split(nnx.eval_shape(lambda: AVMSNet(config, rngs=cast(nnx.Rngs, _OneKey()))))
 
 
 class _OneKey:
-    """Stands for `nnx.Rngs` where random numbers do not matter; counting keys would double the time to trace."""
+    """Gives the same key each time, in place of `nnx.Rngs`, whose count of keys would double the time to trace."""
 
     def __init__(self) -> None:
         self._key = jax.random.key(0)

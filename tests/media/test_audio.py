@@ -52,7 +52,7 @@ def test_stereo_at_any_rate_is_the_mean_resampled(tmp_path, rate):
     np.testing.assert_allclose(waveform[:shared], expected[:shared], atol=1e-5)
 
 
-@pytest.mark.soak  # a new librosa compiles for half a minute
+@pytest.mark.soak  # after its installation librosa compiles for half a minute
 @pytest.mark.parametrize("rate", [8000, 44100, 48000])
 def test_librosa_resamples_as_soxr(rate):
     import librosa

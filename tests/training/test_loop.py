@@ -78,7 +78,7 @@ def config(small_config):
 
 
 def fill_at(step, value):
-    """Puts a network all of whose weights are `value` in the place of a checkpoint's."""
+    """Replaces a checkpoint's network by one whose weights are all `value`."""
     shutil.rmtree(step / "model")
     save_network(step.parent / "filled", filled(value))
     (step.parent / "filled" / "model").rename(step / "model")
