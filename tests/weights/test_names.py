@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -61,3 +62,10 @@ def test_the_name_table_equals_a_list_written_out_layer_by_layer(depth: int, sho
         assert table[name].parameter == names.path(path)
         theirs = np.asarray(jax_weights.to_jax(name, torch.from_numpy(tensors[name])))
         assert names.relayout(tensors[name], table[name].layout).tobytes() == theirs.tobytes(), name
+
+
+def test_each_abstract_network_is_a_new_one() -> None:
+    one, other = names.abstract_model(TINY), names.abstract_model(TINY)
+    one.fc1.kernel.set_value(np.zeros(1))
+    for untouched in (other, names.abstract_model(TINY)):
+        assert isinstance(untouched.fc1.kernel.get_value(), jax.ShapeDtypeStruct)
