@@ -28,8 +28,9 @@ import numpy as np
 from absl import flags
 from flax import nnx
 
-from avmsnet_jax import AVMSNet, ModelConfig, command_line, xla
+from avmsnet_jax import ModelConfig, command_line, xla
 from avmsnet_jax.models.ops import conv3d
+from avmsnet_jax.weights import names
 
 _FORMS = {form.__name__: form for form in conv3d.FORMS}
 _DEPTH = flags.DEFINE_integer("depth", 50, "3D-ResNet depth")
@@ -90,7 +91,7 @@ def convolutions(config: ModelConfig, batch: int) -> dict[Convolution, int]:
         seen[Convolution(x.shape, layer.kernel.shape, layer.stride, layer.padding)] += 1
         return apply(layer, x)
 
-    model = nnx.eval_shape(lambda: AVMSNet(config, rngs=nnx.Rngs(0)))
+    model = names.abstract_model(config)
     graph, state = nnx.split(model)
     video = jax.ShapeDtypeStruct((batch, config.frames, config.frame_size, config.frame_size, 3), jnp.uint8)
     audio = jax.ShapeDtypeStruct((batch, config.audio_samples), jnp.float32)

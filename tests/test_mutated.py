@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.conftest import Run
+from tests.conftest import ROOT, Run
 from tests.forked import Command
 
 # `make soak` takes ten to forty times as many.
@@ -56,6 +56,11 @@ def test_damaged_files_give_one_line_or_a_whole_result(started: Callable[..., Co
     assert process.returncode == 0, said + errors
     for kind in ("films", "labels", "scores", "weights"):  # else the changes are too heavy to test anything
         assert int(re.search(rf"^{kind}: .* (\d+) whole", said, re.MULTILINE)[1]) > COUNTS[kind] / 20, said
+
+
+def test_the_documents_count_the_damaged_files() -> None:
+    text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    assert f"on {sum(COUNTS.values())} randomly changed files" in text
 
 
 def test_each_fault_of_a_command_is_noticed(python: Run, tmp_path: Path) -> None:

@@ -150,7 +150,6 @@ def held_by(model: AVMSNet) -> dict[str, Any]:
     return {path(key): leaf.get_value() for key, leaf in nnx.to_flat_state(parameters(model))}
 
 
-@functools.lru_cache(maxsize=8)
 def shapes(config: ModelConfig) -> Mapping[str, Any]:
     """The shapes and dtypes of a network's parameters and BN statistics, by path."""
     return held_by(abstract_model(config))

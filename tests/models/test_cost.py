@@ -8,8 +8,8 @@ import pytest
 from flax import nnx
 
 from avmsnet_jax.config import ModelConfig
-from avmsnet_jax.models.avmsnet import AVMSNet
 from avmsnet_jax.models.soundnet import LAYERS
+from avmsnet_jax.weights import names
 
 SMALL = {
     "depth": 10,
@@ -27,7 +27,7 @@ SMALL = {
 def compile_for(wanted, **change):
     """The forward pass in evaluation mode, compiled for one clip and for what `wanted(output)` returns."""
     config = ModelConfig(**SMALL | change)
-    model = nnx.eval_shape(lambda: AVMSNet(config, rngs=nnx.Rngs(0)))
+    model = names.abstract_model(config)
     model.eval()
     graph, state = nnx.split(model)
     video = jax.ShapeDtypeStruct((1, config.frames, config.frame_size, config.frame_size, 3), jnp.uint8)
@@ -52,7 +52,7 @@ def arguments(compiled):
 
 def leaves():
     """Parameters and statistics in all, and those of the audio branch."""
-    model = nnx.eval_shape(lambda: AVMSNet(ModelConfig(**SMALL), rngs=nnx.Rngs(0)))
+    model = names.abstract_model(ModelConfig(**SMALL))
     return tuple(len(jax.tree.leaves(nnx.state(part))) for part in (model, {"s": model.soundnet, "a": model.alm}))
 
 
